@@ -1,0 +1,161 @@
+"""One look for all figures of the course. Every plot takes data and, if you like, the Axes to draw on."""
+
+import base64
+import io
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from IPython.display import display
+
+__all__ = [
+    "STAGE_COLORS",
+    "layer_colors",
+    "plot_histogram",
+    "plot_loss",
+    "plot_loss_log",
+    "plot_loss_log_curves",
+    "plot_saturation_map",
+    "reference_line",
+    "show",
+    "use_style",
+]
+
+# Okabe and Ito's palette, safe for colour-blind readers, without the yellow that vanishes on white.
+BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
+GRAY = "#666666"
+STAGE_COLORS = dict(original=VERMILION, softmax=ORANGE, tanh=GREEN, kaiming=BLUE, batchnorm=PURPLE)
+STAGE_LABELS = {
+    "original": "original",
+    "softmax": "initial loss fixed",
+    "tanh": "tanh unsaturated",
+    "kaiming": "Kaiming init",
+    "batchnorm": "batch norm",
+}
+
+STYLE = {
+    "figure.figsize": (10, 3.8),
+    "figure.constrained_layout.use": True,
+    "font.size": 11,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.prop_cycle": plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY]),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+}
+
+
+def use_style():
+    """Give all figures of this session the course's look."""
+    plt.rcParams.update(STYLE)
+
+
+def show(fig, alt):
+    """Display a figure with a text that says what it shows, for readers who can't see it, and close it."""
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=150, metadata={"Software": None})  # nothing that changes between runs
+    plt.close(fig)
+    png = base64.b64encode(buffer.getvalue()).decode()
+    width = round(fig.get_figwidth() * 100)  # shown at 100 dpi: sharp on a dense screen, 10 inches fill the page
+    display({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+
+
+def layer_colors(n):
+    """n colours, one a layer, from the input (dark) to the output (light): the same depth, the same colour."""
+    return [plt.cm.viridis(x) for x in np.linspace(0, 0.85, n)]
+
+
+def reference_line(ax, value, label, *, axis="y", color=GRAY):
+    """A labelled dashed line across the Axes at a value of its y axis (or of its x axis)."""
+    line, place = (ax.axhline, ax.get_yaxis_transform()) if axis == "y" else (ax.axvline, ax.get_xaxis_transform())
+    line(value, color=color, linestyle="--", linewidth=1.1, zorder=1.5)
+    at = (1, value) if axis == "y" else (value, 1)
+    ax.annotate(
+        label,
+        at,
+        xycoords=place,
+        xytext=(-3, 3) if axis == "y" else (3, -3),
+        textcoords="offset points",
+        ha="right" if axis == "y" else "left",
+        va="bottom" if axis == "y" else "top",
+        fontsize=9.5,
+        color=color,
+    )
+
+
+def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
+    """Minibatch losses by step: every step faintly, and the mean of each `window` steps as a line.
+
+    losses: a History, or a tensor (steps,). window: by default a fiftieth of the run.
+    """
+    ax = ax or plt.subplots()[1]
+    losses = _array(getattr(losses, "loss", losses))
+    window = window or max(1, len(losses) // 50)
+    means = losses[: len(losses) // window * window].reshape(-1, window).mean(1)
+    (line,) = ax.plot(np.arange(len(means)) * window + (window - 1) / 2, means, label=label, color=color)
+    ax.plot(losses, color=line.get_color(), alpha=0.18, linewidth=0.6, zorder=1)
+    ax.set(xlabel="step", ylabel="minibatch loss")
+    return ax
+
+
+def plot_histogram(values, *, ax=None, bins=60, range=None, label=None, color=None):
+    """The distribution of a tensor's entries, as a density: the filled outline of its histogram."""
+    ax = ax or plt.subplots()[1]
+    density, edges = np.histogram(_array(values).ravel(), bins=bins, range=range, density=True)
+    outline = ax.stairs(density, edges, label=label, color=color, linewidth=1.6)
+    ax.stairs(density, edges, fill=True, color=outline.get_edgecolor(), alpha=0.18)
+    ax.set(ylabel="density")
+    return ax
+
+
+def plot_saturation_map(h, *, ax=None, threshold=0.99):
+    """Which tanh outputs are saturated: white where |h| > threshold. h: (examples, units)."""
+    ax = ax or plt.subplots(figsize=(10, 2.6))[1]
+    ax.imshow(_array(h.abs() > threshold), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    ax.grid(False)
+    ax.set(xlabel="unit", ylabel="example")
+    return ax
+
+
+def plot_loss_log(log, *, ax=None):
+    """Final train and validation loss of the five stages. log: what `make reproduce` wrote, as a dict."""
+    ax = ax or plt.subplots()[1]
+    stages = list(log["stages"])
+    for row, stage in enumerate(stages):
+        result, color = log["stages"][stage], STAGE_COLORS[stage]
+        train, val = np.mean(result["train"]), np.mean(result["val"])
+        ax.plot([train, val], [row, row], color=color, linewidth=2.5, alpha=0.35)
+        ax.plot(train, row, "o", color=color, markerfacecolor="white", markeredgewidth=2, markersize=8)
+        ax.plot(val, row, "o", color=color, markersize=8)
+        for value, side in (train, "right"), (val, "left"):
+            offset = (-8, 0) if side == "right" else (8, 0)
+            ax.annotate(
+                f"{value:.4f}", (value, row), xytext=offset, textcoords="offset points", ha=side, va="center", fontsize=9.5
+            )
+    ax.set_yticks(range(len(stages)), [STAGE_LABELS[s] for s in stages])
+    ax.set(xlabel="loss after training (ring: train, dot: validation)", ylim=(len(stages) - 0.5, -0.5))
+    ax.margins(x=0.18)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_loss_log_curves(log, *, ax=None):
+    """Minibatch loss by step of the five stages, smoothed. log: what `make reproduce` wrote, as a dict."""
+    ax = ax or plt.subplots()[1]
+    for stage, result in log["stages"].items():
+        every = log["curve_every"]
+        means = np.mean(result["curve"], axis=0)
+        ax.plot((np.arange(len(means)) + 0.5) * every, means, color=STAGE_COLORS[stage], label=STAGE_LABELS[stage])
+    ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {every:,} steps")
+    ax.legend()
+    return ax
+
+
+def _array(values):
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)

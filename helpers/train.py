@@ -1,0 +1,147 @@
+"""Training, evaluation and sampling, for one network or for a stack of them."""
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from tqdm.auto import tqdm
+
+__all__ = ["History", "evaluate", "sample", "train"]
+
+LONGEST_NAME = 100  # where sample stops: a badly initialised network may never draw the final "."
+
+
+@dataclass
+class History:
+    """What a run recorded. ``loss``: every step's minibatch loss, (steps,) or (steps, num_models), float32."""
+
+    loss: torch.Tensor
+
+    def __len__(self):
+        return len(self.loss)
+
+    def __repr__(self):
+        if not len(self):
+            return "History(no steps)"
+        return f"History({len(self):,} steps, mean loss of the last {len(self.loss[-200:])}: {self.loss[-200:].mean():.4f})"
+
+
+def train(model, X, Y, *, steps, lr, batch_size=32, generator=None, optimizer=None, progress=True):
+    """Train on minibatches drawn as the lecture draws them; returns the History.
+
+    X (N, block_size) and Y (N,) are the training set. lr: a number, or a function of the step (from 0):
+    ``lambda step: 0.1 if step < 100_000 else 0.01`` is the lecture's. Each step draws
+    ``torch.randint(0, N, (batch_size,), generator=generator)``, computes the cross-entropy of
+    ``model(X[ix])`` and its gradients, and takes ``parameter += -lr * gradient``, unless a torch optimizer
+    is given, which then takes the step (with lr, if lr is not None).
+
+    For a stack (logits with a model dimension) one generator shows every network the same minibatches; a list
+    of generators gives each its own.
+
+    The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters
+    as they are and returns the History so far. Raises ValueError for data that can't be trained on.
+    """
+    _check_data(X, Y)
+    if steps < 0:
+        raise ValueError(f"steps is {steps}: give the number of minibatches to train on, 0 or more")
+    if lr is None and optimizer is None:
+        raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
+    rate = lr if callable(lr) else lambda step: lr
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    losses = []
+    model.train()
+    try:
+        for step in tqdm(range(steps), unit="step", disable=not progress, leave=False, delay=1):
+            Xb, Yb = _minibatch(X, Y, batch_size, generator)
+            loss = _loss(model(Xb), Yb)
+            # The sum trains every network of a stack on its own loss; for one network it is that loss.
+            gradients = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
+            _step(parameters, gradients, rate(step), optimizer)
+            losses.append(loss.detach())
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now")
+    return History(torch.stack(losses) if losses else torch.empty(0))
+
+
+def _minibatch(X, Y, batch_size, generator):
+    if isinstance(generator, (list, tuple)):
+        ix = torch.stack([torch.randint(0, len(X), (batch_size,), generator=g) for g in generator])
+    else:
+        ix = torch.randint(0, len(X), (batch_size,), generator=generator)
+    return X[ix], Y[ix]
+
+
+def _loss(logits, Y):
+    """Mean cross-entropy, () for logits (N, classes) and (num_models,) for logits (num_models, N, classes)."""
+    if logits.dim() == 2:
+        return F.cross_entropy(logits, Y)
+    Y = Y.expand(logits.shape[:-1])
+    return F.cross_entropy(logits.flatten(0, 1), Y.flatten(), reduction="none").view_as(Y).mean(-1)
+
+
+@torch.no_grad()
+def _step(parameters, gradients, lr, optimizer):
+    if optimizer is None:
+        for p, grad in zip(parameters, gradients, strict=True):
+            if grad is not None:
+                p += -lr * grad
+        return
+    for p, grad in zip(parameters, gradients, strict=True):
+        p.grad = grad
+    if lr is not None:
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+    optimizer.step()
+
+
+@torch.no_grad()
+def evaluate(model, X, Y):
+    """Mean cross-entropy over a whole split, in eval mode: a float, or a tensor (num_models,) for a stack.
+
+    The modes of the model and of all its layers are restored afterwards, which the lecture's own notebook forgets.
+    """
+    _check_data(X, Y)
+    with _eval_mode(model):
+        # In parts: all of the training set's hidden units at once would take 150 MB a network.
+        parts = [_loss(model(x), y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)]
+    mean = sum(parts) / len(Y)
+    return mean.item() if mean.dim() == 0 else mean.float()
+
+
+@torch.no_grad()
+def sample(model, itos, n, generator=None, *, block_size=3):
+    """n new names from a trained network, drawn one character at a time in eval mode; without the final ".".
+
+    itos: characters by index, 0 being the ".". The draws are the lecture's, torch.multinomial on the softmax
+    of one example's logits, so its generator gives its names.
+    """
+    names = []
+    with _eval_mode(model):
+        for _ in range(n):
+            context, name = [0] * block_size, []
+            while len(name) < LONGEST_NAME:
+                probabilities = F.softmax(model(torch.tensor([context])), dim=-1)
+                ix = torch.multinomial(probabilities, num_samples=1, generator=generator).item()
+                if ix == 0:
+                    break
+                context = [*context[1:], ix]
+                name.append(itos[ix])
+            names.append("".join(name))
+    return names
+
+
+@contextmanager
+def _eval_mode(model):
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _check_data(X, Y):
+    if len(X) != len(Y) or not len(X):
+        raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
