@@ -1,0 +1,63 @@
+# The course's commands; `make` alone lists them. Plain GNU Make, 3.81 (macOS) included.
+PYTHON ?= python3
+NB     ?=
+LAB_ARGS ?=
+
+PY        := .venv/bin/python
+INSTALLED := .venv/.installed
+# These networks are too small for a second thread to help, and a progress bar would stand in saved outputs.
+QUIETLY   := OMP_NUM_THREADS=1 TQDM_DISABLE=1
+NOTEBOOKS := -n 2 --dist loadfile  # each notebook's cells stay together, in order
+
+# Whatever -j says: `test` reports the style first, then the units, then the notebooks.
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help lab test check unit notebooks refresh reset data reproduce
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+# A virtual environment holds absolute paths, so it breaks when its folder is moved; and PYTHON=… asks for
+# another one than what stands there. Either way the stamp counts for nothing. pip's own first line has the path.
+in_place := $(shell grep -qsF "$$(pwd -P)/.venv/bin/python" .venv/bin/pip && test -x $(PY) && echo yes)
+ifneq ($(origin PYTHON),file)
+in_place := $(in_place)$(shell test -x .venv/bin/python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1) || echo other)
+endif
+ifneq ($(in_place),yes)
+.PHONY: $(INSTALLED)
+endif
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@sh scripts/install.sh "$(PYTHON)" $(origin PYTHON)
+	@touch $@
+
+lab: $(INSTALLED)  ## build what is needed, then open the course in JupyterLab (LAB_ARGS=… is passed on)
+	@$(PY) -m helpers.data --or-bundled
+	@$(PY) scripts/study.py
+	$(PY) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS) study/00_start_here.ipynb
+
+test: check unit notebooks  ## everything: style, unit tests, every notebook run and compared with its outputs
+
+check: $(INSTALLED)  ## the style of code and notebooks, stale outputs, environment.yml against pyproject.toml
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) scripts/check_notebooks.py
+	$(PY) scripts/check_environment.py
+
+unit: $(INSTALLED)
+	$(QUIETLY) $(PY) -m pytest tests -n 2
+
+notebooks: $(INSTALLED)
+	$(QUIETLY) $(PY) -m pytest --nbval notebooks $(NOTEBOOKS)
+
+refresh: $(INSTALLED)  ## run the course's notebooks again and keep their outputs (NB=03 for one)
+	$(QUIETLY) $(PY) scripts/refresh.py $(NB)
+
+reset: $(INSTALLED)  ## a fresh copy of one notebook in study/: make reset NB=03 (yours moves to study/old/)
+	@$(PY) scripts/study.py --reset "$(NB)"
+
+data: $(INSTALLED)  ## fetch the lecture's own names into data/names.txt
+	@$(PY) -m helpers.data
+
+reproduce: $(INSTALLED)  ## train the lecture's five networks in full and draw the loss log (minutes; resumes)
+	OMP_NUM_THREADS=1 $(PY) scripts/reproduce.py

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Makes .venv, if there is none that fits, and installs the pinned packages: sh scripts/install.sh PYTHON ORIGIN
+# ORIGIN is "file" when nobody asked for a particular Python: any .venv of a supported one is then kept.
+set -eu
+python=$1
+origin=${2:-file}
+supported="3.11 3.12 3.13"
+remedy="choose one, for example: make lab PYTHON=python3.12"
+
+refuse() { echo "$1" >&2; exit 1; }
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+is_supported() { case " $supported " in *" $1 "*) test -n "$1" ;; *) false ;; esac; }
+
+# pip's own first line tells where its environment was made.
+found=
+if grep -qsF "$(pwd -P)/.venv/bin/python" .venv/bin/pip; then found=$(version_of .venv/bin/python); fi
+
+if [ "$origin" != file ] || ! is_supported "$found"; then
+    wanted=$(version_of "$python")
+    [ -n "$wanted" ] || refuse "Python not found: '$python' does not run. The course needs one of $supported; $remedy"
+    is_supported "$wanted" || refuse "Python $wanted ('$python') is not supported. The course needs one of $supported; $remedy"
+    if [ "$found" != "$wanted" ]; then
+        "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+            refuse "'$python' cannot make virtual environments; on Debian and Ubuntu: sudo apt install python$wanted-venv"
+        rm -rf .venv
+        echo "Making .venv with Python $wanted …"
+        "$python" -m venv .venv
+    fi
+fi
+
+echo "Installing the pinned packages (some minutes the first time) …"
+# On Linux the ordinary torch brings several GB of CUDA, which these small networks have no use for. Where the
+# index of CPU builds is not reached, or has no such build, the ordinary install below settles it.
+if [ "$(uname -s)" = Linux ]; then
+    .venv/bin/python -m pip install --disable-pip-version-check --no-deps --retries 0 --timeout 15 \
+        --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' constraints.txt)" 2>/dev/null || true
+fi
+.venv/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[test]'
