@@ -1,0 +1,208 @@
+"""The layers against torch.nn, against the lecture's formulas, and a stack against its networks one by one."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Sequential, Tanh
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed=0):
+    return torch.randn(shape, generator=generator(seed))
+
+
+def close(a, b, atol=1e-6):
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=atol)
+
+
+# Linear
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_linear_equals_torch(bias):
+    ours, theirs = Linear(30, 20, bias=bias, generator=generator()), nn.Linear(30, 20, bias=bias)
+    with torch.no_grad():
+        theirs.weight.copy_(ours.weight.T)  # torch keeps (fan_out, fan_in)
+        if bias:
+            ours.bias.copy_(randn(20))
+            theirs.bias.copy_(ours.bias)
+    x, y = (randn(8, 30).requires_grad_() for _ in range(2))
+    ours(x).square().sum().backward()
+    theirs(y).square().sum().backward()
+    close(ours(x), theirs(y))
+    close(x.grad, y.grad, atol=1e-5)
+    close(ours.weight.grad, theirs.weight.grad.T, atol=1e-4)
+    if bias:
+        close(ours.bias.grad, theirs.bias.grad, atol=1e-4)
+
+
+def test_linear_starts_as_the_lecture_draws_it():
+    layer = Linear(30, 200, gain=5 / 3, generator=generator(1))
+    assert torch.equal(layer.weight, torch.randn((30, 200), generator=generator(1)) * (5 / 3) / 30**0.5)
+    assert torch.equal(layer.bias, torch.zeros(200))
+
+
+@settings(max_examples=20, deadline=None)
+@given(fan_in=st.integers(50, 400), gain=st.floats(0.1, 5), seed=st.integers(0, 10**6))
+def test_linear_weight_has_std_gain_over_sqrt_fan_in(fan_in, gain, seed):
+    weight = Linear(fan_in, 400, gain=gain, generator=generator(seed)).weight
+    # The std of a std over n draws is about std / sqrt(2n): six of these.
+    assert weight.std().item() == pytest.approx(gain / fan_in**0.5, rel=6 / (2 * weight.numel()) ** 0.5)
+
+
+def test_linear_keeps_its_draws_to_its_generator():
+    state = torch.get_rng_state()
+    Linear(3, 4, generator=generator())
+    assert torch.equal(torch.get_rng_state(), state)
+    Linear(3, 4)
+    assert not torch.equal(torch.get_rng_state(), state)
+
+
+# BatchNorm1d
+
+
+def run(layer, batches, upstream):
+    """Outputs and input gradients of a layer over several batches, each its own step."""
+    outputs, gradients = [], []
+    for x, up in zip(batches, upstream, strict=True):
+        x = x.clone().requires_grad_()
+        out = layer(x)
+        out.backward(up)
+        outputs.append(out.detach())
+        gradients.append(x.grad)
+    return torch.stack(outputs), torch.stack(gradients)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(2, 40),
+    dim=st.integers(1, 12),
+    eps=st.sampled_from([1e-5, 1e-3, 0.1]),
+    momentum=st.sampled_from([0.001, 0.1, 0.5, 1.0]),
+    seed=st.integers(0, 10**6),
+)
+def test_batch_norm_equals_torch_over_many_steps(n, dim, eps, momentum, seed):
+    ours, theirs = BatchNorm1d(dim, eps, momentum), nn.BatchNorm1d(dim, eps, momentum)
+    with torch.no_grad():
+        ours.gamma.copy_(randn(dim, seed=seed))
+        ours.beta.copy_(randn(dim, seed=seed + 1))
+        theirs.weight.copy_(ours.gamma)
+        theirs.bias.copy_(ours.beta)
+    ours, theirs = ours.double(), theirs.double()  # so that rounding hides nothing
+    batches = randn(7, n, dim, seed=seed).double() * 3 + 2
+    upstream = randn(7, n, dim, seed=seed + 2).double()
+    for x, y in zip(run(ours, batches, upstream), run(theirs, batches, upstream), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+    pairs = [(ours.gamma.grad, theirs.weight.grad), (ours.beta.grad, theirs.bias.grad)]
+    pairs += [(ours.running_mean, theirs.running_mean), (ours.running_var, theirs.running_var)]
+    ours.eval(), theirs.eval()
+    pairs += [(ours(batches[0]), theirs(batches[0])), (ours(batches[0][:1]), theirs(batches[0][:1]))]
+    for x, y in pairs:
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+
+
+def test_batch_norm_with_correction_1_is_the_lectures():
+    layer = BatchNorm1d(5, correction=1)
+    with torch.no_grad():
+        layer.gamma.copy_(randn(5, seed=1))
+        layer.beta.copy_(randn(5, seed=2))
+    mean, var = torch.zeros(1, 5), torch.ones(1, 5)
+    for seed in range(6):
+        x = randn(32, 5, seed=seed) * 2 + 1
+        xmean, xvar = x.mean(0, keepdim=True), x.var(0, keepdim=True)
+        close(layer(x), layer.gamma * ((x - xmean) / torch.sqrt(xvar + layer.eps)) + layer.beta)
+        mean, var = 0.9 * mean + 0.1 * xmean, 0.9 * var + 0.1 * xvar
+    close(layer.running_mean, mean[0])
+    close(layer.running_var, var[0])
+
+
+def test_correction_is_read_at_every_forward_pass():
+    layer, x = BatchNorm1d(5, eps=0), randn(32, 5)
+    biased = layer(x)
+    layer.correction = 1
+    close(biased / layer(x), torch.full((32, 5), (32 / 31) ** 0.5))
+
+
+def test_buffers_are_saved_and_carry_no_graph():
+    layer = BatchNorm1d(4)
+    layer(randn(8, 4).requires_grad_())
+    assert list(layer.state_dict()) == ["gamma", "beta", "running_mean", "running_var"]
+    assert not layer.running_mean.requires_grad and not layer.running_var.requires_grad
+
+
+def test_eval_mode_leaves_off_center_data_and_the_buffers_as_they_are():
+    layer, x = BatchNorm1d(4, eps=0).eval(), randn(8, 4) * 5 + 100
+    assert torch.equal(layer(x), x)
+    assert torch.equal(layer.running_mean, torch.zeros(4))
+
+
+def test_batch_norm_refuses_what_it_cannot_normalize():
+    with pytest.raises(ValueError, match=r"two examples or more in train mode; call \.eval\(\)"):
+        BatchNorm1d(4)(randn(1, 4))
+    with pytest.raises(ValueError, match=r"\(3, 8, 4\), not \(N, 4\).*num_models"):
+        BatchNorm1d(4)(randn(3, 8, 4))
+    with pytest.raises(ValueError, match=r"\(8, 4\), not \(3, N, 4\)"):
+        BatchNorm1d(4, num_models=3)(randn(8, 4))
+    with pytest.raises(ValueError, match=r"\(8, 5\), not \(N, 4\)"):
+        BatchNorm1d(4)(randn(8, 5))
+
+
+# Embedding, Flatten
+
+
+def test_embedding_is_a_one_hot_vector_times_its_table():
+    layer = Embedding(27, 10, generator=generator())
+    x = torch.randint(0, 27, (32, 3), generator=generator())
+    close(layer(x), F.one_hot(x, 27).float() @ layer.weight)
+    assert Flatten()(layer(x)).shape == (32, 30)
+
+
+# Stacks
+
+
+def network(num_models=None):
+    layers = [Embedding(27, 4, num_models=num_models), Flatten(), Linear(12, 6, num_models=num_models)]
+    layers += [BatchNorm1d(6, num_models=num_models), Tanh(), Linear(6, 27, num_models=num_models)]
+    return Sequential(*layers)
+
+
+@pytest.mark.parametrize("own_inputs", [False, True])
+def test_a_stack_equals_its_networks_one_by_one(own_inputs):
+    stack = network(num_models=3)
+    x = torch.randint(0, 27, (3, 16, 3), generator=generator())
+    up = randn(3, 16, 27)
+    for mode in (True, True, False):  # the last one in eval mode, on the running statistics of the first two
+        stack.train(mode)
+        out = stack(x if own_inputs else x[0])
+        stack.zero_grad()
+        out.backward(up)
+        for r in range(3):
+            solo = network()
+            with torch.no_grad():
+                for p, q in zip(solo.parameters(), stack.parameters(), strict=True):
+                    p.copy_(q[r])
+            for _ in range(2):
+                solo.train()(x[r] if own_inputs else x[0])
+            if mode:
+                out_r = solo(x[r] if own_inputs else x[0])
+            else:
+                close(solo[3].running_var, stack[3].running_var[r])
+                close(solo[3].running_mean, stack[3].running_mean[r])
+                out_r = solo.eval()(x[r] if own_inputs else x[0])
+            solo.zero_grad()
+            out_r.backward(up[r])
+            close(out[r], out_r, atol=1e-5)
+            for p, q in zip(solo.parameters(), stack.parameters(), strict=True):
+                close(q.grad[r], p.grad, atol=1e-4)
+
+
+def test_num_models_must_count_networks():
+    with pytest.raises(ValueError, match="num_models is 0"):
+        Linear(3, 4, num_models=0)

@@ -1,0 +1,179 @@
+"""train, evaluate and sample against the lecture's own loops."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from helpers.data import load_splits
+from helpers.layers import BatchNorm1d, Linear
+from helpers.models import SEED, STAGES, lecture_mlp
+from helpers.train import LONGEST_NAME, evaluate, sample, train
+from lecture_loop import lecture_loop
+
+
+def generator(seed=SEED):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return load_splits()
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_thousand_steps_equal_the_lectures_loop(splits, stage):
+    # The first network is chaotic at the start, see chapter 02: rounding alone moves its later losses.
+    steps = 20 if stage == "original" else 1000
+    g = generator()
+    model = lecture_mlp(stage, generator=g)
+    losses = train(model, *splits.train, steps=steps, lr=0.1, generator=g).loss
+    expected, parameters = lecture_loop(stage, *splits.train, steps)
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.hidden.weight.detach(), parameters["W1"], rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.output.bias.detach(), parameters["b2"], rtol=0, atol=1e-5)
+    if stage == "batchnorm":
+        torch.testing.assert_close(model.batch_norm.gamma.detach(), parameters["bngain"][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            model.batch_norm.running_mean, parameters["bnmean_running"][0], rtol=0, atol=1e-5
+        )
+
+
+def test_lr_may_be_a_function_of_the_step(splits):
+    runs = []
+    for lr in 0.1, lambda step: 0.1 if step < 5 else 0.0:
+        model = lecture_mlp("kaiming", generator=generator())
+        runs.append((train(model, *splits.train, steps=10, lr=lr, generator=generator(1)).loss, model))
+    (a, _), (b, stopped) = runs
+    assert torch.equal(a[:6], b[:6]) and not torch.equal(a[6:], b[6:])
+    five = lecture_mlp("kaiming", generator=generator())
+    train(five, *splits.train, steps=5, lr=0.1, generator=generator(1))
+    assert torch.equal(five.hidden.weight, stopped.hidden.weight)
+
+
+def test_an_optimizer_takes_the_step_with_its_own_lr_or_ours(splits):
+    def run(make_optimizer, lr):
+        model = lecture_mlp("batchnorm", generator=generator())
+        optimizer = make_optimizer(model.parameters())
+        return train(model, *splits.train, steps=50, lr=lr, generator=generator(1), optimizer=optimizer).loss
+
+    plain = run(lambda p: None, 0.1)
+    torch.testing.assert_close(run(lambda p: torch.optim.SGD(p, lr=0.1), None), plain, rtol=0, atol=1e-5)
+    torch.testing.assert_close(run(lambda p: torch.optim.SGD(p, lr=9.0), 0.1), plain, rtol=0, atol=1e-5)
+    adam = run(lambda p: torch.optim.Adam(p, lr=0.01), None)
+    assert adam[0] == plain[0] and not torch.equal(adam, plain)
+
+
+@pytest.mark.parametrize("own_minibatches", [False, True])
+def test_a_stack_trains_as_its_networks_do_alone(splits, own_minibatches):
+    seeds = [1, 2, 3]
+    stack = lecture_mlp("batchnorm", generator=[generator(s) for s in seeds], num_models=3)
+    draws = [generator(10 + s) for s in seeds] if own_minibatches else generator(11)
+    history = train(stack, *splits.train, steps=100, lr=0.1, generator=draws)
+    val = evaluate(stack, *splits.val)
+    assert history.loss.shape == (100, 3) and val.shape == (3,)
+    for r, s in enumerate(seeds):
+        solo = lecture_mlp("batchnorm", generator=generator(s))
+        g = generator(10 + s) if own_minibatches else generator(11)
+        alone = train(solo, *splits.train, steps=100, lr=0.1, generator=g)
+        torch.testing.assert_close(history.loss[:, r], alone.loss, rtol=0, atol=1e-5)
+        assert val[r].item() == pytest.approx(evaluate(solo, *splits.val), abs=1e-5)
+
+
+def test_interrupted_training_keeps_what_was_trained(splits, capsys):
+    def lr(step):
+        if step == 7:
+            raise KeyboardInterrupt
+        return 0.1
+
+    model = lecture_mlp("kaiming", generator=generator())
+    history = train(model, *splits.train, steps=100, lr=lr, generator=generator(1))
+    assert len(history) == 7
+    assert "interrupted after 7 of 100 steps" in capsys.readouterr().out
+    same = lecture_mlp("kaiming", generator=generator())
+    train(same, *splits.train, steps=7, lr=0.1, generator=generator(1))
+    assert torch.equal(model.hidden.weight, same.hidden.weight)
+
+
+def test_frozen_and_unused_parameters_stay_as_they_are(splits):
+    model = lecture_mlp("kaiming", generator=generator())
+    model.embedding.weight.requires_grad_(False)
+    model.unused = torch.nn.Parameter(torch.ones(3))
+    before = model.embedding.weight.clone()
+    loss = train(model, *splits.train, steps=3, lr=0.1, generator=generator()).loss
+    assert torch.equal(model.embedding.weight, before) and torch.equal(model.unused, torch.ones(3))
+    assert not loss.requires_grad
+
+
+def test_history_and_refusals(splits):
+    model = lecture_mlp("kaiming", generator=generator())
+    assert repr(train(model, *splits.train, steps=0, lr=0.1)) == "History(no steps)"
+    assert repr(train(model, *splits.train, steps=3, lr=0.1)).startswith("History(3 steps, mean loss of the last 3:")
+    with pytest.raises(ValueError, match="steps is -1"):
+        train(model, *splits.train, steps=-1, lr=0.1)
+    with pytest.raises(ValueError, match="give a learning rate"):
+        train(model, *splits.train, steps=1, lr=None)
+    with pytest.raises(ValueError, match="X has 0 examples"):
+        train(model, splits.train[0][:0], splits.train[1][:0], steps=1, lr=0.1)
+    with pytest.raises(ValueError, match="both need the same number"):
+        evaluate(model, splits.train[0], splits.train[1][:-1])
+
+
+def test_evaluate_is_the_cross_entropy_of_the_whole_split(splits):
+    model = lecture_mlp("batchnorm", generator=generator())
+    train(model, *splits.train, steps=20, lr=0.1, generator=generator())
+    X, Y = splits.train
+    loss = evaluate(model, X, Y)
+    with torch.no_grad():
+        assert loss == pytest.approx(F.cross_entropy(model.eval()(X), Y).item(), abs=1e-5)
+        assert loss != pytest.approx(F.cross_entropy(model.train()(X), Y).item(), abs=1e-4)
+
+
+def test_evaluate_and_sample_restore_every_modules_mode(splits):
+    model = lecture_mlp("batchnorm", generator=generator()).train()
+    model.batch_norm.eval()  # a layer frozen on purpose stays frozen
+    modes = {name: module.training for name, module in model.named_modules()}
+    running_mean = model.batch_norm.running_mean.clone()
+    evaluate(model, *splits.val)
+    sample(model, splits.itos, 2, generator())
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    with pytest.raises(IndexError):
+        evaluate(model, splits.val[0] + 27, splits.val[1])
+    assert {name: module.training for name, module in model.named_modules()} == modes
+    assert torch.equal(model.batch_norm.running_mean, running_mean)
+
+
+def test_sample_draws_as_the_lecture_does(splits):
+    model = lecture_mlp("kaiming", generator=generator())
+    train(model, *splits.train, steps=300, lr=0.1, generator=generator())
+    g = generator(SEED + 10)
+    expected = []
+    for _ in range(5):
+        out, context = [], [0, 0, 0]
+        while True:
+            with torch.no_grad():
+                probs = F.softmax(model(torch.tensor([context])), dim=1)
+            ix = torch.multinomial(probs, num_samples=1, generator=g).item()
+            context = context[1:] + [ix]
+            out.append(ix)
+            if ix == 0:
+                break
+        expected.append("".join(splits.itos[i] for i in out).removesuffix("."))
+    assert sample(model, splits.itos, 5, generator(SEED + 10)) == expected
+
+
+def test_sample_ends_even_if_the_network_never_ends_a_name(splits):
+    model = lecture_mlp("kaiming", generator=generator())
+    with torch.no_grad():
+        model.output.bias[0] = -math.inf
+    assert [len(name) for name in sample(model, splits.itos, 2, generator())] == [LONGEST_NAME] * 2
+
+
+def test_train_takes_any_module(splits):
+    X, Y = torch.randn(64, 5, generator=generator()), torch.randint(0, 3, (64,), generator=generator())
+    model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    history = train(model, X, Y, steps=200, lr=0.1, generator=generator())
+    assert history.loss[-20:].mean() < history.loss[:20].mean()
+    stack = torch.nn.Sequential(Linear(5, 8, num_models=2), BatchNorm1d(8, num_models=2), Linear(8, 3, num_models=2))
+    assert train(stack, X, Y, steps=5, lr=0.1, generator=generator()).loss.shape == (5, 2)
