@@ -1,6 +1,5 @@
 """The names: read, cut into windows and split; and the lecture's own file fetched (`make data`)."""
 
-import argparse
 import hashlib
 import http.client
 import os
@@ -33,9 +32,8 @@ FETCH_SECONDS = 10.0  # for the whole download, however slowly its bytes trickle
 
 ALPHABET = ".abcdefghijklmnopqrstuvwxyz"  # "." stands before and after every name
 LONGEST_NAME = 100  # letters; a longer line is no name, but a file whose names are not one a line
-UNDECOMPOSED = str.maketrans(
-    {"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "þ": "th", "ı": "i"}
-)
+# Letters that Unicode does not take for a plain letter and its accent.
+SPECIAL = str.maketrans("øłđðı", "olddi") | str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "þ": "th"})
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,13 @@ class Names:
     """A list of names and where it is from."""
 
     words: list[str]  # in the file's order, duplicates kept
-    source: str  # "lecture", "bundled", or the path of another file
+    source: str  # "lecture" or "bundled", wherever that file lies, else the file's path
     sha256: str  # of the file's bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The training, validation and test split, each (X, Y) as build_dataset returns them."""
+    """The three splits, each (X, Y) as build_dataset returns them, and what they were made from."""
 
     train: tuple[torch.Tensor, torch.Tensor]
     val: tuple[torch.Tensor, torch.Tensor]
@@ -65,80 +63,67 @@ def load_names(path=None):
 
     The file is `path`, else the one that MAKEMORE_NAMES names, else data/names.txt (the lecture's, once
     fetched), else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte order
-    mark and Windows line ends are mended, with one UserWarning that counts them. A line that still holds
+    mark and foreign line ends are mended, with one UserWarning that counts them. A line that then holds
     anything but a to z is a ValueError that names the file, the line and the remedy, and so is a file of
     fewer than two names; a file that cannot be read is an OSError.
     """
-    remedy = "Give the path of a text file with one name a line."
-    if path is None and (path := os.environ.get("MAKEMORE_NAMES", "").strip()):
-        remedy = "MAKEMORE_NAMES points at it: correct that setting, or unset it to use the course's names."
-    path = Path(path or (NAMES_FILE if NAMES_FILE.exists() else BUNDLED_FILE)).expanduser()
-    if path.is_dir():
-        raise IsADirectoryError(f"{path.absolute()} is a directory, not a file of names. {remedy}")
-    if not path.is_file():  # a pipe or a device would be waited for without end
-        raise FileNotFoundError(f"There is no file {path.absolute()}. {remedy}")
+    remedy = "Give the path of a text file with one name on each line."
+    if path is None and (path := os.environ.get("MAKEMORE_NAMES", "").strip() or None):
+        remedy = "MAKEMORE_NAMES points there: correct it, or unset it to use the course's names."
+    if path is None:
+        path = NAMES_FILE if NAMES_FILE.exists() else BUNDLED_FILE
+    path = Path(os.path.expanduser(path))
     try:
         content = path.read_bytes()
-    except PermissionError as error:
-        raise PermissionError(f"{path.absolute()} may not be read. Make it readable. {remedy}") from error
+    except OSError as error:
+        raise type(error)(f"{path.absolute()} cannot be read: {error.strerror}. {remedy}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     source = {LECTURE_SHA256: "lecture", BUNDLED_SHA256: "bundled"}.get(sha256, str(path))
-    words, mended = _words_of(content, path)
+    words, mended = _read_words(content, path)
     if mended:
         counts = ", ".join(f"{what} ({count:,})" for what, count in mended.items())
-        warnings.warn(f"{path}: read with these mends: {counts}. The file is unchanged.", stacklevel=2)
+        warnings.warn(f"{path} was mended while reading: {counts}. The file is unchanged.", stacklevel=2)
     return Names(words, source, sha256)
 
 
-def _words_of(content, path):
+def _read_words(content, path):
     """The names in a file's bytes, and a Counter of what had to be mended."""
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 text. Save the file as UTF-8.") from error
+        raise ValueError(f"{path}, line {line}: this is not UTF-8 text. Save the file as UTF-8.") from error
 
     words, mended = [], Counter()
-    if text.startswith("\ufeff"):
-        text = text[1:]
-        mended["byte order mark removed"] += 1
-    if "\r" in text:
-        mended["line ends made plain"] += text.count("\r")
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        stripped = line.strip()
-        word = _plain(stripped)
-        if stripped and not re.fullmatch("[a-z]+", word):
-            odd = next((char for char in stripped if not re.fullmatch("[a-z]*", _plain(char))), stripped[0])
-            raise ValueError(
-                f"{path}, line {number}: {_shortened(stripped)} holds {odd!r} (U+{ord(odd):04X}). "
-                "A name is made of the letters a to z alone: mend or remove that line."
-            )
-        if len(word) > LONGEST_NAME:
-            raise ValueError(
-                f"{path}, line {number}: {_shortened(stripped)} has {len(word):,} letters, more than a name's "
-                f"{LONGEST_NAME}. Put one name on each line."
-            )
-        mended["blank lines dropped"] += not stripped
-        mended["surrounding spaces removed"] += bool(stripped) and stripped != line
-        mended["accents and special letters made plain"] += stripped.lower() != word
-        mended["names lower-cased"] += stripped != stripped.lower()
-        if word:
+    mended["byte order mark removed"] += text.startswith("\ufeff")
+    mended["line ends made plain"] += text.count("\r")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
+    for number, line in enumerate(text.split("\n"), start=1):
+        name = line.strip()
+        word = _plain(name)
+        if name and not re.fullmatch(f"[a-z]{{1,{LONGEST_NAME}}}", word):
+            odd = [char for char in name[:LONGEST_NAME] if not re.fullmatch("[a-z]*", _plain(char))]
+            fault = f"holds {odd[0]!r} (U+{ord(odd[0]):04X})" if odd else f"has {len(word):,} letters"
+            shown = repr(name if len(name) <= 40 else name[:40] + "...")
+            remedy = f"Mend or remove that line: one name on each, of 1 to {LONGEST_NAME} letters a to z."
+            raise ValueError(f"{path}, line {number}: {shown} {fault}. {remedy}")
+        mended["blank lines dropped"] += not name
+        mended["surrounding spaces removed"] += bool(name) and name != line
+        mended["names lower-cased"] += name != name.lower()
+        mended["accents and special letters made plain"] += name.lower() != word
+        if name:
             words.append(word)
     if len(words) < 2:
-        # Refused here rather than in load_splits: such a file is nearly always not the one that was meant.
-        raise ValueError(f"{path} holds {len(words)} names, after {number} lines. Put one name on each line.")
+        # Refused already here, where the file is known: it is hardly ever the one that was meant.
+        found = "one name only" if words else "no names"
+        raise ValueError(f"{path} holds {found}. Put many names into it, one on each line.")
     return words, +mended  # the plus drops what was counted zero times
 
 
 def _plain(text):
-    """Lower case, accents off: `É` is e, `ß` is ss; what has no plain letters stays as it is."""
+    """Lower case without accents: É is e, ß is ss. A character without a plain letter stays."""
     letters = (char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
-    return "".join(letters).lower().translate(UNDECOMPOSED)
-
-
-def _shortened(text):
-    return repr(text if len(text) <= 40 else text[:37] + "...")
+    return "".join(letters).lower().translate(SPECIAL)
 
 
 def build_dataset(words, stoi, block_size=3):
@@ -154,9 +139,7 @@ def build_dataset(words, stoi, block_size=3):
         context = [stoi["."]] * block_size
         for char in word + ".":
             if char not in stoi:
-                raise ValueError(
-                    f"{word!r} holds {char!r}, which is not in stoi. Lower-case a to z is known."
-                )
+                raise ValueError(f"{word!r} holds {char!r}, which stoi does not know. Mend that word.")
             X.append(context)
             Y.append(stoi[char])
             context = context[1:] + [stoi[char]]
@@ -177,8 +160,7 @@ def load_splits(names=None, *, block_size=3, seed=42):
     parts = {"train": words[:n1], "val": words[n1:n2], "test": words[n2:]}
     if not all(parts.values()):
         raise ValueError(
-            f"{names.source} holds {len(words)} names, too few for a training, a validation and a test split. "
-            "Six are the least, some thousands are useful."
+            f"{names.source}: {len(words)} names are too few for three splits. Give six or more."
         )
     stoi = {char: index for index, char in enumerate(ALPHABET)}
     itos = {index: char for char, index in stoi.items()}
@@ -186,22 +168,16 @@ def load_splits(names=None, *, block_size=3, seed=42):
     return Splits(**datasets, stoi=stoi, itos=itos, names=names, words=parts)
 
 
-def _is_lecture(content):
-    return hashlib.sha256(content).hexdigest() == LECTURE_SHA256
-
-
 def fetch_names():
     """Download the lecture's names to data/names.txt, unless they are there; returns that path.
 
     Takes FETCH_SECONDS at most. Every failure is an OSError that names the remedy and leaves nothing behind;
-    a data/names.txt of your own is refused, never overwritten.
+    a data/names.txt of your own is never overwritten.
     """
     if NAMES_FILE.exists():
         if _is_lecture(NAMES_FILE.read_bytes()):
             return NAMES_FILE
-        raise FileExistsError(
-            f"{NAMES_FILE} is not the lecture's file, and was left alone. Move it away first."
-        )
+        raise FileExistsError(f"{NAMES_FILE} is not the lecture's file: left alone. Move it away first.")
     by_hand = f"Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file."
     answer = queue.SimpleQueue()
     # In a thread, because a socket's timeout starts afresh with each byte and does not cover the name look-up.
@@ -209,15 +185,17 @@ def fetch_names():
     try:
         content = answer.get(timeout=FETCH_SECONDS)
     except queue.Empty:
-        raise TimeoutError(f"No complete answer within {FETCH_SECONDS:g} seconds. {by_hand}") from None
+        raise TimeoutError(f"The download took more than {FETCH_SECONDS:g} seconds. {by_hand}") from None
     if isinstance(content, Exception):
-        raise ConnectionError(f"The download failed ({content}). {by_hand}") from content
+        raise ConnectionError(f"The download failed: {content}. {by_hand}") from content
     if not _is_lecture(content):
-        raise ConnectionError(f"The download was not the lecture's file (wrong SHA-256). {by_hand}")
-    part = NAMES_FILE.with_name(f"{NAMES_FILE.name}.{secrets.token_hex(4)}.part")
+        raise ConnectionError(f"The download ({len(content):,} bytes) is not the lecture's file. {by_hand}")
+    part = NAMES_FILE.with_name(f"{NAMES_FILE.name}.{secrets.token_hex(4)}.tmp")
     try:
         part.write_bytes(content)
         os.replace(part, NAMES_FILE)  # so that nobody ever reads half a file
+    except OSError as error:
+        raise type(error)(f"{NAMES_FILE} cannot be written: {error.strerror}. {by_hand}") from error
     finally:
         part.unlink(missing_ok=True)
     return NAMES_FILE
@@ -227,28 +205,31 @@ def _download(answer):
     """Put the bytes at LECTURE_URL, or the exception that stood in the way, into the queue."""
     try:
         with urllib.request.urlopen(LECTURE_URL, timeout=FETCH_SECONDS) as response:
-            answer.put(response.read(LECTURE_BYTES + 1))  # one more, so that a longer file is not cut to fit
+            answer.put(response.read(LECTURE_BYTES + 1))  # one more, so that a longer file shows
     except (OSError, ValueError, http.client.HTTPException) as error:
         answer.put(error)
 
 
-def main(arguments=None):
-    """`python -m helpers.data`: fetch the lecture's names and say in one line which names are in use."""
-    parser = argparse.ArgumentParser(prog="python -m helpers.data", description="Fetch the lecture's names.")
-    parser.add_argument("--or-bundled", action="store_true", help="go on without them when that fails")
-    or_bundled = parser.parse_args(arguments).or_bundled
+def _is_lecture(content):
+    return hashlib.sha256(content).hexdigest() == LECTURE_SHA256
+
+
+def main():
+    """`python -m helpers.data [--or-bundled]`: fetch the lecture's names; say in one line which are in use."""
     try:
-        if own := os.environ.get("MAKEMORE_NAMES", "").strip():
-            print(f"MAKEMORE_NAMES is set: using the {len(load_names().words):,} names in {own}.")
-            return
-        there = NAMES_FILE.exists()
-        path = fetch_names()
-        print(f"The lecture's names are {'already there' if there else 'fetched'}: {path}")
+        if os.environ.get("MAKEMORE_NAMES", "").strip():
+            names = load_names()
+            return print(f"MAKEMORE_NAMES is set: {len(names.words):,} names are in use ({names.source}).")
+        verb = "are already in" if NAMES_FILE.exists() else "were fetched to"
+        try:
+            print(f"The lecture's names {verb} {fetch_names()}.")
+        except OSError as error:
+            if "--or-bundled" not in sys.argv[1:]:
+                raise
+            names = load_names()
+            print(f"Going on with {len(names.words):,} names ({names.source}). {error}")
     except (OSError, ValueError) as error:
-        if own or not or_bundled:
-            sys.exit(str(error))
-        names = load_names()
-        print(f"{error} Going on with the {len(names.words):,} names of {names.source}.")
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

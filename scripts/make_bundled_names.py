@@ -66,7 +66,7 @@ def main():
         print(f"{TARGET} holds the {made}, byte for byte.")
         return
 
-    part = TARGET.with_name(f"{TARGET.name}.{os.getpid()}.part")
+    part = TARGET.with_name(f"{TARGET.name}.{os.getpid()}.tmp")
     try:
         part.write_bytes(content)
         os.replace(part, TARGET)  # so that nobody ever reads half a file
