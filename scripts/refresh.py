@@ -1,0 +1,192 @@
+"""Execute notebooks and write their outputs back: `python scripts/refresh.py [NB …]`, as `make refresh` does.
+
+NB is a number ("03", "E01"), a name or a path; without any, every notebook is refreshed. Outputs are made with
+the lecture's own names, and running twice writes the same bytes, so a diff shows what really changed.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
+CELL_TIMEOUT = 120  # seconds, for one cell; a whole notebook should need less than half of that
+KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+
+def find_notebooks(wanted: list[str]) -> list[Path]:
+    """Paths of the notebooks named by number ("03", "e01"), name or path; of all of them when `wanted` is empty."""
+    every = sorted(NOTEBOOKS.glob("*.ipynb"))
+    if not wanted:
+        return every
+    found = []
+    for name in wanted:
+        if name.endswith(".ipynb") and Path(name).is_file():
+            found.append(Path(name).resolve())
+            continue
+        matches = [p for p in every if p.stem == name or p.stem.lower().startswith(f"{name.lower()}_")]
+        if not matches:
+            known = ", ".join(path.stem.split("_")[0] for path in every) or "none yet"
+            raise SystemExit(f"There is no notebook {name!r}. Give a path, or one of: {known}.")
+        found += matches
+    return found
+
+
+@contextlib.contextmanager
+def kernel_environment():
+    """Set what every kernel inherits, in refreshes and tests alike, so that their outputs can be compared."""
+    for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[threads] = "1"  # sums in one order, and no fight for cores
+    os.environ["TQDM_DISABLE"] = "1"
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    if names := os.environ.get(
+        "MAKEMORE_NAMES"
+    ):  # a kernel's folder is the notebook's: make the path absolute
+        os.environ["MAKEMORE_NAMES"] = str(Path(names).absolute())
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["IPYTHONDIR"] = folder  # away from the user's own start-up files and history
+        yield
+
+
+def source_hash(nb: nbformat.NotebookNode) -> str:
+    """Fingerprint of the code cells' sources: outputs are stale when it is not the one in the metadata."""
+    sources = [cell.source for cell in nb.cells if cell.cell_type == "code"]
+    return hashlib.sha256(json.dumps([sources]).encode()).hexdigest()[:16]
+
+
+def without_widgets(outputs: list[nbformat.NotebookNode]) -> list[nbformat.NotebookNode]:
+    """The outputs as a reader without a kernel can see them.
+
+    A live widget's view and its textual repr go; its still picture stays. An output of which nothing is left goes.
+    """
+    still = []
+    for output in outputs:
+        if WIDGET_VIEW in output.get("data", {}):
+            data = {mime: v for mime, v in output.data.items() if mime not in (WIDGET_VIEW, "text/plain")}
+            if not data:
+                continue
+            output = nbformat.from_dict({**output, "data": data})
+        still.append(output)
+    return still
+
+
+def tidy(nb: nbformat.NotebookNode) -> None:
+    """Drop from an executed notebook whatever differs between two runs or two machines."""
+    nb.metadata.pop("widgets", None)
+    nb.metadata.kernelspec = KERNELSPEC
+    nb.metadata.language_info = {"name": "python"}
+    nb.metadata.source_hash = source_hash(nb)
+    for cell in nb.cells:
+        cell.metadata.pop("execution", None)  # JupyterLab's timings
+        if cell.cell_type != "code":
+            continue
+        outputs = []
+        for output in without_widgets(cell.outputs):
+            if output.output_type == "error":
+                # A full traceback shows this machine's paths and the line numbers of this release of torch.
+                output.traceback = [f"{output.ename}: {output.evalue}"]
+            last = outputs[-1] if outputs else {}
+            if output.output_type == "stream" and last.get("name") == output.name:
+                last.text += output.text  # where a stream is cut depends on time
+            else:
+                outputs.append(output)
+        cell.outputs = outputs
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write to a neighbouring file and move it into place, so that an interruption leaves the old file whole."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(content)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def refresh(path: Path) -> bool:
+    """Execute one notebook and write it; True if that worked. A notebook with a failing cell stays as it was."""
+    began = time.perf_counter()
+    before = path.read_bytes()
+    nb = nbformat.reads(before.decode(), as_version=4)
+    running = {}
+    client = NotebookClient(
+        nb,
+        kernel_name=KERNELSPEC["name"],
+        timeout=CELL_TIMEOUT,
+        record_timing=False,
+        store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],  # no warning that a local connection is not encrypted
+        resources={"metadata": {"path": str(path.parent)}},
+        on_cell_start=lambda cell, cell_index: running.update(index=cell_index, id=cell.id),
+    )
+
+    def refuse(reason: str) -> bool:
+        print(f"{path.name}: not written. {reason}", file=sys.stderr, flush=True)
+        return False
+
+    try:
+        client.execute()
+    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+        return refuse(f"Cell {running['index']} (id {running['id']}) failed:\n{error}")
+    tidy(nb)
+    after = (nbformat.writes(nb) + "\n").encode()
+    if path.read_bytes() != before:
+        return refuse("It was edited while it ran; run this again.")
+    if after != before:
+        write_atomically(path, after)
+    seconds = time.perf_counter() - began
+    print(f"{path.name}: {seconds:.1f} s{'' if after != before else ', unchanged'}", flush=True)
+    return True
+
+
+def refresh_apart(path: Path) -> bool:
+    """`refresh` in a process of its own, where nbclient may take over the signals: Ctrl-C then ends its kernel."""
+    process = multiprocessing.get_context("spawn").Process(target=_refresh_and_exit, args=(path,))
+    process.start()
+    process.join()
+    return process.exitcode == 0
+
+
+def _refresh_and_exit(path: Path) -> None:
+    sys.exit(not refresh(path))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("notebooks", nargs="*", metavar="NB", help='"03", "E01", a path; none means all')
+    parser.add_argument("--jobs", type=int, default=2, help="how many notebooks run at a time (default 2)")
+    args = parser.parse_args(arguments)
+    paths = find_notebooks(args.notebooks)
+
+    from helpers.data import load_names  # imports torch: after the arguments, so that --help is quick
+
+    source = load_names().source
+    if source != "lecture":
+        parser.exit(
+            2,
+            f"refresh writes outputs made with the lecture's own names, but those in use are: {source}. "
+            "Fetch them with `make data`, or set MAKEMORE_NAMES to a copy of the lecture's names.txt.\n",
+        )
+    try:
+        with kernel_environment(), ThreadPoolExecutor(args.jobs) as pool:
+            written = list(pool.map(refresh_apart, paths))
+    except KeyboardInterrupt:
+        parser.exit(130, "Interrupted. Notebooks that were still running keep their old outputs.\n")
+    return 0 if all(written) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
