@@ -7,7 +7,6 @@ PY        := .venv/bin/python
 INSTALLED := .venv/.installed
 # These networks are too small for a second thread to help, and a progress bar would stand in saved outputs.
 QUIETLY   := OMP_NUM_THREADS=1 TQDM_DISABLE=1
-NOTEBOOKS := -n 2 --dist loadfile  # each notebook's cells stay together, in order
 
 # Whatever -j says: `test` reports the style first, then the units, then the notebooks.
 .NOTPARALLEL:
@@ -21,7 +20,8 @@ help:  ## this list
 # another one than what stands there. Either way the stamp counts for nothing. pip's own first line has the path.
 in_place := $(shell grep -qsF "$$(pwd -P)/.venv/bin/python" .venv/bin/pip && test -x $(PY) && echo yes)
 ifneq ($(origin PYTHON),file)
-in_place := $(in_place)$(shell test -x .venv/bin/python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>&1) || echo other)
+version  := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
+in_place := $(in_place)$(shell test -x .venv/bin/python$(version) || echo other)
 endif
 ifneq ($(in_place),yes)
 .PHONY: $(INSTALLED)
@@ -48,7 +48,7 @@ unit: $(INSTALLED)
 	$(QUIETLY) $(PY) -m pytest tests -n 2
 
 notebooks: $(INSTALLED)
-	$(QUIETLY) $(PY) -m pytest --nbval notebooks $(NOTEBOOKS)
+	$(QUIETLY) $(PY) -m pytest --nbval notebooks -n 2 --dist loadfile
 
 refresh: $(INSTALLED)  ## run the course's notebooks again and keep their outputs (NB=03 for one)
 	$(QUIETLY) $(PY) scripts/refresh.py $(NB)
