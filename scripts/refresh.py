@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import sys
 import tempfile
@@ -24,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 CELL_TIMEOUT = 120  # seconds, for one cell; a whole notebook should need less than half of that
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+running: set[NotebookClient] = set()  # whose kernels an interrupt has to end
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 
@@ -121,7 +121,7 @@ def refresh(path: Path) -> bool:
     began = time.perf_counter()
     before = path.read_bytes()
     nb = nbformat.reads(before.decode(), as_version=4)
-    running = {}
+    at = {}
     client = NotebookClient(
         nb,
         kernel_name=KERNELSPEC["name"],
@@ -130,8 +130,10 @@ def refresh(path: Path) -> bool:
         store_widget_state=False,
         extra_arguments=["--log-level=ERROR"],  # no warning that a local connection is not encrypted
         resources={"metadata": {"path": str(path.parent)}},
-        on_cell_start=lambda cell, cell_index: running.update(index=cell_index, id=cell.id),
+        on_cell_start=lambda cell, cell_index: at.update(index=cell_index, id=cell.id),
     )
+
+    running.add(client)
 
     def refuse(reason: str) -> bool:
         print(f"{path.name}: not written. {reason}", file=sys.stderr, flush=True)
@@ -140,7 +142,9 @@ def refresh(path: Path) -> bool:
     try:
         client.execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        return refuse(f"Cell {running['index']} (id {running['id']}) failed:\n{error}")
+        return refuse(f"Cell {at['index']} (id {at['id']}) failed:\n{error}")
+    finally:
+        running.discard(client)
     tidy(nb)
     after = (nbformat.writes(nb) + "\n").encode()
     if path.read_bytes() != before:
@@ -150,18 +154,6 @@ def refresh(path: Path) -> bool:
     seconds = time.perf_counter() - began
     print(f"{path.name}: {seconds:.1f} s{'' if after != before else ', unchanged'}", flush=True)
     return True
-
-
-def refresh_apart(path: Path) -> bool:
-    """`refresh` in a process of its own, where nbclient may take over the signals: Ctrl-C then ends its kernel."""
-    process = multiprocessing.get_context("spawn").Process(target=_refresh_and_exit, args=(path,))
-    process.start()
-    process.join()
-    return process.exitcode == 0
-
-
-def _refresh_and_exit(path: Path) -> None:
-    sys.exit(not refresh(path))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -180,11 +172,13 @@ def main(arguments: list[str] | None = None) -> int:
             f"refresh writes outputs made with the lecture's own names, but those in use are: {source}. "
             "Fetch them with `make data`, or set MAKEMORE_NAMES to a copy of the lecture's names.txt.\n",
         )
-    try:
-        with kernel_environment(), ThreadPoolExecutor(args.jobs) as pool:
-            written = list(pool.map(refresh_apart, paths))
-    except KeyboardInterrupt:
-        parser.exit(130, "Interrupted. Notebooks that were still running keep their old outputs.\n")
+    with kernel_environment(), ThreadPoolExecutor(args.jobs) as pool:
+        try:
+            written = list(pool.map(refresh, paths))
+        except KeyboardInterrupt:
+            for client in running:
+                client.km.provisioner.process.kill()  # its thread then sees a dead kernel and ends
+            written = [False]
     return 0 if all(written) else 1
 
 
