@@ -187,7 +187,8 @@ def fetch_names():
     except queue.Empty:
         raise TimeoutError(f"The download took more than {FETCH_SECONDS:g} seconds. {by_hand}") from None
     if isinstance(content, Exception):
-        raise ConnectionError(f"The download failed: {content}. {by_hand}") from content
+        reason = " ".join(str(content).split())  # a server's odd answer may bring line ends
+        raise ConnectionError(f"The download failed: {reason}. {by_hand}") from content
     if not _is_lecture(content):
         raise ConnectionError(f"The download ({len(content):,} bytes) is not the lecture's file. {by_hand}")
     part = NAMES_FILE.with_name(f"{NAMES_FILE.name}.{secrets.token_hex(4)}.tmp")
