@@ -1,0 +1,180 @@
+"""The Makefile, without installing anything: what it refuses, what it lists, when it would install again."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = ("Makefile", "pyproject.toml", "constraints.txt", "scripts/install.sh")
+TARGETS = ("lab", "test", "check", "refresh", "reset", "data", "reproduce", "help")
+
+pytestmark = pytest.mark.skipif(
+    os.name == "nt" or not shutil.which("make"), reason="needs make; Windows has commands of its own"
+)
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with a space in its name that holds what the Makefile needs to decide, and no .venv."""
+    folder = tmp_path / "my course"
+    for name in FILES:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def make(folder, *arguments):
+    """Run make in `folder`, as from a shell of its own: nothing of the make that runs these tests is passed on."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+    return subprocess.run(
+        ["make", "--no-print-directory", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def script(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+def give_venv(folder, place=None):
+    """A .venv that looks installed, as make looks at it; `place` is where its pip believes it stands."""
+    script(folder / ".venv/bin/pip", f"exec '{place or folder}/.venv/bin/python' -m pip")
+    python = script(folder / ".venv/bin/python", "echo the course runs")
+    shutil.copy(python, python.with_name(f"python{sys.version_info[0]}.{sys.version_info[1]}"))
+    for name in FILES:  # made before the stamp, whatever a copy does to times
+        os.utime(folder / name, (1, 1))
+    (folder / ".venv/.installed").touch()
+
+
+def test_help_is_the_default_and_gives_each_target_one_line(checkout):
+    shown = make(checkout).stdout
+    assert shown == make(checkout, "help").stdout
+    assert sorted(re.findall(r"^  make (\w+) +\S", shown, re.MULTILINE)) == sorted(TARGETS)
+
+
+@pytest.mark.parametrize("version", ["2.7", "3.6", "3.10", "3.14"])
+def test_another_python_is_refused_in_one_line_with_the_remedy_and_leaves_nothing(checkout, version):
+    fake = script(checkout.parent / "fakepython", f"echo {version}")
+    before = sorted(checkout.rglob("*"))
+    refused = make(checkout, "lab", f"PYTHON={fake}")
+    assert refused.returncode != 0
+    told, of_make = refused.stderr.splitlines()
+    assert told.startswith(f"Python {version} ")
+    assert "make lab PYTHON=python3.12" in told
+    assert of_make.startswith("make: ***")
+    assert refused.stdout == ""
+    assert sorted(checkout.rglob("*")) == before
+
+
+def test_a_python_that_is_not_there_is_refused_in_one_line(checkout):
+    refused = make(checkout, "test", "PYTHON=python3.999")
+    assert refused.returncode != 0
+    told, _ = refused.stderr.splitlines()
+    assert told.startswith("Python not found: 'python3.999'")
+    assert "make lab PYTHON=" in told
+
+
+def test_a_python_without_venv_is_refused_with_debians_remedy(checkout):
+    fake = script(checkout.parent / "fakepython", 'case "$2" in *version*) echo 3.12 ;; *) exit 1 ;; esac')
+    refused = make(checkout, "lab", f"PYTHON={fake}")
+    assert refused.returncode != 0
+    assert "apt install python3.12-venv" in refused.stderr.splitlines()[0]
+    assert not (checkout / ".venv").exists()
+
+
+def test_a_refusal_keeps_the_venv_that_is_there(checkout):
+    give_venv(checkout)
+    assert make(checkout, "lab", "PYTHON=python3.999").returncode != 0
+    assert (checkout / ".venv/.installed").exists()
+
+
+@pytest.mark.parametrize("target", ["lab", "test", "check", "refresh", "reset", "data", "reproduce"])
+def test_installed_once_no_target_installs_again(checkout, target):
+    assert "install.sh" in make(checkout, "-n", target).stdout
+    give_venv(checkout)
+    again = make(checkout, "-n", target)
+    assert again.returncode == 0, again.stderr
+    assert "install.sh" not in again.stdout
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
+def test_changed_packages_are_installed(checkout, name):
+    give_venv(checkout)
+    os.utime(checkout / name)
+    stamp = checkout / ".venv/.installed"
+    os.utime(stamp, (stamp.stat().st_mtime - 10,) * 2)
+    assert "install.sh" in make(checkout, "-n", "check").stdout
+
+
+def test_a_venv_that_was_moved_is_made_again(checkout):
+    give_venv(checkout, place="/elsewhere")
+    assert "install.sh" in make(checkout, "-n", "check").stdout
+
+
+def test_a_venv_whose_python_is_gone_is_made_again(checkout):
+    give_venv(checkout)
+    (checkout / ".venv/bin/python").unlink()
+    assert "install.sh" in make(checkout, "-n", "check").stdout
+
+
+def test_only_a_python_that_is_asked_for_replaces_another(checkout):
+    give_venv(checkout)
+    same = f"PYTHON={sys.executable}"
+    other = f"PYTHON={script(checkout.parent / 'fakepython', 'echo 3.99')}"
+    assert "install.sh" not in make(checkout, "-n", "check", same).stdout
+    assert "install.sh" in make(checkout, "-n", "check", other).stdout
+
+
+def test_an_install_that_fails_leaves_no_stamp(checkout):
+    fake = """case "$2" in *version*) echo 3.12 ;; esac
+[ "$2" = venv ] || exit 0
+mkdir -p .venv/bin
+printf '#!/bin/sh\\nexit 7\\n' > .venv/bin/python
+chmod +x .venv/bin/python"""
+    failed = make(checkout, "check", f"PYTHON={script(checkout.parent / 'fakepython', fake)}")
+    assert failed.returncode != 0
+    assert "Installing the pinned packages" in failed.stdout
+    assert not (checkout / ".venv/.installed").exists()
+
+
+def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
+    give_venv(checkout)
+    shown = make(checkout, "-n", "-j8", "test").stdout
+    order = ["ruff check", "ruff format", "check_notebooks", "check_environment", "pytest tests", "--nbval"]
+    assert [shown.index(step) for step in order] == sorted(shown.index(step) for step in order)
+    assert shown.count("OMP_NUM_THREADS=1") == 2
+
+
+def test_a_failing_step_fails_the_whole(checkout):
+    give_venv(checkout)
+    script(
+        checkout / ".venv/bin/python", 'case "$*" in *--nbval*) exit 5 ;; esac'
+    )  # 5: no notebook collected
+    assert make(checkout, "test").returncode != 0
+    script(checkout / ".venv/bin/python", 'case "$*" in *check_environment*) exit 1 ;; esac; echo "$@"')
+    failed = make(checkout, "test")
+    assert failed.returncode != 0
+    assert "pytest" not in failed.stdout
+
+
+def test_nb_and_lab_args_reach_their_scripts(checkout):
+    give_venv(checkout)
+    assert 'study.py --reset "03"' in make(checkout, "-n", "reset", "NB=03").stdout
+    assert "refresh.py 03" in make(checkout, "-n", "refresh", "NB=03").stdout
+    assert (
+        "--no-browser study/00_start_here.ipynb"
+        in make(checkout, "-n", "lab", "LAB_ARGS=--no-browser").stdout
+    )

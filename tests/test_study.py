@@ -1,0 +1,157 @@
+"""The learner's copies: made once, never overwritten, never lost, and invisible to git."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import study
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def write_notebook(path, *, source_hash="a", text="from the course"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cell = {"cell_type": "markdown", "id": "one", "metadata": {}, "source": [text]}
+    notebook = {"cells": [cell], "metadata": {"source_hash": source_hash}, "nbformat": 4, "nbformat_minor": 5}
+    path.write_text(json.dumps(notebook))
+
+
+@pytest.fixture
+def course(tmp_path):
+    """A small course with three notebooks; returns its folder and the learner's, not there yet."""
+    for stem in ("00_start_here", "03_saturated_tanh", "E01_all_zero"):
+        write_notebook(tmp_path / "notebooks" / f"{stem}.ipynb")
+    return tmp_path / "notebooks", tmp_path / "study"
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_the_first_time_every_notebook_is_copied(course):
+    notebooks, own = course
+    assert study.update(notebooks, own) == ["3 notebooks copied to study/; these are yours to change."]
+    assert contents(own) == contents(notebooks)
+
+
+def test_a_copy_is_never_overwritten_and_nothing_is_said_when_nothing_changed(course):
+    notebooks, own = course
+    study.update(notebooks, own)
+    write_notebook(own / "03_saturated_tanh.ipynb", text="my own notes")
+    before = contents(own)
+    assert study.update(notebooks, own) == []
+    assert contents(own) == before
+
+
+def test_a_notebook_that_joins_the_course_is_copied_later(course):
+    notebooks, own = course
+    study.update(notebooks, own)
+    write_notebook(notebooks / "04_kaiming_init.ipynb")
+    assert study.update(notebooks, own) == ["1 notebooks copied to study/; these are yours to change."]
+
+
+def test_a_change_in_the_course_is_said_in_one_line_with_the_remedy(course):
+    notebooks, own = course
+    study.update(notebooks, own)
+    write_notebook(notebooks / "03_saturated_tanh.ipynb", source_hash="b")
+    (line,) = study.update(notebooks, own)
+    assert line.startswith("03_saturated_tanh has changed")
+    assert f"{study.RESET}03" in line
+    assert json.loads((own / "03_saturated_tanh.ipynb").read_text())["metadata"]["source_hash"] == "a"
+
+
+@pytest.mark.parametrize("broken", [b"", b"half a note", b"[]", b"\xff\xfe"])
+def test_a_copy_that_is_no_notebook_is_reported_and_kept(course, broken):
+    notebooks, own = course
+    study.update(notebooks, own)
+    (own / "00_start_here.ipynb").write_bytes(broken)
+    (line,) = study.update(notebooks, own)
+    assert line.startswith("00_start_here")
+    assert (own / "00_start_here.ipynb").read_bytes() == broken
+
+
+@pytest.mark.parametrize(
+    "wanted", ["03", "3", "03_saturated_tanh", "03_saturated_tanh.ipynb", "study/03_saturated_tanh.ipynb"]
+)
+def test_a_notebook_is_found_by_number_or_name(course, wanted):
+    assert study.find(course[0], wanted).stem == "03_saturated_tanh"
+
+
+@pytest.mark.parametrize("wanted", ["E01", "e01", "E1", "E01_all_zero"])
+def test_an_exercise_is_found_too(course, wanted):
+    assert study.find(course[0], wanted).stem == "E01_all_zero"
+
+
+@pytest.mark.parametrize("wanted", ["", "7", "tanh", "1", "*"])
+def test_an_unknown_notebook_is_refused_and_the_choices_are_named(course, wanted):
+    with pytest.raises(SystemExit, match="00_start_here, 03_saturated_tanh, E01_all_zero"):
+        study.find(course[0], wanted)
+
+
+def test_an_ambiguous_number_is_refused_and_only_its_notebooks_are_named(course):
+    write_notebook(course[0] / "03_another.ipynb")
+    with pytest.raises(SystemExit, match="name: 03_another, 03_saturated_tanh$"):
+        study.find(course[0], "03")
+
+
+def test_reset_gives_a_fresh_copy_and_loses_nothing_even_when_run_twice(course):
+    notebooks, own = course
+    study.update(notebooks, own)
+    mine = own / "03_saturated_tanh.ipynb"
+    texts = ["first try", "second try"]
+    for text in texts:
+        write_notebook(mine, text=text)
+        line = study.reset(notebooks / mine.name, own)
+        assert mine.read_bytes() == (notebooks / mine.name).read_bytes()
+        assert "study/old/03_saturated_tanh-" in line
+    kept = [path.read_text() for path in sorted((own / "old").iterdir())]
+    assert [next(text for text in texts if text in notebook) for notebook in kept] == texts
+
+
+def test_reset_that_cannot_write_leaves_the_learners_copy_in_place(course, monkeypatch):
+    notebooks, own = course
+    study.update(notebooks, own)
+    write_notebook(own / "03_saturated_tanh.ipynb", text="my own notes")
+    before = contents(own)
+
+    def disk_full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        study.reset(notebooks / "03_saturated_tanh.ipynb", own)
+    assert contents(own) == before
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_git_sees_nothing_of_it_and_a_pull_still_goes_through(tmp_path):
+    """The course's own .gitignore, in a clone whose learner works while the course changes."""
+
+    def git(folder, *arguments):
+        identity = ["-c", "user.name=T", "-c", "user.email=t@localhost", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(folder), *identity, *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    course, clone = tmp_path / "course", tmp_path / "clone"
+    write_notebook(course / "notebooks" / "00_start_here.ipynb")
+    shutil.copy(ROOT / ".gitignore", course)
+    git(tmp_path, "init", "-q", str(course))
+    git(course, "add", ".")
+    git(course, "commit", "-qm", "The course")
+    git(tmp_path, "clone", "-q", str(course), str(clone))
+
+    study.update(clone / "notebooks", clone / "study")
+    write_notebook(clone / "study" / "00_start_here.ipynb", text="my own notes")
+    study.reset(clone / "notebooks" / "00_start_here.ipynb", clone / "study")
+    write_notebook(clone / "study" / "00_start_here.ipynb", text="more notes")
+    (clone / "data").mkdir()
+    (clone / "data" / "names.txt").write_text("emma\n")
+    assert git(clone, "status", "--porcelain") == ""
+
+    write_notebook(course / "notebooks" / "00_start_here.ipynb", source_hash="b", text="better")
+    git(course, "commit", "-qam", "Better")
+    git(clone, "pull", "-q", "--ff-only")
+    assert "more notes" in (clone / "study" / "00_start_here.ipynb").read_text()
+    assert len(study.update(clone / "notebooks", clone / "study")) == 1
