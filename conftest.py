@@ -47,7 +47,7 @@ class KernelDied(Exception):
 
 def get_message(kernel, stream, timeout=None):
     """Await a message as nbval does, but notice a dead kernel at once, not when the cell's time is up."""
-    deadline = time.monotonic() + (CELL_TIMEOUT if timeout is None else timeout)
+    deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
     while True:
         left = deadline - time.monotonic()
         try:

@@ -1,0 +1,112 @@
+"""What must fail under `pytest --nbval` fails, for the right reason: the broken notebooks in tests/faults."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import psutil
+import pytest
+
+from helpers.data import load_names
+
+ROOT = Path(__file__).parents[1]
+BUNDLED = ROOT / "data/bundled_names.txt"
+CURRENT = "outputs are current"  # the test that stands before a notebook's cells
+RERUN = "run scripts/refresh.py"
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "pytest", "--nbval", "-p", "no:cacheprovider", "--color=no", *arguments]
+
+
+def nbval(report, *arguments, **environment):
+    """Run pytest --nbval and return {notebook: {test: "passed", or "failed"/"skipped" and the reason}}."""
+    run = subprocess.run(
+        command(f"--junitxml={report}", *arguments),
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,  # most of these runs are meant to fail
+    )
+    assert report.exists(), run.stdout + run.stderr
+    outcomes = {}
+    for case in ElementTree.parse(report).iter("testcase"):
+        notebook = case.get("classname").split(".")[-2]
+        outcome = "passed"
+        for kind in ("failure", "error", "skipped"):
+            if (reason := case.find(kind)) is not None:
+                outcome = f"{kind}: {reason.get('message')}\n{reason.text}"
+        outcomes.setdefault(notebook, {})[case.get("name")] = outcome
+    return outcomes
+
+
+# What each cell's report must contain: "" where it passes. Before the cells stands "outputs are current", which
+# passes unless it is named here.
+EXPECTED = {
+    "healthy": dict.fromkeys([f"Cell {i}" for i in range(8)], ""),
+    "live_panel": {"Cell 0": "", "Cell 1": "", "Cell 2": ""},
+    "lecture_data": {"Cell 0": ""},  # with other names than the lecture's
+    "dead_kernel": {"Cell 0": "", "Cell 1": "The kernel died", "Cell 2": "not run: Cell 1 failed"},
+    "unknown_magic": {"Cell 0": "`%no_such_magic` not found", "Cell 1": "not run: Cell 0 failed"},
+    "failed_cell": {"Cell 0": "", "Cell 1": "AssertionError", "Cell 2": "not run: Cell 1 failed"},
+    "nothing_raised": {"Cell 0": "nothing was raised", "Cell 1": "not run: Cell 0 failed"},
+    "hanging_cell": {"Cell 0": "Timeout of 5 s exceeded", "Cell 1": "not run: Cell 0 failed"},
+    "stale_output": {CURRENT: RERUN, "Cell 0": "not run: its outputs are stale", "Cell 1": "not run"},
+    "no_outputs": {"Cell 0": RERUN, "Cell 1": RERUN},
+    "missing_output": {"Cell 0": RERUN, "Cell 1": RERUN, "Cell 2": "Unexpected output fields"},
+    "differing_output": {"Cell 0": "", "Cell 1": "Cell outputs differ", "Cell 2": ""},
+    "warning": {"Cell 0": "", "Cell 1": "stderr"},
+}
+
+
+def test_each_fault_is_caught_and_nothing_else(tmp_path):
+    outcomes = nbval(
+        tmp_path / "report.xml", "tests/faults", "--nbval-cell-timeout=5", MAKEMORE_NAMES=str(BUNDLED)
+    )
+    assert set(outcomes) == set(EXPECTED) == {path.stem for path in (ROOT / "tests/faults").glob("*.ipynb")}
+    for notebook, expected in EXPECTED.items():
+        expected = {CURRENT: ""} | expected
+        assert list(outcomes[notebook]) == list(expected), notebook
+        for name, reason in expected.items():
+            outcome = outcomes[notebook][name]
+            kind = "skipped" if reason.startswith("not run") else "failure" if reason else "passed"
+            assert outcome.startswith(kind) and reason in outcome, f"{notebook}, {name}: {outcome}"
+
+
+@pytest.mark.skipif(load_names().source != "lecture", reason="the lecture's names are not here: make data")
+def test_lecture_data_are_compared_with_the_lectures_names(tmp_path):
+    outcomes = nbval(tmp_path / "report.xml", "tests/faults/lecture_data.ipynb")
+    assert "Cell outputs differ" in outcomes["lecture_data"]["Cell 0"]
+
+
+def test_cells_of_a_notebook_are_not_spread_over_processes():
+    arguments = command("-n", "2", "tests/faults")
+    run = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR and "--dist loadfile" in run.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_an_interrupt_leaves_no_kernel_behind():
+    process = subprocess.Popen(
+        command("tests/faults/hanging_cell.ipynb", "-v"),
+        cwd=ROOT,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    for line in process.stdout:
+        if CURRENT in line:  # printed when this test has passed, just before the cell that hangs begins
+            break
+    time.sleep(1)
+    kernels = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, output
+    assert kernels and not psutil.wait_procs(kernels, timeout=10)[1]
