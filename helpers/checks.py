@@ -1,0 +1,304 @@
+"""Checks for the exercises: a learner's function or class in, a CheckResult out.
+
+Each check lists the inputs that it tries, the right function, and the usual mistakes as pairs of a sentence and
+the wrong function that it describes; `helpers.judge` does the rest.
+"""
+
+import math
+from functools import partial
+
+import numpy as np
+import torch
+
+from helpers.batch_norm_checks import check_batch_norm, check_batch_norm_forward
+from helpers.judge import CheckResult, Verdict, as_array, as_bools, judge, lecture_at
+
+__all__ = [
+    "CheckResult",
+    "check_batch_norm",
+    "check_batch_norm_forward",
+    "check_build_dataset",
+    "check_dead_units",
+    "check_initial_loss",
+    "check_kaiming_std",
+    "check_tanh_gain",
+    "check_tanh_gradient",
+    "check_unigram_entropy",
+]
+
+ALPHABET = ".abcdefghijklmnopqrstuvwxyz"
+
+
+# Chapter 01: the data
+
+
+def check_build_dataset(f):
+    """f(words, stoi, block_size) -> (X, Y): int64 tensors of shapes (N, block_size) and (N,)."""
+    stoi = {letter: i for i, letter in enumerate(ALPHABET)}
+    cases = [(["emma", "ava"], stoi, 3), (["z", "mia", "ab"], stoi, 2), (["leo", "al"], stoi, 5)]
+    mistakes = [
+        ("The final \".\" is missing: it is the character that tells the network where a name ends.",
+         _each(lambda word, n: _windows("." * n + word, n))),
+        ("The first windows are missing: pad with n dots, so that the first letters are predicted too.",
+         _each(lambda word, n: _windows(word + ".", n))),
+        ("A window runs over from one name into the next: start every name with a fresh context of dots.",
+         lambda words, stoi, n: _lines(_windows("." * n + "".join(word + "." for word in words), n))),
+        ("Y is shifted: the context already holds its own answer. Append to X and Y before the context moves on.",
+         _each(lambda word, n: [(x[1:] + y, y) for x, y in _windows("." * n + word + ".", n)])),
+        ("Y is shifted by one against X: it should hold the character right after the context.",
+         lambda words, stoi, n: _rolled(words, n, -1)),
+        ("Y is shifted by one against X: it should hold the character right after the context.",
+         lambda words, stoi, n: _rolled(words, n, 1)),
+        ("Only the last window of every name is kept: append inside the loop over its characters.",
+         _each(lambda word, n: _windows("." * n + word + ".", n)[-1:])),
+        ("Every row is the same list, changed later: make a new one, `context = context[1:] + [index]`.",
+         _each(lambda word, n: [(("." * n + word + ".")[-n:], y) for _, y in _windows("." * n + word + ".", n)])),
+        ("The context is backwards: drop its first index and put the new one at the end.",
+         _each(lambda word, n: [(x[::-1], y) for x, y in _windows("." * n + word + ".", n)])),
+        ("block_size is ignored: a 3 is written somewhere in the function.",
+         _each(lambda word, n: _windows("..." + word + ".", 3))),
+    ]  # fmt: skip
+    right = _each(lambda word, n: _windows("." * n + word + ".", n))
+    look = lecture_at("chapter 01, where the window slides over one name", 82)
+    return judge(f, "words, stoi, block_size", cases, right, mistakes, look, read=_dataset)
+
+
+def _windows(text, n):
+    return [(text[i : i + n], text[i + n]) for i in range(len(text) - n)]
+
+
+def _lines(pairs):
+    return np.array([f"{context} -> {target}" for context, target in pairs], str)
+
+
+def _each(pairs):
+    """A dataset function from one that gives the pairs of a single name."""
+    return lambda words, stoi, n: _lines(pair for word in words for pair in pairs(word, n))
+
+
+def _rolled(words, n, by):
+    contexts, targets = zip(
+        *(pair for word in words for pair in _windows("." * n + word + ".", n)), strict=True
+    )
+    return _lines(zip(contexts, np.roll(targets, by), strict=True))
+
+
+def _dataset(value):
+    """(X, Y) as lines, "..e -> m", in which a shifted window is easier to see than in numbers."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "U":  # our own are lines already
+        return [("the number of examples", np.array(float(len(value)))), ("example", value)]
+    if not (isinstance(value, (tuple, list)) and len(value) == 2):
+        raise Verdict(
+            f"it returned an object of type {type(value).__name__}", "Return two tensors: `return X, Y`."
+        )
+    for label, part, dims in zip("XY", value, (2, 1), strict=True):
+        if not isinstance(part, torch.Tensor):
+            hint = "Make one tensor of the finished list, with `torch.tensor(...)`."
+            raise Verdict(f"{label} is of type {type(part).__name__}, not a torch tensor", hint)
+        if part.dtype != torch.int64 or part.dim() != dims:
+            hint = (
+                "Characters are indices, in int64: X holds block_size of them for each example, Y holds one."
+            )
+            raise Verdict(f"{label} is {part.dtype} of shape {tuple(part.shape)}", hint)
+    X, Y = (part.tolist() for part in value)
+    if len(X) != len(Y):
+        hint = "Every context has just one next character: append to X and Y in the same place."
+        raise Verdict(f"X has {len(X)} rows, Y has {len(Y)}", hint)
+    letters = dict(enumerate(ALPHABET))
+    return _dataset(
+        _lines(
+            ("".join(letters.get(i, "?") for i in x), letters.get(y, "?")) for x, y in zip(X, Y, strict=True)
+        )
+    )
+
+
+def check_unigram_entropy(f):
+    """f(Y) -> the entropy, in nats, of how often each index occurs in Y."""
+    cases = [(torch.tensor(Y),) for Y in ([0, 0, 1, 2], [0, 1, 1, 1, 1, 2], [0, 5, 5, 5, 13, 13], [4, 4, 4])]
+
+    def counts(Y):
+        return torch.unique(Y, return_counts=True)[1].double()
+
+    def entropy(Y):
+        p = counts(Y) / len(Y)
+        return -(p * p.log()).sum()
+
+    def gaps(Y, minlength=0):
+        p = torch.bincount(Y, minlength=minlength) / len(Y)
+        return -(p * p.log()).sum()
+
+    nan = "An index that never occurs gives 0 * log(0) = NaN, but adds nothing: leave zero counts out of the sum."
+    unnormalised = "The counts are not normalised: divide by their sum, so that they add up to 1."
+    mistakes = [
+        (nan, gaps),
+        (nan, partial(gaps, minlength=27)),
+        ("The minus is missing: logs of probabilities are negative, an entropy is not.", lambda Y: -entropy(Y)),
+        ("These are bits: torch.log2 counts in bits, nats need the natural log.", lambda Y: entropy(Y) / math.log(2)),
+        ("That is the log to base 10: nats need the natural log.", lambda Y: entropy(Y) / math.log(10)),
+        (unnormalised, lambda Y: -(counts(Y) * counts(Y).log()).sum()),
+        (unnormalised, lambda Y: -(counts(Y) / len(Y) * counts(Y).log()).sum()),
+        ("That is the entropy of a uniform distribution: use how often each index occurs.", lambda Y: math.log(27)),
+        ("That is the entropy of a uniform distribution: use how often each index occurs.",
+         lambda Y: math.log(len(counts(Y)))),
+        ("Every example counts as a letter of its own: Counter tells tensors apart, so count Y.tolist().",
+         lambda Y: math.log(len(Y))),
+        ("The average over the letters is taken, not the sum: p already weighs them.",
+         lambda Y: entropy(Y) / len(counts(Y))),
+        ("That is exp of the entropy, the perplexity.", lambda Y: entropy(Y).exp()),
+    ]  # fmt: skip
+    look = lecture_at("chapter 01, the reference lines", 82)
+    return judge(f, "Y", cases, entropy, mistakes, look)
+
+
+# Chapter 02: the initial loss
+
+
+def check_initial_loss(f):
+    """f(vocab_size) -> the cross-entropy loss, in nats, of a network that finds all characters equally likely."""
+    mistakes = [
+        ("That is log2: torch's cross-entropy uses the natural log.", math.log2),
+        ("That is log10: torch's cross-entropy uses the natural log.", math.log10),
+        ("That is the probability of each character: the loss is minus its log.", lambda v: 1 / v),
+        ("The sign is missing: the loss is minus the log of a probability, so it is positive.", lambda v: -math.log(v)),
+        ("27 is hard-coded: vocab_size is never used.", lambda v: math.log(27)),
+        ("The end character \".\" is one of the vocab_size characters already: take none away.",
+         lambda v: math.log(v - 1)),
+        ("The end character \".\" is one of the vocab_size characters already: add none.", math.log1p),
+        ("That is an average over all characters: only the right character's log-probability counts.",
+         lambda v: math.log(v) / v),
+        ("That is a sum over all characters: only the right character's log-probability counts.",
+         lambda v: math.log(v) * v),
+        ("That is the probability of being wrong: the loss is minus the log of the probability of being right.",
+         lambda v: 1 - 1 / v),
+    ]  # fmt: skip
+    look = lecture_at("chapter 02, ln 27", 259)
+    return judge(f, "vocab_size", [(27,), (2,), (100,), (50257,)], math.log, mistakes, look)
+
+
+# Chapter 03: the saturated tanh
+
+
+def check_dead_units(f):
+    """f(h) -> one bool per unit: whether |h| > 0.99 for every example; h (N, units) are tanh outputs."""
+    on, off = 0.999, 0.2
+    columns = [
+        [on] * 6,
+        [-on] * 6,
+        [on, -on] * 3,
+        [on] * 5 + [off],
+        [0.98] * 6,
+        [0.9999] * 5 + [0.96],  # alive, though the mean of |h| is above 0.99
+        [off] * 6,
+        [off] + [-on] * 5,
+    ]
+    large = torch.tensor([[on] * 64, [on] * 40 + [off] * 24, [off, on] * 32]).T
+    cases = [(torch.tensor(columns).T.contiguous(),), (large.contiguous(),)]
+
+    def saturated(h, threshold=0.99):
+        return h.abs() > threshold
+
+    mistakes = [
+        ("That asks for any example: a unit is dead when all of its examples are saturated.",
+         lambda h: saturated(h).any(0)),
+        ("That is along the wrong axis: the examples are dimension 0, and every unit wants an answer of its own.",
+         lambda h: saturated(h).all(1)),
+        ("That is along the wrong axis: the examples are dimension 0, and every unit wants an answer of its own.",
+         lambda h: saturated(h).any(1)),
+        ("The negative side is missing: tanh is as flat at -1 as at +1, so take h.abs().", lambda h: (h > 0.99).all(0)),
+        ("A unit may jump between -1 and +1 and be dead all the same: compare h.abs().",
+         lambda h: (h > 0.99).all(0) | (h < -0.99).all(0)),
+        ("These are counts: a unit is dead when its count is N; return that comparison.", lambda h: saturated(h).sum(0)),
+        ("These are fractions: a unit is dead when its fraction is 1; return that comparison.",
+         lambda h: saturated(h).double().mean(0)),
+        ("That is 0.97, the threshold of the saturation plots: here a unit is dead beyond 0.99.",
+         lambda h: saturated(h, 0.97).all(0)),
+        ("A white column of 32 examples is not yet a dead unit: look at every example in h.",
+         lambda h: saturated(h[:32]).all(0)),
+        ("The mean hides an example that is alive: ask of every example, then of all together.",
+         lambda h: h.abs().mean(0) > 0.99),
+        ("The mean hides an example that is alive: ask of every example, then of all together.",
+         lambda h: h.mean(0).abs() > 0.99),
+        ("That marks every single activation: a unit gets one answer for all its examples.", saturated),
+        ("That is one answer for the whole layer: reduce over dimension 0 only.", lambda h: saturated(h).all()),
+        ("That is upside down: these are the units that are not dead.", lambda h: ~saturated(h).all(0)),
+        ("That finds units that are never saturated: dead is where |h| is large.", lambda h: (~saturated(h)).all(0)),
+        ("The units are right; return them as bools, the result of a comparison.", lambda h: saturated(h).all(0).int()),
+    ]  # fmt: skip
+    look = lecture_at("chapter 03, saturated is not dead", 779)
+    return judge(f, "h", cases, lambda h: saturated(h).all(0), mistakes, look, read=as_bools)
+
+
+def check_tanh_gradient(f):
+    """f(t) -> the local gradient of tanh, from its output t."""
+    cases = [
+        (torch.tensor([0.0, 0.5, -0.5, 0.97, -0.99]),),
+        (torch.tensor([[0.1, -0.3], [0.9, 1.0], [-1.0, 0.0]]),),
+    ]
+    mistakes = [
+        ("t is tanh's output already: you take tanh a second time.", lambda t: 1 - t.tanh() ** 2),
+        ("The square is missing: 1 - t is not even symmetric in t.", lambda t: 1 - t),
+        ("The square is missing: 1 - |t| has a kink at 0, tanh has none.", lambda t: 1 - t.abs()),
+        ("That is the gradient of the sigmoid, t(1 - t).", lambda t: t * (1 - t)),
+        ("That is t squared: the gradient is what is left of 1.", lambda t: t**2),
+        ("The sign is wrong: tanh rises everywhere, so its gradient is never negative.", lambda t: t**2 - 1),
+        ("That is (1 - t) squared: square t before it is taken from 1.", lambda t: (1 - t) ** 2),
+        ("That is 1 plus t squared: the gradient shrinks as |t| grows.", lambda t: 1 + t**2),
+        ("That is tanh itself, not its gradient.", torch.tanh),
+        ("That is the root of it: the gradient is 1 - t squared.", lambda t: (1 - t**2).sqrt()),
+    ]
+    look = lecture_at("chapter 03, the gradient through a tanh", 779)
+    return judge(f, "t", cases, lambda t: 1 - t**2, mistakes, look, read=as_array)
+
+
+# Chapter 04: Kaiming init
+
+
+def check_kaiming_std(f):
+    """f(fan_in, gain) -> the std of the weights that keeps the scale of a layer's input, times the gain."""
+    cases = [(30, 5 / 3), (200, 1.0), (100, 2.0), (64, 0.5)]
+    root = math.sqrt
+    mistakes = [
+        ("That is the variance: the std is its root.", lambda n, g: g**2 / n),
+        ("fan_in is not rooted: it is variances that add up, fan_in of them.", lambda n, g: g / n),
+        ("The gain is squared, as in the variance: the std is proportional to it.", lambda n, g: g**2 / root(n)),
+        ("That multiplies by the root of fan_in: the more inputs, the smaller each weight, so divide.",
+         lambda n, g: g * root(n)),
+        ("The gain is ignored.", lambda n, g: 1 / root(n)),
+        ("The gain is inside the root: only fan_in belongs there.", lambda n, g: root(g / n)),
+        ("5/3 is hard-coded: use the gain that is given.", lambda n, g: 5 / 3 / root(n)),
+        ("The root of 2 is ReLU's gain: use the gain that is given.", lambda n, g: root(2 / n)),
+        ("The root of 2 is ReLU's gain: the gain that is given already stands for the nonlinearity.",
+         lambda n, g: g * root(2 / n)),
+        ("That is nn.Linear's default, 1/sqrt(3 fan_in), which has another gain.", lambda n, g: 1 / root(3 * n)),
+        ("The 3 belongs to the bound of a uniform distribution: this is a std.", lambda n, g: g / root(3 * n)),
+        ("The 3 belongs to the bound of a uniform distribution: this is a std.", lambda n, g: g * root(3 / n)),
+        ("That divides by the gain: multiply, to make up for what the nonlinearity squeezes.",
+         lambda n, g: 1 / (g * root(n))),
+        ("That is upside down: the more inputs, the smaller each weight.", lambda n, g: root(n) / g),
+    ]  # fmt: skip
+    look = lecture_at("chapter 04, the derivation in three lines", 1673)
+    return judge(f, "fan_in, gain", cases, lambda n, g: g / root(n), mistakes, look)
+
+
+def check_tanh_gain(f):
+    """f() -> the gain that keeps tanh layers' pre-activations at std 1: 1 / sqrt(E[tanh(z)^2]), z ~ N(0, 1)."""
+    second_moment = 0.39429449  # E[tanh(z)^2], by the trapezoidal rule
+    gain = second_moment**-0.5
+    mistakes = [
+        (
+            "5/3 is PyTorch's table value: with it pre-activations settle at a std of 1.086, not 1.",
+            lambda: 5 / 3,
+        ),
+        ("Gain 1 is for a layer without a nonlinearity: a tanh squeezes, and the std decays.", lambda: 1),
+        ("The root of 2 is ReLU's gain.", lambda: math.sqrt(2)),
+        (
+            "That is the std of the tanh outputs: the gain has to undo it, so take 1 over it.",
+            lambda: 1 / gain,
+        ),
+        ("That is E[tanh(z)^2] itself: the gain is 1 over its root.", lambda: second_moment),
+        ("The root is missing: the gain is a ratio of stds, not of variances.", lambda: 1 / second_moment),
+    ]
+    look = lecture_at("chapter 04, where 5/3 stands", 1673)
+    return judge(
+        f, "", [()], lambda: gain, mistakes, look, tolerance=3e-3
+    )  # wide enough for a million samples
