@@ -1,0 +1,22 @@
+"""The exercises of every notebook: a stub is not right yet, and its solution is."""
+
+import pytest
+from notebook_cells import NOTEBOOKS, execute, exercises, read, setup_source
+
+EXERCISES = [
+    pytest.param(path.name, exercise, id=f"{path.stem}-{exercise.title.split(' · ')[0]}")
+    for path in sorted(NOTEBOOKS.glob("*.ipynb"))
+    for exercise in exercises(read(path))
+]
+
+
+@pytest.mark.parametrize(("notebook", "exercise"), EXERCISES)
+def test_solution_is_right_and_stub_is_not(notebook, exercise):
+    """One session, as a learner has it: set-up, the stub as it stands, then the solution in its place."""
+    namespace = {}
+    execute(setup_source(read(notebook)), namespace)
+    execute(exercise.stub, namespace)
+    assert not execute(exercise.check, namespace), "the unfilled stub passes its check"
+    execute(exercise.solution, namespace)
+    result = execute(exercise.check, namespace)
+    assert result, f"the solution fails its check: {result}"
