@@ -5,7 +5,7 @@ set -eu
 python=$1
 origin=${2:-file}
 supported="3.11 3.12 3.13"
-remedy="choose one, for example: make lab PYTHON=python3.12"
+remedy="The course needs 3.11, 3.12 or 3.13; name one, for example: make lab PYTHON=python3.12"
 
 refuse() { echo "$1" >&2; exit 1; }
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
@@ -17,8 +17,8 @@ if grep -qsF "$(pwd -P)/.venv/bin/python" .venv/bin/pip; then found=$(version_of
 
 if [ "$origin" != file ] || ! is_supported "$found"; then
     wanted=$(version_of "$python")
-    [ -n "$wanted" ] || refuse "Python not found: '$python' does not run. The course needs one of $supported; $remedy"
-    is_supported "$wanted" || refuse "Python $wanted ('$python') is not supported. The course needs one of $supported; $remedy"
+    [ -n "$wanted" ] || refuse "Python not found: '$python' does not run. $remedy"
+    is_supported "$wanted" || refuse "Python $wanted ('$python') does not fit. $remedy"
     if [ "$found" != "$wanted" ]; then
         "$python" -c 'import venv, ensurepip' 2>/dev/null ||
             refuse "'$python' cannot make virtual environments; on Debian and Ubuntu: sudo apt install python$wanted-venv"

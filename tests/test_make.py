@@ -59,6 +59,22 @@ def give_venv(folder, place=None):
     (folder / ".venv/.installed").touch()
 
 
+def fake_python(checkout, version="3.12", *, has_venv=True, pip_fails=False):
+    """A Python of this version whose venv holds a `python` that does nothing, or fails as pip without a network."""
+    lines = [
+        'case "$*" in',
+        f"  *version_info*) echo {version} ;;",
+        f"  *ensurepip*) exit {int(not has_venv)} ;;",
+        '  "-m venv .venv")',
+        "    mkdir -p .venv/bin",
+        "    printf '#!/bin/sh\\n%s' \"# $PWD/.venv/bin/python\" > .venv/bin/pip",
+        f"    printf '#!/bin/sh\\nexit {7 * pip_fails}\\n' > .venv/bin/python",
+        "    chmod +x .venv/bin/* ;;",
+        "esac",
+    ]
+    return script(checkout.parent / "fakepython", "\n".join(lines))
+
+
 def test_help_is_the_default_and_gives_each_target_one_line(checkout):
     shown = make(checkout).stdout
     assert shown == make(checkout, "help").stdout
@@ -67,7 +83,7 @@ def test_help_is_the_default_and_gives_each_target_one_line(checkout):
 
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.10", "3.14"])
 def test_another_python_is_refused_in_one_line_with_the_remedy_and_leaves_nothing(checkout, version):
-    fake = script(checkout.parent / "fakepython", f"echo {version}")
+    fake = fake_python(checkout, version)
     before = sorted(checkout.rglob("*"))
     refused = make(checkout, "lab", f"PYTHON={fake}")
     assert refused.returncode != 0
@@ -87,12 +103,12 @@ def test_a_python_that_is_not_there_is_refused_in_one_line(checkout):
     assert "make lab PYTHON=" in told
 
 
-def test_a_python_without_venv_is_refused_with_debians_remedy(checkout):
-    fake = script(checkout.parent / "fakepython", 'case "$2" in *version*) echo 3.12 ;; *) exit 1 ;; esac')
-    refused = make(checkout, "lab", f"PYTHON={fake}")
+def test_a_python_without_venv_is_refused_with_debians_remedy_and_keeps_the_old_venv(checkout):
+    give_venv(checkout)
+    refused = make(checkout, "lab", f"PYTHON={fake_python(checkout, has_venv=False)}")
     assert refused.returncode != 0
     assert "apt install python3.12-venv" in refused.stderr.splitlines()[0]
-    assert not (checkout / ".venv").exists()
+    assert (checkout / ".venv/.installed").exists()
 
 
 def test_a_refusal_keeps_the_venv_that_is_there(checkout):
@@ -133,18 +149,21 @@ def test_a_venv_whose_python_is_gone_is_made_again(checkout):
 def test_only_a_python_that_is_asked_for_replaces_another(checkout):
     give_venv(checkout)
     same = f"PYTHON={sys.executable}"
-    other = f"PYTHON={script(checkout.parent / 'fakepython', 'echo 3.99')}"
+    other = f"PYTHON={fake_python(checkout, '3.99')}"
     assert "install.sh" not in make(checkout, "-n", "check", same).stdout
     assert "install.sh" in make(checkout, "-n", "check", other).stdout
 
 
+def test_an_install_that_works_is_not_repeated(checkout):
+    python = f"PYTHON={fake_python(checkout)}"
+    assert "Installing the pinned packages" in make(checkout, "check", python).stdout
+    again = make(checkout, "check")
+    assert again.returncode == 0, again.stderr
+    assert "Installing" not in again.stdout
+
+
 def test_an_install_that_fails_leaves_no_stamp(checkout):
-    fake = """case "$2" in *version*) echo 3.12 ;; esac
-[ "$2" = venv ] || exit 0
-mkdir -p .venv/bin
-printf '#!/bin/sh\\nexit 7\\n' > .venv/bin/python
-chmod +x .venv/bin/python"""
-    failed = make(checkout, "check", f"PYTHON={script(checkout.parent / 'fakepython', fake)}")
+    failed = make(checkout, "check", f"PYTHON={fake_python(checkout, pip_fails=True)}")
     assert failed.returncode != 0
     assert "Installing the pinned packages" in failed.stdout
     assert not (checkout / ".venv/.installed").exists()
@@ -152,17 +171,26 @@ chmod +x .venv/bin/python"""
 
 def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
     give_venv(checkout)
-    shown = make(checkout, "-n", "-j8", "test").stdout
-    order = ["ruff check", "ruff format", "check_notebooks", "check_environment", "pytest tests", "--nbval"]
-    assert [shown.index(step) for step in order] == sorted(shown.index(step) for step in order)
-    assert shown.count("OMP_NUM_THREADS=1") == 2
+    # Slow at its start, so that a later step which did not wait would be seen to overtake it.
+    script(
+        checkout / ".venv/bin/python", 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log'
+    )
+    assert make(checkout, "-j8", "test").returncode == 0
+    steps = [line.split(" ", 1)[1] for line in (checkout / "log").read_text().splitlines()]
+    assert steps == [
+        "-m ruff check .",
+        "-m ruff format --check .",
+        "scripts/check_notebooks.py",
+        "scripts/check_environment.py",
+        "-m pytest tests -n 2",
+        "-m pytest --nbval notebooks -n 2 --dist loadfile",
+    ]
 
 
 def test_a_failing_step_fails_the_whole(checkout):
     give_venv(checkout)
-    script(
-        checkout / ".venv/bin/python", 'case "$*" in *--nbval*) exit 5 ;; esac'
-    )  # 5: no notebook collected
+    no_notebook = 'case "$*" in *--nbval*) exit 5 ;; esac'  # pytest's word for nothing collected
+    script(checkout / ".venv/bin/python", no_notebook)
     assert make(checkout, "test").returncode != 0
     script(checkout / ".venv/bin/python", 'case "$*" in *check_environment*) exit 1 ;; esac; echo "$@"')
     failed = make(checkout, "test")
