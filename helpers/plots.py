@@ -24,7 +24,7 @@ __all__ = [
 # Okabe and Ito's palette, safe for colour-blind readers, without the yellow that vanishes on white.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 GRAY = "#666666"
-STAGE_COLORS = dict(original=VERMILION, softmax=ORANGE, tanh=GREEN, kaiming=BLUE, batchnorm=PURPLE)
+STAGE_COLORS = dict(original=VERMILION, softmax=BLUE, tanh=GREEN, kaiming=ORANGE, batchnorm=PURPLE)
 STAGE_LABELS = {
     "original": "original",
     "softmax": "initial loss fixed",
@@ -101,15 +101,18 @@ def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
     (line,) = ax.plot(np.arange(len(means)) * window + (window - 1) / 2, means, label=label, color=color)
     ax.plot(losses, color=line.get_color(), alpha=0.18, linewidth=0.6, zorder=1)
     ax.set(xlabel="step", ylabel="minibatch loss")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     return ax
 
 
 def plot_histogram(values, *, ax=None, bins=60, range=None, label=None, color=None):
     """The distribution of a tensor's entries, as a density: the filled outline of its histogram."""
     ax = ax or plt.subplots()[1]
-    density, edges = np.histogram(_array(values).ravel(), bins=bins, range=range, density=True)
-    outline = ax.stairs(density, edges, label=label, color=color, linewidth=1.6)
-    ax.stairs(density, edges, fill=True, color=outline.get_edgecolor(), alpha=0.18)
+    _, _, (outline,) = ax.hist(
+        _array(values).ravel(), bins=bins, range=range, label=label, color=color, density=True, histtype="stepfilled"
+    )
+    color = outline.get_facecolor()
+    outline.set(facecolor=(*color[:3], 0.18), edgecolor=color, linewidth=1.6)
     ax.set(ylabel="density")
     return ax
 
@@ -140,7 +143,8 @@ def plot_loss_log(log, *, ax=None):
             )
     ax.set_yticks(range(len(stages)), [STAGE_LABELS[s] for s in stages])
     ax.set(xlabel="loss after training (ring: train, dot: validation)", ylim=(len(stages) - 0.5, -0.5))
-    ax.margins(x=0.18)
+    ax.locator_params(axis="x", nbins=5)
+    ax.margins(x=0.25)
     ax.grid(axis="y", visible=False)
     return ax
 
@@ -153,6 +157,7 @@ def plot_loss_log_curves(log, *, ax=None):
         means = np.mean(result["curve"], axis=0)
         ax.plot((np.arange(len(means)) + 0.5) * every, means, color=STAGE_COLORS[stage], label=STAGE_LABELS[stage])
     ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {every:,} steps")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.legend()
     return ax
 

@@ -134,7 +134,7 @@ def draw(log, path):
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     plots.plot_loss_log_curves(log, ax=left)
     plots.plot_loss_log(log, ax=right)
-    left.set(title="Most of the gain comes from the first repair", ylim=(None, 2.6))
+    left.set(title="Most of the gain comes from the first repair", ylim=(2, 2.6))
     right.set_title(f"After {log['steps']:,} steps")
     temporary = path.with_suffix(".tmp")
     fig.savefig(temporary, format="png", dpi=150, metadata={"Software": None})

@@ -33,7 +33,12 @@ def test_a_claim_that_holds_is_shown_and_kept(shown):
 
 @pytest.mark.parametrize(
     ("measured", "verdict", "right"),
-    [(1.05, "holds", True), (1.2, "holds", False), (1.05, "approximately", True), (1.2, "approximately", False)]
+    [
+        (1.05, "holds", True),
+        (1.2, "holds", False),
+        (1.05, "approximately", True),
+        (1.2, "approximately", False),
+    ]
     + [(1.05, "slip", False), (1.2, "slip", True), (0.577, "slip", True)],
 )
 def test_the_verdict_is_asserted(shown, measured, verdict, right):
@@ -42,7 +47,9 @@ def test_the_verdict_is_asserted(shown, measured, verdict, right):
         claim("gain", **arguments)
         assert shown[0][claims.MIME]["verdict"] == verdict
     else:
-        with pytest.raises(AssertionError, match=f"gain .1:00.: measured {measured}, stated 1, .*{verdict!r}"):
+        with pytest.raises(
+            AssertionError, match=f"gain .1:00.: measured {measured}, stated 1, .*{verdict!r}"
+        ):
             claim("gain", **arguments)
         assert not shown
 

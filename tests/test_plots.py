@@ -52,9 +52,9 @@ def test_plot_loss_draws_every_step_and_the_mean_of_each_window():
 def test_plot_histogram_is_a_density():
     values = torch.randn(1000, generator=torch.Generator().manual_seed(0)).requires_grad_()
     ax = plots.plot_histogram(values.view(10, 100), bins=20, range=(-4, 4))
-    density, edges, _ = ax.patches[0].get_data()
-    assert np.sum(density * np.diff(edges)) == pytest.approx(1)
-    assert (edges[0], edges[-1]) == (-4, 4)
+    x, height = ax.patches[0].get_xy().T
+    assert np.trapezoid(height, x) == pytest.approx(-1) or np.trapezoid(height, x) == pytest.approx(1)
+    assert (x.min(), x.max()) == (-4, 4)
 
 
 def test_plot_saturation_map_is_white_beyond_the_threshold_on_either_side():
@@ -73,7 +73,10 @@ def test_reference_line_is_labelled_on_either_axis():
     plots.reference_line(ax, 3.3, "ln 27")
     plots.reference_line(ax, 0.97, "saturated", axis="x")
     assert [t.get_text() for t in ax.texts] == ["ln 27", "saturated"]
-    assert list(ax.get_lines()[0].get_ydata()) == [3.3, 3.3] and list(ax.get_lines()[1].get_xdata()) == [0.97, 0.97]
+    assert list(ax.get_lines()[0].get_ydata()) == [3.3, 3.3] and list(ax.get_lines()[1].get_xdata()) == [
+        0.97,
+        0.97,
+    ]
 
 
 def test_loss_log_figures_show_what_reproduce_wrote():
