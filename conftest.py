@@ -12,20 +12,19 @@ import nbval.plugin
 import pytest
 from refresh import CELL_TIMEOUT, kernel_environment, source_hash, without_widgets
 
-if version("nbval") != "0.11.0":
-    raise pytest.UsageError(
-        f"conftest.py hardens nbval 0.11.0 by replacing methods of its classes, but nbval {version('nbval')} is "
-        "installed. Install the pinned one: pip install -c constraints.txt -e '.[test]'"
-    )
-
 collect_ignore = ["tests/faults"]  # they fail on purpose, so they run only when named on the command line
 POLL_SECONDS = 0.5  # how often a silent kernel is asked whether it lives
 CLAIM = "application/vnd.makemore.claim+json"  # floats at full precision, which differ between processors
 
 
 def pytest_configure(config):
-    if not config.option.nbval:
+    if not getattr(config.option, "nbval", False):
         return
+    if version("nbval") != "0.11.0":
+        raise pytest.UsageError(
+            f"conftest.py replaces methods of nbval 0.11.0, but nbval {version('nbval')} is installed. "
+            "Install the pinned one: pip install -c constraints.txt -e '.[test]'"
+        )
     distribution = getattr(config.option, "dist", "no")
     if distribution not in ("no", "loadfile"):
         raise pytest.UsageError("The cells of a notebook share a kernel: with -n, add --dist loadfile.")
@@ -37,7 +36,11 @@ def pytest_configure(config):
 
     from helpers.data import load_names  # imports torch, which runs without --nbval need not wait for
 
-    if load_names().source != "lecture":
+    try:
+        source = load_names().source
+    except (OSError, ValueError) as error:  # MAKEMORE_NAMES points to something unusable
+        raise pytest.UsageError(str(error)) from None
+    if source != "lecture":
         nbval.plugin.metadata_tags["lecture-data"] = ("check", False)  # run, but not compared
 
 

@@ -225,7 +225,7 @@ def complete_exercises(notebook: Notebook) -> Iterator[Problem]:
             yield exercise.index, "a stub without a heading: add '### Exercise …' in the cell before it"
         if exercise.check is None:
             yield exercise.index, "no check: the cell after the stub must be tagged check"
-        if (count := len(exercise.solutions)) != 1:
+        elif (count := len(exercise.solutions)) != 1:
             form = "<details><summary>Solution</summary> with exactly one ```python block"
             yield exercise.index, f"{count} solutions: the prose after its check must hold {form}"
 

@@ -14,6 +14,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from unittest import mock
 
 import nbformat
 from nbclient import NotebookClient
@@ -48,17 +49,17 @@ def find_notebooks(wanted: list[str]) -> list[Path]:
 @contextlib.contextmanager
 def kernel_environment():
     """Set what every kernel inherits, in refreshes and tests alike, so that their outputs can be compared."""
-    for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[threads] = "1"  # sums in one order, and no fight for cores
-    os.environ["TQDM_DISABLE"] = "1"
-    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    settings = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # sums in one order, and no fight for cores
+    settings["TQDM_DISABLE"] = "1"
+    settings["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     if names := os.environ.get(
         "MAKEMORE_NAMES"
     ):  # a kernel's folder is the notebook's: make the path absolute
-        os.environ["MAKEMORE_NAMES"] = str(Path(names).absolute())
+        settings["MAKEMORE_NAMES"] = str(Path(names).absolute())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        os.environ["IPYTHONDIR"] = folder  # away from the user's own start-up files and history
-        yield
+        settings["IPYTHONDIR"] = folder  # away from the user's own start-up files and history
+        with mock.patch.dict(os.environ, settings):
+            yield
 
 
 def source_hash(nb: nbformat.NotebookNode) -> str:
@@ -165,7 +166,10 @@ def main(arguments: list[str] | None = None) -> int:
 
     from helpers.data import load_names  # imports torch: after the arguments, so that --help is quick
 
-    source = load_names().source
+    try:
+        source = load_names().source
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{error}\n")
     if source != "lecture":
         parser.exit(
             2,
