@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from helpers import data
@@ -113,6 +113,7 @@ def test_the_source_goes_by_the_bytes_wherever_the_file_lies(write):
         ("zoë\nJosé\nava\n", ["zoe", "jose", "ava"], ["accents", "(2)", "lower-cased (1)"]),
         ("Strauß\nÆsa\nŁukasz\nIşıl\nÞór", ["strauss", "aesa", "lukasz", "isil", "thor"], ["letters", "(5)"]),
         ("zoe\u0308\nava\n", ["zoe", "ava"], ["accents", "(1)"]),
+        ("\ufb01nn\n\uff21va\n", ["finn", "ava"], ["accents", "(2)"]),  # a ligature, a full-width letter
         ("\nemma\n\n  \nava\n\n", ["emma", "ava"], ["blank lines dropped (4)"]),
         (" emma\nava\t\n\u00a0mia", ["emma", "ava", "mia"], ["surrounding spaces removed (3)"]),
         ("\ufeffemma\nava\n", ["emma", "ava"], ["byte order mark removed (1)"]),
@@ -130,8 +131,8 @@ def test_what_can_be_mended_is_mended_with_one_warning(write, content, words, sa
 
 
 def test_a_warning_names_only_what_was_mended(write):
-    _, warning = read_aloud(write("Emma\nava\n"))
-    assert warning.count("(") == 1
+    _, warning = read_aloud(write("Emma\n  \nava\n"))
+    assert "reading: blank lines dropped (1), names lower-cased (1). The file is unchanged" in warning
 
 
 @pytest.mark.parametrize("content", ["emma\nava\nemma\n", "emma\nava\nemma"])
@@ -141,6 +142,7 @@ def test_a_plain_file_is_read_silently_and_keeps_its_duplicates(write, content):
         assert load_names(write(content)).words == ["emma", "ava", "emma"]
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.one_of(
@@ -172,6 +174,7 @@ def test_mending_is_idempotent_and_keeps_one_plain_word_a_line(tmp_path_factory,
         assert load_names(path).words == words
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 @example(b"\xff\xfee\x00m\x00m\x00a\x00\n\x00")
 @example("a\u0301\n\u0301\nb\n".encode())
@@ -294,6 +297,7 @@ def test_the_windows_of_one_name():
     assert Y.tolist() == [5, 13, 13, 1, 0]
 
 
+@settings(deadline=None)
 @given(st.lists(plain_words, max_size=8), st.integers(1, 15))
 def test_windows_reconstruct_the_words(words, block_size):
     X, Y = build_dataset(words, STOI, block_size)
@@ -382,6 +386,7 @@ def test_the_lectures_file_gives_the_lectures_shapes_silently():
     assert sum(word in training for word in splits.words["val"]) == 424
 
 
+@settings(deadline=None)
 @given(st.lists(plain_words, min_size=6, max_size=60), st.integers(0, 2**32), st.integers(1, 5))
 def test_every_split_is_filled_and_together_they_are_the_whole(words, seed, block_size):
     numbered = [
@@ -541,7 +546,7 @@ def target(tmp_path, monkeypatch):
     monkeypatch.setattr(data, "NAMES_FILE", folder / "names.txt")
     monkeypatch.setattr(data, "LECTURE_SHA256", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(data, "LECTURE_BYTES", len(CONTENT))
-    monkeypatch.setattr(data, "FETCH_SECONDS", 5.0)
+    monkeypatch.setattr(data, "FETCH_SECONDS", 30.0)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("MAKEMORE_NAMES", raising=False)
     return folder / "names.txt"
@@ -593,7 +598,7 @@ def test_a_slow_download_ends_at_the_deadline(target, monkeypatch, answer):
         # The socket's own timeout may be the first to strike.
         with pytest.raises((TimeoutError, ConnectionError), match="by hand and let MAKEMORE_NAMES"):
             fetch_names()
-        assert 0.2 < time.monotonic() - started < 2
+        assert 0.2 < time.monotonic() - started < 5  # the servers would never end
     assert folder_of(target) == []
 
 
@@ -652,7 +657,7 @@ def test_two_fetches_at_once_leave_one_good_file(target, monkeypatch):
     together, paths = threading.Barrier(4), []
 
     def at_once(handler, over):
-        together.wait(timeout=5)
+        together.wait(timeout=20)
         send(handler, CONTENT)
 
     with server(at_once) as (url, requests):
@@ -684,11 +689,11 @@ def test_ctrl_c_ends_a_hanging_download_at_once_and_leaves_nothing_behind(target
     with server(hanging_aloud) as (url, _):
         command = [sys.executable, "-c", code, url, target]
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        assert asked.wait(30)
+        assert asked.wait(60)
         started = time.monotonic()
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=20)
-        assert time.monotonic() - started < 5  # well before the ten seconds are over
+        assert time.monotonic() - started < 8  # well before the ten seconds are over
     assert process.returncode != 0 and "KeyboardInterrupt" in errors
     assert folder_of(target) == []
 
@@ -705,15 +710,22 @@ def test_an_interrupted_write_leaves_nothing_behind(target, monkeypatch):
     assert folder_of(target) == []
 
 
-def test_a_full_disk_leaves_nothing_behind(target, monkeypatch):
-    def no_space(path, content):
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")],
+    ids=["full", "read_only"],
+)
+def test_a_file_that_cannot_be_written_leaves_nothing_behind(target, monkeypatch, error):
+    def stopped(path, content):
         path.touch()
-        raise OSError(28, "No space left on device")
+        raise error
 
-    monkeypatch.setattr(Path, "write_bytes", no_space)
+    monkeypatch.setattr(Path, "write_bytes", stopped)
     with server(good) as (url, _):
         monkeypatch.setattr(data, "LECTURE_URL", url)
-        with pytest.raises(OSError, match="cannot be written: No space left.*MAKEMORE_NAMES") as failed:
+        with pytest.raises(
+            type(error), match=f"cannot be written: {error.strerror}.*MAKEMORE_NAMES"
+        ) as failed:
             fetch_names()
         assert str(target) in str(failed.value)
     assert folder_of(target) == []
