@@ -63,7 +63,22 @@ def get_message(kernel, stream, timeout=None):
         else:
             if stream == "shell":
                 kernel.reply = message["content"]
-            return message
+            if not is_captured(kernel, message):
+                return message
+
+
+def is_captured(kernel, message):
+    """Whether the text or picture in a message goes to an Output widget, not below the cell.
+
+    An Output widget says so by its state's msg_id: the request whose outputs it takes, or "" when it takes none.
+    """
+    content, takes = message["content"], kernel.__dict__.setdefault("output_widgets", {})
+    if message["msg_type"] in ("comm_open", "comm_msg"):
+        state = content["data"].get("state", {})
+        if "msg_id" in state:
+            takes[content["comm_id"]] = state["msg_id"]
+    shows = message["msg_type"] in ("stream", "display_data")  # an error still fails the cell
+    return shows and message["parent_header"].get("msg_id") in takes.values()
 
 
 def execute_cell_input(kernel, source, allow_stdin=None):
@@ -96,26 +111,22 @@ def run_cell(cell):
     strict, cell.options["check"] = cell.options["check"], False  # compared last, and by us
     if cell.options["skip"]:
         pytest.skip("tagged nbval-skip")
+    notebook.broken = f"{cell.name} failed"  # until it has run
     try:
-        try:
-            nbval_run_cell(cell)
-        except KernelDied as error:
-            cell.raise_cell_error(str(error))
-        if notebook.timed_out:  # the interrupt may have been caught, as helpers.train does
-            cell.raise_cell_error(f"Timeout of {cell.config.option.nbval_cell_timeout:g} s exceeded")
-        failed = kernel.reply["status"] == "error"
-        if failed and not cell.options["check_exception"]:  # an unknown magic sends no error output
-            cell.raise_cell_error(f"The kernel replied {kernel.reply['ename']}: {kernel.reply['evalue']}")
-        if cell.options["check_exception"] and not failed:
-            cell.raise_cell_error("Tagged raises-exception, but nothing was raised")
-    except BaseException:
-        notebook.broken = f"{cell.name} failed"
-        raise
+        nbval_run_cell(cell)
+    except KernelDied as error:
+        cell.raise_cell_error(str(error))
+    if notebook.timed_out:  # the interrupt may have been caught, as helpers.train does
+        cell.raise_cell_error(f"Timeout of {cell.config.option.nbval_cell_timeout:g} s exceeded")
+    failed = kernel.reply["status"] == "error"
+    if failed and not cell.options["check_exception"]:  # an unknown magic sends no error output
+        cell.raise_cell_error(f"The kernel replied {kernel.reply['ename']}: {kernel.reply['evalue']}")
+    if cell.options["check_exception"] and not failed:
+        cell.raise_cell_error("Tagged raises-exception, but nothing was raised")
+    notebook.broken = None
 
-    fresh, committed = (
-        comparable(cell.test_outputs),
-        comparable(nbval.plugin.coalesce_streams(cell.cell.outputs)),
-    )
+    fresh = comparable(cell.test_outputs)
+    committed = comparable(nbval.plugin.coalesce_streams(cell.cell.outputs))
     if cell.cell.execution_count is None or (fresh and not committed):
         cell.raise_cell_error("Its outputs are missing from the notebook: run scripts/refresh.py")
     if strict and not cell.compare_outputs(fresh, committed):

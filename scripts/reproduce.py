@@ -28,7 +28,9 @@ CURVE_EVERY = 1000  # steps averaged to a point of the curve
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=200_000, help="steps a stage (the lecture: 200,000)")
     parser.add_argument("--jobs", type=int, default=2, help="stages trained at a time")
     parser.add_argument("--out", type=Path, help="where to write (default: data/results/loss_log.json)")
@@ -52,7 +54,9 @@ def main():
                 write(out, json.dumps(log, indent=1).encode() + b"\n")
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
-            sys.exit(f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on")
+            sys.exit(
+                f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on"
+            )
     draw(log, out.with_suffix(".png"))
     report(log)
 
@@ -108,8 +112,13 @@ def run_stage(stage, steps):
     losses, tenth = [], steps // 10
     for start in range(0, steps, tenth):
         lr = partial(schedule, start=start, steps=steps)
-        losses.append(train(model, *splits.train, steps=tenth, lr=lr, generator=generator, progress=False).loss)
-        print(f"{stage:>9} {start + tenth:>8,} of {steps:,} steps, loss {losses[-1][-1000:].mean():.4f}", flush=True)
+        losses.append(
+            train(model, *splits.train, steps=tenth, lr=lr, generator=generator, progress=False).loss
+        )
+        print(
+            f"{stage:>9} {start + tenth:>8,} of {steps:,} steps, loss {losses[-1][-1000:].mean():.4f}",
+            flush=True,
+        )
     losses = torch.cat(losses)
     curve = losses.view(-1, CURVE_EVERY).mean(1)
     return {
@@ -134,7 +143,7 @@ def draw(log, path):
     fig, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
     plots.plot_loss_log_curves(log, ax=left)
     plots.plot_loss_log(log, ax=right)
-    left.set(title="Most of the gain comes from the first repair", ylim=(2, 2.6))
+    left.set(title="The first two repairs gain the most", ylim=(2, 2.6))
     right.set_title(f"After {log['steps']:,} steps")
     temporary = path.with_suffix(".tmp")
     fig.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
