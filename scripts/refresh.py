@@ -128,7 +128,6 @@ def refresh(path: Path) -> bool:
         kernel_name=KERNELSPEC["name"],
         timeout=CELL_TIMEOUT,
         record_timing=False,
-        store_widget_state=False,
         extra_arguments=["--log-level=ERROR"],  # no warning that a local connection is not encrypted
         resources={"metadata": {"path": str(path.parent)}},
         on_cell_start=lambda cell, cell_index: at.update(index=cell_index, id=cell.id),

@@ -223,6 +223,7 @@ def test_refresh_twice_writes_the_same_bytes_and_nothing_of_this_machine(tmp_pat
         code("import json\n\njson.loads('')", "raises-exception"),
         code("from tqdm.auto import trange\n\nfor _ in trange(3):\n    pass"),
         code("import ipywidgets\n\nipywidgets.FloatSlider()"),
+        code("with ipywidgets.Output():\n    print('kept by the widget')"),
     ]
     path = write(tmp_path / "01_runs.ipynb", cells)
     ids = [cell.id for cell in nbformat.read(path, 4).cells]
@@ -235,13 +236,13 @@ def test_refresh_twice_writes_the_same_bytes_and_nothing_of_this_machine(tmp_pat
     assert path.read_bytes() == first == other.read_bytes() and os.environ == environment
 
     nb = nbformat.read(path, as_version=4)
-    where, said, figure, raised, bar, slider = nb.cells
+    where, said, figure, raised, bar, slider, kept = nb.cells
     assert where.outputs[0].data["text/plain"] == repr(("1", "1", tmp_path.name))
     assert [output.text for output in said.outputs] == ["one\ntwo\nthree\n"]
     assert said.metadata == {"jupyter": {"outputs_hidden": True}}
     assert len(figure.outputs) == 1 and "image/png" in figure.outputs[0].data
     assert raised.outputs[0].traceback == ["JSONDecodeError: Expecting value: line 1 column 1 (char 0)"]
-    assert bar.outputs == slider.outputs == []
+    assert bar.outputs == slider.outputs == kept.outputs == []
     assert [cell.id for cell in nb.cells] == ids
     assert nb.metadata == {
         "kernelspec": refresh.KERNELSPEC,
