@@ -34,7 +34,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 lab: $(INSTALLED)  ## build what is needed, then open the course in JupyterLab (LAB_ARGS=… is passed on)
 	@$(PY) -m helpers.data --or-bundled
 	@$(PY) scripts/study.py
-	$(PY) -m jupyter lab $(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS) study/00_start_here.ipynb
+	$(PY) -m jupyter lab --LabApp.default_url=/lab/tree/study/00_start_here.ipynb \
+		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
 test: check unit notebooks  ## everything: style, unit tests, every notebook run and compared with its outputs
 

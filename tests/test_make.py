@@ -202,7 +202,4 @@ def test_nb_and_lab_args_reach_their_scripts(checkout):
     give_venv(checkout)
     assert 'study.py --reset "03"' in make(checkout, "-n", "reset", "NB=03").stdout
     assert "refresh.py 03" in make(checkout, "-n", "refresh", "NB=03").stdout
-    assert (
-        "--no-browser study/00_start_here.ipynb"
-        in make(checkout, "-n", "lab", "LAB_ARGS=--no-browser").stdout
-    )
+    assert "--no-browser" in make(checkout, "-n", "lab", "LAB_ARGS=--no-browser").stdout
