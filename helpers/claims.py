@@ -52,7 +52,8 @@ def claim(text, *, chapter, measured, stated, tolerance, verdict="holds", names=
 def _numbers(row):
     """Measured and stated as text, to the digits that the tolerance makes meaningful (the judged ones)."""
     digits = 0
-    while digits < 10 and 10.0**-digits > max(row["tolerance"], 1e-10):
+    counts = row["tolerance"] == 0 and row["measured"].is_integer() and row["stated"].is_integer()
+    while not counts and digits < 10 and 10.0**-digits > max(row["tolerance"], 1e-10):
         digits += 1
     stated = f"{row['stated']:,.{digits}f}"
     exact = f"{row['stated']:,g}" if abs(row["stated"]) < 1e6 else stated
