@@ -67,7 +67,9 @@ def show(fig, alt):
     palette.save(buffer, "png", optimize=True)
     png = base64.b64encode(buffer.getvalue()).decode()
     width = round(fig.get_figwidth() * 100)  # shown at 100 dpi: sharp on a dense screen, 10 inches fill the page
-    display({"image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt, "width": width}})
+    # A folded output shows its plain text: repr gives nothing away, as the alt text would.
+    data, metadata = {"image/png": png, "text/plain": repr(fig)}, {"image/png": {"alt": alt, "width": width}}
+    display(data, raw=True, metadata=metadata)
 
 
 def layer_colors(n):
