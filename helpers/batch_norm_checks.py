@@ -54,10 +54,7 @@ STATISTICS = [
 ]  # fmt: skip
 CORRECTIONS = [
     (0, ""),
-    (
-        1,
-        "The variance is unbiased (torch.var's default, by N - 1): the forward pass divides by N, correction=0.",
-    ),
+    (1, "The variance is unbiased (torch.var's default, by N - 1): the forward pass divides by N."),
 ]
 SCALES = [
     ("", lambda x, g, b, eps, m, v: (x - m) / (v + eps).sqrt() * g + b),

@@ -87,11 +87,9 @@ def _sandbox(printed):
             quiet = (contextlib.redirect_stdout(printed), warnings.catch_warnings(action="ignore"))
             for context in (torch.random.fork_rng(devices=[]), *gradients, *quiet):
                 stack.enter_context(context)
-            (
-                random.seed(0),
-                np.random.seed(0),
-                torch.default_generator.manual_seed(0),
-            )  # the same verdict every time
+            random.seed(0)  # the same verdict every time
+            np.random.seed(0)
+            torch.default_generator.manual_seed(0)
             yield
     finally:
         random.setstate(python)
@@ -105,12 +103,8 @@ def _from_error(error, signature):
         return Verdict("it still raises NotImplementedError", status="not attempted")
     if isinstance(error, TypeError) and "ellipsis" in str(error):
         return Verdict("a `...` is left to fill in", status="not attempted")
-    foreign = (
-        os.path.dirname(__file__),
-        "<frozen",
-        sysconfig.get_path("stdlib"),
-        sysconfig.get_path("purelib"),
-    )
+    library = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    foreign = ("<frozen", os.path.dirname(__file__), *library)
     lines = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(foreign)]
     message = re.sub(r"0x[0-9a-f]+", "0x...", (str(error).splitlines() or [""])[0])[:200]
     text = f"your code raised {type(error).__name__}: {message}"
@@ -146,17 +140,13 @@ def _run(answer, args, signature, read, printed):
             raise
         except Exception:  # noqa: BLE001 - whatever it may return: a dict, a ragged list, a generator
             kind = type(value).__name__
-            raise Verdict(
-                f"it returned an object of type {kind}", "That cannot be read as the result."
-            ) from None
+            raise Verdict(f"it returned an object of type {kind}", "It cannot be read as a result.") from None
 
 
 def as_array(value, label="result"):
     """A reader: [(label, array)] from anything made of numbers: a tensor, a numpy array, a list, a number."""
-    if isinstance(
-        value, (float, np.ndarray)
-    ):  # torch would round a float, and cannot take every array's strides
-        value = np.array(value)
+    # torch rounds a Python float to its default dtype, and refuses an array with negative strides.
+    value = np.array(value) if isinstance(value, (float, np.ndarray)) else value
     tensor = torch.as_tensor(value).detach().cpu()
     if tensor.is_complex():
         raise Verdict(f"{label} is complex", "Only real numbers belong here: is a negative number rooted?")
@@ -248,9 +238,7 @@ def judge(answer, parameters, cases, right, mistakes, look, *, read=as_number, t
         return not_attempted(signature, "it is still empty")
     if not callable(answer):
         given = f"the check was given an object of type {type(answer).__name__}"
-        return CheckResult(
-            "wrong", signature, given, "Pass your function's name alone, without calling it.", look
-        )
+        return CheckResult("wrong", signature, given, "Pass its name alone, without calling it.", look)
 
     printed, given, found = io.StringIO(), [], None
     with _sandbox(io.StringIO()):
