@@ -10,6 +10,7 @@ from queue import Empty
 import nbval.kernel
 import nbval.plugin
 import pytest
+
 from refresh import CELL_TIMEOUT, kernel_environment, source_hash, without_widgets
 
 collect_ignore = ["tests/faults"]  # they fail on purpose, so they run only when named on the command line

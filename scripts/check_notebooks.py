@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+
 from refresh import ROOT, find_notebooks, source_hash
 
 MAX_BYTES = 1_000_000

@@ -5,9 +5,10 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-import check_notebooks
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
+
+import check_notebooks
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from check_environment import compare
 
 ROOT = Path(__file__).resolve().parents[1]

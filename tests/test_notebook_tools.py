@@ -7,14 +7,14 @@ import sys
 import time
 from types import SimpleNamespace
 
-import check_notebooks
 import nbformat
-import notebook_cells
 import psutil
 import pytest
-import refresh
 from nbformat import v4
 
+import check_notebooks
+import notebook_cells
+import refresh
 from helpers import claims
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="

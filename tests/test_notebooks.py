@@ -1,6 +1,7 @@
 """The exercises of every notebook: a stub is not right yet, and its solution is."""
 
 import pytest
+
 from notebook_cells import NOTEBOOKS, execute, exercises, read, setup_source
 
 EXERCISES = [
