@@ -50,11 +50,12 @@ def find_notebooks(wanted: list[str]) -> list[Path]:
 def kernel_environment():
     """Set what every kernel inherits, in refreshes and tests alike, so that their outputs can be compared."""
     settings = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # sums in one order, and no fight for cores
-    settings["TQDM_DISABLE"] = "1"
+    settings["TQDM_DISABLE"] = (
+        "1"  # bars of text; those in a notebook are widgets, which `without_widgets` drops
+    )
     settings["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
-    if names := os.environ.get(
-        "MAKEMORE_NAMES"
-    ):  # a kernel's folder is the notebook's: make the path absolute
+    names = os.environ.get("MAKEMORE_NAMES")
+    if names:  # relative to where we are, while a kernel starts in its notebook's folder
         settings["MAKEMORE_NAMES"] = str(Path(names).absolute())
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         settings["IPYTHONDIR"] = folder  # away from the user's own start-up files and history
