@@ -50,9 +50,7 @@ def find_notebooks(wanted: list[str]) -> list[Path]:
 def kernel_environment():
     """Set what every kernel inherits, in refreshes and tests alike, so that their outputs can be compared."""
     settings = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}  # sums in one order, and no fight for cores
-    settings["TQDM_DISABLE"] = (
-        "1"  # bars of text; those in a notebook are widgets, which `without_widgets` drops
-    )
+    settings["TQDM_DISABLE"] = "1"  # bars of text; a notebook's are widgets, dropped by without_widgets
     settings["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     names = os.environ.get("MAKEMORE_NAMES")
     if names:  # relative to where we are, while a kernel starts in its notebook's folder
