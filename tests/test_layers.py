@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Sequential, Tanh
+from notebook_cells import definitions
 
 
 def generator(seed=0):
@@ -152,6 +153,34 @@ def test_batch_norm_refuses_what_it_cannot_normalize():
         BatchNorm1d(4, num_models=3)(randn(8, 4))
     with pytest.raises(ValueError, match=r"\(8, 5\), not \(N, 4\)"):
         BatchNorm1d(4)(randn(8, 5))
+
+
+# Chapter 05's lines, before they become a class
+
+
+def test_the_chapters_batch_norm_equals_the_layer():
+    chapter = definitions("05_batch_norm")
+    layer = BatchNorm1d(5, eps=0, momentum=0.01, correction=1)
+    gamma, beta = randn(5, seed=1).requires_grad_(), randn(5, seed=2).requires_grad_()
+    with torch.no_grad():
+        layer.gamma.copy_(gamma)
+        layer.beta.copy_(beta)
+    mean, var = torch.zeros(1, 5), torch.ones(1, 5)
+    for seed in range(4):
+        x, y = (randn(32, 5, seed=seed).requires_grad_() for _ in range(2))
+        (out, xmean, xstd), ours = chapter["batch_norm_train"](x, gamma, beta), layer(y)
+        close(out, ours)
+        for o in (out, ours):
+            o.backward(randn(32, 5, seed=seed + 10))
+        close(x.grad, y.grad)
+        with torch.no_grad():
+            mean = chapter["update_running"](mean, xmean, 0.01)
+            var = chapter["update_running"](var, xstd**2, 0.01)
+    close(gamma.grad, layer.gamma.grad, atol=1e-5)
+    close(layer.running_mean, mean[0])
+    close(layer.running_var, var[0])
+    x = randn(1, 5)
+    close(chapter["batch_norm_eval"](x, gamma, beta, mean, var.sqrt()), layer.eval()(x), atol=1e-5)
 
 
 # Embedding, Flatten

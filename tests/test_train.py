@@ -11,6 +11,7 @@ from helpers.layers import BatchNorm1d, Linear
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import LONGEST_NAME, evaluate, sample, train
 from lecture_loop import lecture_loop
+from notebook_cells import definitions
 
 
 def generator(seed=SEED):
@@ -148,7 +149,9 @@ def test_evaluate_and_sample_restore_every_modules_mode(splits):
     assert torch.equal(model.batch_norm.running_mean, running_mean)
 
 
-def test_sample_draws_as_the_lecture_does(splits):
+@pytest.mark.parametrize("where", ["helpers.train", "chapter 01"])
+def test_sample_draws_as_the_lecture_does(splits, where):
+    sample_names = sample if where == "helpers.train" else definitions("01_starter_code")["sample"]
     model = lecture_mlp("kaiming", generator=generator())
     train(model, *splits.train, steps=300, lr=0.1, generator=generator())
     g = generator(SEED + 10)
@@ -164,7 +167,7 @@ def test_sample_draws_as_the_lecture_does(splits):
             if ix == 0:
                 break
         expected.append("".join(splits.itos[i] for i in out).removesuffix("."))
-    assert sample(model, splits.itos, 5, generator(SEED + 10)) == expected
+    assert sample_names(model, splits.itos, 5, generator(SEED + 10)) == expected
 
 
 def test_sample_ends_even_if_the_network_never_ends_a_name(splits):
