@@ -31,6 +31,11 @@ def test_a_claim_that_holds_is_shown_and_kept(shown):
     assert "the first loss &lt;27&gt;" in row["text/html"]
 
 
+def test_counts_are_shown_whole(shown):
+    claim("parameters", chapter="1:22", measured=11_897, stated=11_897, tolerance=0)
+    assert shown[0]["text/plain"] == "1:22  parameters: stated 11,897, measured 11,897 -> holds"
+
+
 @pytest.mark.parametrize(
     ("measured", "verdict", "right"),
     [
