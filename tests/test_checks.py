@@ -367,6 +367,8 @@ WRONG = {
         (lambda t: t**2 - 1, "sign"),
         (lambda t: (1 - t) ** 2, "square t before"),
         (lambda t: 1 + t**2, "1 plus"),
+        (torch.tanh, "tanh itself"),
+        (lambda t: (1 - t**2).sqrt(), "root of it"),
         (lambda t: (1 - t**2).mean(), "shape ()"),
         (lambda t: 1 / t, "infinity"),
         (lambda t: t.abs() * 0 + math.inf, "infinity"),
@@ -383,6 +385,9 @@ WRONG = {
         (lambda n, g: (3 * n) ** -0.5, "nn.Linear's default"),
         (lambda n, g: g * (3 / n) ** 0.5, "uniform"),
         (lambda n, g: (2 / n) ** 0.5, "ReLU"),
+        (lambda n, g: g * (2 / n) ** 0.5, "already stands for the nonlinearity"),
+        (lambda n, g: g / (3 * n) ** 0.5, "uniform"),
+        (lambda n, g: n**0.5 / g, "upside down"),
         (lambda n, g: 1 / (g * n**0.5), "divides by the gain"),
     ],
     check_tanh_gain: [
@@ -408,6 +413,14 @@ WRONG = {
         (normalised(output=lambda x, m, v, g, b, e: (x - m) / (v + e).sqrt() + b), "gamma is missing"),
         (normalised(output=lambda x, m, v, g, b, e: b * (x - m) / (v + e).sqrt() + g), "changed places"),
         (normalised(output=lambda x, m, v, g, b, e: g * x / (v + e).sqrt() + b), "not subtracted"),
+        (
+            normalised(output=lambda x, m, v, g, b, e: g * ((x - m) / (v + e).sqrt() + b)),
+            "multiplied by gamma too",
+        ),
+        (
+            normalised(lambda x: x.mean(1), lambda x: x.var(1, correction=0)),
+            "Mean and variance are over the wrong",
+        ),
         (lambda x, g, b, e: g * (x - x.mean(0)) / x.std(0) + b, "unbiased"),
         (lambda x, g, b, e: g * (x - x.mean(0)) / x.std(0) + b, "eps is forgotten"),
         (lambda x, g, b, e: batch_norm_forward(x, g, b, e).numpy(), "type ndarray"),
@@ -506,6 +519,16 @@ def biased_update(self, x):
     self.running_var = moved(self.running_var, x.var(0, unbiased=False), self.momentum)
 
 
+def swapped_biased_update(self, x):
+    self.running_mean = moved(self.running_mean, x.mean(0), 1 - self.momentum)
+    self.running_var = moved(self.running_var, x.var(0, unbiased=False), 1 - self.momentum)
+
+
+def biased_std_update(self, x):
+    self.running_mean = moved(self.running_mean, x.mean(0), self.momentum)
+    self.running_var = moved(self.running_var, x.std(0, unbiased=False), self.momentum)
+
+
 def std_update(self, x):
     self.running_mean = moved(self.running_mean, x.mean(0), self.momentum)
     self.running_var = moved(self.running_var, x.std(0), self.momentum)
@@ -549,7 +572,10 @@ WRONG_BATCH_NORMS = [
     (statistics(lambda x: x.mean(0), lambda x: x.var(0, **BIASED).data), "detached"),
     (spoilt(forward=forward_under_no_grad), "Only the buffers' update belongs"),
     (spoilt(update=biased_update), "stored variance is biased"),
+    (spoilt(update=swapped_biased_update), "wrong way round, and the stored variance is biased"),
     (spoilt(update=std_update), "std is stored"),
+    (spoilt(update=biased_std_update), "std is stored"),
+    (updating(both=lambda old, new, m: 0.999 * old + 0.001 * new), "hard-coded as 0.001"),
     (spoilt(forward=forward_with_graph), "graph of every batch"),
     (updating(both=lambda old, new, m: m * old + (1 - m) * new), "momentum is the wrong way round"),
     (updating(both=lambda old, new, m: new), "overwritten"),
@@ -563,6 +589,10 @@ WRONG_BATCH_NORMS = [
     (eval_forward(formula=lambda x, m, v, g, b, e: g * (x - m) / v.sqrt() + b), "eps is forgotten"),
     (eval_forward(formula=lambda x, m, v, g, b, e: (x - m) / (v + e).sqrt()), "gamma and beta are missing"),
     (eval_forward(formula=lambda x, m, v, g, b, e: g * (x - m) / (v + e) + b), "divides by the variance"),
+    (
+        spoilt(statistics=lambda self, x: (self.running_mean + 0, self.running_var + 0)),
+        "Train mode normalises by the running",
+    ),
     (
         spoilt(statistics=lambda self, x: (self.running_mean, self.running_var)),
         "Train mode normalises by the running",
