@@ -213,6 +213,20 @@ def enough_words(notebook: Notebook) -> Iterator[Problem]:
         yield None, f"{words} words of prose, {MIN_WORDS} at least in a chapter: explain more"
 
 
+def folded_results(notebook: Notebook) -> Iterator[Problem]:
+    for index, cell in notebook.code():
+        if not cell.metadata.get("jupyter", {}).get("outputs_hidden") or not cell.outputs:
+            continue
+        first = cell.outputs[0].get("text") or cell.outputs[0].get("data", {}).get("text/plain", "")
+        line = next(filter(None, first.split("\n")), "")
+        if re.search(r"\d", line) and not line.startswith("<Figure"):
+            heading = "print a heading first, without the numbers"
+            yield (
+                index,
+                f"JupyterLab shows a folded output's first line, and {line!r} tells the result: {heading}",
+            )
+
+
 def links(notebook: Notebook) -> Iterator[Problem]:
     for index, cell in notebook.prose():
         for target in LINK.findall(cell.source):
@@ -234,7 +248,8 @@ def complete_exercises(notebook: Notebook) -> Iterator[Problem]:
 RULES = [
     *(size, line_ends, unique_ids, kernel, known_tags),
     *(execution_counts, current_outputs, errors, stderr, machine_paths, alt_text),
-    *(title, video_link, one_thread, short_cells, enough_prose, enough_words, links, complete_exercises),
+    *(title, video_link, one_thread, short_cells, enough_prose, enough_words),
+    *(folded_results, links, complete_exercises),
 ]
 
 

@@ -105,8 +105,25 @@ def set_outputs(index, *outputs):
     return lambda cells: cells[index].update(outputs=[*outputs])
 
 
+def fold(index, *outputs):
+    folded = {"jupyter": {"outputs_hidden": True}}
+    return lambda cells: cells[index].update(metadata=folded, outputs=[*outputs])
+
+
 def stream(text, name="stdout"):
     return v4.new_output("stream", name=name, text=text)
+
+
+def test_a_folded_output_may_begin_with_a_heading_or_a_figure(tmp_path):
+    figure = v4.new_output(
+        "display_data",
+        {"image/png": PIXEL, "text/plain": "<Figure size 1000x300 with 1 Axes>"},
+        metadata={"image/png": {"alt": "a grey pixel"}},
+    )
+    for outputs in ([stream("loss of the first step:\n27.9\n")], [figure]):
+        cells = good_cells()
+        fold(3, *outputs)(cells)
+        assert problems(tmp_path, cells) == []
 
 
 ERROR = v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
@@ -134,6 +151,7 @@ ERROR = v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
         (lambda cells: cells.append(code("x")), "4 prose cells for 5 code cells"),
         (set_source(2, "word " * 400), "words of prose, 500 at least"),
         (set_source(2, "word " * 400 + "\n```\n" + "word " * 200 + "\n```"), "words of prose, 500 at least"),
+        (fold(3, stream("loss: 27.9\n")), "'loss: 27.9' tells the result"),
         (replace(0, "01_good.ipynb", "01_god.ipynb"), "it links to 01_god.ipynb, which does not exist"),
         (set_source(2, "word " * 500 + '<img src="a.png">'), "it links to a.png, which does not exist"),
         (replace(4, "### Exercise", "### Task"), "a stub without a heading"),
