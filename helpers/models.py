@@ -4,13 +4,24 @@ from collections import OrderedDict
 from math import sqrt
 
 import torch
+from torch import nn
 
 from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Sequential, Tanh
 
-__all__ = ["SEED", "STAGES", "lecture_mlp"]
+__all__ = ["NONLINEARITIES", "SEED", "STAGES", "deep_mlp", "lecture_mlp"]
 
 SEED = 2147483647  # the lecture's, for the networks of both its parts
 STAGES = ("original", "softmax", "tanh", "kaiming", "batchnorm")  # each on top of the one before
+
+NONLINEARITIES = {
+    "tanh": Tanh,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "sigmoid": nn.Sigmoid,
+    "linear": None,  # no layer at all
+}
 
 VOCAB_SIZE, BLOCK_SIZE, N_EMBD, N_HIDDEN = 27, 3, 10, 200
 FAN_IN = BLOCK_SIZE * N_EMBD
@@ -22,9 +33,9 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
     stage: "original" (everything randn), "softmax" (then W2 * 0.01, b2 * 0), "tanh" (then W1 * 0.2,
     b1 * 0.01), "kaiming" (then W1 * (5/3) / sqrt(30) instead) or "batchnorm" (then no b1, but a BatchNorm1d
     with correction=1, momentum=0.001 and no eps).
-    generator: C, W1, b1, W2, b2 are drawn from it in this order; ``torch.Generator().manual_seed(SEED)`` gives
-    the lecture's network, None draws from torch's global generator. A stack (``num_models=R``) draws its
-    networks one after the other from one generator; with a list of R generators each equals its solo twin.
+    generator: C, W1, b1, W2, b2 are drawn from it in this order; ``torch.Generator().manual_seed(SEED)``
+    gives the lecture's network, None draws from torch's global generator. A stack (``num_models=R``) draws
+    its networks one after the other from one generator; with a list of R generators each equals its solo twin.
 
     Returns a Sequential of the layers embedding, flatten, hidden, (batch_norm,) tanh, output: characters
     ([R,] N, 3) in, logits ([R,] N, 27) out; 11,897 parameters a network, 12,097 with BatchNorm.
@@ -32,18 +43,21 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
     """
     if stage not in STAGES:
         raise ValueError(f"unknown stage {stage!r}: choose one of {', '.join(STAGES)}")
-    networks = [_draw(stage, g) for g in _generators(generator, num_models)]
-    C, W1, b1, W2, b2 = (t[0] if num_models is None else torch.stack(t) for t in zip(*networks, strict=True))
+    return _alone_or_stacked([_lecture_mlp(stage, g) for g in _generators(generator, num_models)], num_models)
 
+
+def _lecture_mlp(stage, generator):
+    C, W1, b1, W2, b2 = _draw(stage, generator)
     batch_norm = stage == "batchnorm"
-    # The layers' own draws are replaced below: let them not disturb the global generator.
-    unused = {"num_models": num_models, "generator": torch.Generator()}
-    layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, **unused), flatten=Flatten())
-    layers["hidden"] = Linear(FAN_IN, N_HIDDEN, bias=not batch_norm, **unused)
+    unused = (
+        torch.Generator()
+    )  # the layers' own draws are replaced below: let them disturb no other generator
+    layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=unused), flatten=Flatten())
+    layers["hidden"] = Linear(FAN_IN, N_HIDDEN, bias=not batch_norm, generator=unused)
     if batch_norm:
-        layers["batch_norm"] = BatchNorm1d(N_HIDDEN, 0.0, 0.001, correction=1, num_models=num_models)
+        layers["batch_norm"] = BatchNorm1d(N_HIDDEN, 0.0, 0.001, correction=1)
     layers["tanh"] = Tanh()
-    layers["output"] = Linear(N_HIDDEN, VOCAB_SIZE, **unused)
+    layers["output"] = Linear(N_HIDDEN, VOCAB_SIZE, generator=unused)
     model = Sequential(layers)
     with torch.no_grad():
         model.embedding.weight.copy_(C)
@@ -75,11 +89,93 @@ def _draw(stage, generator):
     return C, W1, b1, W2, b2
 
 
+def deep_mlp(
+    *,
+    depth=6,
+    n_hidden=100,
+    gain=5 / 3,
+    batch_norm=False,
+    correction=1,
+    nonlinearity="tanh",
+    generator=None,
+    num_models=None,
+):
+    """Part 2's network: 3 characters -> 30 numbers -> depth - 1 hidden layers of n_hidden units -> 27 logits.
+
+    depth: how many Linears, the output one included.
+    gain: every weight is ``randn / sqrt(fan_in) * gain``, except the output Linear's, which has 0.1 in its
+    place. A stack may have one gain a network: a tensor (num_models,).
+    batch_norm: no biases, and a BatchNorm1d (momentum 0.1, ``correction``) after every Linear, the last one
+    too. The 0.1 is then that last gamma's, and the output Linear has the gain.
+    nonlinearity: one of NONLINEARITIES; "linear" puts no layer between the Linears.
+    generator: C and then each Linear's weight are drawn from it, biases are zero. The lecture's network comes
+    from ``torch.Generator().manual_seed(SEED)``; None draws from torch's global generator. A stack draws its
+    networks one after the other from one generator; with a list of R generators each equals its solo twin.
+
+    Returns a Sequential of the layers embedding, flatten, linear1, (batch_norm1,) tanh1, linear2, ... linear6
+    (, batch_norm6): characters ([R,] N, 3) in, logits ([R,] N, 27) out. The lecture's has 46,497 parameters,
+    47,024 with BatchNorm. Raises ValueError for an argument that makes no network.
+    Source: the lecture, 1:18:35 to 1:51:34.
+    """
+    for name, number in {"depth": depth, "n_hidden": n_hidden}.items():
+        if number < 1:
+            raise ValueError(f"{name} is {number}: give 1 or more")
+    if nonlinearity not in NONLINEARITIES:
+        raise ValueError(f"unknown nonlinearity {nonlinearity!r}: choose one of {', '.join(NONLINEARITIES)}")
+    generators = _generators(generator, num_models)
+    count, gains = len(generators), torch.as_tensor(gain)
+    if gains.shape not in ((), (count,)):
+        raise ValueError(
+            f"gain has shape {tuple(gains.shape)} for {count} network(s): give one number, or one a network"
+        )
+    networks = [
+        _deep_mlp(depth, n_hidden, gain, batch_norm, correction, nonlinearity, generator)
+        for gain, generator in zip(gains.expand(count), generators, strict=True)
+    ]
+    return _alone_or_stacked(networks, num_models)
+
+
+@torch.no_grad()
+def _deep_mlp(depth, n_hidden, gain, batch_norm, correction, nonlinearity, generator):
+    layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
+    for i in range(1, depth + 1):
+        fan_in = FAN_IN if i == 1 else n_hidden
+        fan_out = VOCAB_SIZE if i == depth else n_hidden
+        linear = layers[f"linear{i}"] = Linear(fan_in, fan_out, bias=not batch_norm, generator=generator)
+        if batch_norm:
+            layers[f"batch_norm{i}"] = BatchNorm1d(fan_out, momentum=0.1, correction=correction)
+        if i < depth or batch_norm:
+            linear.weight *= gain
+        if i == depth:  # make the logits less confident
+            last = layers[f"batch_norm{i}"].gamma if batch_norm else linear.weight
+            last *= 0.1
+        if i < depth and NONLINEARITIES[nonlinearity]:
+            layers[f"{nonlinearity}{i}"] = NONLINEARITIES[nonlinearity]()
+    return Sequential(layers)
+
+
 def _generators(generator, num_models):
     """One generator a network: the same one again and again, or those of a list."""
     networks = 1 if num_models is None else num_models
+    if networks < 1:
+        raise ValueError(
+            f"num_models is {num_models}: give the number of networks in the stack, or None for one"
+        )
     if not isinstance(generator, (list, tuple)):
         return [generator] * networks
     if len(generator) != networks:
         raise ValueError(f"{len(generator)} generators for {networks} networks: give one, or one a network")
     return list(generator)
+
+
+def _alone_or_stacked(networks, num_models):
+    """The only network; or their stack, whose parameters and buffers have the networks as dimension 0."""
+    if num_models is None:
+        return networks[0]
+    stack = networks[0]
+    for twins in zip(*(network.modules() for network in networks), strict=True):
+        for name, _ in list(twins[0].named_parameters(recurse=False)):
+            setattr(twins[0], name, nn.Parameter(torch.stack([getattr(twin, name).data for twin in twins])))
+        for name, _ in list(twins[0].named_buffers(recurse=False)):
+            setattr(twins[0], name, torch.stack([getattr(twin, name) for twin in twins]))
+    return stack

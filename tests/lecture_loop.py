@@ -1,5 +1,7 @@
 """The lecture's own training loop, written plainly: what the helpers are compared with."""
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 
@@ -61,3 +63,86 @@ def lecture_loop(stage, X, Y, steps, lr=0.1):
     if stage == "batchnorm":
         parameters |= {"bnmean_running": bnmean_running, "bnstd_running": bnstd_running}
     return torch.tensor(losses), {name: p.detach() for name, p in parameters.items()}
+
+
+class Linear:
+    def __init__(self, fan_in, fan_out, generator, bias=True):
+        self.weight = torch.randn((fan_in, fan_out), generator=generator) / fan_in**0.5
+        self.bias = torch.zeros(fan_out) if bias else None
+
+    def __call__(self, x):
+        self.out = x @ self.weight
+        if self.bias is not None:
+            self.out = self.out + self.bias
+        return self.out
+
+    def parameters(self):
+        return [self.weight] if self.bias is None else [self.weight, self.bias]
+
+
+class BatchNorm1d:
+    def __init__(self, dim, eps=1e-5, momentum=0.1):
+        self.eps, self.momentum = eps, momentum
+        self.gamma, self.beta = torch.ones(dim), torch.zeros(dim)
+        self.running_mean, self.running_var = torch.zeros(dim), torch.ones(dim)
+
+    def __call__(self, x):  # as in training; the lecture's eval mode is not needed here
+        xmean, xvar = x.mean(0, keepdim=True), x.var(0, keepdim=True)
+        xhat = (x - xmean) / torch.sqrt(xvar + self.eps)
+        self.out = self.gamma * xhat + self.beta
+        with torch.no_grad():
+            self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * xmean
+            self.running_var = (1 - self.momentum) * self.running_var + self.momentum * xvar
+        return self.out
+
+    def parameters(self):
+        return [self.gamma, self.beta]
+
+
+class Tanh:
+    def __call__(self, x):
+        self.out = torch.tanh(x)
+        return self.out
+
+    def parameters(self):
+        return []
+
+
+def deep_lecture_loop(batch_norm, gain, X, Y, steps, lr=0.1):
+    """Train part 2's six-layer network as the lecture's cells do; returns (losses, C, the list of layers)."""
+    n_embd, n_hidden, block_size, vocab_size = 10, 100, 3, 27
+    g = torch.Generator().manual_seed(2147483647)
+    C = torch.randn((vocab_size, n_embd), generator=g)
+    sizes = [n_embd * block_size, *[n_hidden] * 5, vocab_size]
+    layers = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers.append(Linear(fan_in, fan_out, g, bias=not batch_norm))
+        if batch_norm:
+            layers.append(BatchNorm1d(fan_out))
+        layers.append(Tanh())
+    layers.pop()  # the logits are not squashed
+    if batch_norm:
+        layers[-1].gamma *= 0.1
+    else:
+        layers[-1].weight *= 0.1
+    for layer in layers[:-1]:
+        if isinstance(layer, Linear):
+            layer.weight *= gain
+
+    parameters = [C] + [p for layer in layers for p in layer.parameters()]
+    for p in parameters:
+        p.requires_grad = True
+    losses = []
+    for _ in range(steps):
+        ix = torch.randint(0, X.shape[0], (32,), generator=g)
+        x = C[X[ix]].view(32, -1)
+        for layer in layers:
+            x = layer(x)
+        loss = F.cross_entropy(x, Y[ix])
+        for p in parameters:
+            p.grad = None
+        loss.backward()
+        for p in parameters:
+            p.data += -lr * p.grad
+        losses.append(loss.item())
+    return torch.tensor(losses), C, layers

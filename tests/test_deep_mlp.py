@@ -1,0 +1,235 @@
+"""Part 2's networks: the lecture's own numbers, its own loop, and what else the arguments can make."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from helpers.data import load_splits
+from helpers.models import NONLINEARITIES, SEED, deep_mlp
+from helpers.train import evaluate, sample, train
+from lecture_loop import deep_lecture_loop
+
+# The lecture's two networks.
+PLAIN = {"gain": 5 / 3, "batch_norm": False}
+NORMALISED = {"gain": 1.0, "batch_norm": True}
+
+
+def generator(seed=SEED):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture(scope="module")
+def splits():
+    return load_splits()
+
+
+def assert_parameters(model, C, layers, atol):
+    """Every parameter of the model equals the plain loop's, in the plain loop's order."""
+    theirs = [C] + [p for layer in layers for p in layer.parameters()]
+    for (name, ours), p in zip(model.named_parameters(), theirs, strict=True):
+        torch.testing.assert_close(ours, p, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("network, count", [(PLAIN, 46_497), (NORMALISED, 47_024)])
+def test_parameters_are_the_lectures_to_the_last_bit(network, count):
+    model = deep_mlp(**network, generator=generator())
+    assert sum(p.numel() for p in model.parameters()) == count
+    _, C, layers = deep_lecture_loop(**network, X=None, Y=None, steps=0)
+    assert_parameters(model, C, layers, atol=0)
+
+
+def test_defaults_are_the_network_without_batch_norm():
+    ours, named = deep_mlp(generator=generator()), deep_mlp(**PLAIN, generator=generator())
+    assert repr(ours) == repr(named)
+    for p, q in zip(ours.parameters(), named.parameters(), strict=True):
+        assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("network", [PLAIN, NORMALISED])
+def test_300_steps_equal_the_lectures_loop(splits, network):
+    g = generator()
+    model = deep_mlp(**network, generator=g)
+    losses = train(model, *splits.train, steps=300, lr=0.1, generator=g).loss
+    expected, C, layers = deep_lecture_loop(**network, X=splits.train[0], Y=splits.train[1], steps=300)
+    torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
+    assert_parameters(model, C, layers, atol=1e-5)
+    if network["batch_norm"]:
+        for i, layer in enumerate([layer for layer in layers if hasattr(layer, "gamma")], start=1):
+            ours = model.get_submodule(f"batch_norm{i}")
+            torch.testing.assert_close(ours.running_mean, layer.running_mean[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(ours.running_var, layer.running_var[0], rtol=0, atol=1e-5)
+
+
+def tanh_outputs(model, X, Y):
+    """The outputs of the five Tanhs on a minibatch and the gradients there; leaves the parameters' grads, too."""
+    x, outputs = X, []
+    for layer in model:
+        x = layer(x)
+        if isinstance(layer, torch.nn.Tanh):
+            x.retain_grad()
+            outputs.append(x)
+    F.cross_entropy(x, Y).backward()
+    return outputs, [h.grad for h in outputs]
+
+
+def saturated(outputs):
+    return [100 * (h.abs() > 0.97).double().mean().item() for h in outputs]
+
+
+def test_without_batch_norm_the_first_tanh_outputs_are_the_lectures(lecture_splits):
+    X, Y = lecture_splits.train
+    g = generator()
+    model = deep_mlp(**PLAIN, generator=g)
+    ix = torch.randint(0, len(X), (32,), generator=g)
+    outputs, _ = tanh_outputs(model, X[ix], Y[ix])
+    assert [h.std().item() for h in outputs] == pytest.approx([0.75, 0.69, 0.67, 0.66, 0.66], abs=0.005)
+    # One of 3,200 numbers is .03 %: a rounding difference on the threshold is no fault.
+    assert saturated(outputs) == pytest.approx([20.25, 8.38, 6.62, 5.47, 6.13], abs=0.04)
+
+
+def test_with_batch_norm_the_lectures_1001_steps_come_out(lecture_splits):
+    X, Y = lecture_splits.train
+    g = generator()
+    model = deep_mlp(**NORMALISED, generator=g)
+    losses = train(model, X, Y, steps=1000, lr=0.1, generator=g).loss
+    assert losses[0].item() == pytest.approx(3.2870, abs=5e-5)
+
+    # The lecture's pictures show its last, the 1,001st, minibatch before its update. (The tolerances below leave
+    # room for another processor's rounding: a millionth of a gradient's std.)
+    seen = copy.deepcopy(model)
+    ix = torch.randint(0, len(X), (32,), generator=torch.Generator().set_state(g.get_state()))
+    outputs, gradients = tanh_outputs(seen, X[ix], Y[ix])
+    assert [h.std().item() for h in outputs] == pytest.approx([0.63, 0.64, 0.65, 0.65, 0.65], abs=0.005)
+    assert saturated(outputs) == pytest.approx([2.78, 2.56, 2.25, 1.69, 1.88], abs=0.04)
+    stated = [2.640702e-03, 2.245584e-03, 2.045742e-03, 1.983134e-03, 1.952382e-03]
+    assert [grad.std().item() for grad in gradients] == pytest.approx(stated, rel=1e-5)
+
+    # But its grad:data divides by the parameters after that update.
+    losses = train(model, X, Y, steps=1, lr=0.1, generator=g).loss
+    ratios = [
+        (p.grad.std() / updated.std()).item()
+        for p, updated in zip(seen.parameters(), model.parameters(), strict=True)
+        if p.dim() == 2
+    ]
+    stated = [
+        8.012630e-03,
+        4.881091e-02,
+        6.964619e-02,
+        6.073741e-02,
+        5.631483e-02,
+        5.570125e-02,
+        1.160106e-01,
+    ]
+    assert ratios == pytest.approx(stated, rel=1e-5)
+
+    assert evaluate(model, X, Y) == pytest.approx(2.4003, abs=1e-4)
+    assert evaluate(model, *lecture_splits.val) == pytest.approx(2.3982, abs=1e-4)
+    names = sample(model, lecture_splits.itos, 20, generator(SEED + 10))
+    assert " ".join(names) == (
+        "carpah qarlileif jmrix thty sacansa jazhnte dpn arciigqeiunellaia chriiv kalein "
+        "dhlm join qhinn sroin arian quiqaelogiearyxix kaeklinsan ed ecoia gtleley"
+    )
+
+
+def test_layers_have_readable_names():
+    model = deep_mlp(depth=3, batch_norm=True)
+    assert [name for name, _ in model.named_children()] == (
+        ["embedding", "flatten", "linear1", "batch_norm1", "tanh1"]
+        + ["linear2", "batch_norm2", "tanh2", "linear3", "batch_norm3"]
+    )
+    assert [name for name, _ in deep_mlp(depth=2, nonlinearity="relu").named_children()] == (
+        ["embedding", "flatten", "linear1", "relu1", "linear2"]
+    )
+    assert [name for name, _ in deep_mlp(depth=2, nonlinearity="linear").named_children()] == (
+        ["embedding", "flatten", "linear1", "linear2"]
+    )
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+def test_a_nonlinearity_is_torchs_own_and_moves_no_draw(splits, nonlinearity):
+    X, _ = splits.train
+    model = deep_mlp(depth=2, nonlinearity=nonlinearity, generator=generator())
+    C, W1, b1, W2, b2 = (p.detach() for p in deep_mlp(depth=2, generator=generator()).parameters())
+    hidden = C[X[:32]].view(32, -1) @ W1 + b1
+    if nonlinearity != "linear":
+        functions = torch if nonlinearity in ("tanh", "sigmoid") else F
+        hidden = getattr(functions, nonlinearity)(hidden)
+    torch.testing.assert_close(model(X[:32]), hidden @ W2 + b2)
+
+
+def test_depth_width_and_correction_are_as_asked():
+    model = deep_mlp(depth=1, n_hidden=7)
+    assert model.linear1.weight.shape == (30, 27) and len(model) == 3
+    model = deep_mlp(depth=4, n_hidden=7, batch_norm=True, correction=0)
+    assert [tuple(p.shape) for p in model.parameters() if p.dim() == 2] == (
+        [(27, 10), (30, 7), (7, 7), (7, 7), (7, 27)]
+    )
+    norms = [model.get_submodule(f"batch_norm{i}") for i in (1, 2, 3, 4)]
+    assert all((norm.correction, norm.momentum, norm.eps) == (0, 0.1, 1e-5) for norm in norms)
+    assert deep_mlp(batch_norm=True).batch_norm1.correction == 1
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_a_stack_is_drawn_one_after_the_other_or_from_a_list(batch_norm):
+    gains = torch.tensor([0.5, 1.0, 5 / 3])
+    g = generator(1)
+    one_after_the_other = [deep_mlp(gain=gain, batch_norm=batch_norm, generator=g) for gain in gains.tolist()]
+    stack = deep_mlp(gain=gains, batch_norm=batch_norm, generator=generator(1), num_models=3)
+    twins = [deep_mlp(gain=3, batch_norm=batch_norm, generator=generator(seed)) for seed in range(3)]
+    generators = [generator(seed) for seed in range(3)]
+    listed = deep_mlp(gain=3, batch_norm=batch_norm, generator=generators, num_models=3)
+    for solo, together in (one_after_the_other, stack), (twins, listed):
+        for r, model in enumerate(solo):
+            state = together.state_dict()
+            assert list(state) == list(model.state_dict())
+            for name, tensor in model.state_dict().items():
+                assert torch.equal(tensor, state[name][r]), name
+
+
+def test_a_stack_trains_as_its_networks_do_alone(splits):
+    gains = [0.5, 1.0, 5 / 3]
+    generators = [generator(seed) for seed in range(3)]
+    stack = deep_mlp(gain=torch.tensor(gains), batch_norm=True, generator=generators, num_models=3)
+    losses = train(stack, *splits.train, steps=50, lr=0.1, generator=generator(9)).loss
+    val = evaluate(stack, *splits.val)
+    for r, gain in enumerate(gains):
+        solo = deep_mlp(gain=gain, batch_norm=True, generator=generator(r))
+        alone = train(solo, *splits.train, steps=50, lr=0.1, generator=generator(9)).loss
+        torch.testing.assert_close(losses[:, r], alone, rtol=0, atol=1e-5)
+        assert val[r].item() == pytest.approx(evaluate(solo, *splits.val), abs=1e-5)
+
+
+def test_every_tensor_of_a_fresh_network_can_be_trained():
+    for model in deep_mlp(batch_norm=True), deep_mlp(batch_norm=True, num_models=2):
+        assert all(p.requires_grad and p.is_leaf for p in model.parameters())
+        assert not any(b.requires_grad for b in model.buffers())
+
+
+def test_a_generator_is_all_that_it_draws_from():
+    state = torch.get_rng_state()
+    deep_mlp(generator=generator())
+    deep_mlp(generator=generator(), num_models=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(5)
+    a = deep_mlp()
+    torch.manual_seed(5)
+    assert torch.equal(a.linear6.weight, deep_mlp().linear6.weight)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"depth": 0}, "depth is 0: give 1 or more"),
+        ({"n_hidden": 0}, "n_hidden is 0: give 1 or more"),
+        ({"nonlinearity": "tan"}, "unknown nonlinearity 'tan': choose one of tanh, relu, "),
+        ({"num_models": 0}, "num_models is 0: give the number of networks in the stack, or None"),
+        ({"gain": torch.ones(2)}, r"gain has shape \(2,\) for 1 network\(s\): give one number, or one"),
+        ({"gain": torch.ones(2), "num_models": 3}, r"gain has shape \(2,\) for 3 network\(s\)"),
+        ({"generator": [generator()], "num_models": 2}, "1 generators for 2 networks: give one, or one"),
+    ],
+)
+def test_unusable_arguments_are_refused_with_the_remedy(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        deep_mlp(**arguments)
