@@ -30,7 +30,9 @@ def claim(text, *, chapter, measured, stated, tolerance, verdict="holds", names=
         raise ValueError(f"unknown verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
     measured, stated, tolerance = float(measured), float(stated), float(tolerance)
     if not all(map(isfinite, (measured, stated, tolerance))):
-        raise ValueError(f"claim {text!r}: measured {measured}, stated {stated}, tolerance {tolerance}: give numbers")
+        raise ValueError(
+            f"claim {text!r}: measured {measured}, stated {stated}, tolerance {tolerance}: give numbers"
+        )
     judged = names is None or names.source == "lecture"
     close = abs(measured - stated) <= tolerance
     if judged:
@@ -57,7 +59,9 @@ def _numbers(row):
         digits += 1
     stated = f"{row['stated']:,.{digits}f}"
     exact = f"{row['stated']:,g}" if abs(row["stated"]) < 1e6 else stated
-    return f"{row['measured']:,.{digits}f}", exact if float(exact.replace(",", "")) == row["stated"] else stated
+    return f"{row['measured']:,.{digits}f}", exact if float(exact.replace(",", "")) == row[
+        "stated"
+    ] else stated
 
 
 def _plain(row):
@@ -67,10 +71,12 @@ def _plain(row):
 
 def _html(row):
     measured, stated = _numbers(row)
-    return (
-        '<div style="display:flex; gap:1em; align-items:baseline; max-width:60em">'
-        f'<span style="flex:0 0 4em; opacity:.7">{escape(row["chapter"])}</span>'
-        f'<span style="flex:1">{escape(row["text"])}</span>'
-        f"<span>stated <b>{stated}</b></span><span>measured <b>{measured}</b></span>"
-        f'<span style="flex:0 0 8em; color:{COLORS[row["verdict"]]}; font-weight:bold">{row["verdict"]}</span></div>'
+    verdict = f'<b style="color:{COLORS[row["verdict"]]}">{row["verdict"]}</b>'
+    cells = [row["chapter"], escape(row["text"]), f"stated {stated}", f"measured <b>{measured}</b>", verdict]
+    # A table, since GitHub drops styles: there the cells must stand apart without them. Fixed widths, so that the
+    # rows of several claims line up.
+    columns = "".join(
+        f'<td style="width:{width}em; text-align:left">{cell}</td>'
+        for width, cell in zip((5, 26, 10, 12, 9), cells, strict=True)
     )
+    return f'<table style="table-layout:fixed; width:62em; margin:0"><tr>{columns}</tr></table>'
