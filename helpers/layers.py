@@ -25,7 +25,9 @@ def _models(num_models):
     if num_models is None:
         return ()
     if num_models < 1:
-        raise ValueError(f"num_models is {num_models}: give the number of networks in the stack, or None for one")
+        raise ValueError(
+            f"num_models is {num_models}: give the number of networks in the stack, or None for one"
+        )
     return (num_models,)
 
 
@@ -54,7 +56,9 @@ class Linear(nn.Module):
 
     def extra_repr(self):
         *models, fan_in, fan_out = self.weight.shape
-        return f"{fan_in}, {fan_out}, bias={self.bias is not None}" + (f", num_models={models[0]}" if models else "")
+        return f"{fan_in}, {fan_out}, bias={self.bias is not None}" + (
+            f", num_models={models[0]}" if models else ""
+        )
 
 
 class BatchNorm1d(nn.Module):
@@ -99,7 +103,9 @@ class BatchNorm1d(nn.Module):
     def _batch_statistics(self, x):
         n = x.shape[-2]
         if n < 2:
-            raise ValueError("BatchNorm1d needs two examples or more in train mode; call .eval() for a single one")
+            raise ValueError(
+                "BatchNorm1d needs two examples or more in train mode; call .eval() for a single one"
+            )
         mean = x.mean(-2, keepdim=True)
         sum_of_squares = (x - mean).square().sum(-2, keepdim=True)  # six times faster here than x.var(-2)
         with torch.no_grad():  # or the buffers would hold on to the graph of every batch so far
@@ -122,7 +128,9 @@ class Embedding(nn.Module):
 
     def __init__(self, num_embeddings, dim, *, num_models=None, generator=None):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn((*_models(num_models), num_embeddings, dim), generator=generator))
+        self.weight = nn.Parameter(
+            torch.randn((*_models(num_models), num_embeddings, dim), generator=generator)
+        )
 
     def forward(self, x):
         if self.weight.dim() == 2:

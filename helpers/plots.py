@@ -66,7 +66,9 @@ def show(fig, alt):
     palette = Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     palette.save(buffer, "png", optimize=True)
     png = base64.b64encode(buffer.getvalue()).decode()
-    width = round(fig.get_figwidth() * 100)  # shown at 100 dpi: sharp on a dense screen, 10 inches fill the page
+    width = round(
+        fig.get_figwidth() * 100
+    )  # shown at 100 dpi: sharp on a dense screen, 10 inches fill the page
     # A folded output shows its plain text: repr gives nothing away, as the alt text would.
     data, metadata = {"image/png": png, "text/plain": repr(fig)}, {"image/png": {"alt": alt, "width": width}}
     display(data, raw=True, metadata=metadata)
@@ -79,7 +81,9 @@ def layer_colors(n):
 
 def reference_line(ax, value, label, *, axis="y", color=GRAY):
     """A labelled dashed line across the Axes at a value of its y axis (or of its x axis)."""
-    line, place = (ax.axhline, ax.get_yaxis_transform()) if axis == "y" else (ax.axvline, ax.get_xaxis_transform())
+    line, place = (
+        (ax.axhline, ax.get_yaxis_transform()) if axis == "y" else (ax.axvline, ax.get_xaxis_transform())
+    )
     line(value, color=color, linestyle="--", linewidth=1.1, zorder=1.5)
     at = (1, value) if axis == "y" else (value, 1)
     ax.annotate(
@@ -115,7 +119,13 @@ def plot_histogram(values, *, ax=None, bins=60, range=None, label=None, color=No
     """The distribution of a tensor's entries, as a density: the filled outline of its histogram."""
     ax = ax or plt.subplots()[1]
     _, _, (outline,) = ax.hist(
-        _array(values).ravel(), bins=bins, range=range, label=label, color=color, density=True, histtype="stepfilled"
+        _array(values).ravel(),
+        bins=bins,
+        range=range,
+        label=label,
+        color=color,
+        density=True,
+        histtype="stepfilled",
     )
     color = outline.get_facecolor()
     outline.set(facecolor=(*color[:3], 0.18), edgecolor=color, linewidth=1.6)
@@ -126,7 +136,9 @@ def plot_histogram(values, *, ax=None, bins=60, range=None, label=None, color=No
 def plot_saturation_map(h, *, ax=None, threshold=0.99):
     """Which tanh outputs are saturated: white where |h| > threshold. h: (examples, units)."""
     ax = ax or plt.subplots(figsize=(10, 2.6))[1]
-    ax.imshow(_array(h.abs() > threshold), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
+    ax.imshow(
+        _array(h.abs() > threshold), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto"
+    )
     ax.grid(False)
     ax.set(xlabel="unit", ylabel="example")
     return ax
@@ -145,7 +157,13 @@ def plot_loss_log(log, *, ax=None):
         for value, side in (train, "right"), (val, "left"):
             offset = (-8, 0) if side == "right" else (8, 0)
             ax.annotate(
-                f"{value:.4f}", (value, row), xytext=offset, textcoords="offset points", ha=side, va="center", fontsize=9.5
+                f"{value:.4f}",
+                (value, row),
+                xytext=offset,
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=9.5,
             )
     ax.set_yticks(range(len(stages)), [STAGE_LABELS[s] for s in stages])
     ax.set(xlabel="loss after training (ring: train, dot: validation)", ylim=(len(stages) - 0.5, -0.5))
@@ -161,7 +179,9 @@ def plot_loss_log_curves(log, *, ax=None):
     for stage, result in log["stages"].items():
         every = log["curve_every"]
         means = np.mean(result["curve"], axis=0)
-        ax.plot((np.arange(len(means)) + 0.5) * every, means, color=STAGE_COLORS[stage], label=STAGE_LABELS[stage])
+        ax.plot(
+            (np.arange(len(means)) + 0.5) * every, means, color=STAGE_COLORS[stage], label=STAGE_LABELS[stage]
+        )
     ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {every:,} steps")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.legend()

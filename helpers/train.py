@@ -60,7 +60,9 @@ def train(model, X, Y, *, steps, lr, batch_size=32, generator=None, optimizer=No
             _step(parameters, gradients, rate(step), optimizer)
             losses.append(loss.detach())
     except KeyboardInterrupt:
-        print(f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now")
+        print(
+            f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now"
+        )
     return History(torch.stack(losses) if losses else torch.empty(0))
 
 
@@ -104,7 +106,9 @@ def evaluate(model, X, Y):
     _check_data(X, Y)
     with _eval_mode(model):
         # In parts: all of the training set's hidden units at once would take 150 MB a network.
-        parts = [_loss(model(x), y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)]
+        parts = [
+            _loss(model(x), y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)
+        ]
     mean = sum(parts) / len(Y)
     return mean.item() if mean.dim() == 0 else mean.float()
 
@@ -144,4 +148,6 @@ def _eval_mode(model):
 
 def _check_data(X, Y):
     if len(X) != len(Y) or not len(X):
-        raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
+        raise ValueError(
+            f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one"
+        )

@@ -35,7 +35,9 @@ def test_show_gives_a_png_with_its_alt_text_and_closes_the_figure(monkeypatch):
         data, metadata = shown[-1]
         pngs.append(base64.b64decode(data["image/png"]))
     assert plt.get_fignums() == []
-    assert data["text/plain"] == "<Figure size 1000x300 with 1 Axes>"  # the alt text would give a folded figure away
+    assert (
+        data["text/plain"] == "<Figure size 1000x300 with 1 Axes>"
+    )  # the alt text would give a folded figure away
     assert metadata["image/png"] == {"alt": "a rising line", "width": 1000}
     assert pngs[0].startswith(b"\x89PNG") and pngs[0] == pngs[1] and b"Software" not in pngs[0]
 
