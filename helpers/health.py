@@ -1,0 +1,170 @@
+"""What counts as unhealthy: the warnings of a Diagnosis, in words, with the usual cause.
+
+The thresholds were chosen by measurement, between the course's healthy networks (part 1's from the tanh fix
+on; part 2's at gain 5/3 without BatchNorm and at gain 1 with it; at step 0 and after 1,000 steps at learning
+rate 0.1) and its unhealthy ones. Each comment gives both.
+"""
+
+from collections import Counter
+from math import prod
+from statistics import median
+
+__all__ = ["warnings_for"]
+
+SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
+DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
+DEAD_EXAMPLES = 32  # with fewer, many a healthy unit happens to be zero for all of them
+TOTAL_CHANGE, CHANGE_A_LAYER = (
+    5,
+    1.25,
+)  # healthy: 2.8 and 1.29; gain 0.5: 17 and 2; linear at gain 5/3: 8 and 1.7
+# A small change a layer adds up. Healthy: activations 4 at 20 layers, 7 in ResNet-50; gradients 10 and 250.
+MOST_CHANGE = {"activations": 100, "gradients": 1000}
+UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10**-2.2; lr 0.001, 1: -5, -1.6
+FASTER = 10  # healthy: 8
+
+
+def warnings_for(activations, gradients, parameters):
+    """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong."""
+    weights = [p for p in parameters if len(p.shape) > 1]
+    return [
+        *_not_finite(activations, gradients, parameters),
+        *_stuck(activations),
+        *_by_depth(activations, gradients),
+        *_unused(parameters),
+        *_update_ratios(weights),
+        *_fast_output(weights),
+    ]
+
+
+def _not_finite(activations, gradients, parameters):
+    for row in parameters:
+        if row.nonfinite:
+            yield f"{row.name}: {_count(row)}; a step was too large, probably: lower the learning rate"
+            return
+    for row in activations:
+        if row.nonfinite:
+            cause = "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0)"
+            yield f"{_label(row)}: {_count(row)}; {cause}"
+            return
+    for row in reversed(gradients):  # on the way back, the last layer's comes first
+        if row.nonfinite:
+            cause = "no layer after it has any: look for 0/0, the square root of 0 or a loss that overflows"
+            yield f"{_label(row)}: gradient {_count(row)}; {cause}"
+            return
+
+
+def _stuck(activations):
+    for row in activations:
+        if row.saturated is not None and row.saturated > SATURATED:
+            yield f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
+        if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
+            cause = "a learning rate that was too high once, or biases too negative"
+            yield f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
+        elif row.is_activation and row.std == 0:
+            yield f"{_label(row)}: puts out the same number everywhere; are the weights before it all zero?"
+
+
+def _by_depth(activations, gradients):
+    """Whether a std grows or shrinks from the first to the last nonlinearity (or Linear, if there is none)."""
+    layers = _most_common_type([i for i, row in enumerate(activations) if row.is_activation], activations)
+    if len(layers) < 3:
+        linear = [i for i, row in enumerate(activations) if "Linear" in row.type.__name__]
+        layers = _most_common_type(linear, activations)[:-1]  # the output layer has a scale of its own
+    if len(layers) < 3:
+        return
+    first, last = activations[layers[0]], activations[layers[-1]]
+    change = _change(first.std, last.std, len(layers) - 1, MOST_CHANGE["activations"])
+    if change:
+        cause = "the gain is probably too high" if change > 1 else "the gain is probably too low"
+        verb = "grow" if change > 1 else "shrink"
+        yield (
+            f"activations {verb} with depth: std {first.std:.2g} in {first.name}, {last.std:.2g} in {last.name}; "
+            f"{cause}"
+        )
+    if not gradients:
+        return
+    first, last = gradients[layers[0]], gradients[layers[-1]]
+    if first.std is None or last.std is None:
+        return
+    # The norm: in a larger feature map the same gradient is spread over more entries.
+    change = _change(
+        last.std * prod(last.shape) ** 0.5, first.std * prod(first.shape) ** 0.5, len(layers) - 1
+    )
+    if change:
+        verb = "explode" if change > 1 else "vanish"
+        cause = "too high" if change > 1 else "too low, or the layers are saturated"
+        yield (
+            f"gradients {verb} on their way back: std {last.std:.2g} at {last.name}, {first.std:.2g} at "
+            f"{first.name}; the gain is probably {cause}"
+        )
+
+
+def _change(start, end, steps, most):
+    """end / start if that is a change worth a warning, else None."""
+    if not start or not end:
+        return None
+    change = end / start
+    total = max(change, 1 / change)
+    alarming = total > TOTAL_CHANGE and total ** (1 / steps) > CHANGE_A_LAYER
+    return change if alarming or total > most else None
+
+
+def _unused(parameters):
+    if all(p.grad_std is None for p in parameters):  # no gradients were asked for
+        return
+    names = [p.name for p in parameters if p.trainable and p.grad_mean is None and not p.grad_nonfinite]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        yield f"{', '.join(names[:3])}{more}: no gradient; the loss does not depend on it, so it will not learn"
+
+
+def _update_ratios(weights):
+    ratios = [p.update_to_data for p in weights if p.update_to_data is not None]
+    if not ratios:
+        return
+    low, high = UPDATE_RATIO
+    middle = median(ratios)
+    text = f"update:data is {middle:.1e} for the median weight, and about 1e-03 is healthy"
+    if middle > high:
+        yield f"{text}; the learning rate is probably too high, or the weights are too small"
+    elif middle < low:
+        yield f"{text}; the learning rate is probably too low, or the weights too large (no 1/sqrt(fan_in)?)"
+
+
+def _fast_output(weights):
+    """Whether the output layer learns faster than the hidden ones, by more than its small size explains."""
+    weights = [p for p in weights if p.grad_to_data and "Embedding" not in p.type.__name__]
+    if len(weights) < 3:
+        return
+    by_update = all(p.update_to_data for p in weights)  # it knows of learning rates of their own
+    *hidden, speed = [p.update_to_data if by_update else p.grad_to_data for p in weights]
+    faster = speed / median(hidden)
+    # An output layer half the size (it is often made small on purpose, for the initial loss) has twice the
+    # grad:data, and sends half the gradient back to all others.
+    small = min(1, weights[-1].std / median(p.std for p in weights[:-1]))
+    if faster * small**2 > FASTER:
+        yield (
+            f"{weights[-1].name}: learns {faster:.0f} times faster than the median hidden layer "
+            f"({'update' if by_update else 'grad'}:data {speed:.1e}); the layers before it get too little "
+            "gradient, or it needs a lower learning rate"
+        )
+
+
+def _most_common_type(indices, rows):
+    common = Counter(rows[i].type for i in indices).most_common(1)
+    return [i for i in indices if common and rows[i].type is common[0][0]]
+
+
+def _examples(row):
+    """How many values each unit of a layer has, at least: features are the last dimension, or dimension 1."""
+    return prod(row.shape) // max(row.shape[1], row.shape[-1])
+
+
+def _label(row):
+    type_name = row.type.__name__
+    return row.name if type_name.lower() in row.name.lower() else f"{row.name} ({type_name})"
+
+
+def _count(row):
+    return f"NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places"

@@ -1,0 +1,179 @@
+"""What diagnose returns: its readings, what each of them means, and how they are shown."""
+
+from dataclasses import dataclass, field, fields
+from html import escape
+from itertools import zip_longest
+from typing import NamedTuple
+
+import torch
+
+from helpers.health import warnings_for
+
+__all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow"]
+
+ACTIVATIONS = {
+    "Tanh",
+    "Softsign",
+    "Sigmoid",
+    "Hardsigmoid",
+    "Hardtanh",
+    "ReLU",
+    "ReLU6",
+    "LeakyReLU",
+    "PReLU",
+}
+ACTIVATIONS |= {"RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Hardswish", "Softplus", "LogSigmoid"}
+
+
+class Histogram(NamedTuple):
+    """A density and its bins, as torch.histogram(t, density=True) gives them: (100,) and (101,)."""
+
+    density: torch.Tensor
+    edges: torch.Tensor
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One call of one layer: what it put out, or (in Diagnosis.gradients) the loss's gradient there.
+
+    A layer that is called again, or returns several tensors, has a row for each: "act", "act (call 2)",
+    "lstm", "lstm[1]". All values are as the layer left them, before anything changes them in place.
+
+    mean, std: over all entries (std divides by n - 1); None where undefined: NaN or infinity among them, or
+        fewer than two entries. Healthy: much the same std in every layer, near 1 (tanh: about 0.65).
+        Shrinking with depth, or growing: the weights' gain is too low, or too high; mend the init
+        (gain / sqrt(fan_in)) or normalise. A gradient's std should not change with depth either, whatever
+        its size: the layers would learn at different speeds.
+    saturated: tanh, sigmoid and the like only: the share of entries within 1.5 % of the range's ends
+        (|tanh| > 0.97), where hardly any gradient gets through. Healthy: a few per cent, up to 25 or so in a
+        first layer. Zero everywhere: the gain is so low that the layer is as good as linear.
+    dead: ReLU only: the share of units (features, or channels) that are zero for every example given. Healthy:
+        few. Many: a learning rate once too high, or a bias too negative. Try it on more examples: with
+        few, a unit can be merely unlucky.
+    nonfinite: how many entries are NaN or infinite. Healthy: none. The first layer that has any is the culprit.
+    """
+
+    name: str
+    type: type  # the layer's class
+    shape: tuple
+    mean: float | None = None
+    std: float | None = None
+    histogram: Histogram | None = None
+    nonfinite: int = 0
+    saturated: float | None = None
+    dead: float | None = None
+
+    @property
+    def is_activation(self):
+        """Whether the layer is a nonlinearity: a tanh, a ReLU, …"""
+        return class_name(self.type, ACTIVATIONS) is not None
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One parameter tensor, its gradient, and the step that it would take. type: its layer's class.
+
+    grad_to_data: std of the gradient / std of the values. Healthy: similar in all weights. One ten times
+        above the others (at the start often the output layer, if it was made small) learns ten times as fast.
+    update_to_data: std of the update / std of the values; raw, where the lecture takes log10. Healthy:
+        about 1e-3, which is a rule of thumb, for weights rather than biases. Far above: the learning rate is
+        too high. Far below: too low, or the weights are too large (no 1 / sqrt(fan_in)).
+
+    None where undefined: for a constant tensor (a fresh bias, gamma or beta: its std is 0), for a parameter
+    that is frozen or that the loss does not depend on, and update_to_data without lr and optimizer.
+    """
+
+    name: str
+    type: type
+    shape: tuple
+    trainable: bool
+    mean: float | None = None
+    std: float | None = None
+    histogram: Histogram | None = None
+    nonfinite: int = 0
+    grad_mean: float | None = None
+    grad_std: float | None = None
+    grad_histogram: Histogram | None = None
+    grad_nonfinite: int = 0
+    grad_to_data: float | None = None
+    update_std: float | None = None
+    update_to_data: float | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What diagnose saw: a table in Jupyter, plain dicts by to_dicts(), and what the plots draw.
+
+    activations and gradients hold a LayerRow a call, in the order of the forward pass and in step with each
+    other; gradients is empty with loss_fn=None. parameters: a ParameterRow a tensor. warnings: what looks
+    unhealthy, in words, with the usual cause; an empty list is no proof of health. loss: the number, or None.
+    """
+
+    activations: list[LayerRow]
+    gradients: list[LayerRow]
+    parameters: list[ParameterRow]
+    loss: float | None = None
+    warnings: list[str] = field(init=False)
+
+    def __post_init__(self):
+        warnings = warnings_for(self.activations, self.gradients, self.parameters)
+        object.__setattr__(self, "warnings", warnings)
+
+    def to_dicts(self):
+        """The same as dicts, lists, strings and numbers only (json.dumps takes them), classes by their names."""
+        rows = {name: getattr(self, name) for name in ("activations", "gradients", "parameters")}
+        plain = {name: [_plain(row) for row in rows] for name, rows in rows.items()}
+        return {**plain, "loss": self.loss, "warnings": list(self.warnings)}
+
+    def __repr__(self):
+        counts = f"{len(self.activations)} layer calls, {len(self.parameters)} parameters"
+        return "\n".join([f"Diagnosis({counts}, {len(self.warnings)} warnings)", *self.warnings])
+
+    def _repr_html_(self):
+        warnings = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
+        layers = [
+            (a.name, a.type.__name__, a.shape, a.mean, a.std, _share(a), g and g.mean, g and g.std)
+            for a, g in zip_longest(self.activations, self.gradients)
+        ]
+        parameters = [
+            (p.name, p.type.__name__, p.shape, p.mean, p.std, p.grad_std, p.grad_to_data, p.update_to_data)
+            for p in self.parameters
+        ]
+        head = "layer type shape mean std saturated&nbsp;/&nbsp;dead grad&nbsp;mean grad&nbsp;std"
+        tables = _table(head, layers) + _table(
+            "parameter type shape mean std grad&nbsp;std grad:data update:data", parameters
+        )
+        return (f"<b>Warnings</b><ul>{warnings}</ul>" if warnings else "<p>No warnings.</p>") + tables
+
+
+def _plain(row):
+    plain = {f.name: getattr(row, f.name) for f in fields(row)}
+    plain["type"] = row.type.__name__
+    for name, value in plain.items():
+        if isinstance(value, Histogram):
+            plain[name] = {"density": value.density.tolist(), "edges": value.edges.tolist()}
+    return {**plain, "shape": list(row.shape)}
+
+
+def _share(row):
+    if row.saturated is not None:
+        return f"{row.saturated:.1%} saturated"
+    return None if row.dead is None else f"{row.dead:.1%} dead"
+
+
+def _table(head, rows):
+    def cell(value):
+        if isinstance(value, tuple):
+            value = " × ".join(map(str, value))
+        text = "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
+        side = "left" if isinstance(value, str) else "right"
+        return f'<td style="text-align: {side}">{escape(text)}</td>'
+
+    head = "".join(f'<th style="text-align: left">{name}</th>' for name in head.split())
+    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def class_name(cls, names):
+    """The first of the names that the class or one of its bases has, or None."""
+    return next((base.__name__ for base in cls.__mro__ if base.__name__ in names), None)
