@@ -32,11 +32,12 @@ def assert_parameters(model, C, layers, atol):
         torch.testing.assert_close(ours, p, rtol=0, atol=atol, msg=lambda text, name=name: f"{name}: {text}")
 
 
-@pytest.mark.parametrize("network, count", [(PLAIN, 46_497), (NORMALISED, 47_024)])
-def test_parameters_are_the_lectures_to_the_last_bit(network, count):
-    model = deep_mlp(**network, generator=generator())
+@pytest.mark.parametrize("batch_norm, count", [(False, 46_497), (True, 47_024)])
+@pytest.mark.parametrize("gain", [5 / 3, 1.0, 0.5])
+def test_parameters_are_the_lectures_to_the_last_bit(gain, batch_norm, count):
+    model = deep_mlp(gain=gain, batch_norm=batch_norm, generator=generator())
     assert sum(p.numel() for p in model.parameters()) == count
-    _, C, layers = deep_lecture_loop(**network, X=None, Y=None, steps=0)
+    _, C, layers = deep_lecture_loop(batch_norm, gain, None, None, steps=0)
     assert_parameters(model, C, layers, atol=0)
 
 
