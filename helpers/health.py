@@ -73,31 +73,30 @@ def _by_depth(activations, gradients):
         layers = _most_common_type(linear, activations)[:-1]  # the output layer has a scale of its own
     if len(layers) < 3:
         return
+    steps = len(layers) - 1
     first, last = activations[layers[0]], activations[layers[-1]]
-    change = _change(first.std, last.std, len(layers) - 1, MOST_CHANGE["activations"])
+    change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
     if change:
-        cause = "the gain is probably too high" if change > 1 else "the gain is probably too low"
-        verb = "grow" if change > 1 else "shrink"
+        verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
         yield (
-            f"activations {verb} with depth: std {first.std:.2g} in {first.name}, {last.std:.2g} in {last.name}; "
-            f"{cause}"
+            f"activations {verb} with depth: std {first.std:.2g} in {first.name}, {last.std:.2g} in "
+            f"{last.name}; the gain is probably too {cause}"
         )
     if not gradients:
         return
     first, last = gradients[layers[0]], gradients[layers[-1]]
-    if first.std is None or last.std is None:
-        return
-    # The norm: in a larger feature map the same gradient is spread over more entries.
-    change = _change(
-        last.std * prod(last.shape) ** 0.5, first.std * prod(first.shape) ** 0.5, len(layers) - 1
-    )
+    # The norm rather than the std: in a larger feature map the same gradient is spread over more entries.
+    change = _change(_norm(last), _norm(first), steps, MOST_CHANGE["gradients"])
     if change:
-        verb = "explode" if change > 1 else "vanish"
-        cause = "too high" if change > 1 else "too low, or the layers are saturated"
+        verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         yield (
             f"gradients {verb} on their way back: std {last.std:.2g} at {last.name}, {first.std:.2g} at "
-            f"{first.name}; the gain is probably {cause}"
+            f"{first.name}; the gain is probably too {cause}"
         )
+
+
+def _norm(row):
+    return row.std and row.std * prod(row.shape) ** 0.5
 
 
 def _change(start, end, steps, most):
