@@ -612,7 +612,7 @@ def test_a_slow_download_ends_at_the_deadline(target, monkeypatch, answer):
         # The socket's own timeout may be the first to strike.
         with pytest.raises((TimeoutError, ConnectionError), match="by hand and let MAKEMORE_NAMES"):
             fetch_names()
-        assert 0.2 < time.monotonic() - started < 5  # the servers would never end
+        assert 0.2 < time.monotonic() - started < 60  # the servers would never end
     assert folder_of(target) == []
 
 

@@ -37,7 +37,7 @@ def make(folder, *arguments):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
