@@ -12,11 +12,15 @@ from PIL import Image
 __all__ = [
     "STAGE_COLORS",
     "layer_colors",
+    "plot_activations",
+    "plot_gradients",
     "plot_histogram",
     "plot_loss",
     "plot_loss_log",
     "plot_loss_log_curves",
+    "plot_parameter_gradients",
     "plot_saturation_map",
+    "plot_update_ratios",
     "reference_line",
     "show",
     "use_style",
@@ -142,6 +146,112 @@ def plot_saturation_map(h, *, ax=None, threshold=0.99):
     ax.grid(False)
     ax.set(xlabel="unit", ylabel="example")
     return ax
+
+
+def plot_activations(diagnosis, *, ax=None, layers=None):
+    """Viz #1: the distribution of what each layer puts out, one outline a layer; a peak at 0 may be cut.
+
+    layers: a layer class or a tuple of them; by default the nonlinearities (all layers, if there is none).
+    Source: the lecture, 1:26:51.
+    """
+    rows = _layer_rows(diagnosis, diagnosis.activations, layers)
+    labels = []
+    for row in rows:
+        share = f", {row.saturated:.1%} saturated" if row.saturated is not None else ""
+        share = f", {row.dead:.1%} dead" if row.dead is not None else share
+        labels.append(f"{row.name}: std {_number(row.std)}{share}")
+    return _outlines(rows, labels, "activation", ax)
+
+
+def plot_gradients(diagnosis, *, ax=None, layers=None):
+    """Viz #2: the distribution of the loss's gradient at each layer's output. layers: as in plot_activations.
+
+    Source: the lecture, 1:30:54.
+    """
+    if not diagnosis.gradients:
+        raise ValueError("the diagnosis has no gradients: call diagnose with targets, or with a loss_fn")
+    rows = _layer_rows(diagnosis, diagnosis.gradients, layers)
+    labels = [f"{row.name}: std {_number(row.std)}" for row in rows]
+    return _symmetric(
+        _outlines(rows, labels, "gradient at the layer's output", ax), [row.std for row in rows]
+    )
+
+
+def plot_parameter_gradients(diagnosis, *, ax=None):
+    """Viz #3: the distribution of each weight's gradient (two dimensions or more), with its grad:data ratio.
+
+    Source: the lecture, 1:36:15.
+    """
+    rows = [row for row in diagnosis.parameters if len(row.shape) > 1]
+    labels = [f"{row.name} {row.shape}: grad:data {_number(row.grad_to_data)}" for row in rows]
+    ax = _outlines(rows, labels, "gradient of the weight", ax, [row.grad_histogram for row in rows])
+    return _symmetric(ax, [row.grad_std for row in rows])
+
+
+def plot_update_ratios(ratios, *, ax=None, every=1):
+    """Viz #4: each weight's update:data ratio by step, on a log axis, with the 1e-3 that is a rule of thumb.
+
+    ratios: a History of train(..., record_ratios_every=k), or a dict of name -> array (records,), one record
+    every `every` steps. Source: the lecture, 1:39:55.
+    """
+    ax = ax or plt.subplots()[1]
+    every = getattr(ratios, "ratios_every", every)
+    ratios = getattr(ratios, "update_ratio", ratios)
+    if not ratios:
+        raise ValueError("no update:data ratios: call train with record_ratios_every=k to record them")
+    for (name, ratio), color in zip(ratios.items(), layer_colors(len(ratios)), strict=True):
+        ratio = _array(ratio)
+        ax.plot(np.arange(len(ratio)) * every, ratio, color=color, label=name, linewidth=1.2)
+    ax.set(xlabel="step", ylabel="update:data ratio", yscale="log")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    reference_line(ax, 1e-3, "1e-3, a rule of thumb")
+    _legend_beside(ax)
+    return ax
+
+
+def _layer_rows(diagnosis, rows, layers):
+    """The rows (of activations or of gradients, which are in step) of the layers asked for."""
+    called = diagnosis.activations
+    if layers is None:
+        chosen = [row.is_activation for row in called]
+    else:
+        chosen = [issubclass(row.type, layers) for row in called]
+    chosen = chosen if any(chosen) or layers is not None else [True] * len(called)
+    return [row for row, wanted in zip(rows, chosen, strict=True) if wanted]
+
+
+def _outlines(rows, labels, xlabel, ax, histograms=None):
+    ax = ax or plt.subplots()[1]
+    histograms = histograms or [row.histogram for row in rows]
+    highest = 0
+    for histogram, label, color in zip(histograms, labels, layer_colors(len(rows)), strict=True):
+        if histogram is None:  # NaN, or no gradient: the legend still says so
+            ax.plot([], [], color=color, label=label)
+            continue
+        density, edges = map(_array, histogram)
+        ax.stairs(density, edges, color=color, label=label, linewidth=1.5)
+        highest = max(highest, density[(edges[:-1] > 0) | (edges[1:] <= 0)].max(initial=0))
+    if highest:  # the bin at 0 does not count: a ReLU's zeros would squeeze all else to the ground
+        ax.set_ylim(0, 1.2 * highest)
+    ax.set(xlabel=xlabel, ylabel="density")
+    _legend_beside(ax)
+    return ax
+
+
+def _symmetric(ax, stds):
+    """Cut the axis at four stds of the widest outline: single far entries would squeeze all else together."""
+    limit = 4 * max((std for std in stds if std), default=0)
+    if limit:
+        ax.set_xlim(-limit, limit)
+    return ax
+
+
+def _legend_beside(ax):
+    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)
+
+
+def _number(value):
+    return "undefined" if value is None else f"{value:.2g}" if abs(value) >= 0.01 else f"{value:.1e}"
 
 
 def plot_loss_log(log, *, ax=None):

@@ -1,7 +1,8 @@
 """Training, evaluation and sampling, for one network or for a stack of them."""
 
+import math
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +15,16 @@ LONGEST_NAME = 100  # where sample stops: a badly initialised network may never 
 
 @dataclass
 class History:
-    """What a run recorded. ``loss``: every step's minibatch loss, (steps,) or (steps, num_models), float32."""
+    """What a run recorded.
+
+    loss: every step's minibatch loss, (steps,) or (steps, num_models), float32.
+    update_ratio: by parameter name, std(update) / std(data) at the steps 0, ratios_every, 2 * ratios_every, …:
+    (records,) or (records, num_models); NaN where undefined, for constant data. Raw: the lecture takes log10.
+    """
 
     loss: torch.Tensor
+    update_ratio: dict[str, torch.Tensor] = field(default_factory=dict)
+    ratios_every: int = 0
 
     def __len__(self):
         return len(self.loss)
@@ -27,7 +35,19 @@ class History:
         return f"History({len(self):,} steps, mean loss of the last {len(self.loss[-200:])}: {self.loss[-200:].mean():.4f})"
 
 
-def train(model, X, Y, *, steps, lr, batch_size=32, generator=None, optimizer=None, progress=True):
+def train(
+    model,
+    X,
+    Y,
+    *,
+    steps,
+    lr,
+    batch_size=32,
+    generator=None,
+    optimizer=None,
+    record_ratios_every=0,
+    progress=True,
+):
     """Train on minibatches drawn as the lecture draws them; returns the History.
 
     X (N, block_size) and Y (N,) are the training set. lr: a number, or a function of the step (from 0):
@@ -39,6 +59,10 @@ def train(model, X, Y, *, steps, lr, batch_size=32, generator=None, optimizer=No
     For a stack (logits with a model dimension) one generator shows every network the same minibatches; a list
     of generators gives each its own.
 
+    record_ratios_every=k keeps the update:data ratio of every weight (two dimensions or more) at every k-th
+    step, from step 0, in History.update_ratio: of ``lr * gradient`` to the values before the step, where
+    diagnose takes them too; with an optimizer, of the change that it made.
+
     The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters
     as they are and returns the History so far. Raises ValueError for data that can't be trained on.
     """
@@ -49,7 +73,7 @@ def train(model, X, Y, *, steps, lr, batch_size=32, generator=None, optimizer=No
         raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
     rate = lr if callable(lr) else lambda step: lr
     parameters = [p for p in model.parameters() if p.requires_grad]
-    losses = []
+    losses, ratios = [], []
     model.train()
     try:
         for step in tqdm(range(steps), unit="step", disable=not progress, leave=False, delay=1):
@@ -57,13 +81,25 @@ def train(model, X, Y, *, steps, lr, batch_size=32, generator=None, optimizer=No
             loss = _loss(model(Xb), Yb)
             # The sum trains every network of a stack on its own loss; for one network it is that loss.
             gradients = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
-            _step(parameters, gradients, rate(step), optimizer)
+            recording = record_ratios_every and step % record_ratios_every == 0
+            before = [p.detach().clone() for p in parameters] if recording else None
+            step_size = rate(step)
+            _step(parameters, gradients, step_size, optimizer)
             losses.append(loss.detach())
+            if recording:
+                changes = _changes(before, parameters, gradients, step_size, optimizer)
+                ratios.append([_ratio(*pair, loss.dim()) for pair in zip(changes, before, strict=True)])
     except KeyboardInterrupt:
         print(
             f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now"
         )
-    return History(torch.stack(losses) if losses else torch.empty(0))
+    names = [name for name, p in model.named_parameters() if p.requires_grad]
+    by_name = {
+        name: torch.stack(column)
+        for name, *column in zip(names, *ratios, strict=True)
+        if column and column[0] is not None
+    }
+    return History(torch.stack(losses) if losses else torch.empty(0), by_name, record_ratios_every)
 
 
 def _minibatch(X, Y, batch_size, generator):
@@ -95,6 +131,25 @@ def _step(parameters, gradients, lr, optimizer):
         for group in optimizer.param_groups:
             group["lr"] = lr
     optimizer.step()
+
+
+@torch.no_grad()
+def _changes(before, parameters, gradients, lr, optimizer):
+    """What the step did to each parameter; None to one without a gradient."""
+    if optimizer is None:
+        return [None if grad is None else lr * grad for grad in gradients]
+    after = zip(before, parameters, gradients, strict=True)
+    return [None if grad is None else p - old for old, p, grad in after]
+
+
+def _ratio(change, data, stacked):
+    """std(change) / std(data), a number a network; NaN where undefined, None for less than a matrix."""
+    dims = tuple(range(stacked, data.dim()))
+    if len(dims) < 2:
+        return None
+    constant = data.amin(dims) == data.amax(dims)  # its computed std may be 1e-9, and the ratio anything
+    ratio = data.std(dims) * math.nan if change is None else change.std(dims) / data.std(dims)
+    return ratio.where(~constant, math.nan)
 
 
 @torch.no_grad()

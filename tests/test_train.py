@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from helpers.data import load_splits
+from helpers.diagnostics import diagnose
 from helpers.layers import BatchNorm1d, Linear
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import LONGEST_NAME, evaluate, sample, train
@@ -188,3 +189,52 @@ def test_train_takes_any_module(splits):
         Linear(5, 8, num_models=2), BatchNorm1d(8, num_models=2), Linear(8, 3, num_models=2)
     )
     assert train(stack, X, Y, steps=5, lr=0.1, generator=generator()).loss.shape == (5, 2)
+
+
+def matrices(model):
+    return {name: p for name, p in model.named_parameters() if p.dim() > 1}
+
+
+@pytest.mark.parametrize("make_optimizer", [None, torch.optim.Adam])
+def test_recorded_ratios_are_those_of_the_steps_and_change_nothing(splits, make_optimizer):
+    def run(**kw):
+        model = lecture_mlp("kaiming", generator=generator())
+        optimizer = make_optimizer and make_optimizer(model.parameters())
+        return model, train(model, *splits.train, lr=0.1, generator=generator(1), optimizer=optimizer, **kw)
+
+    model, history = run(steps=8, record_ratios_every=3)
+    plain, unrecorded = run(steps=8)
+    assert torch.equal(history.loss, unrecorded.loss) and unrecorded.update_ratio == {}
+    assert torch.equal(model.output.weight, plain.output.weight)
+    assert list(history.update_ratio) == ["embedding.weight", "hidden.weight", "output.weight"]
+    assert history.ratios_every == 3
+    for record, step in enumerate((0, 3, 6)):
+        before, after = matrices(run(steps=step)[0]), matrices(run(steps=step + 1)[0])
+        for name, ratio in history.update_ratio.items():
+            expected = (after[name] - before[name]).std() / before[name].std()
+            assert ratio.shape == (3,) and ratio[record].item() == pytest.approx(expected.item(), rel=1e-3)
+
+
+def test_recorded_ratios_are_what_diagnose_foresees(splits):
+    model = lecture_mlp("batchnorm", generator=generator())
+    X, Y = splits.train
+    ix = torch.randint(0, len(X), (32,), generator=generator(1))
+    foreseen = {row.name: row.update_to_data for row in diagnose(model, X[ix], Y[ix], lr=0.1).parameters}
+    history = train(model, X, Y, steps=1, lr=0.1, generator=generator(1), record_ratios_every=1)
+    for name, ratio in history.update_ratio.items():
+        assert ratio.item() == pytest.approx(foreseen[name], rel=1e-5)
+
+
+def test_recorded_ratios_of_a_stack_and_of_constant_weights(splits):
+    stack = lecture_mlp("kaiming", generator=[generator(1), generator(2)], num_models=2)
+    with torch.no_grad():
+        stack.output.weight[1] = 0.1
+    stack.hidden.weight.requires_grad_(False)
+    history = train(stack, *splits.train, steps=2, lr=0.1, generator=generator(3), record_ratios_every=1)
+    assert list(history.update_ratio) == ["embedding.weight", "output.weight"]  # no bias, nothing frozen
+    solo = lecture_mlp("kaiming", generator=generator(1))
+    solo.hidden.weight.requires_grad_(False)
+    alone = train(solo, *splits.train, steps=2, lr=0.1, generator=generator(3), record_ratios_every=1)
+    for name, ratio in history.update_ratio.items():
+        torch.testing.assert_close(ratio[:, 0], alone.update_ratio[name], rtol=1e-5, atol=0)
+    assert history.update_ratio["output.weight"][:, 1].isnan().tolist() == [True, False]

@@ -1,0 +1,114 @@
+"""The four visualisations draw what diagnose and train recorded."""
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from helpers import plots
+from helpers.diagnostics import diagnose
+from helpers.layers import Linear
+from helpers.models import SEED, deep_mlp
+from helpers.train import train
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def generator(seed=SEED):
+    return torch.Generator().manual_seed(seed)
+
+
+X = torch.randint(0, 27, (64, 3), generator=generator(0))
+Y = torch.randint(0, 27, (64,), generator=generator(1))
+
+
+def outlines(ax):
+    return [patch.get_data() for patch in ax.patches]
+
+
+def legend(ax):
+    return [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_activations_and_gradients_are_one_outline_a_nonlinearity():
+    result = diagnose(deep_mlp(generator=generator()), X, Y)
+    tanh = [row for row in result.activations if row.type is nn.Tanh]
+    gradients = [row for row in result.gradients if row.type is nn.Tanh]
+    for plot, rows in (plots.plot_activations, tanh), (plots.plot_gradients, gradients):
+        ax = plot(result)
+        assert len(outlines(ax)) == 5
+        for drawn, row in zip(outlines(ax), rows, strict=True):
+            np.testing.assert_allclose(drawn.values, row.histogram.density)
+            np.testing.assert_allclose(drawn.edges, row.histogram.edges)
+        assert [patch.get_edgecolor() for patch in ax.patches] == plots.layer_colors(5)
+        assert [label.split(":")[0] for label in legend(ax)] == [row.name for row in rows]
+        assert plot(result, ax=ax) is ax
+    saturation = legend(plots.plot_activations(result))
+    assert saturation[0] == f"tanh1: std {tanh[0].std:.2g}, {tanh[0].saturated:.1%} saturated"
+    assert legend(plots.plot_gradients(result))[0] == f"tanh1: std {gradients[0].std:.1e}"
+
+
+def test_layers_may_be_chosen_by_class_and_default_to_all_without_a_nonlinearity():
+    result = diagnose(deep_mlp(nonlinearity="linear", generator=generator()), X, Y)
+    assert len(outlines(plots.plot_activations(result))) == len(result.activations) == 8
+    for plot in plots.plot_activations, plots.plot_gradients:
+        labels = legend(plot(result, layers=Linear))
+        assert [label.split(":")[0] for label in labels] == [f"linear{i}" for i in range(1, 7)]
+
+
+def test_what_was_not_recorded_is_asked_for():
+    with pytest.raises(ValueError, match="no gradients: call diagnose with targets"):
+        plots.plot_gradients(diagnose(nn.Tanh(), torch.randn(3, 3), loss_fn=None))
+    with pytest.raises(ValueError, match="record_ratios_every=k"):
+        plots.plot_update_ratios(train(deep_mlp(), X, Y, steps=1, lr=0.1))
+
+
+def test_a_peak_at_zero_does_not_hide_the_rest():
+    result = diagnose(deep_mlp(nonlinearity="relu", gain=2**0.5, generator=generator()), X, Y)
+    ax = plots.plot_activations(result)
+    above_zero = max(drawn.values[1:].max() for drawn in outlines(ax))
+    assert ax.get_ylim() == (0, pytest.approx(1.2 * above_zero))
+    assert max(drawn.values[0] for drawn in outlines(ax)) > 2 * ax.get_ylim()[1] and "dead" in legend(ax)[0]
+
+
+def test_what_is_not_finite_is_named_and_not_drawn():
+    model = deep_mlp(generator=generator())
+    with torch.no_grad():
+        model.linear3.weight[0, 0] = torch.nan
+    result = diagnose(model, X, Y)
+    ax = plots.plot_activations(result)
+    assert len(outlines(ax)) == 2 and legend(ax)[2].startswith("tanh3: std undefined")
+    assert outlines(plots.plot_gradients(result)) == outlines(plots.plot_parameter_gradients(result)) == []
+
+
+def test_parameter_gradients_are_those_of_the_weights():
+    result = diagnose(deep_mlp(generator=generator()), X, Y)
+    ax = plots.plot_parameter_gradients(result)
+    rows = [row for row in result.parameters if len(row.shape) == 2]
+    assert len(rows) == 7
+    for drawn, row in zip(outlines(ax), rows, strict=True):
+        np.testing.assert_allclose(drawn.values, row.grad_histogram.density)
+    assert legend(ax)[1] == f"linear1.weight (30, 100): grad:data {rows[1].grad_to_data:.1e}"
+    assert ax.get_xlim()[1] == pytest.approx(4 * max(row.grad_std for row in rows))
+
+
+def test_update_ratios_are_drawn_by_step_on_a_log_axis_with_the_rule_of_thumb():
+    history = train(
+        deep_mlp(generator=generator()), X, Y, steps=7, lr=0.1, generator=generator(), record_ratios_every=3
+    )
+    ax = plots.plot_update_ratios(history)
+    *lines, guide = ax.get_lines()
+    assert ax.get_yscale() == "log" and list(guide.get_ydata()) == [1e-3, 1e-3]
+    assert legend(ax) == list(history.update_ratio) and len(lines) == 7
+    for line, ratio in zip(lines, history.update_ratio.values(), strict=True):
+        assert list(line.get_xdata()) == [0, 3, 6] and line.get_ydata().tolist() == ratio.tolist()
+    ax = plots.plot_update_ratios({"w": [1e-2, 1e-3]}, every=5)
+    assert list(ax.get_lines()[0].get_xdata()) == [0, 5]
