@@ -47,7 +47,7 @@ def diagnose(model, inputs, targets=None, *, loss_fn=cross_entropy, lr=None, opt
         )
     if not isinstance(inputs, Mapping):
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    grad_mode = torch.set_grad_enabled(loss_fn is not None)
+    grad_mode = torch.no_grad() if loss_fn is None else torch.enable_grad()
     with _left_as_it_was(model, inputs), torch.inference_mode(False), grad_mode:
         rows, edges, output = _watched_call(model, inputs)
         loss = None

@@ -66,6 +66,7 @@ def state(model):
         "hooks": [(len(m._forward_hooks), len(m._forward_pre_hooks)) for m in model.modules()],
         "attributes": [sorted(m.__dict__) for m in model.modules()],
         "random": torch.get_rng_state(),
+        "grad mode": torch.is_grad_enabled(),
         "fast path": torch.backends.mha.get_fastpath_enabled(),
     }
 
@@ -376,6 +377,7 @@ def test_a_foreign_network_is_left_as_it_was(training, with_grad):
     before, adam = state(model), copy.deepcopy(optimizer.state_dict())
     calls, out = model.calls, model.out
     result = diagnose(model, x, y, optimizer=optimizer, lr=1.0)
+    diagnose(model, x, loss_fn=None)
     with pytest.raises(RuntimeError, match="the model's own"):
         diagnose(model, (x, True), y)
     assert same(before, state(model)) and same(adam, optimizer.state_dict())
