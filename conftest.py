@@ -49,6 +49,14 @@ class KernelDied(Exception):
     """The kernel's process ended while a message from it was awaited."""
 
 
+def start_kernel(*arguments, **keywords):
+    """Start a kernel, and once more if that fails: two that start at the same time may want the same port."""
+    try:
+        return nbval_start_kernel(*arguments, **keywords)
+    except RuntimeError:
+        return nbval_start_kernel(*arguments, **keywords)
+
+
 def get_message(kernel, stream, timeout=None):
     """Await a message as nbval does, but notice a dead kernel at once, not when the cell's time is up."""
     deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
@@ -160,11 +168,13 @@ def stop_kernel(notebook):
         notebook.kernel.stop()
 
 
+nbval_start_kernel = nbval.kernel.start_new_kernel
 nbval_get_message = nbval.kernel.RunningKernel.get_message
 nbval_run_cell = nbval.plugin.IPyNbCell.runtest
 nbval_collect = nbval.plugin.IPyNbFile.collect
 nbval_teardown = nbval.plugin.IPyNbFile.teardown
 
+nbval.kernel.start_new_kernel = start_kernel
 nbval.kernel.RunningKernel.get_message = get_message
 nbval.kernel.RunningKernel.execute_cell_input = execute_cell_input
 nbval.plugin.IPyNbCell.setup = setup_cell
