@@ -486,9 +486,10 @@ def test_statistics_are_two_pass_and_never_infinite(values, offset):
 
 
 def test_a_constant_is_recognised_in_spite_of_rounding():
-    model = nn.Linear(77, 33)
-    nn.init.constant_(model.weight, 0.1)  # its std, computed, is 3e-17
-    row = diagnose(model, draw(4, 77), loss_fn=torch.mean, lr=0.1).parameters[0]
+    model = nn.Linear(100, 100).double()
+    nn.init.constant_(model.weight, 0.1)
+    assert model.weight.std() > 0  # about 1e-17, by rounding
+    row = diagnose(model, draw(4, 100).double(), loss_fn=torch.mean, lr=0.1).parameters[0]
     assert row.std == 0 and row.grad_std > 0 and row.grad_to_data is row.update_to_data is None
 
 
