@@ -8,8 +8,8 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -45,18 +45,17 @@ def main():
     missing = [stage for stage in STAGES if stage not in log["stages"]]
     for stage in set(STAGES) - set(missing):
         print(f"{stage}: already there")
-    with ProcessPoolExecutor(args.jobs, mp_context=get_context("spawn")) as pool:
-        runs = {pool.submit(run_stage, stage, args.steps): stage for stage in missing}
-        try:
-            for run in as_completed(runs):
-                stages = log["stages"] | {runs[run]: run.result()}
+    try:
+        # Spawned, as forking a process that has threads may hang it. Leaving the pool ends its processes.
+        with get_context("spawn").Pool(args.jobs, initializer=ignore_interrupts) as pool:
+            for stage, result in pool.imap_unordered(partial(run_stage, steps=args.steps), missing):
+                stages = log["stages"] | {stage: result}
                 log["stages"] = {stage: stages[stage] for stage in STAGES if stage in stages}
                 write(out, json.dumps(log, indent=1).encode() + b"\n")
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            sys.exit(
-                f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on"
-            )
+    except KeyboardInterrupt:
+        sys.exit(
+            f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on"
+        )
     draw(log, out.with_suffix(".png"))
     report(log)
 
@@ -103,8 +102,13 @@ def resume(out, log):
     return log
 
 
+def ignore_interrupts():
+    """Leave Ctrl-C, which all processes get, to the first one: train would stop early and count as done."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def run_stage(stage, steps):
-    """Train one stage; what it comes out at, as lists with one entry a seed."""
+    """Train one stage; returns it and what it comes out at, as lists with one entry a seed."""
     torch.set_num_threads(1)
     splits = load_splits()
     generator = torch.Generator().manual_seed(SEED)
@@ -121,7 +125,7 @@ def run_stage(stage, steps):
         )
     losses = torch.cat(losses)
     curve = losses.view(-1, CURVE_EVERY).mean(1)
-    return {
+    return stage, {
         "step0": [round(losses[0].item(), 6)],
         "train": [round(evaluate(model, *splits.train), 6)],
         "val": [round(evaluate(model, *splits.val), 6)],
