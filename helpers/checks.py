@@ -299,6 +299,5 @@ def check_tanh_gain(f):
         ("The root is missing: the gain is a ratio of stds, not of variances.", lambda: 1 / second_moment),
     ]
     look = lecture_at("chapter 04, where 5/3 stands", 1673)
-    return judge(
-        f, "", [()], lambda: gain, mistakes, look, tolerance=3e-3
-    )  # wide enough for a million samples
+    tolerance = 3e-3  # wide enough for a million samples
+    return judge(f, "", [()], lambda: gain, mistakes, look, tolerance=tolerance)

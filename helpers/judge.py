@@ -52,9 +52,8 @@ class CheckResult:
             text = re.sub(r"`([^`]+)`", r"<code>\1</code>", html.escape(text))
             return re.sub(r"https://[\w./?=-]+\w", r'<a href="\g<0>">\g<0></a>', text)
 
-        colour = {"right": "#0072b2", "wrong": "#d55e00"}.get(
-            self.status, "#888888"
-        )  # safe for colour-blind eyes
+        # Safe for colour-blind eyes.
+        colour = {"right": "#0072b2", "wrong": "#d55e00"}.get(self.status, "#888888")
         rows = "<br>".join(f"<b>{label}:</b> {marked(text)}" for label, text in self._rows())
         return f'<div style="border-left: 4px solid {colour}; padding-left: 0.8em">{rows}</div>'
 

@@ -49,9 +49,7 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
 def _lecture_mlp(stage, generator):
     C, W1, b1, W2, b2 = _draw(stage, generator)
     batch_norm = stage == "batchnorm"
-    unused = (
-        torch.Generator()
-    )  # the layers' own draws are replaced below: let them disturb no other generator
+    unused = torch.Generator()  # the layers' own draws, which are replaced below, disturb no other generator
     layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=unused), flatten=Flatten())
     layers["hidden"] = Linear(FAN_IN, N_HIDDEN, bias=not batch_norm, generator=unused)
     if batch_norm:
