@@ -70,9 +70,7 @@ def show(fig, alt):
     palette = Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     palette.save(buffer, "png", optimize=True)
     png = base64.b64encode(buffer.getvalue()).decode()
-    width = round(
-        fig.get_figwidth() * 100
-    )  # shown at 100 dpi: sharp on a dense screen, 10 inches fill the page
+    width = round(fig.get_figwidth() * 100)  # at 100 dpi: sharp on a dense screen, a page wide
     # A folded output shows its plain text: repr gives nothing away, as the alt text would.
     data, metadata = {"image/png": png, "text/plain": repr(fig)}, {"image/png": {"alt": alt, "width": width}}
     display(data, raw=True, metadata=metadata)

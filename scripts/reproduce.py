@@ -5,6 +5,7 @@ figure data/results/loss_log.png at the end. Two stages run at a time, on one th
 """
 
 import argparse
+import io
 import json
 import os
 import platform
@@ -149,9 +150,9 @@ def draw(log, path):
     plots.plot_loss_log(log, ax=right)
     left.set(title="The first two repairs gain the most", ylim=(2, 2.6))
     right.set_title(f"After {log['steps']:,} steps")
-    temporary = path.with_suffix(".tmp")
-    fig.savefig(temporary, format="png", dpi=150, metadata={"Software": None})
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    fig.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    write(path, buffer.getvalue())
 
 
 def write(path, data):
