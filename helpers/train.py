@@ -57,7 +57,7 @@ def train(
     is given, which then takes the step (with lr, if lr is not None).
 
     For a stack (logits with a model dimension) one generator shows every network the same minibatches; a list
-    of generators gives each its own.
+    of generators gives each its own. Without an optimizer lr may then be a tensor of one value a network.
 
     record_ratios_every=k keeps the update:data ratio of every weight (two dimensions or more) at every k-th
     step, from step 0, in History.update_ratio: of ``lr * gradient`` to the values before the step, where
@@ -83,7 +83,7 @@ def train(
             gradients = torch.autograd.grad(loss.sum(), parameters, allow_unused=True)
             recording = record_ratios_every and step % record_ratios_every == 0
             before = [p.detach().clone() for p in parameters] if recording else None
-            step_size = rate(step)
+            step_size = _checked(rate(step), loss, optimizer)
             _step(parameters, gradients, step_size, optimizer)
             losses.append(loss.detach())
             if recording:
@@ -118,12 +118,29 @@ def _loss(logits, Y):
     return F.cross_entropy(logits.flatten(0, 1), Y.flatten(), reduction="none").view_as(Y).mean(-1)
 
 
+def _checked(lr, loss, optimizer):
+    if isinstance(lr, torch.Tensor) and lr.dim():
+        if optimizer is not None:
+            raise ValueError("lr is a tensor of several: an optimizer takes one number for all networks")
+        if lr.shape != loss.shape:
+            raise ValueError(
+                f"lr has shape {tuple(lr.shape)} for {loss.numel()} network(s): give one value each"
+            )
+    return lr
+
+
+def _along_networks(lr, parameter):
+    """lr in a shape that multiplies a parameter (num_models, …), where there is one lr a network."""
+    several = isinstance(lr, torch.Tensor) and lr.dim()
+    return lr.view(-1, *[1] * (parameter.dim() - 1)) if several else lr
+
+
 @torch.no_grad()
 def _step(parameters, gradients, lr, optimizer):
     if optimizer is None:
         for p, grad in zip(parameters, gradients, strict=True):
             if grad is not None:
-                p += -lr * grad
+                p += -grad
         return
     for p, grad in zip(parameters, gradients, strict=True):
         p.grad = grad
@@ -137,7 +154,8 @@ def _step(parameters, gradients, lr, optimizer):
 def _changes(before, parameters, gradients, lr, optimizer):
     """What the step did to each parameter; None to one without a gradient."""
     if optimizer is None:
-        return [None if grad is None else lr * grad for grad in gradients]
+        pairs = zip(parameters, gradients, strict=True)
+        return [None if grad is None else _along_networks(lr, p) * grad for p, grad in pairs]
     after = zip(before, parameters, gradients, strict=True)
     return [None if grad is None else p - old for old, p, grad in after]
 

@@ -85,6 +85,24 @@ def test_a_stack_trains_as_its_networks_do_alone(splits, own_minibatches):
         assert val[r].item() == pytest.approx(evaluate(solo, *splits.val), abs=1e-5)
 
 
+def test_a_stack_may_have_one_lr_a_network(splits):
+    rates = torch.tensor([0.1, 0.01, 0.5])
+    stack = lecture_mlp("kaiming", generator=[generator() for _ in rates], num_models=3)
+    settings = dict(steps=20, record_ratios_every=5)
+    history = train(stack, *splits.train, lr=lambda step: rates, generator=generator(1), **settings)
+    for r, lr in enumerate(rates.tolist()):
+        solo = lecture_mlp("kaiming", generator=generator())
+        alone = train(solo, *splits.train, lr=lr, generator=generator(1), **settings)
+        torch.testing.assert_close(history.loss[:, r], alone.loss, rtol=0, atol=1e-5)
+        for name, ratio in alone.update_ratio.items():
+            torch.testing.assert_close(history.update_ratio[name][:, r], ratio)
+    with pytest.raises(ValueError, match=r"lr has shape \(2,\) for 3 network"):
+        train(stack, *splits.train, steps=1, lr=rates[:2])
+    with pytest.raises(ValueError, match="one number for all"):
+        optimizer = torch.optim.SGD(stack.parameters())
+        train(stack, *splits.train, steps=1, lr=rates, optimizer=optimizer)
+
+
 def test_interrupted_training_keeps_what_was_trained(splits, capsys):
     def lr(step):
         if step == 7:
