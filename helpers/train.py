@@ -140,7 +140,7 @@ def _step(parameters, gradients, lr, optimizer):
     if optimizer is None:
         for p, grad in zip(parameters, gradients, strict=True):
             if grad is not None:
-                p += -grad
+                p += -_along_networks(lr, p) * grad
         return
     for p, grad in zip(parameters, gradients, strict=True):
         p.grad = grad
