@@ -1,7 +1,8 @@
 """Checks for the exercises: a learner's function or class in, a CheckResult out.
 
 Each check lists the inputs that it tries, the right function, and the usual mistakes as pairs of a sentence and
-the wrong function that it describes; `helpers.judge` does the rest.
+the wrong function that it describes; `helpers.judge` does the rest. Those of part 1 stand here; the others, in
+modules of their own, are handed on, so that every notebook imports from this one.
 """
 
 import math
@@ -11,19 +12,42 @@ import numpy as np
 import torch
 
 from helpers.batch_norm_checks import check_batch_norm, check_batch_norm_forward
+from helpers.exercise_checks import check_fold, check_what_trains
 from helpers.judge import CheckResult, Verdict, as_array, as_bools, judge, lecture_at
+from helpers.linear_checks import check_linear
+from helpers.network_checks import check_collapse, check_conv_as_linear, check_conv_output_size
+from helpers.statistics_checks import (
+    check_fixed_point,
+    check_gain_powers,
+    check_grad_to_data,
+    check_gradient_growth,
+    check_saturated_share,
+    check_update_ratio,
+)
 
 __all__ = [
     "CheckResult",
     "check_batch_norm",
     "check_batch_norm_forward",
     "check_build_dataset",
+    "check_collapse",
+    "check_conv_as_linear",
+    "check_conv_output_size",
     "check_dead_units",
+    "check_fixed_point",
+    "check_fold",
+    "check_gain_powers",
+    "check_grad_to_data",
+    "check_gradient_growth",
     "check_initial_loss",
     "check_kaiming_std",
+    "check_linear",
+    "check_saturated_share",
     "check_tanh_gain",
     "check_tanh_gradient",
     "check_unigram_entropy",
+    "check_update_ratio",
+    "check_what_trains",
 ]
 
 ALPHABET = ".abcdefghijklmnopqrstuvwxyz"

@@ -114,6 +114,13 @@ def _from_error(error, signature):
     return Verdict(text, "The code stops before there is a result to compare: mend this error first.")
 
 
+def _same(a, b):
+    """Whether two arguments, or lists of them, are still equal."""
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
 def _run(answer, args, signature, read, printed):
     """What the answer gives for copies of args, read; a Verdict where there is nothing to compare."""
     args, before = copy.deepcopy(args), copy.deepcopy(args)
@@ -124,10 +131,9 @@ def _run(answer, args, signature, read, printed):
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a learner's code may raise
             raise _from_error(error, signature) from None
-        for a, b in zip(args, before, strict=True):
-            if not (torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b):
-                hint = "The caller still needs that input: make a new object (`x = x - 1`, not `x -= 1`)."
-                raise Verdict("your code changed its input in place", hint)
+        if not _same(args, before):
+            hint = "The caller still needs that input: make a new object (`x = x - 1`, not `x -= 1`)."
+            raise Verdict("your code changed its input in place", hint)
         if any(v is ... for v in (value if isinstance(value, (tuple, list)) else [value])):
             raise Verdict("it still returns `...`", status="not attempted")
         if value is None:
@@ -180,20 +186,40 @@ def as_tensors(*labels):
     return read
 
 
-def _difference(wanted, given, tolerance):
-    """None where two readings agree, else (text, index) of the first difference."""
+def as_parts(*labels):
+    """A reader for a tuple of things made of numbers, one a label."""
+
+    def read(value):
+        names = ", ".join(labels)
+        if not isinstance(value, (tuple, list)) or len(value) != len(labels):
+            kind = f"{len(value)} things" if isinstance(value, (tuple, list)) else type(value).__name__
+            raise Verdict(
+                f"it returned {kind}", f"Return {len(labels)} results in this order: `return {names}`."
+            )
+        return [as_array(part, label)[0] for label, part in zip(labels, value, strict=True)]
+
+    return read
+
+
+def _difference(wanted, given, tolerance, *, reveal=True):
+    """None where two readings agree, else (text, column) of the first difference.
+
+    column: (j, n), the index in the last dimension and that dimension's size; () where there is none.
+    """
+    relative, absolute = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance / 10)
     for (label, want), (_, have) in zip(wanted, given, strict=True):
         if want.shape != have.shape:
             return f"{label} has shape {have.shape}, expected {want.shape}", ()
         text = want.dtype.kind == "U"
-        same = want == have if text else np.isclose(have, want, tolerance, tolerance / 10, equal_nan=True)
+        same = want == have if text else np.isclose(have, want, relative, absolute, equal_nan=True)
         if not np.all(same):
             index = tuple(int(i) for i in np.argwhere(~np.asarray(same))[0])
             a, b = want[index], have[index]
             if "f" == a.dtype.kind == b.dtype.kind:  # more digits where four do not tell them apart
                 digits = 4 if f"{a:.4g}" != f"{b:.4g}" else 9
                 a, b = f"{a:.{digits}g}", f"{b:.{digits}g}"
-            return f"{label}{list(index) if index else ''}: expected {a}, yours is {b}", index
+            expected = f"expected {a}, yours is {b}" if reveal else f"yours, {b}, is not right"
+            return f"{label}{list(index) if index else ''}: {expected}", index and (index[-1], want.shape[-1])
     return None
 
 
@@ -202,19 +228,25 @@ def _values(tensor):
     return str(values) if len(values) <= 8 else f"{len(values)} values from {min(values)} to {max(values)}"
 
 
-def _tried(name, parameters, args, call, index=()):
+def _tried(name, parameters, args, call, column=()):
     """The call in words: short inputs in full, of a matrix the column in which the answer first differs."""
     shown, details = [], ""
     for parameter, arg in zip(parameters.split(", "), args, strict=False):
         text = f"{arg:.4g}" if isinstance(arg, float) else str(arg)
-        if isinstance(arg, torch.Tensor) and arg.dim() == 2:
+        if isinstance(arg, dict):
             text = parameter
-            details += f", {parameter} of shape {tuple(arg.shape)}"
-            details += f" with {parameter}[:, {index[-1]}] = {_values(arg[:, index[-1]])}" if index else ""
+        elif isinstance(arg, list) and isinstance(arg[0], torch.Tensor):
+            text = parameter
+            details += f", {parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}"
         elif isinstance(arg, torch.Tensor):
-            text = _values(arg)
-            details += f", {parameter}[{index[-1]}] = {arg[index[-1]]:.4g}" if call and index else ""
-        shown.append(parameter if isinstance(arg, dict) else text)
+            fits = column and arg.shape[-1] == column[1]
+            text = _values(arg) if arg.dim() == 1 else parameter
+            details += f", {parameter} of shape {tuple(arg.shape)}" if arg.dim() > 1 else ""
+            if fits and arg.dim() == 2:
+                details += f" with {parameter}[:, {column[0]}] = {_values(arg[:, column[0]])}"
+            elif fits and arg.dim() == 1 and call:
+                details += f", {parameter}[{column[0]}] = {arg[column[0]]:.4g}"
+        shown.append(text)
     return (call or f"{name}({', '.join(shown)})") + details
 
 
@@ -224,12 +256,26 @@ def not_attempted(call, reason):
     return CheckResult("not attempted", text)
 
 
-def judge(answer, parameters, cases, right, mistakes, look, *, read=as_number, tolerance=1e-5, call=None):
+def judge(
+    answer,
+    parameters,
+    cases,
+    right,
+    mistakes,
+    look,
+    *,
+    read=as_number,
+    tolerance=1e-5,
+    call=None,
+    reveal=True,
+):
     """The CheckResult for a callable: right where it reads like `right` on every case (a tuple of arguments).
 
     parameters: their names, for display; call: how to display what is not simply a call of the answer.
     mistakes: pairs of a sentence and a wrong function, the likeliest first.
     read: turns a returned value into [(label, array)], or raises a Verdict.
+    tolerance: relative, with a tenth of it absolute; or a pair (relative, absolute).
+    reveal: whether a wrong answer is shown the right one, which a guess out of a few should not be.
     """
     name = str(getattr(answer, "__name__", "f")).replace("<lambda>", "f")
     signature = call or f"{name}({parameters})"
@@ -251,10 +297,10 @@ def judge(answer, parameters, cases, right, mistakes, look, *, read=as_number, t
                     tried = _tried(name, parameters, args, call)
                     found = CheckResult("wrong", tried, v.difference, v.misconception, look)
                 break
-            differs = _difference(read(right(*args)), given[-1], tolerance)
+            differs = _difference(read(right(*args)), given[-1], tolerance, reveal=reveal)
             if differs and found is None:
-                text, index = differs
-                found = CheckResult("wrong", _tried(name, parameters, args, call, index), text, "", look)
+                text, column = differs
+                found = CheckResult("wrong", _tried(name, parameters, args, call, column), text, "", look)
         if found is None:
             found = CheckResult("right", f"{signature} gives what it should on every input tried")
         elif not found.misconception:
@@ -263,12 +309,31 @@ def judge(answer, parameters, cases, right, mistakes, look, *, read=as_number, t
     return replace(found, note=f"your code printed {note}" if note else "")
 
 
+def class_refused(cls, call, attribute, trial, look):
+    """The CheckResult where there is no class to put to the test: a stub, a layer, something else; None for a class.
+
+    attribute: one that a layer has from __init__ on; trial: makes a layer and calls it. Nothing is blamed before
+    there is something to call: a stub's __init__ need not be complete.
+    """
+    if not isinstance(cls, type) and hasattr(cls, attribute):
+        hint = "Pass the name of its class alone, without calling it."
+        return CheckResult("wrong", call, "the check was given a layer", hint, look)
+    bases = getattr(cls, "__mro__", ())
+    methods = [vars(base)[name] for base in bases for name in ("forward", "__call__") if name in vars(base)]
+    if isinstance(cls, type) and (not methods or is_empty(methods[0])):
+        return not_attempted(call, "the layer does nothing yet when it is called")
+    result = judge(trial if callable(cls) else cls, "", [()], list, [], look, call=call)
+    return result if result.status == "not attempted" or not callable(cls) else None
+
+
 def _likely(mistakes, cases, given, read, tolerance):
     """The sentence of the first wrong function that agrees with all that was given, or what else can be said."""
     for sentence, wrong in mistakes:
         answered = zip(cases, given, strict=False)  # an exception leaves the last cases without an answer
-        if not any(_difference(read(wrong(*args)), reading, tolerance) for args, reading in answered):
-            return sentence
+        # A wrong function that cannot run on an input which the learner's code took is not what the learner did.
+        with contextlib.suppress(ArithmeticError, IndexError, RuntimeError, ValueError):
+            if not any(_difference(read(wrong(*args)), reading, tolerance) for args, reading in answered):
+                return sentence
     arrays = [array.ravel() for reading in given for _, array in reading if array.dtype.kind == "f"]
     numbers = np.concatenate(arrays or [[]])
     if np.isnan(numbers).any():
@@ -280,7 +345,14 @@ def _likely(mistakes, cases, given, read, tolerance):
     return "None of the usual mistakes: work this input out by hand, step by step, beside your code."
 
 
+def seeded_randn(*shape, seed, dtype=torch.float32):
+    """Normal numbers to try a function on: always the same, and short enough to be worked with by hand."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype).round(decimals=2)
+
+
 def lecture_at(hint, seconds):
     """Where to look: a place in the notebooks, and the second in the lecture."""
-    time = f"{seconds // 60}:{seconds % 60:02}"
+    minutes, time = seconds // 60, f"{seconds // 60 % 60}:{seconds % 60:02}"
+    time = f"{minutes // 60}:{time:0>5}" if minutes >= 60 else time
     return f"{hint}; the lecture at {time}, https://youtu.be/P6sfmUTpUmc?t={seconds}"

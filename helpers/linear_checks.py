@@ -1,0 +1,284 @@
+"""Chapter 07's check of a Linear class, plain or an nn.Module.
+
+The class is put through experiments, each a function of the class and a case's values that returns tensors.
+`helpers.checks` hands the check on.
+"""
+
+from functools import partial
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from helpers.judge import CheckResult, Verdict, as_tensors, class_refused, judge, lecture_at, seeded_randn
+
+LOOK = lecture_at("chapter 07, the class Linear", 4715)
+
+STAGES = []  # check_linear goes through them in this order
+
+
+def _stage(call, parameters, cases, labels, right, mistakes=(), tolerance=1e-5):
+    """Register one experiment on a class: a function of the class and a case's values, which returns tensors."""
+
+    def register(experiment):
+        options = {"read": as_tensors(*labels), "tolerance": tolerance}
+
+        def stage(cls):
+            tried = call.format(_name(cls))
+            return judge(
+                partial(experiment, cls), parameters, cases, right, mistakes, LOOK, call=tried, **options
+            )
+
+        STAGES.append(stage)
+        return experiment
+
+    return register
+
+
+def _name(cls):
+    return str(getattr(cls, "__name__", "Linear")).replace("<lambda>", "Linear")
+
+
+# What a new layer holds
+
+
+def _tensor(layer, name, shape):
+    value = getattr(layer, name, None)
+    if not isinstance(value, torch.Tensor):
+        kind = f"is of type {type(value).__name__}" if hasattr(layer, name) else "does not exist"
+        raise Verdict(f"layer.{name} {kind}", f"Make it a tensor of shape {shape} in __init__.")
+    return value
+
+
+TRANSPOSED = "That is nn.Linear's layout, (fan_out, fan_in): here it is x @ weight, so (fan_in, fan_out)."
+
+
+@_stage("layer = {}(fan_in, fan_out)", "fan_in, fan_out", [(3, 5), (20, 4)], ["layer.weight.shape"],
+        lambda n, m: torch.tensor([n, m]), [(TRANSPOSED, lambda n, m: torch.tensor([m, n]))])  # fmt: skip
+def _shapes(cls, fan_in, fan_out):
+    layer = cls(fan_in, fan_out)
+    bias = _tensor(layer, "bias", (fan_out,))
+    if bias.numel() != fan_out or bias.shape[-1] != fan_out:
+        raise Verdict(f"layer.bias has shape {tuple(bias.shape)}", f"One number an output: ({fan_out},).")
+    return torch.tensor(_tensor(layer, "weight", (fan_in, fan_out)).shape)
+
+
+@_stage(
+    "layer = {}(fan_in, fan_out)", "fan_in, fan_out", [(3, 5)], ["layer.bias"], lambda n, m: torch.zeros(m)
+)
+def _bias_at_start(cls, fan_in, fan_out):
+    bias = cls(fan_in, fan_out).bias.detach().reshape(-1)
+    if bias.any():
+        raise Verdict(f"layer.bias is {bias.tolist()}", "The bias starts at zero: only the weight is random.")
+    return bias
+
+
+@_stage("layer = {}(fan_in, fan_out, bias=False)", "fan_in, fan_out", [(3, 5)], ["layer.bias"],
+        lambda n, m: torch.zeros(1))  # fmt: skip
+def _no_bias(cls, fan_in, fan_out):
+    for layer in (cls(fan_in, fan_out, bias=False), cls(fan_in, fan_out, False)):
+        if not hasattr(layer, "bias"):
+            raise Verdict(
+                "layer.bias does not exist", "Set it to None: then `layer.bias is None` can be asked."
+            )
+        if layer.bias is not None:
+            hint = "Without a bias it is None: before a BatchNorm it would only be taken away again."
+            raise Verdict("layer.bias is there, although bias=False", hint)
+    return torch.zeros(1)
+
+
+def _normal(std, mean=0.0):
+    """Mean and std of wrong weights: std a function of fan_in and fan_out, mean in units of that std."""
+    return lambda n, m: (torch.tensor(mean * std(n, m)), torch.tensor(std(n, m)))
+
+
+ALIKE = "All weights are the same: units that start alike stay alike. Draw them with torch.randn."
+UNIFORM = "torch.rand is uniform from 0 to 1: torch.randn is normal, around 0."
+SCALE_MISTAKES = [
+    ("1/sqrt(fan_in) is missing: the output's std would be sqrt(fan_in) times the input's.", _normal(lambda n, m: 1.0)),
+    ('That is 1/sqrt(fan_out), not fan_in (kaiming_normal_ expects torch\'s layout: here it needs mode="fan_out").',
+     _normal(lambda n, m: m**-0.5)),
+    ("That is 1/fan_in: it is variances that add up, so the std takes the root.", _normal(lambda n, m: 1 / n)),
+    ("That is 1/fan_out: it is fan_in that counts, and its root.", _normal(lambda n, m: 1 / m)),
+    ("That multiplies by sqrt(fan_in): the more inputs, the smaller each weight, so divide.", _normal(lambda n, m: n**0.5)),
+    ("fan_in and fan_out both enter, as in Xavier's init: here only fan_in does.",
+     _normal(lambda n, m: (2 / (n + m)) ** 0.5)),
+    ("fan_in and fan_out both enter, as in Xavier's init: here only fan_in does.", _normal(lambda n, m: (n + m) ** -0.5)),
+    ("That is 1/sqrt(3 fan_in), as in nn.Linear's default: the std of a uniform distribution up to 1/sqrt(fan_in).",
+     _normal(lambda n, m: (3 * n) ** -0.5)),
+    ("A gain of 5/3 is in it: this layer has none (gain 1), the network multiplies afterwards.",
+     _normal(lambda n, m: 5 / 3 * n**-0.5)),
+    ("The root of 2 is ReLU's gain: this layer has none (gain 1), the network multiplies afterwards.",
+     _normal(lambda n, m: (2 / n) ** 0.5)),
+    ("That is sqrt(2/fan_out): kaiming_normal_ expects torch's layout and has ReLU's gain unless told otherwise.",
+     _normal(lambda n, m: (2 / m) ** 0.5)),
+    *((f"{std} is hard-coded: the std depends on fan_in.", _normal(lambda n, m, std=std: std))
+      for std in (0.2, 0.1, 0.05, 0.02, 0.01)),
+    (UNIFORM, _normal(lambda n, m: (12 * n) ** -0.5, mean=3**0.5)),
+    (UNIFORM, _normal(lambda n, m: 12**-0.5, mean=3**0.5)),
+    (ALIKE, _normal(lambda n, m: 0.0)),
+    (ALIKE, lambda n, m: (torch.tensor(1.0), torch.tensor(0.0))),
+]  # fmt: skip
+
+
+# 40,000 numbers or more tell a std to half a per cent.
+@_stage("layer = {}(fan_in, fan_out) of many inputs and outputs", "fan_in, fan_out", [(400, 100), (100, 400), (900, 50)],
+        ["the mean of layer.weight", "the std of layer.weight"], _normal(lambda n, m: n**-0.5), SCALE_MISTAKES,
+        tolerance=(0.02, 1e-3))  # fmt: skip
+def _scale(cls, fan_in, fan_out):
+    weight = cls(fan_in, fan_out).weight.detach()
+    return weight.mean(), weight.std()
+
+
+@_stage(
+    "two layers {}(fan_in, fan_out)",
+    "fan_in, fan_out",
+    [(3, 5)],
+    ["layer.weight"],
+    lambda n, m: torch.zeros(1),
+)
+def _two_layers(cls, fan_in, fan_out):
+    first, second = cls(fan_in, fan_out), cls(fan_in, fan_out)
+    for name in ("weight", "bias"):
+        if getattr(first, name).data_ptr() == getattr(second, name).data_ptr():
+            hint = "Make it in __init__, not in the class body or as a default: every layer has its own."
+            raise Verdict(f"both share one tensor as their layer.{name}", hint)
+    if torch.equal(first.weight, second.weight):
+        hint = "A seed or generator set inside __init__ starts anew for every layer: set it once, outside."
+        raise Verdict("both start with the same numbers in layer.weight", hint)
+    return torch.zeros(1)
+
+
+# What it computes
+
+
+class _TorchLinear(nn.Linear):
+    """The right answer: torch's own, in the lecture's layout."""
+
+    def __init__(self, fan_in, fan_out, bias=True):
+        super().__init__(fan_out, fan_in, bias=False)
+        self.bias = nn.Parameter(torch.zeros(fan_out)) if bias else None
+
+    def forward(self, x):
+        return F.linear(x, self.weight.T, self.bias)
+
+
+def _filled(cls, weight, bias):
+    """A learner's layer with these values in weight and bias; with None for bias, a layer without."""
+    layer = cls(*weight.shape, bias=bias is not None)
+    for name, value in (("weight", weight), ("bias", bias)):
+        if value is not None:
+            target = getattr(layer, name)
+            target.data.copy_(value.view_as(target))
+    return layer
+
+
+LAYERS = [  # x, weight, bias; a square weight first, whose transpose fits and can be named
+    (seeded_randn(2, 4, 3, seed=1), seeded_randn(3, 3, seed=2), seeded_randn(3, seed=3)),
+    (seeded_randn(4, 3, seed=4), seeded_randn(3, 5, seed=5), seeded_randn(5, seed=6)),
+    (seeded_randn(2, 4, 6, seed=7), seeded_randn(6, 1, seed=8), seeded_randn(1, seed=9)),
+]
+WITHOUT = [(x, weight, None) for x, weight, _ in LAYERS]
+AGAIN = "The root of fan_in divides once more: it belongs into the weight, in __init__."
+OUTPUT_MISTAKES = [
+    ("The bias is not added.", lambda x, w, b: x @ w),
+    ("The bias is subtracted.", lambda x, w, b: x @ w - b),
+    ("The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.",
+     lambda x, w, b: x @ (w.T if w.shape[0] == w.shape[1] else w) + b),
+    (AGAIN, lambda x, w, b: x @ w / len(w) ** 0.5 + b),
+    (AGAIN, lambda x, w, b: (x @ w + b) / len(w) ** 0.5),
+    ("A tanh is part of it: that is a layer of its own.", lambda x, w, b: (x @ w + b).tanh()),
+    ("A ReLU is part of it: that is a layer of its own.", lambda x, w, b: (x @ w + b).relu()),
+]  # fmt: skip
+
+
+def _right_output(x, weight, bias):
+    return _filled(_TorchLinear, weight, bias)(x)
+
+
+@_stage(
+    "layer = {}(fan_in, fan_out); layer(x)",
+    "x, weight, bias",
+    LAYERS,
+    ["output"],
+    _right_output,
+    OUTPUT_MISTAKES,
+)
+@_stage(
+    "layer = {}(fan_in, fan_out, bias=False); layer(x)", "x, weight, bias", WITHOUT, ["output"], _right_output
+)
+def _output(cls, x, weight, bias):
+    layer = _filled(cls, weight, bias)
+    layer(x + 1)
+    out = layer(x)
+    if isinstance(kept := getattr(layer, "out", out), torch.Tensor) and not torch.equal(kept, out):
+        raise Verdict("layer.out is not what the layer has just returned", "Keep it: `self.out = ...`.")
+    return out
+
+
+def _parameters(layer):
+    """weight and bias, with gradients; a Verdict where whoever trains the layer would not find or move them."""
+    named = {name: getattr(layer, name) for name in ("weight", "bias") if getattr(layer, name) is not None}
+    method = getattr(layer, "parameters", None)
+    listed = list(method()) if callable(method) else list(named.values())
+    for name, tensor in named.items():
+        if not any(tensor is parameter for parameter in listed):
+            hint = "Nothing would train it: list it there; in an nn.Module make it an nn.Parameter."
+            raise Verdict(f"layer.{name} is not among layer.parameters()", hint)
+        if not tensor.is_leaf:
+            hint = "Its .grad would stay None. Compute the numbers first, then switch the gradient on."
+            raise Verdict(f"layer.{name} is computed from another tensor that requires grad", hint)
+        tensor.requires_grad_()  # the lecture's way: whoever trains a plain class switches its gradients on
+    return named
+
+
+def _right_gradients(x, weight, bias):
+    return _gradients(_TorchLinear, x, weight, bias)
+
+
+@_stage("the gradients through layer(x)", "x, weight, bias", LAYERS[:2], ["x.grad", "weight.grad", "bias.grad"],
+        _right_gradients)  # fmt: skip
+def _gradients(cls, x, weight, bias):
+    layer, x = _filled(cls, weight, bias), x.clone().requires_grad_()
+    tensors = {"x": x, **_parameters(layer)}
+    out = layer(x)
+    if not out.requires_grad:
+        raise Verdict("the output has no gradient", "Look for .data, .detach(), .item() or no_grad.")
+    weighted = (out * torch.arange(out.numel()).view_as(out).sin()).sum()
+    gradients = torch.autograd.grad(weighted, list(tensors.values()), allow_unused=True)
+    for name, gradient in zip(tensors, gradients, strict=True):
+        if gradient is None:
+            hint = "It is cut off on its way to the output: look for .data, .detach(), .item() or no_grad."
+            raise Verdict(f"{name} receives no gradient", hint)
+    return *gradients[:2], gradients[2].reshape(-1)
+
+
+def check_linear(cls):
+    """A class with cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).
+
+    layer.weight (fan_in, fan_out) starts with mean 0 and std 1 / sqrt(fan_in); layer.bias (fan_out,) starts at
+    zero, with bias=False it is None. A plain class will do, with tensors whose gradients are switched on later, as
+    in the lecture; parameters(), where there is one, lists them all. layer.out, where there is one, is the latest
+    output; a plain class without it is right, but told what it is for.
+    """
+    call = f"layer = {_name(cls)}(fan_in, fan_out, bias=True); layer(x)"
+    refused = class_refused(cls, call, "weight", lambda: cls(3, 4)(torch.ones(2, 3)), LOOK)
+    if refused is not None:
+        return refused
+    for stage in STAGES:
+        if not (result := stage(cls)):
+            return result
+
+    def keeps():
+        layer = cls(3, 4)
+        layer(torch.ones(2, 3))
+        return float(hasattr(layer, "out") or isinstance(layer, nn.Module))  # a module has hooks for that
+
+    kept = judge(keeps, "", [()], lambda: 1.0, [], LOOK)
+    note = (
+        ""
+        if kept
+        else "your layer does not keep its output as layer.out, where the lecture's pictures find it"
+    )
+    agreed = "its start values, output and gradients are those of x @ weight + bias"
+    return CheckResult("right", f"{call}: {agreed}", note=note)
