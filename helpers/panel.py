@@ -1,0 +1,178 @@
+"""What every slider panel is made of: named controls, a picture redrawn by blitting, and a place for errors.
+
+A panel shows one `reading` (what an ordinary function returned for the controls' values) in a few pictures.
+When a control moves, only the artists that move are drawn again, over a saved background: about four times
+faster than a whole new figure, so the picture follows the hand.
+"""
+
+import base64
+import copy
+import html
+import io
+import traceback
+from contextlib import contextmanager
+
+import ipywidgets as widgets
+import matplotlib as mpl
+import numpy as np
+from IPython import get_ipython
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from helpers.plots import STYLE
+
+__all__ = ["Board", "Panel", "button", "control"]
+
+LOOK = STYLE | {"axes.titlesize": 11}
+PIXELS_PER_INCH = 150  # 1.5 times the size on the page: sharp on dense screens, quick to encode
+WARNINGS = 3  # shown at a time
+_open = {}  # cell id -> (execution count, the panels that it opened)
+
+
+class Board:
+    """A figure with a picture on each of its Axes, outside pyplot, which would keep it for ever."""
+
+    def __init__(self, pictures, *, figsize=(10, 3.8), mosaic=None):
+        with mpl.rc_context(LOOK):
+            self.figure = Figure(figsize=figsize, dpi=PIXELS_PER_INCH)
+            self.canvas = FigureCanvasAgg(self.figure)
+            if mosaic:
+                self.axes = list(self.figure.subplot_mosaic(mosaic).values())
+            else:
+                self.axes = list(self.figure.subplots(1, len(pictures), squeeze=False)[0])
+        self.pictures, self.frames = list(pictures), None
+
+    def render(self, reading, pinned=None):
+        """The PNG of a reading, as bytes; pinned: another one to draw faintly behind it."""
+        for picture in self.pictures:
+            picture.pinned = pinned
+        frames = [(picture, picture.frame(reading)) for picture in self.pictures]
+        if frames != self.frames:
+            self._build(reading)
+            self.frames = frames
+        self.canvas.restore_region(self.background)
+        for picture, ax in zip(self.pictures, self.axes, strict=True):
+            picture.move(reading)
+            for artist in picture.moving:
+                ax.draw_artist(artist)
+        buffer = io.BytesIO()
+        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
+        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "png", compress_level=1)
+        return buffer.getvalue()
+
+    def _build(self, reading):
+        """Draw all that stands still, and keep it as the background."""
+        with mpl.rc_context(LOOK):
+            for picture, ax in zip(self.pictures, self.axes, strict=True):
+                ax.clear()
+                picture.build(ax, reading)
+                picture.move(reading)
+            self.figure.set_layout_engine("constrained")
+            self.figure.draw_without_rendering()  # places the Axes
+            self.figure.set_layout_engine("none")
+            for picture in self.pictures:
+                for artist in picture.moving:
+                    artist.set_animated(True)
+            self.canvas.draw()
+        self.background = self.canvas.copy_from_bbox(self.figure.bbox)
+
+
+def control(kind, name, says, **options):
+    """A widget that carries its name in words and a sentence of what it does."""
+    style = {"description_width": "120px"}
+    widget = kind(description=name, style=style, tooltip=says, layout={"width": "390px"}, **options)
+    note = f'<span style="font-size: 85%; opacity: 0.75">{html.escape(says)}</span>'
+    widget.says = widgets.HTML(note, layout={"margin": "-6px 0 4px 126px", "width": "270px"})
+    return widget
+
+
+def button(name, says, on_click, **options):
+    """A button; on_click takes no arguments."""
+    made = widgets.Button(description=name, tooltip=says, layout={"width": "auto"}, **options)
+    made.on_click(lambda _: on_click())
+    return made
+
+
+class Panel(widgets.VBox):
+    """Controls, a picture of `reading()`, and what went wrong, if anything did.
+
+    controls: {name: widget}, made with `control`. read(**values by name, blanks as underscores) -> a reading,
+    an ordinary function that works without any widget. board: the Board that draws it. alt: what the picture
+    shows, for those who can't see it. Running the same cell again closes the panel that it opened before.
+    """
+
+    def __init__(self, controls, read, board, *, alt, buttons=()):
+        _close_those_of_an_earlier_run(self)
+        self.controls, self.read, self.board, self.alt = controls, read, board, alt
+        self.reading = self.pinned = None
+        self.picture = widgets.Image(format="png", layout={"width": "1000px", "max_width": "100%"})
+        self.picture.tooltip = alt
+        self.message = widgets.HTML()
+        boxes = [widgets.VBox([widget, widget.says]) for widget in controls.values()]
+        grid = widgets.Box(boxes, layout={"flex_flow": "row wrap", "max_width": "1000px"})
+        self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
+        super().__init__([grid, widgets.HBox([*buttons, self.pin_button]), self.picture, self.message])
+        for widget in controls.values():
+            widget.observe(lambda _: self.update(), "value")
+        self.update()
+
+    def values(self):
+        """What the controls say, as keyword arguments for `read`."""
+        return {name.replace(" ", "_"): widget.value for name, widget in self.controls.items()}
+
+    def update(self):
+        """Read again and redraw."""
+        with self.errors_shown():
+            self.reading = self.read(**self.values())
+            self.redraw()
+
+    def redraw(self):
+        self.picture.value = self.board.render(self.reading, self.pinned)
+        warnings = getattr(getattr(self.reading, "diagnosis", None), "warnings", [])
+        lines = [f"diagnose says: {text}" for text in warnings[:WARNINGS]]
+        lines += [f"and {len(warnings) - WARNINGS} warnings more"] if len(warnings) > WARNINGS else []
+        self.message.value = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+
+    def pin(self):
+        """Keep the present reading faintly behind all later ones, or let the one that is kept go."""
+        self.pinned = copy.deepcopy(self.reading) if self.pinned is None else None
+        self.pin_button.description = "pin" if self.pinned is None else "unpin"
+        with self.errors_shown():
+            self.redraw()
+
+    @contextmanager
+    def errors_shown(self):
+        """An exception in a callback would only reach Jupyter's log: show it in the panel instead."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the learner should see it
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            text = f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})"
+            self.message.value = f'<div role="alert" style="color: #a33b00"><b>{html.escape(text)}</b></div>'
+
+    def close(self):
+        for widget in [*self.controls.values(), *self.children]:
+            widget.unobserve_all()
+            widget.close()
+        super().close()
+
+    def _repr_mimebundle_(self, **options):
+        """The live view, and beside it a still picture for those who read without a kernel."""
+        data = super()._repr_mimebundle_(**options)
+        still = base64.b64encode(self.picture.value).decode()
+        return {**data, "image/png": still}, {"image/png": {"alt": self.alt, "width": 1000}}
+
+
+def _close_those_of_an_earlier_run(panel):
+    """Close what this very cell opened the last time it ran, or every re-run would keep another panel."""
+    shell = get_ipython()
+    if shell is None:
+        return
+    cell = (shell.get_parent() or {}).get("metadata", {}).get("cellId")
+    count, panels = _open.get(cell, (None, []))
+    if count != shell.execution_count:
+        for old in panels:
+            old.close()
+        panels = []
+    _open[cell] = (shell.execution_count, [*panels, panel])

@@ -1,0 +1,382 @@
+"""Pictures that move: what a slider panel redraws, and what an ordinary cell can draw once.
+
+A picture has a frame (limits, labels, reference lines), built once, and artists that move from one reading to
+the next. `draw(picture, reading)` makes a still of it; helpers.panel redraws only what moves.
+"""
+
+import math
+from collections import Counter
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from helpers.plots import GRAY, layer_colors, reference_line
+
+__all__ = [
+    "ActivationsByLayer",
+    "GradientsByLayer",
+    "LossByStep",
+    "Picture",
+    "StdByDepth",
+    "UpdateRatiosByLayer",
+    "UpdateRatiosByStep",
+    "WeightGradientsByLayer",
+    "draw",
+]
+
+PINNED = dict(color="#999999", alpha=0.75, linewidth=1.1, zorder=1.6)
+SHOWN = 6  # outlines in one picture: more lie on top of each other
+
+
+class Picture:
+    """One Axes of a panel. A subclass says what its frame is, builds it, and moves its artists.
+
+    frame(reading) -> anything comparable: while it stays equal, only `move` is called. build(ax, reading) draws
+    the frame and makes the artists in `moving`; move(reading) gives them their data. `pinned`: an earlier
+    reading to draw faintly behind the present one, or None.
+    """
+
+    pinned = None
+    moving = ()
+
+    def frame(self, reading):
+        return None
+
+    def build(self, ax, reading):
+        raise NotImplementedError
+
+    def move(self, reading):
+        raise NotImplementedError
+
+
+def draw(picture, reading, *, ax=None):
+    """One picture of one reading, as an ordinary figure's Axes."""
+    ax = ax or plt.subplots()[1]
+    picture.build(ax, reading)
+    picture.move(reading)
+    return ax
+
+
+def up(value, base=2.0):
+    """The next power of the base: limits in steps, so that they rarely change while a slider moves."""
+    return base ** math.ceil(math.log(max(value, 1e-30), base))
+
+
+def _some(items):
+    """At most SHOWN of them, evenly spaced, the first and the last included."""
+    at = np.unique(np.linspace(0, len(items) - 1, min(len(items), SHOWN)).round().astype(int))
+    return [items[i] for i in at]
+
+
+class _Outlines(Picture):
+    """The outlines of several histograms, one a layer."""
+
+    xlabel = ""
+
+    def outlines(self, reading):
+        """[(label, density, edges)], from the first layer to the last; the same labels for the same network."""
+        raise NotImplementedError
+
+    def limits(self, reading):
+        """(left, right, top) of the Axes."""
+        raise NotImplementedError
+
+    def title(self, reading):
+        return ""
+
+    def frame(self, reading):
+        return self.limits(reading), tuple(label for label, *_ in self.outlines(reading)), id(self.pinned)
+
+    def build(self, ax, reading):
+        outlines = self.outlines(reading)
+        colors = layer_colors(len(outlines))
+        empty = np.zeros(100), np.linspace(0, 1, 101)
+        for _, density, edges in self.outlines(self.pinned) if self.pinned else []:
+            ax.stairs(density, edges, **PINNED)
+        self.stairs = [
+            ax.stairs(*empty, color=color, label=label, linewidth=1.5)
+            for color, (label, *_) in zip(colors, outlines, strict=True)
+        ]
+        left, right, top = self.limits(reading)
+        ax.set(xlim=(left, right), ylim=(0, top), xlabel=self.xlabel, ylabel="density")
+        ax.legend(fontsize=8.5, loc="upper right", labelspacing=0.25, handlelength=1.2)
+        self.heading = ax.set_title(self.title(reading))
+        self.moving = [*self.stairs, self.heading]
+
+    def move(self, reading):
+        for stairs, (_, density, edges) in zip(self.stairs, self.outlines(reading), strict=True):
+            stairs.set_data(density, edges)
+        self.heading.set_text(self.title(reading))
+
+
+def _outline(label, histogram, scale=1.0):
+    if histogram is None:  # NaN or infinity among its values
+        return label, np.zeros(100), np.linspace(0, 1, 101)
+    return label, histogram.density.numpy() * scale, histogram.edges.numpy() / scale
+
+
+class ActivationsByLayer(_Outlines):
+    """Viz #1: what each layer puts out, with the worst saturated (or dead) share in the title."""
+
+    name, xlabel = "activations by layer", "activation"
+
+    def outlines(self, reading):
+        return [_outline(row.name, row.histogram) for row in _some(reading.layers)]
+
+    def limits(self, reading):
+        kinds = {row.type.__name__ for row in reading.layers}
+        if "Tanh" in kinds:
+            return -1.05, 1.7, 4  # the legend stands beside what piles up at 1
+        if "Sigmoid" in kinds:
+            return -0.03, 1.4, 8
+        right = up(4 * max((row.std or 0) for row in reading.layers))
+        left = -right if not {"ReLU", "GELU", "ELU", "LeakyReLU"} & kinds else -right / 4
+        return left, right, 4.8 / right
+
+    def title(self, reading):
+        rows = reading.layers
+        if rows[0].saturated is not None:
+            worst = max(rows, key=lambda row: row.saturated)
+            return f"{reading.label}: {worst.saturated:.1%} saturated in {worst.name}"
+        if rows[0].dead is not None:
+            worst = max(rows, key=lambda row: row.dead)
+            return f"{reading.label}: {worst.dead:.1%} dead in {worst.name}"
+        return f"{reading.label}: std {_short(rows[0].std)} first, {_short(rows[-1].std)} last"
+
+
+class GradientsByLayer(_Outlines):
+    """Viz #2: the loss's gradient at each layer's output, in units of the widest outline's std."""
+
+    name, xlabel = "gradients by layer", "gradient, in stds of the widest"
+
+    def outlines(self, reading):
+        rows = _some(reading.layer_gradients)
+        widest = max((row.std or 0) for row in rows) or 1.0
+        return [_outline(row.name, row.histogram, widest) for row in rows]
+
+    def limits(self, reading):
+        return -4, 4, 2
+
+    def title(self, reading):
+        first, last = reading.layer_gradients[0], reading.layer_gradients[-1]
+        if not first.std or not last.std:
+            return f"{reading.label}: no finite gradient"
+        if first is last:
+            return f"{reading.label}: std {_short(first.std)}"
+        return f"{reading.label}: first layer's {_short(first.std / last.std)} × last's"
+
+
+class WeightGradientsByLayer(_Outlines):
+    """Viz #3: each weight's gradient, in units of the widest outline's std, with the largest grad:data."""
+
+    name, xlabel = "weight gradients", "weight gradient, in stds of the widest"
+
+    def outlines(self, reading):
+        rows = _some(reading.weights)
+        widest = max((row.grad_std or 0) for row in rows) or 1.0
+        return [_outline(row.name.removesuffix(".weight"), row.grad_histogram, widest) for row in rows]
+
+    def limits(self, reading):
+        return -4, 4, 2
+
+    def title(self, reading):
+        rows = [row for row in reading.weights if row.grad_to_data]
+        if not rows:
+            return "no finite gradient arrives"
+        most = max(rows, key=lambda row: row.grad_to_data)
+        return f"largest grad:data {_short(most.grad_to_data)} ({most.name.removesuffix('.weight')})"
+
+
+class _Points(Picture):
+    """One number a layer, on a log axis, perhaps with a curve that theory gives."""
+
+    name = ylabel = ""
+    xlabel = "layer"
+    most, least = 1.0, 1.0  # what the axis shows at least
+
+    def points(self, reading):
+        """The numbers, from the first layer to the last; NaN where there is none."""
+        raise NotImplementedError
+
+    def curve(self, reading):
+        return None
+
+    def labels(self, reading):
+        return [str(i) for i in range(1, len(self.points(reading)) + 1)]
+
+    def title(self, reading):
+        return ""
+
+    def limits(self, reading):
+        values = np.array([*self.points(reading), *(self.curve(reading) or []), self.most, self.least])
+        values = values[np.isfinite(values) & (values > 0)]
+        return 10 ** math.floor(np.log10(values.min()) - 0.05), 10 ** math.ceil(np.log10(values.max()) + 0.05)
+
+    def frame(self, reading):
+        return self.limits(reading), tuple(self.labels(reading)), id(self.pinned)
+
+    def build(self, ax, reading):
+        labels = self.labels(reading)
+        x = np.arange(len(labels))
+        if self.pinned:
+            pinned = self.points(self.pinned)
+            ax.plot(np.arange(len(pinned)), pinned, "o-", markersize=4, **PINNED)
+        (self.line,) = ax.plot([], [], "-", color=GRAY, linewidth=1.6, label="theory, infinitely wide")
+        (self.dots,) = ax.plot([], [], "o", color="C0", markersize=6, label="this network")
+        if self.curve(reading) is not None:
+            ax.legend(loc="lower left", fontsize=9)
+        every = max(1, len(labels) // 12)
+        ax.set_xticks(x[::every], labels[::every], fontsize=9)
+        ax.set(
+            xlabel=self.xlabel,
+            xlim=(-0.5, len(labels) - 0.5),
+            ylim=self.limits(reading),
+            yscale="log",
+            ylabel=self.ylabel,
+        )
+        self.mark(ax)
+        self.heading = ax.set_title(self.title(reading))
+        self.moving = [self.line, self.dots, self.heading]
+
+    def mark(self, ax):
+        """Reference lines, if any."""
+
+    def move(self, reading):
+        points, curve = self.points(reading), self.curve(reading)
+        self.dots.set_data(np.arange(len(points)), points)
+        if curve is not None:
+            self.line.set_data(np.arange(len(curve)), curve)
+        self.heading.set_text(self.title(reading))
+
+
+class StdByDepth(_Points):
+    """The std of what each layer puts out, with the curve that theory gives for infinitely wide layers."""
+
+    name, ylabel = "std by depth", "std of the layer's output"
+    least = 0.1
+
+    def points(self, reading):
+        return [row.std or math.nan for row in reading.layers]
+
+    def curve(self, reading):
+        return reading.expected_std
+
+    def title(self, reading):
+        return f"{reading.label}: std {_short(reading.layers[-1].std)} in layer {len(reading.layers)}"
+
+
+class UpdateRatiosByLayer(_Points):
+    """Viz #4 at one moment: update:data of every weight, with the rule of thumb."""
+
+    name, ylabel = "update:data by layer", "update:data of the weight"
+    most, least = 0.1, 1e-5
+
+    def points(self, reading):
+        return [row.update_to_data or math.nan for row in reading.weights]
+
+    def labels(self, reading):
+        return _names(reading.weights)
+
+    def mark(self, ax):
+        reference_line(ax, 1e-3, "1e-3, a rule of thumb")
+
+    def title(self, reading):
+        ratios = [row.update_to_data for row in reading.weights if row.update_to_data]
+        middle = _short(float(np.median(ratios))) if ratios else "undefined"
+        return f"{reading.label}: median update:data {middle}"
+
+
+def _names(rows):
+    """C, 1, 2, …: the weights' layers, short enough for an axis."""
+    names = [row.name.removesuffix(".weight").replace("embedding", "C") for row in rows]
+    kinds = Counter(name.rstrip("0123456789") for name in names)
+    prefix = kinds.most_common(1)[0][0]
+    return [name.removeprefix(prefix) or name for name in names]
+
+
+class LossByStep(Picture):
+    """The minibatch losses so far, and their running mean. reading.losses: a list of numbers."""
+
+    name = "loss"
+
+    def __init__(self, lines=()):
+        self.lines = lines  # (value, label): what the loss can be compared with
+
+    def limits(self, reading):
+        losses = np.array(reading.losses[-20_000:] or [3.3])
+        losses = losses[np.isfinite(losses)]
+        top = max(3.6, float(np.quantile(losses, 0.98)) * 1.1) if len(losses) else 3.6
+        return 2 ** math.ceil(math.log2(max(len(reading.losses), 250))), 3.6 if top <= 3.6 else up(top)
+
+    def frame(self, reading):
+        return self.limits(reading), id(self.pinned)
+
+    def build(self, ax, reading):
+        right, top = self.limits(reading)
+        if self.pinned:
+            ax.plot(*_running_mean(self.pinned.losses), **PINNED)
+        (self.raw,) = ax.plot([], [], color="C0", alpha=0.25, linewidth=0.6)
+        (self.mean,) = ax.plot([], [], color="C0", linewidth=1.8)
+        ax.set(xlim=(0, right), ylim=(1.8, top), xlabel="step", ylabel="minibatch loss")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        for value, label in self.lines:
+            reference_line(ax, value, label)
+        self.heading = ax.set_title("")
+        self.moving = [self.raw, self.mean, self.heading]
+
+    def move(self, reading):
+        losses = np.array(reading.losses)
+        every = max(1, len(losses) // 1000)  # no screen shows more points
+        self.raw.set_data(np.arange(len(losses))[::every], losses[::every])
+        self.mean.set_data(*_running_mean(losses))
+        self.heading.set_text(reading.headline)
+
+
+def _running_mean(losses, parts=100):
+    losses = np.array(losses, dtype=float)
+    size = max(1, len(losses) // parts)
+    means = losses[: len(losses) // size * size].reshape(-1, size).mean(1)
+    return np.arange(len(means)) * size + (size - 1) / 2, means
+
+
+class UpdateRatiosByStep(Picture):
+    """Viz #4: each weight's update:data by step. reading.ratios: (steps, {name: [ratio, …]})."""
+
+    name = "update:data by step"
+
+    def frame(self, reading):
+        steps, ratios = reading.ratios
+        return 2 ** math.ceil(math.log2(max([*steps[-1:], 50]))), tuple(ratios), id(self.pinned)
+
+    def build(self, ax, reading):
+        right, names, _ = self.frame(reading)
+        if self.pinned:
+            for values in self.pinned.ratios[1].values():
+                ax.plot(self.pinned.ratios[0], values, **PINNED)
+        colors = layer_colors(len(names))
+        self.lines = [
+            ax.plot([], [], color=color, linewidth=1.2, label=name.removesuffix(".weight"))[0]
+            for color, name in zip(colors, names, strict=True)
+        ]
+        ax.set(xlim=(0, right), ylim=(1e-6, 10), yscale="log", xlabel="step", ylabel="update:data")
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+        reference_line(ax, 1e-3, "1e-3")
+        if names:
+            ax.legend(fontsize=8, loc="upper right", ncols=2, labelspacing=0.2, handlelength=1.0)
+        self.heading = ax.set_title("")
+        self.moving = [*self.lines, self.heading]
+
+    def move(self, reading):
+        steps, ratios = reading.ratios
+        for line, values in zip(self.lines, ratios.values(), strict=True):
+            line.set_data(steps, values)
+        last = [values[-1] for values in ratios.values() if values and math.isfinite(values[-1])]
+        self.heading.set_text(
+            f"median update:data {_short(float(np.median(last)))}" if last else "update:data"
+        )
+
+
+def _short(value):
+    if value is None or not math.isfinite(value):
+        return "not finite"
+    return f"{value:.2g}" if 0.01 <= abs(value) < 1000 else f"{value:.1e}"

@@ -1,0 +1,257 @@
+"""A network trained live: start, pause, reset, with the knobs turned while it learns."""
+
+import asyncio
+import html
+import math
+import time
+
+import ipywidgets as widgets
+import torch
+
+from helpers.explore import EXAMPLES, default_splits, network_reading
+from helpers.layers import Linear
+from helpers.models import SEED, STAGES, deep_mlp, lecture_mlp
+from helpers.panel import Board, Panel, button, control
+from helpers.pictures import (
+    ActivationsByLayer,
+    GradientsByLayer,
+    LossByStep,
+    UpdateRatiosByStep,
+    WeightGradientsByLayer,
+)
+from helpers.train import train
+
+__all__ = ["NETWORKS", "TrainingRun", "training_lab"]
+
+# name -> (a function of the generator, the gain that it is drawn at)
+NETWORKS = {
+    "deep": (lambda generator: deep_mlp(generator=generator), 5 / 3),
+    "deep, linear": (lambda generator: deep_mlp(nonlinearity="linear", generator=generator), 5 / 3),
+    "deep, batch norm": (lambda generator: deep_mlp(gain=1, batch_norm=True, generator=generator), 1.0),
+}
+NETWORKS |= {
+    f"one hidden layer, {stage}": (
+        lambda generator, stage=stage: lecture_mlp(stage, generator=generator),
+        1.0,
+    )
+    for stage in STAGES
+}
+STEPS = 5  # trained at a time, between looks at the buttons
+SECONDS_A_CHUNK, SECONDS_A_PICTURE = 0.05, 0.3
+MOST_RATIOS = 400  # records kept: beyond them, every second one goes
+
+
+class TrainingRun:
+    """A network and its training so far; ordinary Python that a panel, or a cell, can drive.
+
+    network: one of NETWORKS; gain scales its hidden weights, also while it trains; lr may change at any time.
+    """
+
+    def __init__(self, network="deep", *, learning_rate=0.1, gain=None, splits=None, seed=SEED):
+        if network not in NETWORKS:
+            raise ValueError(f"unknown network {network!r}: choose one of {', '.join(NETWORKS)}")
+        self.network, self.learning_rate, self.seed = network, learning_rate, seed
+        self.splits = splits or default_splits()
+        self.reset(gain)
+
+    def reset(self, gain=None):
+        """Back to step 0: the same weights, the same minibatches to come; gain None means the network's own."""
+        build, own_gain = NETWORKS[self.network]
+        self.generator = torch.Generator().manual_seed(self.seed)
+        self.model = build(self.generator)
+        self.gain, self.losses = own_gain, []
+        self.ratio_steps, self.ratios, self.every = [], {}, STEPS
+        self.set_gain(own_gain if gain is None else gain)
+
+    @torch.no_grad()
+    def set_gain(self, gain):
+        """Multiply the hidden weights (and with BatchNorm the last ones) as if they had been drawn at this gain."""
+        linears = [layer for layer in self.model if isinstance(layer, Linear)]
+        has_batch_norm = self.network == "deep, batch norm"
+        for layer in linears if has_batch_norm else linears[:-1]:
+            layer.weight *= gain / self.gain
+        self.gain = gain
+
+    @property
+    def failed(self):
+        """Whether the loss is no longer a finite number."""
+        return bool(self.losses) and not math.isfinite(self.losses[-1])
+
+    def advance(self, steps=STEPS):
+        """Train some steps; stops where the loss is no longer finite."""
+        X, Y = self.splits.train
+        history = train(
+            self.model,
+            X,
+            Y,
+            steps=steps,
+            lr=self.learning_rate,
+            generator=self.generator,
+            record_ratios_every=steps,
+            progress=False,
+        )
+        if len(self.losses) % self.every == 0:
+            self.ratio_steps.append(len(self.losses))
+            for name, ratio in history.update_ratio.items():
+                self.ratios.setdefault(name, []).append(ratio[0].item())
+        if len(self.ratio_steps) > MOST_RATIOS:
+            self.every *= 2
+            self.ratio_steps = self.ratio_steps[::2]
+            self.ratios = {name: values[::2] for name, values in self.ratios.items()}
+        self.losses += history.loss.tolist()
+
+    def read(self):
+        """What the pictures show now: a NetworkReading on the first 200 training examples."""
+        X, Y = self.splits.train
+        step = len(self.losses)
+        recent = self.losses[-200:]
+        loss = (
+            f"{sum(recent) / len(recent):.3f}, the last {len(recent)}' mean" if recent else "not trained yet"
+        )
+        return network_reading(
+            self.model,
+            X[:EXAMPLES],
+            Y[:EXAMPLES],
+            label=f"step {step:,}",
+            lr=self.learning_rate,
+            losses=self.losses,
+            headline=f"step {step:,}: loss {loss}",
+            ratios=(self.ratio_steps, self.ratios),
+        )
+
+
+def training_lab(network="deep", *, learning_rate=0.1, gain=None, splits=None):
+    """Train one of the course's networks live: start, pause, reset with the same weights; lr and gain on the fly.
+
+    network: one of NETWORKS, "deep" being part 2's. The notebook stays usable meanwhile; Jupyter's stop button does
+    not reach this training, the panel's own pause does. Without a widget: `TrainingRun`.
+    """
+    return _TrainingLab(network, learning_rate, gain, splits)
+
+
+class _TrainingLab(Panel):
+    def __init__(self, network, learning_rate, gain, splits):
+        self.run = TrainingRun(network, learning_rate=learning_rate, gain=gain, splits=splits)
+        self.task = None
+        controls = [
+            control(
+                widgets.Dropdown,
+                "network",
+                "Part 2's deep networks, or one of part 1's five. Changing it resets.",
+                options=list(NETWORKS),
+                value=network,
+            ),
+            control(
+                widgets.FloatLogSlider,
+                "learning rate",
+                "Takes effect at the next step.",
+                value=learning_rate,
+                base=10,
+                min=-4,
+                max=1,
+                step=0.1,
+                readout_format=".2g",
+            ),
+            control(
+                widgets.FloatSlider,
+                "init gain",
+                "Scales the hidden weights, at once. Deep networks are drawn at 5/3 (batch norm: 1), the others count from 1.",
+                value=self.run.gain,
+                min=0.2,
+                max=5,
+                step=1 / 30,
+            ),
+        ]
+        self.start_button = button("start", "Train on, in the background.", self.start, icon="play")
+        self.pause_button = button("pause", "Stop after the present steps.", self.pause, icon="pause")
+        self.reset_button = button("reset", "Back to step 0, the same weights.", self.reset, icon="undo")
+        self.pause_button.disabled = True
+        lines = [(math.log(27), "ln 27")]
+        pictures = [
+            LossByStep(lines),
+            UpdateRatiosByStep(),
+            ActivationsByLayer(),
+            GradientsByLayer(),
+            WeightGradientsByLayer(),
+        ]
+        board = Board(pictures, figsize=(11, 6.4), mosaic="LLLUUU;AAGGWW")
+        super().__init__(
+            {widget.description: widget for widget in controls},
+            self._read,
+            board,
+            alt="The loss and update:data by step, and histograms of activations and gradients, at step 0.",
+            buttons=[
+                self.start_button,
+                self.pause_button,
+                self.reset_button,
+                widgets.HTML("Jupyter's own stop button does not reach this training: press pause."),
+            ],
+        )
+
+    def _read(self, network, learning_rate, init_gain):
+        """Take over what the controls say; the run goes on from where it is."""
+        run = self.run
+        if network != run.network:
+            self.pause()
+            run.network = network
+            run.reset()
+            # The knob follows; its own callback then finds nothing left to do.
+            self.controls["init gain"].value = run.gain
+        elif not math.isclose(init_gain, run.gain):
+            run.set_gain(init_gain)
+        run.learning_rate = learning_rate
+        return run.read()
+
+    def start(self):
+        if self.task is None or self.task.done():
+            self.task = asyncio.get_running_loop().create_task(self._train())
+
+    def pause(self):
+        if self.task is not None:
+            self.task.cancel()
+            self.task = None
+        self._training(False)
+
+    def reset(self):
+        self.pause()
+        with self.errors_shown():
+            self.run.reset(self.controls["init gain"].value)
+            self.update()
+
+    def _training(self, on):
+        self.start_button.disabled, self.pause_button.disabled = on, not on
+
+    async def _train(self):
+        """Train in short chunks, and let the kernel do other things in between."""
+        self._training(True)
+        drawn = time.perf_counter()
+        with self.errors_shown():
+            while not self.run.failed:
+                began = time.perf_counter()
+                while time.perf_counter() - began < SECONDS_A_CHUNK and not self.run.failed:
+                    self.run.advance()
+                if time.perf_counter() - drawn > SECONDS_A_PICTURE:
+                    self._look()
+                    drawn = time.perf_counter()
+                await asyncio.sleep(0.005)
+            self._look()
+        self._training(False)
+
+    def _look(self):
+        self.reading = self.run.read()
+        self.redraw()
+
+    def redraw(self):
+        super().redraw()
+        if self.run.failed:
+            step = next(i for i, loss in enumerate(self.run.losses) if not math.isfinite(loss))
+            text = (
+                f"At step {step:,} the loss is no longer a finite number: the updates grew larger than the weights "
+                f"could bear, at learning rate {self.run.learning_rate:.2g} and gain {self.run.gain:.2f}. Lower the "
+                "learning rate (or the gain), then press reset."
+            )
+            self.message.value = f'<div role="alert"><b>{html.escape(text)}</b></div>' + self.message.value
+
+    def close(self):
+        self.pause()
+        super().close()

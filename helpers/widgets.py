@@ -1,0 +1,238 @@
+"""Slider panels, one line each in a notebook. Each stands on ordinary functions that need no widget.
+
+gain_explorer (chapters 04, 08, 09, 13), logit_explorer (02), batch_norm_explorer (05), update_ratio_explorer (12),
+training_lab (12, 13, 14). helpers.explore has the functions, helpers.pictures the pictures, helpers.panel the rest.
+"""
+
+import random
+
+import ipywidgets as widgets
+
+from helpers.chapter_pictures import LossByScale, Normalised, Probabilities, RunningStatistics
+from helpers.explore import read_batch_norm, read_logits, read_network, read_update_ratios
+from helpers.models import NONLINEARITIES, SEED
+from helpers.panel import Board, Panel, button, control
+from helpers.pictures import (
+    ActivationsByLayer,
+    GradientsByLayer,
+    StdByDepth,
+    UpdateRatiosByLayer,
+    UpdateRatiosByStep,
+)
+from helpers.training_lab import training_lab
+
+__all__ = ["batch_norm_explorer", "gain_explorer", "logit_explorer", "training_lab", "update_ratio_explorer"]
+
+GAIN_STEP = 1 / 30  # so that .5, 1, 5/3 and 3 are among the slider's values
+PICTURES = {p.name: p for p in (ActivationsByLayer, GradientsByLayer, StdByDepth, UpdateRatiosByLayer)}
+
+
+def gain_explorer(
+    *,
+    gain=5 / 3,
+    depth=6,
+    width=100,
+    nonlinearity="tanh",
+    batch_norm=False,
+    seed=SEED,
+    pictures=("activations by layer", "std by depth"),
+    splits=None,
+):
+    """Turn the init gain, and see what a fresh network makes of it: two pictures at a time, of four.
+
+    The arguments are where the knobs stand at first; depth counts the Linears, the output one included. While a
+    slider moves, all random draws stay the same. "pin" keeps the present setting as a faint line to compare with.
+    Without a widget: `read_network(...)` in helpers.explore, and `draw(StdByDepth(), reading)` in helpers.pictures.
+    """
+    unknown = [name for name in pictures if name not in PICTURES]
+    if unknown or len(pictures) != 2:
+        raise ValueError(f"pictures is {pictures!r}: choose two of {', '.join(PICTURES)}")
+    controls = _controls(
+        _gain(gain),
+        control(
+            widgets.IntSlider,
+            "depth",
+            "How many Linears, the output one included.",
+            value=depth,
+            min=2,
+            max=30,
+        ),
+        control(
+            widgets.IntSlider, "width", "Units in a hidden layer.", value=width, min=10, max=300, step=10
+        ),
+        _choice(
+            "nonlinearity", "What follows each hidden Linear; linear: nothing.", NONLINEARITIES, nonlinearity
+        ),
+        _switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
+        _seed(seed),
+        _choice("left picture", "What the left half shows.", PICTURES, pictures[0]),
+        _choice("right picture", "What the right half shows.", PICTURES, pictures[1]),
+    )
+    board = Board([PICTURES[name]() for name in pictures])
+
+    def read(left_picture, right_picture, **setting):
+        for i, name in enumerate((left_picture, right_picture)):
+            if board.pictures[i].name != name:
+                board.pictures[i] = PICTURES[name]()
+        return read_network(splits=splits, **setting)
+
+    alt = (
+        f"{pictures[0].capitalize()} and {pictures[1]} of a fresh network: {depth} Linears, {nonlinearity}, gain "
+        f"{gain:.2f}, batch norm {'on' if batch_norm else 'off'}. Live, sliders change the setting."
+    )
+    return Panel(controls, read, board, alt=alt, buttons=[_new_seed(controls["seed"])])
+
+
+def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.0, seed=SEED):
+    """Turn logits, their scale and the label, and see the probabilities and the loss.
+
+    how_many: 4, the ones on the sliders, or 27, one a character, drawn from randn with `seed`.
+    Without a widget: `read_logits(...)` in helpers.explore.
+    """
+    controls = _controls(
+        _choice("how many", "Four by hand, or 27 at random, one a character.", [4, 27], how_many),
+        control(widgets.FloatSlider, "scale", "Multiplies all logits.", value=scale, min=0, max=15, step=0.1),
+        control(
+            widgets.IntSlider,
+            "label",
+            "The right answer, counted from 0.",
+            value=label,
+            min=0,
+            max=how_many - 1,
+        ),
+        _seed(seed),
+        *(
+            control(widgets.FloatSlider, f"logit {i}", "Of the four.", value=z, min=-10, max=10, step=0.1)
+            for i, z in enumerate(logits)
+        ),
+    )
+
+    def adapt(_=None):
+        n = controls["how many"].value
+        controls["label"].max = n - 1
+        controls["seed"].disabled = n == 4
+        for i in range(4):
+            controls[f"logit {i}"].disabled = n == 27
+
+    controls["how many"].observe(adapt, "value")
+    adapt()
+
+    def read(how_many, scale, label, seed, **four):
+        chosen = list(four.values()) if how_many == 4 else None
+        return read_logits(chosen, min(label, how_many - 1), scale=scale, seed=seed)
+
+    alt = (
+        "Bars of softmax probabilities, the label's in orange, and the loss against the scale of the logits."
+    )
+    board = Board([Probabilities(), LossByScale()])
+    return Panel(controls, read, board, alt=alt, buttons=[_new_seed(controls["seed"])])
+
+
+def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, momentum=0.1, batches=50):
+    """Move one number of a batch, and see what BatchNorm makes of all of them; then its running statistics.
+
+    Left, the lecture's own bonus widget: 5 numbers, one on a slider from -30 to 30, with gamma, beta and more
+    numbers beside. Right, what momentum makes of the running mean and std of batches drawn from one Gaussian.
+    Without a widget: `read_batch_norm(...)` in helpers.explore.
+    """
+    controls = _controls(
+        control(
+            widgets.FloatSlider, "moved number", "The orange one.", value=moved, min=-30, max=30, step=0.5
+        ),
+        control(widgets.IntSlider, "batch size", "Numbers in the batch.", value=batch_size, min=2, max=32),
+        control(widgets.FloatSlider, "gamma", "Scales the outputs.", value=gamma, min=-2, max=3, step=0.1),
+        control(widgets.FloatSlider, "beta", "Shifts the outputs.", value=beta, min=-3, max=3, step=0.1),
+        control(
+            widgets.FloatLogSlider,
+            "momentum",
+            "The weight of the newest batch in the running statistics.",
+            value=momentum,
+            base=10,
+            min=-3,
+            max=0,
+            step=0.1,
+            readout_format=".3g",
+        ),
+        control(
+            widgets.IntSlider,
+            "batches seen",
+            "How long the statistics have run.",
+            value=batches,
+            min=1,
+            max=200,
+        ),
+    )
+    alt = (
+        "Five numbers joined to their normalised values, both as Gaussians; and running statistics by batch."
+    )
+    return Panel(controls, read_batch_norm, Board([Normalised(), RunningStatistics()]), alt=alt)
+
+
+def update_ratio_explorer(
+    *, lr=0.1, gain=5 / 3, batch_norm=False, fan_in=True, steps=50, seed=SEED, splits=None
+):
+    """Turn the learning rate and the gain, and see update:data: of every weight at step 0, and by step.
+
+    Each move trains the lecture's deep network anew for `steps` steps, from the same weights, on the same
+    minibatches. Without a widget: `read_update_ratios(...)` in helpers.explore.
+    """
+    controls = _controls(
+        control(
+            widgets.FloatLogSlider,
+            "learning rate",
+            "What each gradient is multiplied by.",
+            value=lr,
+            base=10,
+            min=-4,
+            max=1,
+            step=0.1,
+            readout_format=".2g",
+        ),
+        _gain(gain),
+        _switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
+        _switch("1/sqrt(fan_in)", "Off: the weights are drawn without it.", fan_in),
+        control(
+            widgets.IntSlider, "steps", "How long to train each time.", value=steps, min=10, max=200, step=10
+        ),
+        _seed(seed),
+    )
+
+    def read(**setting):
+        setting["fan_in"] = setting.pop("1/sqrt(fan_in)")
+        return read_update_ratios(splits=splits, **setting)
+
+    alt = (
+        "The update:data ratio of every weight at step 0, and by step, on log axes with the line at 1e-3; here at "
+        f"learning rate {lr:g}, gain {gain:.2f}."
+    )
+    board = Board([UpdateRatiosByLayer(), UpdateRatiosByStep()])
+    return Panel(controls, read, board, alt=alt, buttons=[_new_seed(controls["seed"])])
+
+
+def _controls(*made):
+    return {widget.description: widget for widget in made}
+
+
+def _gain(value):
+    says = "Multiplies every hidden weight, on top of 1/sqrt(fan_in)."
+    return control(widgets.FloatSlider, "init gain", says, value=value, min=0.2, max=5, step=GAIN_STEP)
+
+
+def _seed(value):
+    says = "Where the random numbers come from."
+    return control(widgets.BoundedIntText, "seed", says, value=value, min=0, max=2**32 - 1)
+
+
+def _choice(name, says, options, value):
+    return control(widgets.Dropdown, name, says, options=list(options), value=value)
+
+
+def _switch(name, says, value):
+    return control(widgets.Checkbox, name, says, value=value, indent=False)
+
+
+def _new_seed(seed):
+    def draw():
+        seed.value = random.SystemRandom().randrange(2**31)  # leaves Python's own random state alone
+
+    return button("new seed", "Draw all random numbers anew.", draw, icon="random")
