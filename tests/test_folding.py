@@ -1,0 +1,564 @@
+"""Folded layers against the pairs they replace and against torch's own fusion; whole models, known and foreign."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from helpers.folding import fold_batch_norms, fold_conv, fold_linear
+from helpers.layers import BatchNorm1d, Linear
+from helpers.models import deep_mlp, lecture_mlp
+from helpers.resnet import resnet50
+
+BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed=0, dtype=torch.float64):
+    return torch.randn(shape, generator=generator(seed), dtype=dtype)
+
+
+def worn(model, seed=0):
+    """The model as after some training: no statistic and no gamma has the value that it was made with."""
+    g = generator(seed)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, BATCH_NORMS):
+                for parameter in module.parameters():  # of either sign, and one gamma exactly zero
+                    parameter.normal_(generator=g)
+                    parameter.flatten()[0] = 0
+                if module.running_mean is not None:
+                    module.running_mean.normal_(generator=g)
+                    module.running_var.uniform_(0.01, 4, generator=g)
+    return model.double().eval()
+
+
+def close(a, b, tolerance=1e-12):
+    """Within the tolerance, absolutely and relative to the largest entry."""
+    torch.testing.assert_close(a, b, rtol=0, atol=tolerance * max(1, b.abs().max().item()))
+
+
+def same_parameters(a, b, tolerance):
+    close(a.weight, b.weight, tolerance)
+    close(a.bias, b.bias, tolerance)
+
+
+def has_batch_norm(model):
+    return any(isinstance(module, BATCH_NORMS) for module in model.modules())
+
+
+# One layer and its BatchNorm
+
+sizes = st.integers(1, 12)
+epsilons = st.sampled_from([1e-12, 1e-5, 1e-3, 0.1])
+seeds = st.integers(0, 10**6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=sizes, fan_in=sizes, fan_out=sizes, bias=st.booleans(), affine=st.booleans(), eps=epsilons, seed=seeds
+)
+def test_a_linear_folds_as_torch_folds_it(n, fan_in, fan_out, bias, affine, eps, seed):
+    linear, norm = nn.Linear(fan_in, fan_out, bias=bias), nn.BatchNorm1d(fan_out, eps=eps, affine=affine)
+    worn(nn.Sequential(linear, norm), seed)
+    x = randn(n, fan_in, seed=seed) * 3 + 2
+    close(fold_linear(linear, norm)(x), norm(linear(x)))
+    if affine:  # torch's fusion can't do without
+        same_parameters(fold_linear(linear, norm), fuse_linear_bn_eval(linear, norm), 1e-12)
+        linear, norm = linear.float(), norm.float()
+        same_parameters(fold_linear(linear, norm), fuse_linear_bn_eval(linear, norm), 1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=sizes,
+    fan_in=sizes,
+    fan_out=sizes,
+    bias=st.booleans(),
+    eps=st.sampled_from([0, 1e-5, 0.1]),
+    correction=st.sampled_from([0, 1]),
+    num_models=st.sampled_from([None, 1, 3]),
+    seed=seeds,
+)
+def test_our_linear_folds_alone_and_in_a_stack(n, fan_in, fan_out, bias, eps, correction, num_models, seed):
+    linear = Linear(fan_in, fan_out, bias=bias, num_models=num_models, generator=generator(seed))
+    norm = BatchNorm1d(fan_out, eps=eps, correction=correction, num_models=num_models)
+    worn(nn.Sequential(linear, norm), seed)
+    x = randn(n, fan_in, seed=seed) * 3 + 2
+    folded = fold_linear(linear, norm)
+    close(folded(x), norm(linear(x)))
+    assert type(folded) is Linear and folded.bias.shape == norm.gamma.shape
+
+
+def test_torchs_and_our_layers_fold_into_each_other():
+    x = randn(8, 5)
+    for linear in Linear(5, 7), nn.Linear(5, 7):
+        for norm in BatchNorm1d(7), nn.BatchNorm1d(7), nn.SyncBatchNorm(7):
+            pair = worn(nn.Sequential(linear, norm))
+            close(fold_linear(linear, norm)(x), pair(x))
+            close(fold_batch_norms(pair)(x), pair(x))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dims=st.integers(1, 3),
+    transposed=st.booleans(),
+    groups=st.integers(1, 3),
+    inside=st.integers(1, 3),
+    outside=st.integers(1, 3),
+    kernel_size=st.integers(1, 3),
+    stride=st.integers(1, 2),
+    padding=st.integers(0, 1),
+    dilation=st.integers(1, 2),
+    bias=st.booleans(),
+    eps=epsilons,
+    seed=seeds,
+)
+def test_a_convolution_folds_as_torch_folds_it(
+    dims, transposed, groups, inside, outside, kernel_size, stride, padding, dilation, bias, eps, seed
+):
+    kind = [(nn.Conv1d, nn.Conv2d, nn.Conv3d), (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)]
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims - 1](groups * outside, eps=eps)
+    conv = kind[transposed][dims - 1](
+        groups * inside,
+        groups * outside,
+        kernel_size,
+        stride,
+        padding,
+        dilation=dilation,
+        groups=groups,
+        bias=bias,
+    )
+    worn(nn.Sequential(conv, norm), seed)
+    x = randn(2, groups * inside, *[6] * dims, seed=seed) + 1
+    folded = fold_conv(conv, norm)
+    close(folded(x), norm(conv(x)))
+    assert type(folded) is type(conv) and folded.stride == conv.stride and folded.groups == groups
+    if not transposed or groups == 1:  # torch's fusion does not know a transposed convolution's groups
+        same_parameters(folded, fuse_conv_bn_eval(conv, norm, transposed), 1e-12)
+        conv, norm = conv.float(), norm.float()
+        same_parameters(fold_conv(conv, norm), fuse_conv_bn_eval(conv, norm, transposed), 1e-6)
+
+
+@pytest.mark.parametrize("options", [{"padding": "same"}, {"padding": 2, "padding_mode": "reflect"}])
+def test_other_paddings_fold_too(options):
+    pair = worn(nn.Sequential(nn.Conv2d(3, 4, 3, **options), nn.BatchNorm2d(4)))
+    x = randn(2, 3, 8, 8)
+    close(fold_conv(*pair)(x), pair(x))
+    assert fold_conv(*pair).padding_mode == pair[0].padding_mode
+
+
+def test_train_mode_does_not_matter_and_nothing_is_changed():
+    pair = worn(nn.Sequential(nn.Linear(5, 7), nn.BatchNorm1d(7))).train()
+    before = copy.deepcopy(pair.state_dict())
+    folded = fold_linear(*pair)
+    assert pair[0].training and pair[1].training and not folded.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in pair.state_dict().items())
+    x = randn(8, 5)
+    close(folded(x), pair.eval()(x))
+    with torch.no_grad():
+        folded.weight.zero_()  # shares no memory with the original
+    assert torch.equal(pair[0].weight, before["0.weight"])
+
+
+def test_a_folded_layer_is_as_trainable_as_the_layer_was():
+    linear, norm = nn.Linear(5, 7, bias=False), nn.BatchNorm1d(7)
+    folded = fold_linear(linear, norm)
+    assert folded.weight.is_leaf and folded.bias.is_leaf
+    assert folded.weight.requires_grad and folded.bias.requires_grad
+    folded = fold_linear(linear.requires_grad_(False), norm)
+    assert not folded.weight.requires_grad and not folded.bias.requires_grad
+
+
+def subclass(kind, method):
+    """A subclass that computes something else."""
+    return type(
+        f"My{kind.__name__}",
+        (kind,),
+        {method: lambda self, *inputs: getattr(super(kind, self), method)(*inputs)},
+    )
+
+
+def hooked(layer):
+    layer.register_forward_hook(lambda module, inputs, output: output * 2)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("fold", "layer", "norm", "words"),
+    [
+        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(7, track_running_stats=False), "no running statistics"),
+        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(5), r"features \(5,\).*puts out \(7,\)"),
+        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(1), r"features \(1,\).*puts out \(7,\)"),
+        (fold_linear, Linear(5, 7, num_models=2), nn.BatchNorm1d(7), r"features \(7,\).*puts out \(2, 7\)"),
+        (fold_linear, Linear(5, 7), BatchNorm1d(7, num_models=2), r"features \(2, 7\).*puts out \(7,\)"),
+        (
+            fold_linear,
+            nn.Linear(5, 7),
+            nn.BatchNorm2d(7),
+            "BatchNorm2d does not normalise.*give one of BatchNorm1d",
+        ),
+        (fold_linear, nn.Linear(5, 7), nn.LayerNorm(7), "LayerNorm does not normalise"),
+        (fold_linear, nn.Conv1d(5, 7, 1), nn.BatchNorm1d(7), "Conv1d is not one of Linear"),
+        (fold_conv, nn.Linear(5, 7), nn.BatchNorm1d(7), "Linear is not one of Conv1d"),
+        (fold_conv, nn.Conv2d(5, 7, 1), nn.BatchNorm1d(7), "BatchNorm1d does not normalise"),
+        (fold_conv, nn.Conv1d(5, 7, 1), BatchNorm1d(7), "BatchNorm1d does not normalise"),
+        (
+            fold_linear,
+            subclass(nn.Linear, "forward")(5, 7),
+            nn.BatchNorm1d(7),
+            "MyLinear.*forward of its own",
+        ),
+        (
+            fold_linear,
+            nn.Linear(5, 7),
+            subclass(nn.BatchNorm1d, "forward")(7),
+            "MyBatchNorm1d.*forward of its own",
+        ),
+        (fold_conv, subclass(nn.Conv1d, "_conv_forward")(5, 7, 1), nn.BatchNorm1d(7), "MyConv1d.*of its own"),
+        (fold_linear, hooked(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
+        (fold_linear, nn.Linear(5, 7), hooked(nn.BatchNorm1d(7)), "BatchNorm1d has hooks"),
+        (fold_linear, nn.utils.spectral_norm(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
+        (
+            fold_linear,
+            nn.utils.parametrizations.weight_norm(nn.Linear(5, 7)),
+            nn.BatchNorm1d(7),
+            "parametrized",
+        ),
+        (fold_linear, nn.LazyLinear(7), nn.BatchNorm1d(7), "no shape yet: call the model once"),
+    ],
+)
+def test_pairs_that_do_not_fold_are_refused(fold, layer, norm, words):
+    with pytest.raises(ValueError, match=words):
+        fold(layer, norm)
+
+
+def test_a_replaced_forward_is_refused():
+    linear = nn.Linear(5, 7)
+    linear.forward = lambda x: F.linear(x, linear.weight).abs()
+    with pytest.raises(ValueError, match="forward replaced"):
+        fold_linear(linear, nn.BatchNorm1d(7))
+
+
+# The course's models
+
+
+def characters(n=64):
+    return torch.randint(0, 27, (n, 3), generator=generator())
+
+
+@pytest.mark.parametrize(
+    ("model", "before", "after"),
+    [
+        (lambda: deep_mlp(batch_norm=True, generator=generator()), 47_024, 46_497),
+        (lambda: deep_mlp(depth=3, batch_norm=True, correction=0, generator=generator()), 16_424, 16_197),
+        (lambda: lecture_mlp("batchnorm", generator=generator()), 12_097, 11_897),
+        (lambda: deep_mlp(batch_norm=True, num_models=2, generator=generator()), 94_048, 92_994),
+    ],
+)
+def test_the_lectures_networks_fold(model, before, after):
+    model = worn(model())
+    folded = fold_batch_norms(model)
+    assert sum(p.numel() for p in model.parameters()) == before
+    assert sum(p.numel() for p in folded.parameters()) == after
+    assert not has_batch_norm(folded) and not folded.training
+    close(folded(characters()), model(characters()))
+    close(folded.float()(characters()), model.float()(characters()), 1e-5)
+
+
+def test_names_stay_and_the_copy_can_be_saved_and_copied():
+    folded = fold_batch_norms(worn(deep_mlp(depth=2, batch_norm=True)))
+    names = ["embedding.weight", "linear1.weight", "linear1.bias", "linear2.weight", "linear2.bias"]
+    assert list(folded.state_dict()) == names
+    out = folded(characters())
+    for twin in copy.deepcopy(folded), pickle.loads(pickle.dumps(folded)), fold_batch_norms(folded):
+        assert torch.equal(twin(characters()), out)
+
+
+def test_a_folded_model_can_be_traced_again():
+    folded = fold_batch_norms(worn(Images()))
+    assert torch.equal(torch.fx.symbolic_trace(folded)(images()), folded(images()))
+
+
+def test_all_53_of_resnet50_fold():
+    torch.manual_seed(0)
+    model = resnet50(num_classes=10)
+    with torch.no_grad():
+        for module in model.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.2)
+                module.running_var.uniform_(0.5, 2)
+                module.weight.uniform_(-1, 1)
+                module.bias.normal_(0, 0.2)
+    model = model.double().eval()
+    folded = fold_batch_norms(model)
+    x = randn(2, 3, 64, 64)
+    with torch.no_grad():
+        close(folded(x), model(x))
+    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert len(norms) == 53 and not has_batch_norm(folded)
+    saved = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in folded.parameters())
+    assert saved == sum(norm.num_features for norm in norms)  # gamma and beta go, a bias comes
+    assert {f"{name}.weight" for name, m in model.named_modules() if isinstance(m, nn.Conv2d)} <= set(
+        folded.state_dict()
+    )
+
+
+# Foreign models
+
+
+def images():
+    return randn(2, 3, 8, 8)
+
+
+def rows():
+    return randn(6, 4)
+
+
+class Images(nn.Module):
+    """Functional calls, an in-place ReLU, a residual sum, nested Sequentials, a convolution alone in one of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Sequential(nn.Conv2d(3, 8, 3, bias=False)), nn.BatchNorm2d(8), nn.ReLU(inplace=True)
+        )
+        self.conv, self.bn = nn.Conv2d(8, 8, 3, padding=1, groups=4), nn.BatchNorm2d(8, affine=False)
+        self.up, self.up_bn = nn.ConvTranspose2d(8, 4, 2, stride=2, groups=2), nn.BatchNorm2d(4)
+        self.norm, self.linear, self.out = nn.GroupNorm(2, 4), nn.Linear(4, 5), nn.BatchNorm1d(5)
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = F.relu(self.bn(self.conv(x)) + x, inplace=True)
+        x = self.up_bn(self.up(x)).tanh_()
+        x = F.adaptive_avg_pool2d(self.norm(x), 1)
+        return self.out(self.linear(torch.flatten(x, 1)))
+
+
+class Twice(nn.Module):
+    """A block with a BatchNorm in it is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Tanh())
+
+    def forward(self, x, y=None):
+        x = self.block(self.block(x))
+        return x if y is None else x + self.block(y)
+
+
+class SharedBatchNorm(nn.Module):
+    """One BatchNorm behind two layers: each can have its scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.bn = nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.bn(input=self.second(self.bn(self.first(x)).relu()))
+
+
+class Listed(nn.Module):
+    """Layers with two names and a list that no copy of the registered names would reach; a weight tied to another."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.bn, self.tied = nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Linear(4, 4)
+        self.tied.weight = self.first.weight
+        self.alias = self.first
+        self.__dict__["layers"] = [self.first, self.bn]
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return self.tied(x)
+
+
+class Keeping(nn.Module):
+    """Keeps what it computes, as the lecture's layers do, and asks for the input's size in a part without BatchNorm."""
+
+    class Inner(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.linear(x) if len(x) > 2 else x
+
+    def __init__(self):
+        super().__init__()
+        self.inner, self.linear, self.bn = self.Inner(), nn.Linear(4, 3), nn.BatchNorm1d(3)
+
+    def forward(self, x):
+        self.out = self.bn(self.linear(self.inner(x)))
+        return {"out": self.out, "noise": torch.rand(1)}["out"]
+
+
+FOREIGN = {
+    "images": (Images, images),
+    "twice": (Twice, rows),
+    "shared batch norm": (SharedBatchNorm, rows),
+    "listed": (Listed, rows),
+    "keeping": (Keeping, rows),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_models_fold(name):
+    make, inputs = FOREIGN[name]
+    model, x = worn(make()), inputs()
+    folded = fold_batch_norms(model)
+    assert not has_batch_norm(folded)
+    close(folded(x), model(x))
+    close(copy.deepcopy(folded)(x) if name != "keeping" else folded(x), model(x))
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_the_model_stays_as_it_was(name):
+    make, inputs = FOREIGN[name]
+    model = worn(make()).train()
+    next(iter(model.children())).eval()  # modes that are mixed
+    model(inputs())  # with tensors kept
+    state, kept = copy.deepcopy(model.state_dict()), dict(vars(model))
+    modes, modules = [module.training for module in model.modules()], list(model.modules())
+    random = torch.get_rng_state()
+    fold_batch_norms(model)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [module.training for module in model.modules()] == modes and list(model.modules()) == modules
+    assert dict(vars(model)) == kept
+    after = model.state_dict()
+    assert list(after) == list(state) and all(torch.equal(after[key], state[key]) for key in state)
+
+
+def test_a_stored_result_is_no_symbol_afterwards():
+    folded = fold_batch_norms(worn(Keeping()))
+    assert not hasattr(folded, "out")
+    pickle.loads(pickle.dumps(folded))
+
+
+def test_a_model_without_batch_norm_is_copied_whatever_its_forward():
+    class Untraceable(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x) if x.sum() > 0 else x
+
+    model = Untraceable(nn.Linear(4, 4), nn.LayerNorm(4), nn.Dropout())
+    folded = fold_batch_norms(model)
+    assert folded is not model and not folded.training and model.training
+    close(folded(rows().abs().float()), model.eval()(rows().abs().float()))
+
+
+def test_a_batch_of_sequences_is_no_silent_mistake():
+    """nn.BatchNorm1d takes (N, 4, 4) as 4 features in dimension 1; a Linear has them in the last."""
+    model = worn(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))
+    with pytest.raises(AssertionError, match="folded for inputs of 2 dimensions"):
+        fold_batch_norms(model)(randn(3, 4, 4))
+
+
+class Linked(nn.Module):
+    """Two Linears, two BatchNorms, and a forward of your own."""
+
+    def __init__(self, forward, **changes):
+        super().__init__()
+        self.a, self.b, self.bn, self.bn2 = nn.Linear(4, 4), nn.Linear(4, 4), nn.BatchNorm1d(4), nn.Identity()
+        self.inner = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+        for name, module in changes.items():
+            setattr(self, name, module)
+        self.way = forward
+
+    def forward(self, x, mask=None):
+        return self.way(self, x, mask)
+
+
+def after_two(m, x, mask):
+    return m.bn2(m.a(m.bn(m.a(x))))
+
+
+def branching(m, x, mask):
+    x = m.a(x)
+    return m.bn(x if mask is not None else x + 1)
+
+
+def tied_in_an_unread_part(m, x, mask):
+    return m.bn(m.a(x)) + m.inner(x)
+
+
+class Unread(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x):
+        return self.layer(x) if len(x) else x
+
+
+shared = nn.Linear(4, 4)
+REFUSED = {
+    "after a module": (lambda m, x, mask: m.bn(m.inner(x)), {}, r"bn follows inner\.1 \(ReLU\), not directly"),
+    "after a function": (lambda m, x, mask: m.bn(F.relu(m.a(x))), {}, r"bn follows relu\(\), not directly"),
+    "after a method": (lambda m, x, mask: m.bn(m.a(x).tanh()), {}, r"bn follows tanh\(\), not directly"),
+    "after an in-place method": (lambda m, x, mask: m.bn(m.a(x).relu_()), {}, r"bn follows relu_\(\), not"),
+    "after the input": (lambda m, x, mask: m.bn(x), {}, "bn follows the input x, not directly"),
+    "after a sum": (lambda m, x, mask: m.bn(m.a(x) + m.b(x)), {}, r"bn follows add\(\), not directly"),
+    "after a batch norm": (lambda m, x, mask: m.bn2(m.bn(m.a(x))), {"bn2": nn.BatchNorm1d(4)}, r"bn2 follows bn "),
+    "used elsewhere": (lambda m, x, mask: m.bn(y := m.a(x)) + y, {}, r"bn follows a, whose output also goes to add\(\)"),
+    "changed in place": (lambda m, x, mask: (y := m.a(x), m.bn(y), y.mul_(2))[1], {}, r"a, whose output also.*mul_\(\)"),
+    "returned too": (lambda m, x, mask: (y := m.a(x), m.bn(y)), {}, "bn follows a, whose .* goes to the model's output"),
+    "a shared layer": (lambda m, x, mask: m.b(m.a(m.bn(m.a(x)))), {}, r"bn follows a, whose .* also goes to b \(Linear\)"),
+    "two batch norms": (after_two, {"bn2": nn.BatchNorm1d(4)}, r"follows a, whose output also goes to bn"),
+    "never called": (lambda m, x, mask: m.a(x), {}, "bn is not called as a layer"),
+    "called by its forward": (lambda m, x, mask: m.bn.forward(m.a(x)), {}, "can't follow|not called as a layer"),
+    "weight read": (lambda m, x, mask: m.bn(m.a(x)) @ m.a.weight, {}, "a's tensors are also used"),
+    "weight read by a function": (lambda m, x, mask: F.linear(m.bn(m.a(x)), *m.a.parameters()), {}, "a's tensors are"),
+    "gamma read": (lambda m, x, mask: m.bn(m.a(x)) * m.bn.weight, {}, "bn's tensors are also used"),
+    "other features": (lambda m, x, mask: m.bn(m.a(x)), {"bn": nn.BatchNorm1d(5)}, "bn can't be folded into a: .*features"),
+    "no statistics": (
+        lambda m, x, mask: m.bn(m.a(x)), {"bn": nn.BatchNorm1d(4, track_running_stats=False)},
+        "bn can't be folded into a: .* no running statistics",
+    ),
+    "hook on the layer": (lambda m, x, mask: m.bn(m.a(x)), {"a": hooked(nn.Linear(4, 4))}, "into a: Linear has hooks"),
+    "hook on the batch norm": (lambda m, x, mask: m.bn(m.a(x)), {"bn": hooked(nn.BatchNorm1d(4))}, "bn has hooks"),
+    "hook around the layer": (
+        lambda m, x, mask: m.bn(m.inner(x)), {"inner": hooked(nn.Sequential(nn.Linear(4, 4)))},
+        r"bn follows inner \(Sequential\)",
+    ),
+    "hook around both": (
+        lambda m, x, mask: m.inner(x), {"inner": hooked(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))},
+        "inner has hooks",
+    ),
+    "branches by None": (branching, {}, r"bn follows add\(\)"),
+    "other layers by None": (
+        lambda m, x, mask: m.bn(m.a(x) if mask is None else m.b(x)), {}, "Linked connects its .* without mask",
+    ),
+    "branches by a number": (lambda m, x, mask: m.bn(m.a(x)) if x.sum() > 0 else x, {}, "can't follow Linked's forward"),
+    "not registered": (lambda m, x, mask: m.bn([nn.Linear(4, 4)][0](x)), {}, "can't follow Linked's forward"),
+    "shared with a part not looked into": (
+        tied_in_an_unread_part, {"a": shared, "inner": Unread(shared)}, "bn follows a, whose output also goes to",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_folded_is_refused_by_name(case):
+    forward, changes, words = REFUSED[case]
+    model = Linked(forward, **changes)
+    random, state = torch.get_rng_state(), copy.deepcopy(model.state_dict())
+    with pytest.raises(ValueError, match=words):
+        fold_batch_norms(model)
+    assert torch.equal(torch.get_rng_state(), random) and model.training
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_batch_norm_alone_is_refused():
+    with pytest.raises(ValueError, match="BatchNorm1d"):
+        fold_batch_norms(nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match="0 follows the input"):
+        fold_batch_norms(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4)))
