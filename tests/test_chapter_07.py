@@ -1,0 +1,100 @@
+"""Chapter 07's inline classes against their twins in helpers.layers, and its network against deep_mlp."""
+
+import pytest
+import torch
+
+from helpers.layers import BatchNorm1d, Linear, Tanh
+from helpers.models import SEED, deep_mlp
+from lecture_loop import deep_lecture_loop
+from notebook_cells import definitions
+
+close = torch.testing.assert_close
+
+
+@pytest.fixture(scope="module")
+def chapter():
+    return definitions("07_pytorchifying")
+
+
+def seeded(seed=SEED):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, seed):
+    return torch.randn(shape, generator=seeded(seed))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_its_linear_equals_the_layer(chapter, bias):
+    inline, layer = (kind(30, 20, bias=bias, generator=seeded()) for kind in (chapter["Linear"], Linear))
+    for ours, theirs in zip(inline.parameters(), layer.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+        ours.copy_(randn(*ours.shape, seed=1))
+        theirs.data.copy_(ours)
+        ours.requires_grad = True
+    x = randn(32, 30, seed=2)
+    assert torch.equal(inline(x), layer(x))
+    assert torch.equal(inline.out, layer(x))
+    for out in inline(x), layer(x):
+        out.backward(randn(32, 20, seed=3))
+    for ours, theirs in zip(inline.parameters(), layer.parameters(), strict=True):
+        close(ours.grad, theirs.grad)
+
+
+def test_its_batch_norm_equals_the_layer_with_correction_1(chapter):
+    inline, layer = chapter["BatchNorm1d"](5, eps=0.1, momentum=0.3), BatchNorm1d(5, 0.1, 0.3, correction=1)
+    for seed, (ours, theirs) in enumerate(zip(inline.parameters(), layer.parameters(), strict=True)):
+        assert torch.equal(ours, theirs)
+        ours.copy_(randn(5, seed=seed))
+        theirs.data.copy_(ours)
+        ours.requires_grad = True
+    for seed in range(3):
+        x, y = ((2 * randn(8, 5, seed=seed) + 1).requires_grad_() for _ in range(2))
+        outs = inline(x), layer(y)
+        close(*outs)
+        assert inline.out is outs[0]
+        for out in outs:
+            out.backward(randn(8, 5, seed=9))
+        close(x.grad, y.grad)
+    for ours, theirs in zip(inline.parameters(), layer.parameters(), strict=True):
+        close(ours.grad, theirs.grad)
+    close(inline.running_mean, layer.running_mean)
+    close(inline.running_var, layer.running_var)
+    assert not inline.running_mean.requires_grad and not inline.running_var.requires_grad
+
+    inline.training = False
+    stored = inline.running_mean.clone()
+    one = randn(1, 5, seed=7)
+    close(inline(one), layer.eval()(one))
+    assert torch.equal(inline.running_mean, stored)
+
+
+def test_its_tanh_equals_the_layer(chapter):
+    inline, x = chapter["Tanh"](), randn(4, 5, seed=0)
+    assert torch.equal(inline(x), Tanh()(x))
+    assert torch.equal(inline.out, Tanh()(x))
+    assert inline.parameters() == []
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize("gain", [5 / 3, 1])
+def test_its_network_is_deep_mlp(chapter, batch_norm, gain):
+    g, h = seeded(), seeded()
+    C, layers, parameters = chapter["make_network"](g, gain=gain, batch_norm=batch_norm)
+    model = deep_mlp(gain=gain, batch_norm=batch_norm, generator=h)
+    for ours, theirs in zip(parameters, model.parameters(), strict=True):
+        assert ours.requires_grad and torch.equal(ours, theirs)
+    assert torch.equal(g.get_state(), h.get_state())
+    x = torch.randint(0, 27, (32, 3), generator=g)
+    close(chapter["forward"](C, layers, x), model(x))
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_its_loop_is_the_lectures(chapter, batch_norm):
+    X, Y = torch.randint(0, 27, (500, 4), generator=seeded(0)).split([3, 1], 1)
+    g = seeded()
+    network = chapter["make_network"](g, gain=1, batch_norm=batch_norm)
+    losses = chapter["train_list"](network, X, Y[:, 0], 20, g, lr=0.2)
+    expected, C, _ = deep_lecture_loop(batch_norm, 1, X, Y[:, 0], 20, lr=0.2)
+    close(losses, expected)
+    close(network[0], C)
