@@ -17,6 +17,7 @@ from helpers.judge import (
     as_array,
     as_tensors,
     class_refused,
+    combined,
     judge,
     lecture_at,
 )
@@ -52,8 +53,8 @@ STATISTICS = [
      lambda x, c: (x.mean(), x.var(correction=c))),
 ]  # fmt: skip
 CORRECTIONS = [
-    (0, ""),
-    (1, "The variance is unbiased (torch.var's default, by N - 1): the forward pass divides by N."),
+    ("", 0),
+    ("The variance is unbiased (torch.var's default, by N - 1): the forward pass divides by N.", 1),
 ]
 SCALES = [
     ("", lambda x, g, b, eps, m, v: (x - m) / (v + eps).sqrt() * g + b),
@@ -73,20 +74,11 @@ SCALES = [
 ]  # fmt: skip
 
 
-def _combinations():
-    """Every combination of one statistic, one correction and one scale, those with a single mistake first."""
-    made = []
-    for (s1, statistic), (correction, s2), (s3, scale) in itertools.product(STATISTICS, CORRECTIONS, SCALES):
-        sentences = [sentence for sentence in (s1, s2, s3) if sentence]
-
-        def wrong(x, gamma, beta, eps, statistic=statistic, correction=correction, scale=scale):
-            return scale(x, gamma, beta, eps, *statistic(x, correction))
-
-        made.append((len(sentences), " ".join(sentences), wrong))
-    return [(sentence, wrong) for n, sentence, wrong in sorted(made, key=lambda m: m[0]) if n]
+def _forward(statistic, correction, scale):
+    return lambda x, gamma, beta, eps: scale(x, gamma, beta, eps, *statistic(x, correction))
 
 
-FORWARD_MISTAKES = _combinations()
+_, FORWARD_MISTAKES = combined(_forward, STATISTICS, CORRECTIONS, SCALES)
 
 
 def check_batch_norm_forward(f):

@@ -5,12 +5,23 @@
 
 import itertools
 import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 import numpy as np
 import torch
 
-from helpers.judge import CheckResult, Verdict, as_parts, judge, lecture_at, not_attempted, seeded_randn
+from helpers.judge import (
+    CheckResult,
+    Verdict,
+    as_parts,
+    combined,
+    judge,
+    lecture_at,
+    not_attempted,
+    seeded_randn,
+)
 
 # E01: all parameters zero
 
@@ -50,16 +61,16 @@ def _names(value):
 def check_what_trains(answer):
     """The set of those among the names C, W1, b1, W2, b2 that train when all start at zero (part 1, no BatchNorm).
 
-    A list, a tuple, or one name as text will do as well; an empty set says that nothing trains.
+    A list, a tuple or a text of names will do as well; an empty set says that nothing trains.
     """
     tried = "the parameters that train"
     look = lecture_at("exercise E01, the chain rule with the zeros in it", 259)
-    collection = isinstance(answer, (set, frozenset, list, tuple, dict, str, np.ndarray))
+    collection = isinstance(answer, (AbstractSet, Sequence))
     if answer is None or answer is ... or (collection and any(name is ... for name in answer)):
         return not_attempted(tried, "there is no answer yet")
     if not collection:
         given = f"the check was given an object of type {type(answer).__name__}"
-        return CheckResult("wrong", tried, given, 'Pass a set of names, such as {"C", "W1"}.', look)
+        return CheckResult("wrong", tried, given, 'Pass a set of names, such as {"C", "W1"}, or set().', look)
     mistakes = [(sentence, lambda names=names: names) for names, sentence in KNOWN_SETS]
     # Of any other set, the wrong member nearest to the loss: the way back begins there.
     subsets = [names for size in range(6) for names in itertools.combinations(NAMES, size)]
@@ -81,7 +92,7 @@ SCALES = [
     ("eps is subtracted: it is added to the variance.", lambda gamma, var, eps: gamma / (var - eps).sqrt()),
     ("That divides by the variance: BatchNorm divides by its root, the std.", lambda gamma, var, eps: gamma / (var + eps)),
     ("That divides by the variance: BatchNorm divides by its root, the std.", lambda gamma, var, eps: gamma / var),
-    ("The root is taken of running_var, but multiplied: BatchNorm divides by the std.",
+    ("That multiplies by the std: BatchNorm divides by it.",
      lambda gamma, var, eps: gamma * (var + eps).sqrt()),
     ("gamma is forgotten: the scale is gamma / sqrt(running_var + eps).", lambda gamma, var, eps: 1 / (var + eps).sqrt()),
     ("running_var is forgotten: the scale is gamma / sqrt(running_var + eps).", lambda gamma, var, eps: gamma),
@@ -111,34 +122,27 @@ BIASES = [
      lambda b, s, mean, beta: b - mean + beta),
     ("beta is scaled too: it is added after the scale.", lambda b, s, mean, beta: (b - mean + beta) * s),
     ("running_mean has the wrong sign: it is subtracted.", lambda b, s, mean, beta: (b + mean) * s + beta),
-    ("b and running_mean have changed signs: b2 is (b - running_mean) * s + beta.",
+    ("b and running_mean have changed places: b2 is (b - running_mean) * s + beta.",
      lambda b, s, mean, beta: (mean - b) * s + beta),
     ("beta has the wrong sign: it is added.", lambda b, s, mean, beta: (b - mean) * s - beta),
     ("beta is forgotten: it is added last.", lambda b, s, mean, beta: (b - mean) * s),
     ("b is forgotten: without it the Linear's output would be shifted.", lambda b, s, mean, beta: -mean * s + beta),
-    ("b is kept as it was: it is shifted by running_mean, scaled, and shifted by beta.", lambda b, s, mean, beta: b),
-    ("beta takes the place of b: (b - running_mean) * s still has to be added.", lambda b, s, mean, beta: beta),
-    ("The beta is added, the rest of b2 is missing: b2 is (b - running_mean) * s + beta.",
-     lambda b, s, mean, beta: b + beta),
+    ("b is kept as it was: b2 is (b - running_mean) * s + beta.", lambda b, s, mean, beta: b),
+    ("b and running_mean are left out: b2 is (b - running_mean) * s + beta.", lambda b, s, mean, beta: beta),
+    ("Only beta is added: b2 is (b - running_mean) * s + beta.", lambda b, s, mean, beta: b + beta),
 ]  # fmt: skip
 STATISTICS = "These are statistics of W, or of a batch: eval mode uses running_mean and running_var, as they are given."
 
 
-def _combinations():
-    """Every combination of a scale, a weight and a bias, the right one first, then those with a single mistake."""
-    made = []
-    for (s1, scale), (s2, weight), (s3, bias) in itertools.product(SCALES, WEIGHTS, BIASES):
-        sentences = [sentence for sentence in (s1, s2, s3) if sentence]
+def _fold(scale, weight, bias):
+    def fold(W, b, gamma, beta, mean, var, eps):
+        s = scale(gamma, var, eps)
+        return weight(W, s), bias(b, s, mean, beta)
 
-        def fold(W, b, gamma, beta, mean, var, eps, scale=scale, weight=weight, bias=bias):
-            s = scale(gamma, var, eps)
-            return weight(W, s), bias(b, s, mean, beta)
-
-        made.append((len(sentences), " ".join(sentences), fold))
-    return [(sentence, fold) for _, sentence, fold in sorted(made, key=lambda m: m[0])]
+    return fold
 
 
-(_, FOLD), *FOLD_MISTAKES = _combinations()
+FOLD, FOLD_MISTAKES = combined(_fold, SCALES, WEIGHTS, BIASES)
 
 
 def _by_batch(correction):
@@ -169,11 +173,9 @@ def _folded(value):
     """(W2, b2); a bias of shape (1, fan_out) will do as well as one of shape (fan_out,)."""
     (_, W2), (_, b2) = as_parts("W2", "b2")(value)
     for label, part in zip(("W2", "b2"), value, strict=True):
-        if "float32" in str(getattr(part, "dtype", "")):
-            hint = (
-                "The inputs are float64, so that a forgotten eps shows: keep their dtype, and avoid .float()."
-            )
-            raise Verdict(f"{label} is float32", hint)
+        if re.search("float(16|32)", kind := str(getattr(part, "dtype", ""))):
+            hint = "The inputs are float64, where a forgotten eps shows: keep their dtype, without .float()."
+            raise Verdict(f"{label} is {kind}", hint)
     return [("W2", W2), ("b2", b2[0] if b2.ndim == 2 and len(b2) == 1 else b2)]
 
 

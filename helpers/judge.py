@@ -10,6 +10,7 @@ import copy
 import dis
 import html
 import io
+import itertools
 import os
 import random
 import re
@@ -153,6 +154,8 @@ def as_array(value, label="result"):
     # torch rounds a Python float to its default dtype, and refuses an array with negative strides.
     value = np.array(value) if isinstance(value, (float, np.ndarray)) else value
     tensor = torch.as_tensor(value).detach().cpu()
+    if isinstance(value, (list, tuple)) and tensor.is_floating_point():
+        tensor = torch.as_tensor(value, dtype=torch.float64)  # of Python floats it makes torch.float32
     if tensor.is_complex():
         raise Verdict(f"{label} is complex", "Only real numbers belong here: is a negative number rooted?")
     return [(label, (tensor if tensor.dtype == torch.bool else tensor.double()).numpy())]
@@ -324,6 +327,20 @@ def class_refused(cls, call, attribute, trial, look):
         return not_attempted(call, "the layer does nothing yet when it is called")
     result = judge(trial if callable(cls) else cls, "", [()], list, [], look, call=call)
     return result if result.status == "not attempted" or not callable(cls) else None
+
+
+def combined(compose, *tables):
+    """Mistakes that may come together: every combination of one entry a table, those with a single mistake first.
+
+    tables: pairs of a sentence and a part, the right part with an empty sentence; compose: makes the function of
+    the parts. Returns (the right function, mistakes).
+    """
+    made = []
+    for entries in itertools.product(*tables):
+        sentences = [sentence for sentence, _ in entries if sentence]
+        made.append((len(sentences), " ".join(sentences), compose(*(part for _, part in entries))))
+    (_, _, right), *wrong = sorted(made, key=lambda entry: entry[0])
+    return right, [(sentence, function) for _, sentence, function in wrong]
 
 
 def _likely(mistakes, cases, given, read, tolerance):

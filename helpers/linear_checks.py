@@ -14,20 +14,20 @@ from helpers.judge import CheckResult, Verdict, as_tensors, class_refused, judge
 
 LOOK = lecture_at("chapter 07, the class Linear", 4715)
 
+FOUND = torch.zeros(1)  # of an experiment in which there is nothing to compare
 STAGES = []  # check_linear goes through them in this order
 
 
-def _stage(call, parameters, cases, labels, right, mistakes=(), tolerance=1e-5):
+def _stage(
+    call, parameters="fan_in, fan_out", cases=((3, 5),), right=lambda *_: FOUND, mistakes=(), *,
+    labels=("result",), tolerance=1e-5,
+):  # fmt: skip
     """Register one experiment on a class: a function of the class and a case's values, which returns tensors."""
 
     def register(experiment):
-        options = {"read": as_tensors(*labels), "tolerance": tolerance}
-
         def stage(cls):
-            tried = call.format(_name(cls))
-            return judge(
-                partial(experiment, cls), parameters, cases, right, mistakes, LOOK, call=tried, **options
-            )
+            options = {"read": as_tensors(*labels), "tolerance": tolerance, "call": call.format(_name(cls))}
+            return judge(partial(experiment, cls), parameters, cases, right, mistakes, LOOK, **options)
 
         STAGES.append(stage)
         return experiment
@@ -53,8 +53,8 @@ def _tensor(layer, name, shape):
 TRANSPOSED = "That is nn.Linear's layout, (fan_out, fan_in): here it is x @ weight, so (fan_in, fan_out)."
 
 
-@_stage("layer = {}(fan_in, fan_out)", "fan_in, fan_out", [(3, 5), (20, 4)], ["layer.weight.shape"],
-        lambda n, m: torch.tensor([n, m]), [(TRANSPOSED, lambda n, m: torch.tensor([m, n]))])  # fmt: skip
+@_stage("layer = {}(fan_in, fan_out)", cases=[(3, 5), (20, 4)], right=lambda n, m: torch.tensor([n, m]),
+        mistakes=[(TRANSPOSED, lambda n, m: torch.tensor([m, n]))], labels=["layer.weight.shape"])  # fmt: skip
 def _shapes(cls, fan_in, fan_out):
     layer = cls(fan_in, fan_out)
     bias = _tensor(layer, "bias", (fan_out,))
@@ -63,28 +63,25 @@ def _shapes(cls, fan_in, fan_out):
     return torch.tensor(_tensor(layer, "weight", (fan_in, fan_out)).shape)
 
 
-@_stage(
-    "layer = {}(fan_in, fan_out)", "fan_in, fan_out", [(3, 5)], ["layer.bias"], lambda n, m: torch.zeros(m)
-)
+@_stage("layer = {}(fan_in, fan_out)")
 def _bias_at_start(cls, fan_in, fan_out):
     bias = cls(fan_in, fan_out).bias.detach().reshape(-1)
     if bias.any():
         raise Verdict(f"layer.bias is {bias.tolist()}", "The bias starts at zero: only the weight is random.")
-    return bias
+    return FOUND
 
 
-@_stage("layer = {}(fan_in, fan_out, bias=False)", "fan_in, fan_out", [(3, 5)], ["layer.bias"],
-        lambda n, m: torch.zeros(1))  # fmt: skip
+@_stage("layer = {}(fan_in, fan_out, bias=False)")
 def _no_bias(cls, fan_in, fan_out):
     for layer in (cls(fan_in, fan_out, bias=False), cls(fan_in, fan_out, False)):
         if not hasattr(layer, "bias"):
             raise Verdict(
-                "layer.bias does not exist", "Set it to None: then `layer.bias is None` can be asked."
+                "layer.bias does not exist", "Make it None, so that `layer.bias is None` can be asked."
             )
         if layer.bias is not None:
             hint = "Without a bias it is None: before a BatchNorm it would only be taken away again."
             raise Verdict("layer.bias is there, although bias=False", hint)
-    return torch.zeros(1)
+    return FOUND
 
 
 def _normal(std, mean=0.0):
@@ -93,11 +90,13 @@ def _normal(std, mean=0.0):
 
 
 ALIKE = "All weights are the same: units that start alike stay alike. Draw them with torch.randn."
+KAIMING = (
+    'torch.nn.init expects the layout (fan_out, fan_in): here it takes mode="fan_out", nonlinearity="linear".'
+)
 UNIFORM = "torch.rand is uniform from 0 to 1: torch.randn is normal, around 0."
 SCALE_MISTAKES = [
     ("1/sqrt(fan_in) is missing: the output's std would be sqrt(fan_in) times the input's.", _normal(lambda n, m: 1.0)),
-    ('That is 1/sqrt(fan_out), not fan_in (kaiming_normal_ expects torch\'s layout: here it needs mode="fan_out").',
-     _normal(lambda n, m: m**-0.5)),
+    ("That is 1/sqrt(fan_out): it is fan_in that counts. " + KAIMING, _normal(lambda n, m: m**-0.5)),
     ("That is 1/fan_in: it is variances that add up, so the std takes the root.", _normal(lambda n, m: 1 / n)),
     ("That is 1/fan_out: it is fan_in that counts, and its root.", _normal(lambda n, m: 1 / m)),
     ("That multiplies by sqrt(fan_in): the more inputs, the smaller each weight, so divide.", _normal(lambda n, m: n**0.5)),
@@ -110,8 +109,12 @@ SCALE_MISTAKES = [
      _normal(lambda n, m: 5 / 3 * n**-0.5)),
     ("The root of 2 is ReLU's gain: this layer has none (gain 1), the network multiplies afterwards.",
      _normal(lambda n, m: (2 / n) ** 0.5)),
-    ("That is sqrt(2/fan_out): kaiming_normal_ expects torch's layout and has ReLU's gain unless told otherwise.",
+    ("That is sqrt(2/fan_out): with ReLU's gain, and of fan_out, not fan_in. " + KAIMING,
      _normal(lambda n, m: (2 / m) ** 0.5)),
+    ("That is 5/3/sqrt(fan_out): with tanh's gain, and of fan_out, not fan_in. " + KAIMING,
+     _normal(lambda n, m: 5 / 3 * m**-0.5)),
+    ("That is 1/sqrt(3 fan_out): it is fan_in that counts, without the 3. " + KAIMING,
+     _normal(lambda n, m: (3 * m) ** -0.5)),
     *((f"{std} is hard-coded: the std depends on fan_in.", _normal(lambda n, m, std=std: std))
       for std in (0.2, 0.1, 0.05, 0.02, 0.01)),
     (UNIFORM, _normal(lambda n, m: (12 * n) ** -0.5, mean=3**0.5)),
@@ -122,21 +125,15 @@ SCALE_MISTAKES = [
 
 
 # 40,000 numbers or more tell a std to half a per cent.
-@_stage("layer = {}(fan_in, fan_out) of many inputs and outputs", "fan_in, fan_out", [(400, 100), (100, 400), (900, 50)],
-        ["the mean of layer.weight", "the std of layer.weight"], _normal(lambda n, m: n**-0.5), SCALE_MISTAKES,
-        tolerance=(0.02, 1e-3))  # fmt: skip
+@_stage("layer = {}(fan_in, fan_out) of many inputs and outputs", cases=[(400, 100), (100, 400), (900, 50)],
+        right=_normal(lambda n, m: n**-0.5), mistakes=SCALE_MISTAKES, tolerance=(0.02, 1e-3),
+        labels=["the mean of layer.weight", "the std of layer.weight"])  # fmt: skip
 def _scale(cls, fan_in, fan_out):
     weight = cls(fan_in, fan_out).weight.detach()
     return weight.mean(), weight.std()
 
 
-@_stage(
-    "two layers {}(fan_in, fan_out)",
-    "fan_in, fan_out",
-    [(3, 5)],
-    ["layer.weight"],
-    lambda n, m: torch.zeros(1),
-)
+@_stage("two layers {}(fan_in, fan_out)")
 def _two_layers(cls, fan_in, fan_out):
     first, second = cls(fan_in, fan_out), cls(fan_in, fan_out)
     for name in ("weight", "bias"):
@@ -146,7 +143,7 @@ def _two_layers(cls, fan_in, fan_out):
     if torch.equal(first.weight, second.weight):
         hint = "A seed or generator set inside __init__ starts anew for every layer: set it once, outside."
         raise Verdict("both start with the same numbers in layer.weight", hint)
-    return torch.zeros(1)
+    return FOUND
 
 
 # What it computes
@@ -178,13 +175,13 @@ LAYERS = [  # x, weight, bias; a square weight first, whose transpose fits and c
     (seeded_randn(4, 3, seed=4), seeded_randn(3, 5, seed=5), seeded_randn(5, seed=6)),
     (seeded_randn(2, 4, 6, seed=7), seeded_randn(6, 1, seed=8), seeded_randn(1, seed=9)),
 ]
+VALUES = "x, weight, bias"
 WITHOUT = [(x, weight, None) for x, weight, _ in LAYERS]
 AGAIN = "The root of fan_in divides once more: it belongs into the weight, in __init__."
 OUTPUT_MISTAKES = [
     ("The bias is not added.", lambda x, w, b: x @ w),
     ("The bias is subtracted.", lambda x, w, b: x @ w - b),
-    ("The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.",
-     lambda x, w, b: x @ (w.T if w.shape[0] == w.shape[1] else w) + b),
+    ("The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.", lambda x, w, b: x @ w.T + b),
     (AGAIN, lambda x, w, b: x @ w / len(w) ** 0.5 + b),
     (AGAIN, lambda x, w, b: (x @ w + b) / len(w) ** 0.5),
     ("A tanh is part of it: that is a layer of its own.", lambda x, w, b: (x @ w + b).tanh()),
@@ -197,15 +194,10 @@ def _right_output(x, weight, bias):
 
 
 @_stage(
-    "layer = {}(fan_in, fan_out); layer(x)",
-    "x, weight, bias",
-    LAYERS,
-    ["output"],
-    _right_output,
-    OUTPUT_MISTAKES,
+    "layer = {}(fan_in, fan_out, bias=False); layer(x)", VALUES, WITHOUT, _right_output, labels=["output"]
 )
 @_stage(
-    "layer = {}(fan_in, fan_out, bias=False); layer(x)", "x, weight, bias", WITHOUT, ["output"], _right_output
+    "layer = {}(fan_in, fan_out); layer(x)", VALUES, LAYERS, _right_output, OUTPUT_MISTAKES, labels=["output"]
 )
 def _output(cls, x, weight, bias):
     layer = _filled(cls, weight, bias)
@@ -232,12 +224,8 @@ def _parameters(layer):
     return named
 
 
-def _right_gradients(x, weight, bias):
-    return _gradients(_TorchLinear, x, weight, bias)
-
-
-@_stage("the gradients through layer(x)", "x, weight, bias", LAYERS[:2], ["x.grad", "weight.grad", "bias.grad"],
-        _right_gradients)  # fmt: skip
+@_stage("the gradients through layer(x)", VALUES, LAYERS[:2], lambda *values: _gradients(_TorchLinear, *values),
+        labels=["x.grad", "weight.grad", "bias.grad"])  # fmt: skip
 def _gradients(cls, x, weight, bias):
     layer, x = _filled(cls, weight, bias), x.clone().requires_grad_()
     tensors = {"x": x, **_parameters(layer)}
@@ -275,10 +263,6 @@ def check_linear(cls):
         return float(hasattr(layer, "out") or isinstance(layer, nn.Module))  # a module has hooks for that
 
     kept = judge(keeps, "", [()], lambda: 1.0, [], LOOK)
-    note = (
-        ""
-        if kept
-        else "your layer does not keep its output as layer.out, where the lecture's pictures find it"
-    )
+    unkept = "your layer does not keep its output as layer.out, where the lecture's pictures find it"
     agreed = "its start values, output and gradients are those of x @ weight + bias"
-    return CheckResult("right", f"{call}: {agreed}", note=note)
+    return CheckResult("right", f"{call}: {agreed}", note="" if kept else unkept)

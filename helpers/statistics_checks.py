@@ -107,7 +107,7 @@ def check_fixed_point(f):
          lambda g: settled(lambda s: _tanh_std(g * g * s))),
         ("That averages |tanh(z)|: a std is the root of the mean square.",
          lambda g: settled(lambda s: _mean(np.abs(np.tanh(g * s * Z))))),
-        ("The gain is ignored, or comes after the tanh: it scales what goes in.", lambda g: g * _tanh_std(1.0)),
+        ("The gain comes after the tanh: it scales what goes in.", lambda g: g * _tanh_std(1.0)),
         ("The gain is ignored: 5/3 is written somewhere in the function.", lambda g: settled(layer(5 / 3))),
         ("Tanh is left out: it squeezes what the gain has spread.", lambda g: g),
         ("Below gain 1 the signal dies out layer by layer: the std there is 0.",
@@ -119,7 +119,7 @@ def check_fixed_point(f):
     ]  # fmt: skip
     few = "That is the std after {} layer{}: go on until it no longer changes (a few hundred times)."
     mistakes += [
-        (few.format(n, "s" * (n > 1)), lambda g, n=n: _iterated(layer(g), n)) for n in (*range(1, 31), 40, 50)
+        (few.format(n, "s" * (n > 1)), lambda g, n=n: _iterated(layer(g), n)) for n in (*range(1, 51), 60, 64)
     ]
     look = lecture_at("chapter 08, the fixed point of tanh layers", 5211)
     return judge(f, "gain", cases, lambda g: settled(layer(g)), mistakes, look, tolerance=(0, 1e-3))
@@ -194,7 +194,8 @@ def _ratio_mistakes():
          lambda a, b: a.std(correction=0) / b.std()),
         ("One std is by N, the other by N - 1: take the same for both.",
          lambda a, b: a.std() / b.std(correction=0)),
-        ("The learning rate comes in a second time: {top} is given as it is.", lambda a, b: 0.1 * a.std() / b.std()),
+        *(("A learning rate comes in: take {top} as it is.", lambda a, b, lr=lr: lr * a.std() / b.std())
+          for lr in (0.1, 0.01, 0.001)),
     ]  # fmt: skip
 
 
@@ -277,9 +278,7 @@ GAIN_POWERS = {  # quantity: the power, and the mistakes as (sentence, power), i
         ("The output is input @ weight, and the weight is multiplied by the gain, not divided.", -1),
     ]),
     "batch norm output": (0, [(CANCELS, power) for power in (1, 2, -1, -2)]),
-    "gradient at batch norm output": (0, [
-        (AFTER, power) for power in (1, 2, -1, -2)
-    ]),
+    "gradient at batch norm output": (0, [(AFTER, power) for power in (1, 2, -1, -2)]),
     "gradient at linear output": (-1, [
         ("The gradient after the BatchNorm does not depend on the gain, but this one is before it. " + BACK, 0),
         ("That is the wrong way round. " + BACK, 1),
@@ -293,7 +292,7 @@ GAIN_POWERS = {  # quantity: the power, and the mistakes as (sentence, power), i
     "update:data of the weight": (-2, [
         ("That is the update alone: the weight that it is divided by goes as the gain too.", -1),
         ("The update and the weight do not cancel: one goes as 1/gain, the other as the gain. Divide.", 0),
-        ("That is the weight alone, or update:data upside down by half: divide the update by the weight.", 1),
+        ("That is the weight alone: divide the update by it.", 1),
         ("That is upside down: the update stands on top, the weight below.", 2),
     ]),
 }  # fmt: skip
@@ -313,24 +312,22 @@ def check_gain_powers(answer):
     if not isinstance(answer, Mapping):
         given = f"the check was given an object of type {type(answer).__name__}"
         return CheckResult("wrong", tried, given, "Pass a dict of six quantities and their powers.", look)
-    unknown = [key for key in answer if key not in GAIN_POWERS]
-    missing = [key for key in GAIN_POWERS if key not in answer]
-    if unknown or (missing and answer):
-        given = ", ".join(
-            [f"{key!r} is not asked for" for key in unknown] + [f"{key!r} is missing" for key in missing]
-        )
-        return CheckResult(
-            "wrong", tried, given, "The keys are: " + ", ".join(map(repr, GAIN_POWERS)) + ".", look
-        )
+    faults = [f"{key!r} is not asked for" for key in answer if key not in GAIN_POWERS]
+    faults += [f"{key!r} is missing" for key in GAIN_POWERS if key not in answer]
+    if answer and faults:
+        keys = f"The keys are: {', '.join(map(repr, GAIN_POWERS))}."
+        return CheckResult("wrong", tried, ", ".join(faults), keys, look)
     empty = [key for key in GAIN_POWERS if answer.get(key) is None or answer[key] is ...]
     if empty:
         return not_attempted(tried, f"{empty[0]!r} has no number yet")
     for key, (power, mistakes) in GAIN_POWERS.items():
+        given = answer[key]
         wrong = [(sentence, lambda p=p: p) for sentence, p in mistakes]
+        wrong += [
+            ("Measure it: build the network at gain 1 and at gain 2, and compare.", lambda given=given: given)
+        ]
         options = {"read": _as_power, "call": f"answer[{key!r}]", "reveal": False}
-        result = judge(
-            lambda key=key: answer[key], "", [()], lambda power=power: power, wrong, look, **options
-        )
+        result = judge(lambda given=given: given, "", [()], lambda power=power: power, wrong, look, **options)
         if not result:
             return result
     return CheckResult("right", f"{tried}: all six are right")
