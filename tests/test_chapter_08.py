@@ -1,0 +1,50 @@
+"""What chapter 08 writes inline against the helpers that it then uses."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from helpers.diagnostics import diagnose
+from helpers.models import deep_mlp
+from helpers.plots import plot_activations
+from notebook_cells import definitions
+
+
+@pytest.fixture(scope="module")
+def chapter():
+    return definitions("08_activation_statistics")
+
+
+@pytest.fixture
+def case():
+    """A network whose layers differ, and a batch: the third layer wider, the fourth off-centre."""
+    model = deep_mlp(gain=5 / 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        model.linear3.weight.mul_(3)
+        model.linear4.bias.add_(1)
+    return model, torch.randint(0, 27, (64, 3), generator=torch.Generator().manual_seed(1))
+
+
+def test_the_chapters_statistics_equal_diagnose(chapter, case):
+    outputs = chapter["tanh_outputs"](*case)
+    rows = [row for row in diagnose(*case, loss_fn=None).activations if row.is_activation]
+    assert [row.name for row in rows] == list(outputs)
+    for row, t in zip(rows, outputs.values(), strict=True):
+        assert row.shape == t.shape
+        assert t.std().item() == pytest.approx(row.std, abs=1e-6)
+        assert chapter["share_saturated"](t) == pytest.approx(row.saturated, abs=1e-6)
+
+
+def test_the_chapters_plot_draws_what_plot_activations_draws(chapter, case):
+    fig, (inline, helper) = plt.subplots(1, 2)
+    chapter["draw_outputs"](chapter["tanh_outputs"](*case), inline)
+    plot_activations(diagnose(*case, loss_fn=None), ax=helper)
+    labels = [text.get_text() for text in helper.get_legend().get_texts()]
+    for line, stairs, label in zip(inline.lines, helper.patches, labels, strict=True):
+        density, edges, _ = stairs.get_data()
+        # An entry on an edge may fall to either side, as the helper counts in float64.
+        assert abs(line.get_ydata() - density).mean() < 0.01
+        assert line.get_xdata() == pytest.approx((edges[1:] + edges[:-1]) / 2, abs=1e-6)
+        assert line.get_color() == stairs.get_edgecolor()
+        assert line.get_label() == label
+    plt.close(fig)
