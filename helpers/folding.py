@@ -107,9 +107,7 @@ class Folded(nn.Identity):
 
     def forward(self, input):
         # torch's own assert, so that a folded network can still be traced.
-        torch._assert(
-            input.dim() == self.dims, f"folded for inputs of {self.dims} dimensions, batch included"
-        )
+        torch._assert(input.dim() == self.dims, f"folded for inputs of {self.dims} dimensions")
         return input
 
     def extra_repr(self):
