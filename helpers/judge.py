@@ -18,6 +18,7 @@ import sysconfig
 import traceback
 import warnings
 from dataclasses import dataclass, replace
+from numbers import Real
 
 import numpy as np
 import torch
@@ -152,6 +153,7 @@ def _run(answer, args, signature, read, printed):
 def as_array(value, label="result"):
     """A reader: [(label, array)] from anything made of numbers: a tensor, a numpy array, a list, a number."""
     # torch rounds a Python float to its default dtype, and refuses an array with negative strides.
+    value = float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
     value = np.array(value) if isinstance(value, (float, np.ndarray)) else value
     tensor = torch.as_tensor(value).detach().cpu()
     if isinstance(value, (list, tuple)) and tensor.is_floating_point():

@@ -85,8 +85,8 @@ def _no_bias(cls, fan_in, fan_out):
 
 
 def _normal(std, mean=0.0):
-    """Mean and std of wrong weights: std a function of fan_in and fan_out, mean in units of that std."""
-    return lambda n, m: (torch.tensor(mean * std(n, m)), torch.tensor(std(n, m)))
+    """What _scale gives for weights of this std, a function of fan_in and fan_out; mean in units of that std."""
+    return lambda n, m: (torch.tensor(std(n, m)), torch.tensor(std(n, m) * (1 + mean**2) ** 0.5))
 
 
 ALIKE = "All weights are the same: units that start alike stay alike. Draw them with torch.randn."
@@ -120,17 +120,17 @@ SCALE_MISTAKES = [
     (UNIFORM, _normal(lambda n, m: (12 * n) ** -0.5, mean=3**0.5)),
     (UNIFORM, _normal(lambda n, m: 12**-0.5, mean=3**0.5)),
     (ALIKE, _normal(lambda n, m: 0.0)),
-    (ALIKE, lambda n, m: (torch.tensor(1.0), torch.tensor(0.0))),
+    (ALIKE, lambda n, m: (torch.tensor(0.0), torch.tensor(1.0))),
 ]  # fmt: skip
 
 
 # 40,000 numbers or more tell a std to half a per cent.
 @_stage("layer = {}(fan_in, fan_out) of many inputs and outputs", cases=[(400, 100), (100, 400), (900, 50)],
-        right=_normal(lambda n, m: n**-0.5), mistakes=SCALE_MISTAKES, tolerance=(0.02, 1e-3),
-        labels=["the mean of layer.weight", "the std of layer.weight"])  # fmt: skip
+        right=_normal(lambda n, m: n**-0.5), mistakes=SCALE_MISTAKES, tolerance=(0.02, 1e-4),
+        labels=["the std of layer.weight", "its root mean square, with mean 0 the same,"])  # fmt: skip
 def _scale(cls, fan_in, fan_out):
     weight = cls(fan_in, fan_out).weight.detach()
-    return weight.mean(), weight.std()
+    return weight.std(), weight.square().mean().sqrt()
 
 
 @_stage("two layers {}(fan_in, fan_out)")
