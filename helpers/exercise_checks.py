@@ -131,7 +131,6 @@ BIASES = [
     ("b and running_mean are left out: b2 is (b - running_mean) * s + beta.", lambda b, s, mean, beta: beta),
     ("Only beta is added: b2 is (b - running_mean) * s + beta.", lambda b, s, mean, beta: b + beta),
 ]  # fmt: skip
-STATISTICS = "These are statistics of W, or of a batch: eval mode uses running_mean and running_var, as they are given."
 
 
 def _fold(scale, weight, bias):
@@ -142,18 +141,13 @@ def _fold(scale, weight, bias):
     return fold
 
 
+UNUSED = (
+    "running_mean and running_var are not used: eval mode takes them, and never the statistics of a batch."
+)
 FOLD, FOLD_MISTAKES = combined(_fold, SCALES, WEIGHTS, BIASES)
 
 
-def _by_batch(correction):
-    """The fold with the mean and variance of W's columns, as if they were a batch."""
-    return lambda W, b, gamma, beta, mean, var, eps: FOLD(
-        W, b, gamma, beta, W.mean(0), W.var(0, correction=correction), eps
-    )
-
-
 FOLD_MISTAKES += [
-    *((STATISTICS, _by_batch(correction)) for correction in (0, 1)),
     ("gamma and beta have changed places.",
      lambda W, b, gamma, beta, mean, var, eps: FOLD(W, b, beta, gamma, mean, var, eps)),
     ("running_mean and running_var have changed places.",
@@ -185,8 +179,14 @@ def check_fold(f):
     x @ W2 + b2 is what BatchNorm makes of x @ W + b in eval mode. W and W2 (fan_in, fan_out), all else (fan_out,);
     a Linear without a bias has zeros for b. All float64, and judged to ten digits: there a forgotten eps shows.
     """
+
+    def with_others(W, b, gamma, beta, running_mean, running_var, eps):
+        """The learner's own fold, given other running statistics: if it gives the same, it does not use them."""
+        return f(W.clone(), b.clone(), gamma.clone(), beta.clone(), running_mean + 1, running_var * 2, eps)
+
     # Square first: a scale on the wrong axis then has a shape that fits, and can be named.
     cases = [_layer(5, 5, 1e-5, seed=1), _layer(4, 6, 1e-3, seed=2), _layer(3, 2, 1e-5, seed=3)]
+    mistakes = [*FOLD_MISTAKES, (UNUSED, with_others)]
     look = lecture_at("exercise E02, the fold on paper", 3787)
     parameters = "W, b, gamma, beta, running_mean, running_var, eps"
-    return judge(f, parameters, cases, FOLD, FOLD_MISTAKES, look, read=_folded, tolerance=(1e-10, 1e-12))
+    return judge(f, parameters, cases, FOLD, mistakes, look, read=_folded, tolerance=(1e-10, 1e-12))

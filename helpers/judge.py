@@ -349,8 +349,8 @@ def _likely(mistakes, cases, given, read, tolerance):
     """The sentence of the first wrong function that agrees with all that was given, or what else can be said."""
     for sentence, wrong in mistakes:
         answered = zip(cases, given, strict=False)  # an exception leaves the last cases without an answer
-        # A wrong function that cannot run on an input which the learner's code took is not what the learner did.
-        with contextlib.suppress(ArithmeticError, IndexError, RuntimeError, ValueError):
+        # A wrong function that cannot take an input which the learner's code took is not what the learner did.
+        with contextlib.suppress(Exception):
             if not any(_difference(read(wrong(*args)), reading, tolerance) for args, reading in answered):
                 return sentence
     arrays = [array.ravel() for reading in given for _, array in reading if array.dtype.kind == "f"]
