@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+import odd_answers
 from helpers import batch_norm_checks, checks, judge, layers
 from helpers.checks import (
     CheckResult,
@@ -442,6 +443,15 @@ def test_wrong_answers_are_rejected_each_with_its_own_message(check, answer, phr
     assert "https://youtu.be/P6sfmUTpUmc?t=" in result.look
 
 
+@pytest.mark.parametrize("check", RIGHT)
+def test_every_mistake_on_a_checks_list_is_wrong_and_told_by_its_own_sentence(check, monkeypatch):
+    mistakes = odd_answers.listed_mistakes(check, monkeypatch)
+    if check is check_batch_norm_forward:  # then come combinations, of which one may look like another
+        mistakes = mistakes[:15]
+    for sentence, wrong in mistakes:
+        assert check(wrong).misconception == sentence
+
+
 # ---- BatchNorm, spoilt in one place at a time
 
 
@@ -635,29 +645,6 @@ CHECKS = [*RIGHT, check_batch_norm]
 FUNCTION_CHECKS = list(RIGHT)
 
 
-def returns_ellipsis(*args):
-    """A docstring does not count as work."""
-    return ...
-
-
-def returns_nothing(*args):
-    pass
-
-
-def raises_not_implemented(*args):
-    raise NotImplementedError("to do")
-
-
-def returns_two_ellipses(*args):
-    X, Y = ..., ...
-    return X, Y
-
-
-def has_a_gap(*args):
-    total = ...
-    return total / 2
-
-
 @pytest.mark.parametrize("check", CHECKS)
 @pytest.mark.parametrize("stub", [..., None])
 def test_an_empty_answer_is_not_an_attempt(check, stub):
@@ -665,17 +652,7 @@ def test_an_empty_answer_is_not_an_attempt(check, stub):
 
 
 @pytest.mark.parametrize("check", FUNCTION_CHECKS)
-@pytest.mark.parametrize(
-    "stub",
-    [
-        returns_ellipsis,
-        returns_nothing,
-        raises_not_implemented,
-        returns_two_ellipses,
-        has_a_gap,
-        lambda *a: ...,
-    ],
-)
+@pytest.mark.parametrize("stub", odd_answers.STUBS)
 def test_a_stub_is_not_an_attempt(check, stub):
     result = check(stub)
     assert result.status == "not attempted"
@@ -723,42 +700,8 @@ def test_a_class_stub_is_not_an_attempt(stub):
     assert check_batch_norm(stub).status == "not attempted"
 
 
-def forgets_return(*args):
-    _ = [args]
-
-
-def only_prints(*args):
-    print("nearly", len(args))
-
-
-def divides_by_zero(*args):
-    return 1 / 0
-
-
-def exits(*args):
-    raise SystemExit(1)
-
-
-def endless(*args):
-    return endless(*args)
-
-
-def takes_too_many(a, b, c, d, e, f, g):
-    return a
-
-
-ODD_VALUES = [
-    "text", {}, [], (), [[1], [1, 2]], {1, 2}, object(), torch.zeros(0), torch.full((2, 3), math.inf), math.nan, -math.inf,
-    np.array(["a"]), np.arange(4)[::-1], 10**400, torch.zeros(2, device="meta"), torch.eye(2).to_sparse(), math, int, True,
-    (torch.zeros(2), torch.zeros(2)), (torch.zeros(2, 3).long(), torch.zeros(2).long()), [torch.tensor(1.0)], b"bytes",
-    np.datetime64("2020-01-01"), torch.tensor(1j), (i for i in range(3)),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize("check", FUNCTION_CHECKS)
-@pytest.mark.parametrize(
-    "value", ODD_VALUES, ids=[type(value).__name__ + str(i) for i, value in enumerate(ODD_VALUES)]
-)
+@pytest.mark.parametrize("value", odd_answers.ODD_VALUES, ids=odd_answers.ODD_IDS)
 def test_whatever_an_answer_returns_is_an_answer_to_be_judged(check, value):
     result = check(lambda *args: value)
     assert result.status == "wrong"
@@ -766,23 +709,13 @@ def test_whatever_an_answer_returns_is_an_answer_to_be_judged(check, value):
 
 
 @pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("answer", [3, "text", [math.log], torch.zeros(3), math.nan])
+@pytest.mark.parametrize("answer", odd_answers.NOT_CALLABLE)
 def test_what_cannot_be_called_is_refused(check, answer):
     assert "without calling it" in check(answer).misconception
 
 
 @pytest.mark.parametrize("check", FUNCTION_CHECKS)
-@pytest.mark.parametrize(
-    ("answer", "phrase"),
-    [
-        (forgets_return, "Did you forget `return`?"),
-        (only_prints, "Printing a value does not return it"),
-        (divides_by_zero, "ZeroDivisionError: division by zero, in line"),
-        (exits, "SystemExit"),
-        (endless, "RecursionError"),
-        (takes_too_many, "does your definition take these arguments"),
-    ],
-)
+@pytest.mark.parametrize(("answer", "phrase"), odd_answers.BROKEN)
 def test_broken_code_is_reported_not_raised(check, answer, phrase):
     result = check(answer)
     assert result.status == "wrong"
@@ -852,34 +785,13 @@ def test_what_the_code_prints_is_told_not_printed(capsys):
 # ---- nothing is left behind
 
 
-def states():
-    return (
-        torch.get_rng_state().tolist(),
-        random.getstate(),
-        np.random.get_state()[1].tolist(),
-        np.random.get_state()[2],
-    )
-
-
 @pytest.mark.parametrize("check", CHECKS)
 def test_random_states_and_torchs_settings_stay_as_they_were(check):
-    def meddles(*args):
-        torch.manual_seed(1), random.seed(1), np.random.seed(1)
-        torch.set_grad_enabled(False)
-        torch.set_default_dtype(torch.float64)
-        return torch.randn(1), random.random(), np.random.rand()
-
-    (
-        random.seed(42),
-        np.random.seed(42),
-        torch.manual_seed(42),
-    )  # a state in which no earlier check can have left them
-    before = states()
-    for answer in (meddles, RIGHT.get(check, [BatchNorm])[0]):
+    random.seed(42), np.random.seed(42), torch.manual_seed(42)  # in no state that an earlier check has left
+    before = odd_answers.states()
+    for answer in (odd_answers.meddles, RIGHT.get(check, [BatchNorm])[0]):
         check(answer)
-        assert states() == before
-    assert torch.is_grad_enabled()
-    assert torch.get_default_dtype() == torch.float32
+        assert odd_answers.states() == before
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
