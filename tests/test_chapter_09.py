@@ -1,0 +1,50 @@
+"""What chapter 09 writes inline against the helpers that it then uses."""
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+
+from helpers.diagnostics import diagnose
+from helpers.models import deep_mlp
+from helpers.plots import plot_gradients
+from notebook_cells import definitions
+
+
+@pytest.fixture(scope="module")
+def chapter():
+    return definitions("09_gradient_statistics")
+
+
+@pytest.fixture
+def case():
+    """A network whose gradients differ from layer to layer, and a batch."""
+    model = deep_mlp(gain=3, generator=torch.Generator().manual_seed(0))
+    g = torch.Generator().manual_seed(1)
+    return model, torch.randint(0, 27, (64, 3), generator=g), torch.randint(0, 27, (64,), generator=g)
+
+
+def test_the_chapters_gradients_equal_diagnose(chapter, case):
+    gradients = chapter["tanh_gradients"](*case)
+    rows = [row for row in diagnose(*case).gradients if row.is_activation]
+    assert [row.name for row in rows] == list(gradients)
+    for row, t in zip(rows, gradients.values(), strict=True):
+        assert row.shape == t.shape
+        assert t.std().item() == pytest.approx(row.std, rel=1e-5)
+        assert t.mean().item() == pytest.approx(row.mean, rel=1e-3, abs=1e-8)
+    assert all(p.grad is None for p in case[0].parameters())
+
+
+def test_the_chapters_plot_draws_what_plot_gradients_draws(chapter, case):
+    fig, (inline, helper) = plt.subplots(1, 2)
+    chapter["draw_gradients"](chapter["tanh_gradients"](*case), inline)
+    plot_gradients(diagnose(*case), ax=helper)
+    labels = [text.get_text() for text in helper.get_legend().get_texts()]
+    for line, stairs, label in zip(inline.lines, helper.patches, labels, strict=True):
+        density, edges, _ = stairs.get_data()
+        # An entry on an edge may fall to either side, as the helper counts in float64.
+        assert abs(line.get_ydata() - density).mean() < 0.01 * density.max()
+        assert line.get_xdata() == pytest.approx((edges[1:] + edges[:-1]) / 2, abs=1e-7)
+        assert line.get_color() == stairs.get_edgecolor()
+        assert line.get_label() == label
+    assert inline.get_xlim() == pytest.approx(helper.get_xlim(), rel=1e-5)
+    plt.close(fig)
