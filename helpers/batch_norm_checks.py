@@ -51,6 +51,10 @@ STATISTICS = [
      lambda x, c: (x.mean(1), x.var(1, correction=c))),
     ("Mean and variance are over all entries: each feature has its own, over dimension 0.",
      lambda x, c: (x.mean(), x.var(correction=c))),
+    ("The mean is not subtracted before the squares are averaged: the variance is E[(x - mean)^2].",
+     lambda x, c: (x.mean(0), x.square().sum(0) / (len(x) - c))),
+    ("The squares are summed up: the variance is their average, by N.",
+     lambda x, c: (x.mean(0), x.var(0, correction=0) * len(x))),
 ]  # fmt: skip
 CORRECTIONS = [
     ("", 0),
@@ -71,6 +75,18 @@ SCALES = [
     ("beta is multiplied by gamma too: scale first, then shift.",
      lambda x, g, b, eps, m, v: ((x - m) / (v + eps).sqrt() + b) * g),
     ("The mean is not subtracted.", lambda x, g, b, eps, m, v: x / (v + eps).sqrt() * g + b),
+    ("The mean is subtracted after the division: subtract it from x, then divide.",
+     lambda x, g, b, eps, m, v: (x / (v + eps).sqrt() - m) * g + b),
+    ("The mean is added: subtract it.", lambda x, g, b, eps, m, v: (x + m) / (v + eps).sqrt() * g + b),
+    ("That is not divided by the std.", lambda x, g, b, eps, m, v: (x - m) * g + b),
+    ("That multiplies by the std: divide by it.", lambda x, g, b, eps, m, v: (x - m) * (v + eps).sqrt() * g + b),
+    ("eps is added after the division: it belongs to the variance, under the root.",
+     lambda x, g, b, eps, m, v: ((x - m) / v.sqrt() + eps) * g + b),
+    ("eps is added after the division: it belongs to the variance, under the root.",
+     lambda x, g, b, eps, m, v: (x - m) / v.sqrt() * g + b + eps),
+    ("beta has the wrong sign: add it.", lambda x, g, b, eps, m, v: (x - m) / (v + eps).sqrt() * g - b),
+    ("That divides by gamma: multiply by it.", lambda x, g, b, eps, m, v: (x - m) / (v + eps).sqrt() / g + b),
+    ("x is scaled and shifted, but not standardised first.", lambda x, g, b, eps, m, v: x * g + b),
 ]  # fmt: skip
 
 
@@ -81,15 +97,62 @@ def _forward(statistic, correction, scale):
 _, FORWARD_MISTAKES = combined(_forward, STATISTICS, CORRECTIONS, SCALES)
 
 
+def _flowing(out, *tensors):
+    """The gradients at x, gamma and beta of a sum that weighs every entry of the output differently."""
+    if not out.requires_grad:
+        raise Verdict(
+            "the output has no gradient",
+            "Look for .data, .detach() or no_grad. Only the buffers' update belongs under `torch.no_grad()`.",
+        )
+    weighted = (out * torch.arange(out.numel()).view_as(out).sin()).sum()
+    gradients = torch.autograd.grad(weighted, tensors, allow_unused=True)
+    for name, gradient in zip(("x", "gamma", "beta"), gradients, strict=True):
+        if gradient is None:
+            hint = "It is cut off on its way to the output: look for .data, .detach(), .item() or no_grad."
+            raise Verdict(f"{name} receives no gradient", hint)
+    return gradients[0], gradients[1].reshape(-1), gradients[2].reshape(-1)
+
+
+def _at(f, x, gamma, beta, eps=EPS):
+    """The gradients through f(x, gamma, beta, eps)."""
+    tensors = [tensor.clone().requires_grad_() for tensor in (x, gamma, beta)]
+    return _flowing(f(*tensors, eps), *tensors)
+
+
+def _detached(mean, var):
+    """Batch statistics that are plain numbers to autograd: the gradient through them is lost."""
+
+    def forward(x, gamma, beta, eps):
+        m, v = x.mean(0), x.var(0, correction=0)
+        return SCALES[0][1](x, gamma, beta, eps, m.detach() if mean else m, v.detach() if var else v)
+
+    return forward
+
+
+DETACHED = "The batch statistics are detached: they depend on x, and its gradient flows through them too."
+GRADIENT_MISTAKES = [
+    (DETACHED, partial(_at, _detached(mean, var)))
+    for mean, var in ((True, True), (True, False), (False, True))
+]
+GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
+
+
 def check_batch_norm_forward(f):
     """f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim)."""
     cases = [(SQUARE, GAMMA, BETA, EPS), (SMALLER, GAMMA[:4], BETA[:4], EPS / 2)]
+    parameters = "x, gamma, beta, eps"
 
     def right(x, gamma, beta, eps):
         return F.batch_norm(x, None, None, gamma, beta, training=True, eps=eps)
 
     read = as_tensors("output")
-    return judge(f, "x, gamma, beta, eps", cases, right, FORWARD_MISTAKES, LOOK, read=read, tolerance=1e-4)
+    result = judge(f, parameters, cases, right, FORWARD_MISTAKES, LOOK, read=read, tolerance=1e-4)
+    if not result:
+        return result
+    f_at, right_at, call = partial(_at, f), partial(_at, right), f"the gradients through f({parameters})"
+    options = {"read": GRADIENTS, "tolerance": 1e-4, "call": call}
+    gradients = judge(f_at, parameters, cases, right_at, GRADIENT_MISTAKES, LOOK, **options)
+    return result if gradients else gradients
 
 
 class _TorchBatchNorm(nn.BatchNorm1d):
@@ -158,9 +221,19 @@ START_MISTAKES = [
 ]  # fmt: skip
 
 
-@_stage("a new layer", "dim", [(5,)], [f"layer.{name}" for name in (*VECTORS, "training")], START_MISTAKES)
+@_stage(
+    "layer = BatchNorm(dim, eps, momentum)",
+    "dim",
+    [(5,)],
+    [f"layer.{name}" for name in (*VECTORS, "training")],
+    START_MISTAKES,
+)
 def _start(cls, dim):
-    layer = _layer(cls, dim)
+    layer, other = _layer(cls, dim), _layer(cls, dim)
+    for name in VECTORS:
+        if getattr(layer, name).data_ptr() == getattr(other, name).data_ptr():
+            hint = "Make it in __init__, not in the class body or as a default: every layer has its own."
+            raise Verdict(f"two layers share one tensor as their layer.{name}", hint)
     if not hasattr(layer, "training"):
         raise Verdict(
             "layer.training does not exist", "There are two modes: let it be True in the beginning."
@@ -192,47 +265,16 @@ def _trained(cls, x, *values):
     return _layer(cls, x.shape[1], *values)(x)
 
 
-class _Detached(_TorchBatchNorm):
-    """Batch statistics that are plain numbers to autograd: the gradient through them is lost."""
-
-    def __init__(self, dim, eps, momentum, *, mean, var):
-        super().__init__(dim, eps, momentum)
-        self.mean, self.var = mean, var
-
-    def forward(self, x):
-        mean, var = x.mean(0), x.var(0, correction=0)
-        mean, var = mean.detach() if self.mean else mean, var.detach() if self.var else var
-        return (x - mean) / (var + self.eps).sqrt() * self.gamma + self.beta
-
-
-DETACHED = "The batch statistics are detached: they depend on x, and its gradient flows through them too."
-GRADIENT_MISTAKES = [
-    (DETACHED, lambda *args: _gradients(partial(_Detached, mean=True, var=True), *args)),
-    (DETACHED, lambda *args: _gradients(partial(_Detached, mean=True, var=False), *args)),
-    (DETACHED, lambda *args: _gradients(partial(_Detached, mean=False, var=True), *args)),
-]
-
-
 @_stage("the gradients through layer(x) in train mode", "x, gamma, beta", [(LONG, GAMMA, BETA)],
         ["x.grad", "gamma.grad", "beta.grad"], GRADIENT_MISTAKES)  # fmt: skip
 def _gradients(cls, x, gamma, beta):
     layer, x = _layer(cls, x.shape[1], gamma, beta), x.clone().requires_grad_()
     out = layer(x)
-    if not out.requires_grad:
-        raise Verdict(
-            "the output has no gradient", "Only the buffers' update belongs under `torch.no_grad()`."
-        )
     for name in ("gamma", "beta"):
-        if not getattr(layer, name).requires_grad:
+        if out.requires_grad and not getattr(layer, name).requires_grad:
             hint = "gamma and beta are learnt: make them nn.Parameters, or tensors with requires_grad=True."
             raise Verdict(f"layer.{name}.requires_grad is False", hint)
-    weighted = (out * torch.arange(out.numel()).view_as(out).sin()).sum()
-    gradients = torch.autograd.grad(weighted, (x, layer.gamma, layer.beta), allow_unused=True)
-    for name, gradient in zip(("x", "gamma", "beta"), gradients, strict=True):
-        if gradient is None:
-            hint = "It is cut off on its way to the output: look for .data, .detach(), .item() or no_grad."
-            raise Verdict(f"{name} receives no gradient", hint)
-    return gradients[0], gradients[1].reshape(-1), gradients[2].reshape(-1)
+    return _flowing(out, x, layer.gamma, layer.beta)
 
 
 def _updated(keep, take, variance=lambda x: x.var(0)):
@@ -251,6 +293,7 @@ def _biased(x):
     return x.var(0, correction=0)
 
 
+_moved = _updated(1 - MOMENTUM, MOMENTUM)
 BUFFER_MISTAKES = [
     ("The momentum is the wrong way round: new = (1 - momentum) * old + momentum * batch.",
      _updated(MOMENTUM, 1 - MOMENTUM)),
@@ -263,8 +306,16 @@ BUFFER_MISTAKES = [
     ("The buffers are not updated: train mode moves them towards the batch's statistics.", _updated(1, 0)),
     ("The buffers are overwritten by the last batch: keep (1 - momentum) of the old value.", _updated(0, 1)),
     ("The old value is kept whole: it has to shrink by (1 - momentum).", _updated(1, MOMENTUM)),
-    ("momentum is hard-coded as 0.1: use the one that is given.", _updated(0.9, 0.1)),
-    ("momentum is hard-coded as 0.001: use the one that is given.", _updated(0.999, 0.001)),
+    ("The stored variance is corrected twice: x.var() is by N - 1 already.",
+     _updated(1 - MOMENTUM, MOMENTUM, lambda x: x.var(0) * len(x) / (len(x) - 1))),
+    ("All batches so far are averaged, as nn.BatchNorm1d does with momentum=None: here momentum is a number.",
+     lambda x, y, m, v: ((x.mean(0) + y.mean(0)) / 2, (x.var(0) + y.var(0)) / 2)),
+    ("running_var is not updated: it moves as running_mean does.",
+     lambda x, y, m, v: (_moved(x, y, m, v)[0], v)),
+    ("running_mean is not updated: it moves as running_var does.",
+     lambda x, y, m, v: (m, _moved(x, y, m, v)[1])),
+    *((f"momentum is hard-coded as {m}: use the one that is given.", _updated(1 - m, m))
+      for m in (0.1, 0.001, 0.01, 0.5, 0.9, 0.99, 0.999)),
 ]  # fmt: skip
 
 

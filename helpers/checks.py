@@ -79,6 +79,16 @@ def check_build_dataset(f):
          _each(lambda word, n: [(("." * n + word + ".")[-n:], y) for _, y in _windows("." * n + word + ".", n)])),
         ("The context is backwards: drop its first index and put the new one at the end.",
          _each(lambda word, n: [(x[::-1], y) for x, y in _windows("." * n + word + ".", n)])),
+        ("The first \".\" is predicted as well: it is in the context from the start, the first target is a letter.",
+         _each(lambda word, n: _windows("." * n + "." + word + ".", n))),
+        ("Only the first name is used: return after the loop, not inside it.",
+         lambda words, stoi, n: _each(lambda word, n: _windows("." * n + word + ".", n))(words[:1], stoi, n)),
+        ("Only the last name is used: make the empty lists once, before the loop.",
+         lambda words, stoi, n: _each(lambda word, n: _windows("." * n + word + ".", n))(words[-1:], stoi, n)),
+        ("The names are in another order: take them as they come.",
+         lambda words, stoi, n: _each(lambda word, n: _windows("." * n + word + ".", n))(sorted(words), stoi, n)),
+        ("A context is one too long: it holds block_size characters.",
+         _each(lambda word, n: _windows("." * (n + 1) + word + ".", n + 1))),
         ("block_size is ignored: a 3 is written somewhere in the function.",
          _each(lambda word, n: _windows("..." + word + ".", 3))),
     ]  # fmt: skip
@@ -147,6 +157,14 @@ def check_unigram_entropy(f):
         p = counts(Y) / len(Y)
         return -(p * p.log()).sum()
 
+    def softmaxed(counts):
+        p = counts.double().softmax(0)
+        return -(p * p.log()).sum()
+
+    def smoothed(Y):
+        p = (torch.bincount(Y, minlength=27) + 1).double() / (len(Y) + 27)
+        return -(p * p.log()).sum()
+
     def gaps(Y, minlength=0):
         p = torch.bincount(Y, minlength=minlength) / len(Y)
         return -(p * p.log()).sum()
@@ -169,6 +187,15 @@ def check_unigram_entropy(f):
         ("The average over the letters is taken, not the sum: p already weighs them.",
          lambda Y: entropy(Y) / len(counts(Y))),
         ("That is exp of the entropy, the perplexity.", lambda Y: entropy(Y).exp()),
+        ("Every index that occurs counts alike: weigh the log of p by p.",
+         lambda Y: -(counts(Y) / len(Y)).log().mean()),
+        ("The log of p is not weighed: sum p * log(p).", lambda Y: -(counts(Y) / len(Y)).log().sum()),
+        ("These are the terms: sum them up.", lambda Y: -(counts(Y) / len(Y)).log() * counts(Y) / len(Y)),
+        ("The counts are put through a softmax: divide them by their sum.", lambda Y: softmaxed(counts(Y))),
+        ("The counts are put through a softmax: divide them by their sum.", lambda Y: softmaxed(torch.bincount(Y))),
+        ("1 is added to every count: that is smoothing, and changes the entropy.", lambda Y: smoothed(Y)),
+        ("The counts are divided by 27: divide them by their sum.", lambda Y: -(counts(Y) / 27 * (counts(Y) / 27).log()).sum()),
+        ("Only the likeliest index is used: average over all.", lambda Y: -(counts(Y).max() / len(Y)).log()),
     ]  # fmt: skip
     look = lecture_at("chapter 01, the reference lines", 82)
     return judge(f, "Y", cases, entropy, mistakes, look)
@@ -192,6 +219,8 @@ def check_initial_loss(f):
          lambda v: math.log(v) / v),
         ("That is a sum over all characters: only the right character's log-probability counts.",
          lambda v: math.log(v) * v),
+        ("That is exp of the loss, the perplexity: take its log.", lambda v: v),
+        ("That is half of it: the loss is minus the log of the probability, 1 / vocab_size.", lambda v: math.log(v) / 2),
         ("That is the probability of being wrong: the loss is minus the log of the probability of being right.",
          lambda v: 1 - 1 / v),
     ]  # fmt: skip
@@ -214,8 +243,9 @@ def check_dead_units(f):
         [0.9999] * 5 + [0.96],  # alive, though the mean of |h| is above 0.99
         [off] * 6,
         [off] + [-on] * 5,
+        [0.992, -0.994] * 3,  # dead, though 1 - h^2 is above 0.01
     ]
-    large = torch.tensor([[on] * 64, [on] * 40 + [off] * 24, [off, on] * 32]).T
+    large = torch.tensor([[on] * 64, [on] * 40 + [off] * 24, [off, on] * 32, [0.9999] * 63 + [0.8]]).T
     cases = [(torch.tensor(columns).T.contiguous(),), (large.contiguous(),)]
 
     def saturated(h, threshold=0.99):
@@ -242,6 +272,21 @@ def check_dead_units(f):
          lambda h: h.abs().mean(0) > 0.99),
         ("The mean hides an example that is alive: ask of every example, then of all together.",
          lambda h: h.mean(0).abs() > 0.99),
+        ("The mean hides an example that is alive: ask of every example, then of all together.",
+         lambda h: h.square().mean(0) > 0.99),
+        ("More than half of the examples is not all of them: a dead unit is saturated for every example.",
+         lambda h: saturated(h).double().mean(0) > 0.5),
+        ("That asks where 1 - h^2 is below 0.01, or |h| above 0.995: the threshold is |h| > 0.99.",
+         lambda h: (1 - h**2 < 0.01).all(0)),
+        ("That asks where 1 - h^2 is below 0.01, or |h| above 0.995: the threshold is |h| > 0.99.",
+         lambda h: saturated(h, 0.995).all(0)),
+        ("That is ReLU's dead unit, never above 0: tanh's is stuck at -1 or 1.", lambda h: (h <= 0).all(0)),
+        ("That is ReLU's dead unit, always 0: tanh's is stuck at -1 or 1.", lambda h: (h == 0).all(0)),
+        ("A dead unit may jump between -1 and 1: look at the size of h, not at its spread.", lambda h: h.std(0) < 0.01),
+        ("These are the indices of the dead units: return one bool for every unit.",
+         lambda h: torch.where(saturated(h).all(0))[0]),
+        ("That is their number: return one bool for every unit.", lambda h: saturated(h).all(0).sum()),
+        ("The shape has one dimension too many: leave keepdim out.", lambda h: saturated(h).all(0, keepdim=True)),
         ("That marks every single activation: a unit gets one answer for all its examples.", saturated),
         ("That is one answer for the whole layer: reduce over dimension 0 only.", lambda h: saturated(h).all()),
         ("That is upside down: these are the units that are not dead.", lambda h: ~saturated(h).all(0)),
@@ -269,6 +314,14 @@ def check_tanh_gradient(f):
         ("That is 1 plus t squared: the gradient shrinks as |t| grows.", lambda t: 1 + t**2),
         ("That is tanh itself, not its gradient.", torch.tanh),
         ("That is the root of it: the gradient is 1 - t squared.", lambda t: (1 - t**2).sqrt()),
+        ("That is differentiated once more: 1 - t squared is the gradient already.", lambda t: -2 * t),
+        ("That is the derivative of t squared: the gradient is 1 - t squared.", lambda t: 2 * t),
+        ("t comes in once more: the gradient is 1 - t squared.", lambda t: t * (1 - t**2)),
+        ("The 2 is too many: the gradient is 1 - t squared.", lambda t: 1 - 2 * t**2),
+        (
+            "t is tanh's output already: no tanh, sigmoid or cosh is needed.",
+            lambda t: t.sigmoid() * (1 - t.sigmoid()),
+        ),
     ]
     look = lecture_at("chapter 03, the gradient through a tanh", 779)
     return judge(f, "t", cases, lambda t: 1 - t**2, mistakes, look, read=as_array)
@@ -299,6 +352,16 @@ def check_kaiming_std(f):
         ("That divides by the gain: multiply, to make up for what the nonlinearity squeezes.",
          lambda n, g: 1 / (g * root(n))),
         ("That is upside down: the more inputs, the smaller each weight.", lambda n, g: root(n) / g),
+        ("That is upside down: the more inputs, the smaller each weight.", lambda n, g: n / g),
+        ("fan_in is ignored: the more inputs, the smaller each weight.", lambda n, g: g),
+        ("fan_in and gain have changed places.", lambda n, g: n / root(g)),
+        ("The gain is missing, and the root: the std is gain / sqrt(fan_in).", lambda n, g: 1 / n),
+        ("That is the variance for ReLU, 2 / fan_in: take the gain that is given, and the root.", lambda n, g: 2 / n),
+        ("The 6 belongs to the bound of a uniform distribution, with ReLU's gain: this is a std.", lambda n, g: root(6 / n)),
+        ("The 6 belongs to the bound of a uniform distribution, with ReLU's gain: this is a std.",
+         lambda n, g: g * root(6 / n)),
+        ("fan_in is squared: take its root.", lambda n, g: g / n**2),
+        ("That multiplies by fan_in: the more inputs, the smaller each weight, so divide by its root.", lambda n, g: g * n),
     ]  # fmt: skip
     look = lecture_at("chapter 04, the derivation in three lines", 1673)
     return judge(f, "fan_in, gain", cases, lambda n, g: g / root(n), mistakes, look)
@@ -321,6 +384,28 @@ def check_tanh_gain(f):
         ),
         ("That is E[tanh(z)^2] itself: the gain is 1 over its root.", lambda: second_moment),
         ("The root is missing: the gain is a ratio of stds, not of variances.", lambda: 1 / second_moment),
+        ("That is 1 / E[|tanh(z)|]: a std is the root of the mean square.", lambda: 1 / 0.55597),
+        (
+            "That is 1 / E[1 - tanh(z)^2], from tanh's gradient: forward, tanh(z) itself counts.",
+            lambda: 1 / 0.60571,
+        ),
+        (
+            "That is 1 over the root of E[(1 - tanh(z)^2)^2], from tanh's gradient: forward, tanh(z) itself counts.",
+            lambda: 0.46440**-0.5,
+        ),
+        ("That is 1 / tanh(1): average tanh(z)^2 over a normal z.", lambda: 1 / math.tanh(1)),
+        (
+            "That is where gain 5/3 settles: the gain that is asked for leaves pre-activations at std 1.",
+            lambda: 1.0855,
+        ),
+        (
+            "That is where gain 5/3 settles: the gain that is asked for leaves pre-activations at std 1.",
+            lambda: 0.6513,
+        ),
+        (
+            "That undoes gain 5/3, whose outputs settle at 0.651: here pre-activations of std 1 go in.",
+            lambda: 1 / 0.6513,
+        ),
     ]
     look = lecture_at("chapter 04, where 5/3 stands", 1673)
     tolerance = 3e-3  # wide enough for a million samples

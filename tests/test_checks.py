@@ -73,6 +73,12 @@ def numpy_dataset(words, stoi, block_size=3):
     return [rows[:, :-1], rows[:, -1]]
 
 
+def dataset_by_unfold(words, stoi, block_size=3):
+    padded = [torch.tensor([0] * block_size + [stoi[letter] for letter in word + "."]) for word in words]
+    windows = torch.cat([indices.unfold(0, block_size + 1, 1) for indices in padded])
+    return windows[:, :-1], windows[:, -1]
+
+
 def entropy_of_counter(Y):
     n = len(Y)
     return -sum(c / n * math.log(c / n) for c in Counter(Y.tolist()).values())
@@ -110,8 +116,15 @@ def batch_norm_forward(x, gamma, beta, eps):
 
 
 RIGHT = {
-    check_build_dataset: [dataset_with(), build_dataset, numpy_dataset],
-    check_unigram_entropy: [entropy_of_counter, entropy_of_bincount, entropy_as_loss],
+    check_build_dataset: [dataset_with(), build_dataset, numpy_dataset, dataset_by_unfold],
+    check_unigram_entropy: [
+        entropy_of_counter,
+        entropy_of_bincount,
+        entropy_as_loss,
+        lambda Y: torch.distributions.Categorical(torch.bincount(Y) / len(Y)).entropy(),
+        lambda Y: torch.special.entr(torch.bincount(Y) / len(Y)).sum(),
+        lambda Y: -(torch.bincount(Y) / len(Y))[Y].log().mean(),
+    ],
     check_initial_loss: [
         math.log,
         lambda vocab_size: -torch.tensor(1 / vocab_size).log(),
@@ -126,7 +139,12 @@ RIGHT = {
         dead_in_numpy,
         dead_in_a_loop,
     ],
-    check_tanh_gradient: [lambda t: 1 - t * t, lambda t: 1 - t.numpy() ** 2, gradient_by_autograd],
+    check_tanh_gradient: [
+        lambda t: (1 - t) * (1 + t),
+        lambda t: 1 - t * t,
+        lambda t: 1 - t.numpy() ** 2,
+        gradient_by_autograd,
+    ],
     check_kaiming_std: [
         lambda fan_in, gain: gain / fan_in**0.5,
         lambda fan_in, gain: gain * torch.tensor(fan_in).rsqrt(),
@@ -140,6 +158,7 @@ RIGHT = {
     check_batch_norm_forward: [
         batch_norm_forward,
         lambda x, gamma, beta, eps: F.batch_norm(x, None, None, gamma, beta, True, 0.1, eps),
+        lambda x, g, b, eps: F.layer_norm(x.T, (len(x),), eps=eps).T * g + b,
         lambda x, g, b, eps: g * (x - x.mean(0)) * ((x**2).mean(0) - x.mean(0) ** 2 + eps) ** -0.5 + b,
     ],
 }
@@ -285,6 +304,13 @@ def normalised(mean=lambda x: x.mean(0), var=lambda x: x.var(0, correction=0), o
 
 WRONG = {
     check_build_dataset: [
+        (dataset_with(lambda X, Y: (X - 1, Y - 1)), "???"),
+        (lambda words, stoi, n: dataset_with()(words[:1], stoi, n), "Only the first name"),
+        (lambda words, stoi, n: dataset_with()(words[-1:], stoi, n), "Only the last name"),
+        (lambda words, stoi, n: dataset_with()(sorted(words), stoi, n), "another order"),
+        (lambda words, stoi, n: dataset_with()(["." + word for word in words], stoi, n), "predicted as well"),
+        (lambda words, stoi, n: dataset_with()(words, stoi, n + 1), "one too long"),
+        (dataset_with(lambda X, Y: (F.one_hot(X, 27), Y)), "Characters are indices"),
         (dataset_with(end=""), 'final "." is missing'),
         (dataset_with(pad=False), "first windows are missing"),
         (dataset_with(early=True), "already holds its own answer"),
@@ -306,6 +332,16 @@ WRONG = {
         (dataset_with(lambda X, Y: (X[:0], Y[:0])), "number of examples"),
     ],
     check_unigram_entropy: [
+        (lambda Y: -(counts(Y) / len(Y)).log().mean(), "counts alike"),
+        (lambda Y: -(counts(Y) / len(Y)).log().sum(), "not weighed"),
+        (lambda Y: -(counts(Y) / len(Y)).log() * counts(Y) / len(Y), "sum them up"),
+        (lambda Y: torch.distributions.Categorical(logits=counts(Y)).entropy(), "softmax"),
+        (lambda Y: torch.distributions.Categorical(logits=torch.bincount(Y).double()).entropy(), "softmax"),
+        (
+            lambda Y: torch.distributions.Categorical(torch.bincount(Y, minlength=27) + 1.0).entropy(),
+            "smoothing",
+        ),
+        (lambda Y: 2.8226, "same for every input"),
         (bincount_entropy, "0 * log(0) = NaN"),
         (lambda Y: bincount_entropy(Y, 27), "0 * log(0) = NaN"),
         (lambda Y: -entropy_of_counter(Y), "minus is missing"),
@@ -335,13 +371,23 @@ WRONG = {
             "average over",
         ),
         (lambda v: 1 - 1 / v, "being wrong"),
-        (lambda v: float(v), "None of the usual"),
+        (lambda v: math.log(v) + 0.5, "None of the usual"),
+        (lambda v: float(v), "perplexity"),
+        (lambda v: math.log(v) / 2, "half of it"),
         (lambda v: torch.log_softmax(torch.ones(v), 0), "shape (27,)"),
         (lambda v: True, "truth value"),
         (lambda v: complex(v), "complex"),
         (lambda v: str(math.log(v)), "type str"),
     ],
     check_dead_units: [
+        (lambda h: (1 - h**2 < 0.01).all(0), "above 0.995"),
+        (lambda h: (h**2).mean(0) > 0.99, "mean hides"),
+        (lambda h: saturated(h).double().mean(0) > 0.5, "More than half"),
+        (lambda h: (h <= 0).all(0), "ReLU's dead unit"),
+        (lambda h: h.std(0) < 1e-3, "not at its spread"),
+        (lambda h: saturated(h).all(0).nonzero().ravel(), "indices"),
+        (lambda h: saturated(h).all(0).sum(), "their number"),
+        (lambda h: saturated(h).all(0, keepdim=True), "keepdim"),
         (lambda h: saturated(h).any(0), "asks for any"),
         (lambda h: saturated(h).all(1), "wrong axis"),
         (lambda h: saturated(h).any(1), "wrong axis"),
@@ -360,6 +406,11 @@ WRONG = {
         (lambda h: saturated(h).all(0).float(), "return them as bools"),
     ],
     check_tanh_gradient: [
+        (lambda t: -2 * t, "differentiated once more"),
+        (lambda t: 1 / torch.cosh(t) ** 2, "second time"),
+        (lambda t: 1 - 2 * t**2, "2 is too many"),
+        (lambda t: t * (1 - t**2), "t comes in once more"),
+        (lambda t: torch.sigmoid(t) * (1 - torch.sigmoid(t)), "no tanh, sigmoid"),
         (lambda t: 1 - torch.tanh(t) ** 2, "second time"),
         (lambda t: 1 - t, "square is missing"),
         (lambda t: 1 - t.abs(), "kink"),
@@ -376,6 +427,13 @@ WRONG = {
         (lambda t: (t - t) / (t - t), "NaN"),
     ],
     check_kaiming_std: [
+        (lambda n, g: g, "fan_in is ignored"),
+        (lambda gain, fan_in: gain / fan_in**0.5, "changed places"),
+        (lambda n, g: (6 / n) ** 0.5, "The 6 belongs"),
+        (lambda n, g: 2 / n, "variance for ReLU"),
+        (lambda n, g: g * n, "multiplies by fan_in"),
+        (lambda n, g: 0.2, "same for every input"),
+        (lambda n, g: (torch.randn(n, 200) * g / n**0.5).std(), "None of the usual"),
         (lambda n, g: g**2 / n, "variance"),
         (lambda n, g: g / n, "not rooted"),
         (lambda n, g: g**2 / n**0.5, "gain is squared"),
@@ -392,6 +450,12 @@ WRONG = {
         (lambda n, g: 1 / (g * n**0.5), "divides by the gain"),
     ],
     check_tanh_gain: [
+        (lambda: 1 / torch.randn(1_000_000).tanh().abs().mean(), "root of the mean square"),
+        (lambda: 1 / (1 - torch.randn(1_000_000).tanh() ** 2).mean(), "from tanh's gradient"),
+        (lambda: (1 - torch.randn(1_000_000).tanh() ** 2).square().mean().rsqrt(), "from tanh's gradient"),
+        (lambda: 1 / math.tanh(1), "1 / tanh(1)"),
+        (lambda: 1.086, "where gain 5/3 settles"),
+        (lambda: 1 / 0.6513, "undoes gain 5/3"),
         (lambda: 5 / 3, "1.086"),
         (lambda: 1.6, "None of the usual"),
         (lambda: 1, "Gain 1"),
@@ -401,6 +465,24 @@ WRONG = {
         (lambda: 0.3943, "1 over its root"),
     ],
     check_batch_norm_forward: [
+        (normalised(var=lambda x: (x**2).mean(0)), "before the squares are averaged"),
+        (normalised(var=lambda x: ((x - x.mean(0)) ** 2).sum(0)), "squares are summed up"),
+        (normalised(output=lambda x, m, v, g, b, e: g * (x / (v + e).sqrt() - m) + b), "after the division"),
+        (
+            normalised(output=lambda x, m, v, g, b, e: g * (x - m) * (v + e).sqrt() + b),
+            "multiplies by the std",
+        ),
+        (normalised(output=lambda x, m, v, g, b, e: g * ((x - m) / v.sqrt() + e) + b), "eps is added after"),
+        (
+            normalised(output=lambda x, m, v, g, b, e: g * (x - m) / (v + e).sqrt() - b),
+            "beta has the wrong sign",
+        ),
+        (normalised(output=lambda x, m, v, g, b, e: g * (x - m) + b), "not divided by the std"),
+        (normalised(output=lambda x, m, v, g, b, e: g * x + b), "not standardised"),
+        (normalised(lambda x: x.mean(0).detach()), "detached"),
+        (normalised(var=lambda x: x.var(0, correction=0).detach()), "detached"),
+        (lambda x, g, b, e: batch_norm_forward(x, g, b, e).detach(), "output has no gradient"),
+        (lambda x, g, b, e: batch_norm_forward(x, g.data, b, e), "gamma receives no gradient"),
         (normalised(var=lambda x: x.var(0)), "unbiased"),
         (normalised(var=lambda x: x.var(1, correction=0)), "variance is over the wrong axis"),
         (normalised(var=lambda x: x.var(1, keepdim=True)), "variance is over the wrong axis"),
@@ -447,7 +529,8 @@ def test_wrong_answers_are_rejected_each_with_its_own_message(check, answer, phr
 def test_every_mistake_on_a_checks_list_is_wrong_and_told_by_its_own_sentence(check, monkeypatch):
     mistakes = odd_answers.listed_mistakes(check, monkeypatch)
     if check is check_batch_norm_forward:  # then come combinations, of which one may look like another
-        mistakes = mistakes[:15]
+        tables = (batch_norm_checks.STATISTICS, batch_norm_checks.CORRECTIONS, batch_norm_checks.SCALES)
+        mistakes = mistakes[: sum(len(table) - 1 for table in tables)]
     for sentence, wrong in mistakes:
         assert check(wrong).misconception == sentence
 
@@ -544,6 +627,36 @@ def std_update(self, x):
     self.running_var = moved(self.running_var, x.std(0), self.momentum)
 
 
+def doubly_corrected_update(self, x):
+    self.running_mean = moved(self.running_mean, x.mean(0), self.momentum)
+    self.running_var = moved(self.running_var, x.var(0) * len(x) / (len(x) - 1), self.momentum)
+
+
+def cumulative_update(self, x):
+    self.batches = getattr(self, "batches", 0) + 1
+    self.running_mean = moved(self.running_mean, x.mean(0), 1 / self.batches)
+    self.running_var = moved(self.running_var, x.var(0), 1 / self.batches)
+
+
+def init_shared(self, dim, eps, momentum, means={}):  # noqa: B006 - the mistake
+    BatchNorm.__init__(self, dim, eps, momentum)
+    self.running_mean = means.setdefault(dim, self.running_mean)
+
+
+class TheLectures(LectureStyle):
+    """As the lecture has it: unbiased in the forward pass too."""
+
+    def __call__(self, x):
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean, var = x.mean(0, keepdim=True), x.var(0, keepdim=True)
+            with torch.no_grad():
+                self.running_mean = moved(self.running_mean, mean, self.momentum)
+                self.running_var = moved(self.running_var, var, self.momentum)
+        self.out = self.gamma * (x - mean) / torch.sqrt(var + self.eps) + self.beta
+        return self.out
+
+
 def eval_forward(**change):
     def forward(self, x):
         if self.training:
@@ -592,8 +705,15 @@ WRONG_BATCH_NORMS = [
     (updating(both=lambda old, new, m: old), "not updated"),
     (updating(both=lambda old, new, m: old + m * new), "kept whole"),
     (updating(both=lambda old, new, m: 0.9 * old + 0.1 * new), "momentum is hard-coded"),
-    (updating(moved, lambda old, new, m: old), "running_var"),
-    (updating(lambda old, new, m: old, moved), "running_mean"),
+    (updating(moved, lambda old, new, m: old), "running_var is not updated"),
+    (updating(lambda old, new, m: old, moved), "running_mean is not updated"),
+    (updating(both=lambda old, new, m: (old + new) / 2), "hard-coded as 0.5"),
+    (spoilt(update=doubly_corrected_update), "corrected twice"),
+    (spoilt(update=cumulative_update), "momentum=None"),
+    (spoilt(__init__=init_shared), "two layers share one tensor as their layer.running_mean"),
+    (nn.LayerNorm, "layer = BatchNorm(dim, eps, momentum)"),
+    (nn.BatchNorm1d, "layer.gamma does not exist"),
+    (TheLectures, "variance is unbiased"),
     (spoilt(forward=forward_always_training), "Eval mode uses the batch's statistics"),
     (spoilt(forward=forward_updates_in_eval), "Eval mode only reads the buffers"),
     (eval_forward(formula=lambda x, m, v, g, b, e: g * (x - m) / v.sqrt() + b), "eps is forgotten"),
