@@ -16,11 +16,11 @@ from helpers.judge import (
     Verdict,
     as_array,
     as_tensors,
-    class_refused,
     combined,
     judge,
     lecture_at,
 )
+from helpers.layer_checks import class_refused, gradients, refuse_shared
 
 LOOK = lecture_at("chapter 05, standardise, scale and shift", 2440)
 EPS, MOMENTUM = 0.3, 0.2  # far from the defaults, so that a forgotten eps or a swapped momentum shows
@@ -97,26 +97,10 @@ def _forward(statistic, correction, scale):
 _, FORWARD_MISTAKES = combined(_forward, STATISTICS, CORRECTIONS, SCALES)
 
 
-def _flowing(out, *tensors):
-    """The gradients at x, gamma and beta of a sum that weighs every entry of the output differently."""
-    if not out.requires_grad:
-        raise Verdict(
-            "the output has no gradient",
-            "Look for .data, .detach() or no_grad. Only the buffers' update belongs under `torch.no_grad()`.",
-        )
-    weighted = (out * torch.arange(out.numel()).view_as(out).sin()).sum()
-    gradients = torch.autograd.grad(weighted, tensors, allow_unused=True)
-    for name, gradient in zip(("x", "gamma", "beta"), gradients, strict=True):
-        if gradient is None:
-            hint = "It is cut off on its way to the output: look for .data, .detach(), .item() or no_grad."
-            raise Verdict(f"{name} receives no gradient", hint)
-    return gradients[0], gradients[1].reshape(-1), gradients[2].reshape(-1)
-
-
 def _at(f, x, gamma, beta, eps=EPS):
     """The gradients through f(x, gamma, beta, eps)."""
     tensors = [tensor.clone().requires_grad_() for tensor in (x, gamma, beta)]
-    return _flowing(f(*tensors, eps), *tensors)
+    return gradients(f(*tensors, eps), **dict(zip(("x", "gamma", "beta"), tensors, strict=True)))
 
 
 def _detached(mean, var):
@@ -149,10 +133,11 @@ def check_batch_norm_forward(f):
     result = judge(f, parameters, cases, right, FORWARD_MISTAKES, LOOK, read=read, tolerance=1e-4)
     if not result:
         return result
-    f_at, right_at, call = partial(_at, f), partial(_at, right), f"the gradients through f({parameters})"
-    options = {"read": GRADIENTS, "tolerance": 1e-4, "call": call}
-    gradients = judge(f_at, parameters, cases, right_at, GRADIENT_MISTAKES, LOOK, **options)
-    return result if gradients else gradients
+    options = {"read": GRADIENTS, "tolerance": 1e-4, "call": f"the gradients through f({parameters})"}
+    backward = judge(
+        partial(_at, f), parameters, cases, partial(_at, right), GRADIENT_MISTAKES, LOOK, **options
+    )
+    return result if backward else backward
 
 
 class _TorchBatchNorm(nn.BatchNorm1d):
@@ -230,10 +215,7 @@ START_MISTAKES = [
 )
 def _start(cls, dim):
     layer, other = _layer(cls, dim), _layer(cls, dim)
-    for name in VECTORS:
-        if getattr(layer, name).data_ptr() == getattr(other, name).data_ptr():
-            hint = "Make it in __init__, not in the class body or as a default: every layer has its own."
-            raise Verdict(f"two layers share one tensor as their layer.{name}", hint)
+    refuse_shared(layer, other, VECTORS)
     if not hasattr(layer, "training"):
         raise Verdict(
             "layer.training does not exist", "There are two modes: let it be True in the beginning."
@@ -274,7 +256,8 @@ def _gradients(cls, x, gamma, beta):
         if out.requires_grad and not getattr(layer, name).requires_grad:
             hint = "gamma and beta are learnt: make them nn.Parameters, or tensors with requires_grad=True."
             raise Verdict(f"layer.{name}.requires_grad is False", hint)
-    return _flowing(out, x, layer.gamma, layer.beta)
+    of_x, *others = gradients(out, x=x, gamma=layer.gamma, beta=layer.beta)
+    return of_x, *(gradient.reshape(-1) for gradient in others)
 
 
 def _updated(keep, take, variance=lambda x: x.var(0)):

@@ -314,23 +314,6 @@ def judge(
     return replace(found, note=f"your code printed {note}" if note else "")
 
 
-def class_refused(cls, call, attribute, trial, look):
-    """The CheckResult where there is no class to put to the test: a stub, a layer, something else; None for a class.
-
-    attribute: one that a layer has from __init__ on; trial: makes a layer and calls it. Nothing is blamed before
-    there is something to call: a stub's __init__ need not be complete.
-    """
-    if not isinstance(cls, type) and hasattr(cls, attribute):
-        hint = "Pass the name of its class alone, without calling it."
-        return CheckResult("wrong", call, "the check was given a layer", hint, look)
-    bases = getattr(cls, "__mro__", ())
-    methods = [vars(base)[name] for base in bases for name in ("forward", "__call__") if name in vars(base)]
-    if isinstance(cls, type) and (not methods or is_empty(methods[0])):
-        return not_attempted(call, "the layer does nothing yet when it is called")
-    result = judge(trial if callable(cls) else cls, "", [()], list, [], look, call=call)
-    return result if result.status == "not attempted" or not callable(cls) else None
-
-
 def combined(compose, *tables):
     """Mistakes that may come together: every combination of one entry a table, those with a single mistake first.
 

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.judge import CheckResult, Verdict, as_tensors, class_refused, judge, lecture_at, seeded_randn
+from helpers.judge import CheckResult, Verdict, as_tensors, judge, lecture_at, seeded_randn
+from helpers.layer_checks import class_refused, gradients, refuse_shared
 
 LOOK = lecture_at("chapter 07, the class Linear", 4715)
 
@@ -136,10 +137,7 @@ def _scale(cls, fan_in, fan_out):
 @_stage("two layers {}(fan_in, fan_out)")
 def _two_layers(cls, fan_in, fan_out):
     first, second = cls(fan_in, fan_out), cls(fan_in, fan_out)
-    for name in ("weight", "bias"):
-        if getattr(first, name).data_ptr() == getattr(second, name).data_ptr():
-            hint = "Make it in __init__, not in the class body or as a default: every layer has its own."
-            raise Verdict(f"both share one tensor as their layer.{name}", hint)
+    refuse_shared(first, second, ("weight", "bias"))
     if torch.equal(first.weight, second.weight):
         hint = "A seed or generator set inside __init__ starts anew for every layer: set it once, outside."
         raise Verdict("both start with the same numbers in layer.weight", hint)
@@ -228,17 +226,9 @@ def _parameters(layer):
         labels=["x.grad", "weight.grad", "bias.grad"])  # fmt: skip
 def _gradients(cls, x, weight, bias):
     layer, x = _filled(cls, weight, bias), x.clone().requires_grad_()
-    tensors = {"x": x, **_parameters(layer)}
-    out = layer(x)
-    if not out.requires_grad:
-        raise Verdict("the output has no gradient", "Look for .data, .detach(), .item() or no_grad.")
-    weighted = (out * torch.arange(out.numel()).view_as(out).sin()).sum()
-    gradients = torch.autograd.grad(weighted, list(tensors.values()), allow_unused=True)
-    for name, gradient in zip(tensors, gradients, strict=True):
-        if gradient is None:
-            hint = "It is cut off on its way to the output: look for .data, .detach(), .item() or no_grad."
-            raise Verdict(f"{name} receives no gradient", hint)
-    return *gradients[:2], gradients[2].reshape(-1)
+    parameters = _parameters(layer)  # which switches their gradients on, before the layer is called
+    of_x, of_weight, of_bias = gradients(layer(x), x=x, **parameters)
+    return of_x, of_weight, of_bias.reshape(-1)
 
 
 def check_linear(cls):

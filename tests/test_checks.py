@@ -693,7 +693,7 @@ WRONG_BATCH_NORMS = [
     (statistics(lambda x: x.mean(0).detach(), lambda x: x.var(0, **BIASED).detach()), "detached"),
     (statistics(lambda x: x.mean(0).data, lambda x: x.var(0, **BIASED)), "detached"),
     (statistics(lambda x: x.mean(0), lambda x: x.var(0, **BIASED).data), "detached"),
-    (spoilt(forward=forward_under_no_grad), "Only the buffers' update belongs"),
+    (spoilt(forward=forward_under_no_grad), "the output has no gradient"),
     (spoilt(update=biased_update), "stored variance is biased"),
     (spoilt(update=swapped_biased_update), "wrong way round, and the stored variance is biased"),
     (spoilt(update=std_update), "std is stored"),
