@@ -1,0 +1,81 @@
+"""Chapter 14: claims are collected from the committed notebooks, wherever the copy runs; the quiz can be lost."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from helpers.claims import MIME
+from notebook_cells import execute, read, setup_source
+
+
+@pytest.fixture(scope="module")
+def chapter():
+    return read("14_summary")
+
+
+def notebook(*texts):
+    """A saved notebook with one claim an output, beside outputs of other kinds."""
+    claims = [
+        {
+            "output_type": "display_data",
+            "data": {MIME: {"text": text, "verdict": "holds"}, "text/html": [text]},
+        }
+        for text in texts
+    ]
+    printed = {"output_type": "stream", "text": ["1"]}
+    cells = [{"cell_type": "markdown"}, {"cell_type": "code", "outputs": [printed, *claims]}]
+    return json.dumps({"cells": cells})
+
+
+@pytest.mark.parametrize("runs_in", ["notebooks", "study"])
+def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(
+    chapter, tmp_path, monkeypatch, runs_in
+):
+    (source,) = (cell.source for cell in chapter.cells if "def claims_of" in cell.source)
+    files = {
+        "notebooks/05_batch_norm.ipynb": notebook("five"),
+        "notebooks/06_not_run.ipynb": notebook(),
+        "notebooks/14_summary.ipynb": notebook("an old table"),
+        "notebooks/E02_fold.ipynb": notebook("folded", "twice"),
+        "notebooks/.ipynb_checkpoints/05_batch_norm-checkpoint.ipynb": notebook("a copy"),
+        "study/05_batch_norm.ipynb": notebook("half run"),
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.chdir(tmp_path / runs_in)
+    namespace = {"json": json, "Path": Path, "Counter": Counter, "MIME": MIME}
+    exec(source, namespace)  # noqa: S102  notebook_cells.execute would go to the real notebooks
+    found = [(stem, row["text"]) for stem, row in namespace["checked"]]
+    assert found == [("05_batch_norm", "five"), ("E02_fold", "folded"), ("E02_fold", "twice")]
+
+
+def test_the_quiz_has_four_different_faults_and_rejects_every_other_answer(chapter):
+    namespace = {}
+    execute(setup_source(chapter), namespace)
+    right = {number: namespace["draw_fault"](number) for number in range(1, 5)}
+    assert sorted(kind for kind, _ in right.values()) == sorted(namespace["KINDS"])
+    assert namespace["check_mystery"](right)
+    for number, (kind, layer) in right.items():
+        for wrong in ((kind, 7 - layer), (right[number % 4 + 1][0], layer), kind, None, ("", "", ""), layer):
+            assert not namespace["check_mystery"](right | {number: wrong})
+
+
+def test_a_mystery_is_one_healthy_network_with_one_layer_changed(chapter):
+    namespace = {}
+    execute(setup_source(chapter), namespace)
+    for number in range(1, 5):
+        kind, layer = namespace["draw_fault"](number)
+        broken = namespace["mystery"](number)
+        whole = namespace["deep_mlp"](
+            batch_norm=kind == "weights too large", gain=1.5, generator=namespace["seeded"](number)
+        )
+        changed = {
+            name
+            for (name, p), (_, q) in zip(broken.named_parameters(), whole.named_parameters(), strict=True)
+            if not p.equal(q)
+        }
+        wanted = {"no nonlinearity": set(), "a shifted bias": {f"linear{layer}.bias"}}
+        assert changed == wanted.get(kind, {f"linear{layer}.weight"})
