@@ -852,3 +852,23 @@ def test_every_public_function_has_a_docstring_and_is_handed_on(module):
             assert value.__doc__
             assert getattr(checks, name) is value
             assert name in checks.__all__
+
+
+# ---- how a result reads
+
+
+def test_a_listed_mistake_that_cannot_take_an_input_is_passed_over():
+    def patched(weights, biases):  # the sum of the biases, which no rectangular stack allows
+        return product(weights), sum(biases) if len({len(b) for b in biases}) == 1 else biases[-1]
+
+    result = check_collapse(patched)
+    assert "None of the usual" in result.misconception
+    assert "weights of shapes (4, 4), (4, 4), (4, 4)" in result.tried
+    assert "1:32:07, https" in result.look
+
+
+def test_of_a_matrix_only_the_column_in_question_is_shown():
+    square_only = computed(lambda x, w, b: x @ w + (b if w.shape[0] == w.shape[1] else 0))
+    tried = check_linear(square_only).tried
+    assert "x of shape (4, 3), weight of shape (3, 5) with weight[:, 0] = [" in tried
+    assert "x[:" not in tried
