@@ -75,9 +75,8 @@ def fold_batch_norms(model):
     Raises ValueError with the layer's name, the reason and the remedy for a BatchNorm that can't be folded (no
     copy comes back half folded), and for a model that torch.fx can't follow.
     """
-    folded = copy_for_eval(model)
     pairs = find_batch_norms(model, (*LINEARS, *CONVOLUTIONS))
-    folds = []
+    folded, folds = copy_for_eval(model), []
     for layer_name, name in pairs.items():
         layer, batch_norm = folded.get_submodule(layer_name), folded.get_submodule(name)
         fold = fold_conv if isinstance(layer, tuple(CONVOLUTIONS)) else fold_linear

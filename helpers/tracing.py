@@ -27,6 +27,9 @@ def find_batch_norms(model, layers):
     BatchNorm that follows anything else, or follows a layer whose output goes elsewhere too, or whose tensors
     something else uses; for a model that torch.fx can't follow; and where hooks may change what a call gives.
     """
+    for name, module in model.named_modules():
+        if isinstance(module, torch.jit.ScriptModule) and "BatchNorm" in module.original_name:
+            raise ValueError(f"{name} is compiled by torch.jit.script: fold the model before it is compiled")
     if not _has_batch_norm(model):
         return {}
     for name, module in model.named_modules():
@@ -57,7 +60,7 @@ def _pairs(root, graph, layers):
     for name in [name for name, module in modules.items() if isinstance(module, BATCH_NORMS)]:
         if not calls[name]:
             raise ValueError(
-                f"{name} is not called as a layer by forward in eval mode: take it out of the model"
+                f"{name} is not called as a layer in eval mode: let forward call it, or take it out"
             )
         for call in calls[name]:
             before = call.args[0] if call.args else call.kwargs.get("input")
@@ -94,8 +97,8 @@ def _trace(model, arguments=None):
     arguments: values for some of forward's arguments, which are then no symbols.
     """
     for look_into_all in True, False:
-        root = copy_for_eval(model)
         try:
+            root = copy_for_eval(model)
             with torch.random.fork_rng(range(torch.cuda.device_count())):
                 return root, _Tracer(look_into_all).trace(root, arguments)
         except Exception as error:  # noqa: BLE001  a forward may fail at a symbol in any way

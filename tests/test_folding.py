@@ -557,6 +557,25 @@ def test_what_cannot_be_folded_is_refused_by_name(case):
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            nn.Sequential(nn.LazyLinear(4), nn.BatchNorm1d(4)),
+            "can't follow Sequential.*uninitialized parameter",
+        ),
+        (nn.Sequential(nn.Linear(4, 4), nn.LazyBatchNorm1d()), "1 has no shape yet: call the model once"),
+        (
+            torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))),
+            "1 is compiled by torch.jit.script",
+        ),
+    ],
+)
+def test_models_in_another_state_are_refused(model, words):
+    with pytest.raises(ValueError, match=words):
+        fold_batch_norms(model)
+
+
 def test_a_batch_norm_alone_is_refused():
     with pytest.raises(ValueError, match="BatchNorm1d"):
         fold_batch_norms(nn.BatchNorm1d(4))
