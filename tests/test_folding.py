@@ -557,23 +557,17 @@ def test_what_cannot_be_folded_is_refused_by_name(case):
     assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("model", "words"),
-    [
-        (
-            nn.Sequential(nn.LazyLinear(4), nn.BatchNorm1d(4)),
-            "can't follow Sequential.*uninitialized parameter",
-        ),
-        (nn.Sequential(nn.Linear(4, 4), nn.LazyBatchNorm1d()), "1 has no shape yet: call the model once"),
-        (
-            torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))),
-            "1 is compiled by torch.jit.script",
-        ),
-    ],
-)
-def test_models_in_another_state_are_refused(model, words):
-    with pytest.raises(ValueError, match=words):
-        fold_batch_norms(model)
+def test_layers_without_shapes_are_refused():
+    with pytest.raises(ValueError, match="into 0: LazyLinear has no shape yet: call the model once"):
+        fold_batch_norms(nn.Sequential(nn.LazyLinear(4), nn.BatchNorm1d(4)))
+    with pytest.raises(ValueError, match="1 has no shape yet: call the model once"):
+        fold_batch_norms(nn.Sequential(nn.Linear(4, 4), nn.LazyBatchNorm1d()))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
+def test_a_compiled_model_is_refused():
+    with pytest.raises(ValueError, match="1 is compiled by torch.jit.script"):
+        fold_batch_norms(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))))
 
 
 def test_a_batch_norm_alone_is_refused():
