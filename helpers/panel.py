@@ -9,6 +9,7 @@ import base64
 import copy
 import html
 import io
+import threading
 import traceback
 from contextlib import contextmanager
 
@@ -27,6 +28,8 @@ __all__ = ["Board", "Panel", "button", "control"]
 LOOK = STYLE | {"axes.titlesize": 11}
 PIXELS_PER_INCH = 150  # 1.5 times the size on the page: sharp on dense screens, quick to encode
 WARNINGS = 3  # shown at a time
+# JupyterLab may run widgets' callbacks in a thread of their own, beside the cells', and matplotlib is not made for two.
+_drawing = threading.RLock()
 _open = {}  # cell id -> (execution count, the panels that it opened)
 
 
@@ -82,8 +85,8 @@ def control(kind, name, says, **options):
     """A widget that carries its name in words and a sentence of what it does."""
     style = {"description_width": "120px"}
     widget = kind(description=name, style=style, tooltip=says, layout={"width": "390px"}, **options)
-    note = f'<span style="font-size: 85%; opacity: 0.75">{html.escape(says)}</span>'
-    widget.says = widgets.HTML(note, layout={"margin": "-6px 0 4px 126px", "width": "270px"})
+    note = f'<div style="font-size: 85%; line-height: 1.3; opacity: 0.75">{html.escape(says)}</div>'
+    widget.says = widgets.HTML(note, layout={"margin": "-4px 0 6px 126px", "width": "270px"})
     return widget
 
 
@@ -107,7 +110,6 @@ class Panel(widgets.VBox):
         self.controls, self.read, self.board, self.alt = controls, read, board, alt
         self.reading = self.pinned = None
         self.picture = widgets.Image(format="png", layout={"width": "1000px", "max_width": "100%"})
-        self.picture.tooltip = alt
         self.message = widgets.HTML()
         boxes = [widgets.VBox([widget, widget.says]) for widget in controls.values()]
         grid = widgets.Box(boxes, layout={"flex_flow": "row wrap", "max_width": "1000px"})
@@ -136,25 +138,26 @@ class Panel(widgets.VBox):
 
     def pin(self):
         """Keep the present reading faintly behind all later ones, or let the one that is kept go."""
-        self.pinned = copy.deepcopy(self.reading) if self.pinned is None else None
-        self.pin_button.description = "pin" if self.pinned is None else "unpin"
         with self.errors_shown():
+            self.pinned = copy.deepcopy(self.reading) if self.pinned is None else None
+            self.pin_button.description = "pin" if self.pinned is None else "unpin"
             self.redraw()
 
     @contextmanager
     def errors_shown(self):
-        """An exception in a callback would only reach Jupyter's log: show it in the panel instead."""
+        """One callback at a time; an exception would only reach Jupyter's log: show it in the panel instead."""
         try:
-            yield
+            with _drawing:
+                yield
         except Exception as error:  # noqa: BLE001 - whatever it is, the learner should see it
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})"
             self.message.value = f'<div role="alert" style="color: #a33b00"><b>{html.escape(text)}</b></div>'
 
     def close(self):
-        for widget in [*self.controls.values(), *self.children]:
-            widget.unobserve_all()
-            widget.close()
+        for child in self.children:
+            _close(child)
+        self.layout.close()
         super().close()
 
     def _repr_mimebundle_(self, **options):
@@ -162,6 +165,16 @@ class Panel(widgets.VBox):
         data = super()._repr_mimebundle_(**options)
         still = base64.b64encode(self.picture.value).decode()
         return {**data, "image/png": still}, {"image/png": {"alt": self.alt, "width": 1000}}
+
+
+def _close(widget):
+    """Close a widget with all that it holds: each is an object in the browser too."""
+    for child in getattr(widget, "children", ()):
+        _close(child)
+    widget.unobserve_all()
+    for part in (getattr(widget, "style", None), widget.layout, widget):
+        if part is not None:
+            part.close()
 
 
 def _close_those_of_an_earlier_run(panel):

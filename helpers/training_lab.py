@@ -162,9 +162,9 @@ class _TrainingLab(Panel):
                 step=1 / 30,
             ),
         ]
-        self.start_button = button("start", "Train on, in the background.", self.start, icon="play")
-        self.pause_button = button("pause", "Stop after the present steps.", self.pause, icon="pause")
-        self.reset_button = button("reset", "Back to step 0, the same weights.", self.reset, icon="undo")
+        self.start_button = button("start", "Train on, in the background.", self.start)
+        self.pause_button = button("pause", "Stop after the present steps.", self.pause)
+        self.reset_button = button("reset", "Back to step 0, the same weights.", self.reset)
         self.pause_button.disabled = True
         lines = [(math.log(27), "ln 27")]
         pictures = [
@@ -224,17 +224,18 @@ class _TrainingLab(Panel):
     async def _train(self):
         """Train in short chunks, and let the kernel do other things in between."""
         self._training(True)
-        drawn = time.perf_counter()
-        with self.errors_shown():
-            while not self.run.failed:
+        drawn, sound = time.perf_counter(), True
+        while sound and not self.run.failed:
+            sound = False
+            with self.errors_shown():
                 began = time.perf_counter()
                 while time.perf_counter() - began < SECONDS_A_CHUNK and not self.run.failed:
                     self.run.advance()
-                if time.perf_counter() - drawn > SECONDS_A_PICTURE:
+                if self.run.failed or time.perf_counter() - drawn > SECONDS_A_PICTURE:
                     self._look()
                     drawn = time.perf_counter()
-                await asyncio.sleep(0.005)
-            self._look()
+                sound = True
+            await asyncio.sleep(0.005)
         self._training(False)
 
     def _look(self):

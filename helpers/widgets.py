@@ -228,11 +228,11 @@ def _choice(name, says, options, value):
 
 
 def _switch(name, says, value):
-    return control(widgets.Checkbox, name, says, value=value, indent=False)
+    return control(widgets.Checkbox, name, says, value=value)
 
 
 def _new_seed(seed):
     def draw():
         seed.value = random.SystemRandom().randrange(2**31)  # leaves Python's own random state alone
 
-    return button("new seed", "Draw all random numbers anew.", draw, icon="random")
+    return button("new seed", "Draw all random numbers anew.", draw)

@@ -1,0 +1,207 @@
+"""Every panel, turned by keyboard and by hand in a real JupyterLab."""
+
+import math
+import re
+
+import pytest
+
+# panel -> the sliders that a learner moves, the dropdowns, the checkboxes
+PANELS = {
+    "gain_explorer": (["init gain", "depth", "width"], ["nonlinearity", "right picture"], ["batch norm"]),
+    "logit_explorer": (["scale", "label", "logit 1"], ["how many"], []),
+    "batch_norm_explorer": (
+        ["moved number", "batch size", "gamma", "beta", "momentum", "batches seen"],
+        [],
+        [],
+    ),
+    "update_ratio_explorer": (["learning rate", "init gain", "steps"], [], ["batch norm", "1/sqrt(fan_in)"]),
+    "training_lab": (["init gain"], ["network"], []),
+}
+
+
+def number(text):
+    return float(re.sub(r"[^0-9.eE+-]", "", text.replace("−", "-")))
+
+
+def knob(opened, name):
+    return opened.control(name).locator(".noUi-handle")
+
+
+def shown(opened, name):
+    return number(opened.control(name).locator(".widget-readout").inner_text())
+
+
+def kept(opened, name):
+    return float(opened.value(f"panel.controls[{name!r}].value"))
+
+
+def message(opened):
+    return opened.value("panel.message.value")
+
+
+def moved_by_keyboard(opened, name):
+    before = kept(opened, name)
+    with opened.redraws():
+        knob(opened, name).focus()
+        opened.page.keyboard.press("ArrowLeft" if name == "label" else "ArrowRight")
+    assert kept(opened, name) != before
+    assert shown(opened, name) == pytest.approx(kept(opened, name), rel=0.02, abs=0.006), name
+
+
+def chosen_by_keyboard(opened, name):
+    select = opened.control(name).locator("select")
+    options = select.locator("option").all_inner_texts()
+    wanted = next(option for option in reversed(options) if option[0] != select.input_value()[0])
+    with opened.redraws():
+        select.focus()
+        opened.page.keyboard.type(wanted[0])
+    assert opened.value(f"str(panel.controls[{name!r}].value)") == repr(
+        select.input_value().replace("\xa0", " ")
+    )
+
+
+def switched_by_keyboard(opened, name):
+    before = opened.value(f"panel.controls[{name!r}].value")
+    with opened.redraws():
+        opened.control(name).locator("input").focus()
+        opened.page.keyboard.press("Space")
+    assert opened.value(f"panel.controls[{name!r}].value") != before
+
+
+def dragged(opened, name):
+    before = kept(opened, name)
+    box = knob(opened, name).bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    with opened.redraws():
+        opened.page.mouse.move(x, y)
+        opened.page.mouse.down()
+        opened.page.mouse.move(x + 40, y, steps=15)
+        opened.page.mouse.up()
+    opened.page.wait_for_timeout(500)  # the last of the drag's values is on its way
+    assert kept(opened, name) != before
+    assert shown(opened, name) == pytest.approx(kept(opened, name), rel=0.02, abs=0.006)
+
+
+@pytest.mark.parametrize("name", PANELS)
+def test_every_control_works_and_says_what_it_does(notebook, name):
+    opened = notebook(f"from helpers.widgets import {name}\npanel = {name}()\npanel")
+    sliders, dropdowns, checkboxes = PANELS[name]
+    for control in [*sliders, *dropdowns, *checkboxes]:
+        sentence = opened.value(f"panel.controls[{control!r}].tooltip").strip("'\"")
+        assert len(sentence.split()) >= 2
+        assert opened.page.get_by_text(sentence, exact=True).first.is_visible(), control
+    for slider in sliders:
+        moved_by_keyboard(opened, slider)
+    dragged(opened, sliders[0])
+    for dropdown in dropdowns:
+        chosen_by_keyboard(opened, dropdown)
+    for checkbox in checkboxes:
+        switched_by_keyboard(opened, checkbox)
+    assert "alert" not in message(opened)
+    assert opened.errors() == []
+
+
+def test_a_setting_is_pinned_and_an_exception_is_seen(notebook):
+    opened = notebook("from helpers.widgets import gain_explorer\npanel = gain_explorer()\npanel")
+    press_knob(opened, "End")
+    plain = opened.picture.screenshot()
+    opened.page.get_by_role("button", name="pin", exact=True).press("Space")
+    press_knob(opened, "Home")
+    assert opened.value("panel.pinned.label") == "'gain 5.00'"
+    with opened.redraws():
+        opened.page.get_by_role("button", name="unpin", exact=True).press("Space")
+    press_knob(opened, "End")
+    assert opened.picture.screenshot() == plain  # the same draws, the same picture
+
+    opened.do("def broken(**setting): raise RuntimeError('the well is dry')\npanel.read = broken")
+    knob(opened, "init gain").focus()
+    opened.page.keyboard.press("ArrowLeft")
+    alert = opened.page.get_by_role("alert").filter(has_text="the well is dry")
+    alert.wait_for()
+    assert "RuntimeError" in alert.inner_text()
+
+
+def press_knob(opened, key):
+    with opened.redraws():
+        knob(opened, "init gain").focus()
+        opened.page.keyboard.press(key)
+    opened.page.wait_for_timeout(500)
+
+
+def test_running_cells_again_leaks_nothing(notebook):
+    imported = f"from helpers.widgets import {', '.join(PANELS)}"
+    opened = notebook(imported, *(f"panel = {name}()\npanel" for name in PANELS))
+    alive = "len(__import__('ipywidgets').widgets.widget._instances)"
+    opened.run_all()
+    after_two = int(opened.value(alive))
+    for _ in range(3):
+        opened.run_all()
+    assert int(opened.value(alive)) == after_two
+    assert opened.value("__import__('matplotlib.pyplot').pyplot.get_fignums()") == "[]"
+    assert opened.page.locator(".widget-image").count() == len(PANELS)
+
+
+def test_two_panels_in_one_notebook_live_side_by_side(notebook):
+    cell = "panel = gain_explorer()\npanel"
+    opened = notebook("from helpers.widgets import gain_explorer", cell, cell.replace("panel", "other"))
+    assert opened.page.locator(".widget-image").count() == 2
+    with opened.redraws():  # the first one's picture
+        knob(opened, "init gain").focus()
+        opened.page.keyboard.press("ArrowRight")
+    assert float(opened.value("other.controls['init gain'].value")) == pytest.approx(5 / 3)
+
+
+class TestTrainingLab:
+    @pytest.fixture
+    def lab_panel(self, notebook):
+        return notebook(
+            "from helpers.widgets import training_lab\npanel = training_lab()\npanel", "answer = 6 * 7"
+        )
+
+    def steps(self, opened):
+        return int(opened.value("len(panel.run.losses)"))
+
+    def press(self, opened, name):
+        opened.page.get_by_role("button", name=name, exact=True).press("Space")
+
+    def test_start_pause_reset_and_another_cell_meanwhile(self, lab_panel):
+        opened = lab_panel
+        weights = "float(sum(p.double().abs().sum() for p in panel.run.model.parameters()))"
+        fresh = opened.value(weights)
+        with opened.redraws():
+            self.press(opened, "start")
+        opened.page.wait_for_function("() => true")
+        opened.do("answer = 2 * answer")
+        assert opened.value("answer") == "84"  # the kernel answers while it trains
+        first = self.steps(opened)
+        opened.page.wait_for_timeout(1500)
+        assert self.steps(opened) > first
+        with opened.redraws():  # it shows the loss growing without anybody touching it
+            opened.page.wait_for_timeout(100)
+        with opened.redraws():  # the knobs work meanwhile
+            knob(opened, "learning rate").focus()
+            opened.page.keyboard.press("ArrowLeft")
+        assert float(opened.value("panel.run.learning_rate")) == pytest.approx(10**-1.1)
+        self.press(opened, "pause")
+        opened.page.wait_for_timeout(300)
+        paused = self.steps(opened)
+        opened.page.wait_for_timeout(700)
+        assert self.steps(opened) == paused > 0
+        assert opened.value(weights) != fresh
+        with opened.redraws():
+            self.press(opened, "reset")
+        assert self.steps(opened) == 0
+        assert opened.value(weights) == fresh
+        assert opened.errors() == []
+
+    def test_a_loss_that_is_no_number_is_explained(self, lab_panel):
+        opened = lab_panel
+        with opened.redraws():
+            opened.control("network").locator("select").select_option("deep, linear")
+        self.press(opened, "start")
+        alert = opened.page.get_by_role("alert").filter(has_text="no longer a finite number")
+        alert.wait_for()
+        assert "learning rate" in alert.inner_text()
+        assert not math.isfinite(float(opened.value("panel.run.losses[-1]").replace("nan", "nan")))
+        assert opened.page.get_by_role("button", name="start", exact=True).is_enabled()
+        assert opened.errors() == []
