@@ -11,7 +11,7 @@ QUIETLY   := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 # Whatever -j says: `test` reports the style first, then the units, then the notebooks.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help lab test check unit notebooks refresh reset data reproduce
+.PHONY: help lab test check unit notebooks browser refresh reset data reproduce
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -37,7 +37,7 @@ lab: $(INSTALLED)  ## build what is needed, then open the course in JupyterLab (
 	$(PY) -m jupyter lab --LabApp.default_url=/lab/tree/study/00_start_here.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
-test: check unit notebooks  ## everything: style, unit tests, every notebook run and compared with its outputs
+test: check unit notebooks browser  ## everything: style, unit tests, every notebook run and compared, the panels
 
 check: $(INSTALLED)  ## the style of code and notebooks, stale outputs, environment.yml against pyproject.toml
 	$(PY) -m ruff check .
@@ -46,10 +46,13 @@ check: $(INSTALLED)  ## the style of code and notebooks, stale outputs, environm
 	$(PY) scripts/check_environment.py
 
 unit: $(INSTALLED)
-	$(QUIETLY) $(PY) -m pytest tests -n 2
+	$(QUIETLY) $(PY) -m pytest tests --ignore tests/browser -n 2
 
 notebooks: $(INSTALLED)
 	$(QUIETLY) $(PY) -m pytest --nbval notebooks -n 2 --dist loadfile
+
+browser: $(INSTALLED)  ## the slider panels, turned in a real JupyterLab in a real Chromium
+	$(QUIETLY) $(PY) -m pytest tests/browser
 
 refresh: $(INSTALLED)  ## run the course's notebooks again and keep their outputs (NB=03 for one)
 	$(QUIETLY) $(PY) scripts/refresh.py $(NB)

@@ -1,0 +1,60 @@
+"""The first notebook, opened as `make lab` opens it, on a copy of the course; Run All clicked in the menu."""
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+
+import pytest
+from serving import ROOT, served
+
+pytestmark = pytest.mark.skipif(
+    not shutil.which("make"), reason="needs make; Windows has commands of its own"
+)
+
+
+@pytest.fixture
+def course(tmp_path):
+    """A folder with the course's files alone, so that the learner's own study/ is left in peace."""
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    for name in filter(None, files.stdout.split("\0")):
+        target = tmp_path / "my course" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target)
+    return tmp_path / "my course"
+
+
+def commands_of_make_lab(course):
+    """What `make lab` would run after installing, with this very Python."""
+    recipe = subprocess.run(
+        ["make", "-n", "lab"], cwd=course, capture_output=True, text=True, check=True
+    ).stdout
+    lines = [line for line in recipe.replace("\\\n", " ").splitlines() if line.startswith(".venv/bin/python")]
+    return [[sys.executable, *shlex.split(line)[1:]] for line in lines]
+
+
+def test_run_all_from_the_menu(course, chromium, tmp_path):
+    *before, jupyter_lab = commands_of_make_lab(course)
+    for command in before:
+        subprocess.run(command, cwd=course, check=True, timeout=120)
+    assert (course / "study/00_start_here.ipynb").exists()
+
+    with served(jupyter_lab, course, tmp_path / "jupyter") as (_, log):
+        page = chromium.new_page(viewport={"width": 1400, "height": 1000})
+        page.set_default_timeout(120_000)
+        page.goto(re.search(r"http://127\.0\.0\.1:\S+token=\w+", log.read_text())[0])
+        page.get_by_role("tab", name="00_start_here").wait_for()  # nothing was clicked: it is open
+        page.get_by_text("Kernel status: Idle").first.wait_for(state="attached")
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        cells = page.locator(".jp-CodeCell")
+        prompts = page.locator(".jp-CodeCell .jp-InputPrompt")
+        page.wait_for_function(
+            "() => { const all = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];"
+            " return all.length && all.every(prompt => /\\[\\d+\\]/.test(prompt.textContent)); }"
+        )
+        assert cells.count() == prompts.count() > 3
+        assert page.locator('[data-mime-type="application/vnd.jupyter.stderr"]').count() == 0
+        assert page.locator('[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+        page.close()
