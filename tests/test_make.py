@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("Makefile", "pyproject.toml", "constraints.txt", "scripts/install.sh")
-TARGETS = ("lab", "test", "check", "refresh", "reset", "data", "reproduce", "help")
+TARGETS = ("lab", "test", "check", "browser", "refresh", "reset", "data", "reproduce", "help")
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or not shutil.which("make"), reason="needs make; Windows has commands of its own"
@@ -182,8 +182,9 @@ def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
         "-m ruff format --check .",
         "scripts/check_notebooks.py",
         "scripts/check_environment.py",
-        "-m pytest tests -n 2",
+        "-m pytest tests --ignore tests/browser -n 2",
         "-m pytest --nbval notebooks -n 2 --dist loadfile",
+        "-m pytest tests/browser",
     ]
 
 
