@@ -118,6 +118,51 @@ def test_interrupted_training_keeps_what_was_trained(splits, capsys):
     assert torch.equal(model.hidden.weight, same.hidden.weight)
 
 
+@pytest.mark.parametrize("stop", [None, 70])
+@pytest.mark.parametrize("kind", ["one", "a list", "one twice", "global"])
+def test_minibatches_are_those_of_one_randint_a_step(kind, stop):
+    """Drawn ahead or not: the same examples, and the generator ends where one draw a step leaves it."""
+    X, Y = torch.arange(1000).view(500, 2), torch.zeros(500, dtype=torch.int64)
+    shown = []
+
+    class Noting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.bias = torch.nn.Parameter(torch.zeros(3))
+
+        def forward(self, x):
+            shown.append(x)
+            return self.bias.expand(*x.shape[:-1], 3)
+
+    def lr(step):
+        if step == stop:
+            raise KeyboardInterrupt
+        return 0.1
+
+    def generators():
+        torch.manual_seed(5)
+        one = generator(3)
+        return {"one": one, "a list": [one, generator(4)], "one twice": [one, one], "global": None}[kind]
+
+    def states(g):
+        return (
+            [torch.get_rng_state()] if g is None else [h.get_state() for h in ([g] if kind == "one" else g)]
+        )
+
+    ours = generators()
+    train(Noting(), X, Y, steps=150, lr=lr, generator=ours, progress=False)
+    ended, plain = states(ours), generators()
+    for x in shown:
+        if isinstance(plain, list):
+            ix = torch.stack([torch.randint(0, 500, (32,), generator=g) for g in plain])
+        else:
+            ix = torch.randint(0, 500, (32,), generator=plain)
+        assert torch.equal(x, X[ix])
+    assert len(shown) == (150 if stop is None else stop + 1)
+    for a, b in zip(ended, states(plain), strict=True):
+        assert torch.equal(a, b)
+
+
 def test_frozen_and_unused_parameters_stay_as_they_are(splits):
     model = lecture_mlp("kaiming", generator=generator())
     model.embedding.weight.requires_grad_(False)
