@@ -5,7 +5,6 @@ When a control moves, only the artists that move are drawn again, over a saved b
 faster than a whole new figure, so the picture follows the hand.
 """
 
-import base64
 import copy
 import html
 import io
@@ -21,7 +20,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from helpers.plots import STYLE
+from helpers.plots import STYLE, small_png
 
 __all__ = ["Board", "Panel", "button", "control"]
 
@@ -163,7 +162,7 @@ class Panel(widgets.VBox):
     def _repr_mimebundle_(self, **options):
         """The live view, and beside it a still picture for those who read without a kernel."""
         data = super()._repr_mimebundle_(**options)
-        still = base64.b64encode(self.picture.value).decode()
+        still = small_png(io.BytesIO(self.picture.value))
         return {**data, "image/png": still}, {"image/png": {"alt": self.alt, "width": 1000}}
 
 

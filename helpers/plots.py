@@ -23,6 +23,7 @@ __all__ = [
     "plot_update_ratios",
     "reference_line",
     "show",
+    "small_png",
     "use_style",
 ]
 
@@ -63,17 +64,22 @@ def use_style():
 
 def show(fig, alt):
     """Display a figure with a text that says what it shows, for readers who can't see it, and close it."""
-    pixels, buffer = io.BytesIO(), io.BytesIO()
+    pixels = io.BytesIO()
     fig.savefig(pixels, format="png", dpi=150)
     plt.close(fig)
-    # 256 colours are plenty for lines and text, and make the file a third as large.
-    palette = Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE)
-    palette.save(buffer, "png", optimize=True)
-    png = base64.b64encode(buffer.getvalue()).decode()
+    png = small_png(pixels)
     width = round(fig.get_figwidth() * 100)  # at 100 dpi: sharp on a dense screen, a page wide
     # A folded output shows its plain text: repr gives nothing away, as the alt text would.
     data, metadata = {"image/png": png, "text/plain": repr(fig)}, {"image/png": {"alt": alt, "width": width}}
     display(data, raw=True, metadata=metadata)
+
+
+def small_png(pixels):
+    """A PNG file object, made small: base64 text. 256 colours are plenty for lines and text, a third of the size."""
+    buffer = io.BytesIO()
+    palette = Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    palette.save(buffer, "png", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
 
 
 def layer_colors(n):
