@@ -111,10 +111,10 @@ def _watched_call(model, inputs):
         name = names[module] + (f" (call {calls[module]})" if calls[module] > 1 else "")
         for i, t in enumerate(tensors):
             values = t.detach()
-            readings = _statistics(values) | {
-                "saturated": _saturated(module, values),
-                "dead": _dead(module, values, isinstance(last, CHANNELS_FIRST)),
-            }
+            readings = _statistics(values)
+            if not values.isnan().any():  # nothing compares with NaN: it would count as neither
+                readings["saturated"] = _saturated(module, values)
+                readings["dead"] = _dead(module, values, isinstance(last, CHANNELS_FIRST))
             rows.append(LayerRow(name + (f"[{i}]" if i else ""), type(module), tuple(t.shape), **readings))
             edges.append(get_gradient_edge(t) if t.requires_grad else None)
         return output

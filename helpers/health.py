@@ -123,7 +123,10 @@ def _update_ratios(weights):
     low, high = UPDATE_RATIO
     middle = median(ratios)
     text = f"update:data is {middle:.1e} for the median weight, and about 1e-03 is healthy"
-    if middle > high:
+    if middle == 0:
+        cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
+        yield f"the median weight would not move at all: {cause}"
+    elif middle > high:
         yield f"{text}; the learning rate is probably too high, or the weights are too small"
     elif middle < low:
         yield f"{text}; the learning rate is probably too low, or the weights too large (no 1/sqrt(fan_in)?)"

@@ -135,12 +135,11 @@ class ActivationsByLayer(_Outlines):
 
     def title(self, reading):
         rows = reading.layers
-        if rows[0].saturated is not None:
-            worst = max(rows, key=lambda row: row.saturated)
-            return f"{reading.label}: {worst.saturated:.1%} saturated in {worst.name}"
-        if rows[0].dead is not None:
-            worst = max(rows, key=lambda row: row.dead)
-            return f"{reading.label}: {worst.dead:.1%} dead in {worst.name}"
+        for share in "saturated", "dead":
+            known = [row for row in rows if getattr(row, share) is not None]  # None where there is NaN
+            if known:
+                worst = max(known, key=lambda row: getattr(row, share))
+                return f"{reading.label}: {getattr(worst, share):.1%} {share} in {worst.name}"
         return f"{reading.label}: std {_short(rows[0].std)} first, {_short(rows[-1].std)} last"
 
 

@@ -49,7 +49,7 @@ class LayerRow:
         first layer. Zero everywhere: the gain is so low that the layer is as good as linear.
     dead: ReLU only: the share of units (features, or channels) that are zero for every example given. Healthy:
         few. Many: a learning rate once too high, or a bias too negative. Try it on more examples: with
-        few, a unit can be merely unlucky.
+        few, a unit can be merely unlucky. Both shares are None where there is NaN.
     nonfinite: how many entries are NaN or infinite. Healthy: none. The first layer that has any is the culprit.
     """
 

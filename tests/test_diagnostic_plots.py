@@ -1,5 +1,8 @@
 """The four visualisations draw what diagnose and train recorded."""
 
+import math
+import re
+
 import matplotlib
 import numpy as np
 import pytest
@@ -11,8 +14,10 @@ import matplotlib.pyplot as plt
 
 from helpers import plots
 from helpers.diagnostics import diagnose
+from helpers.explore import network_reading
 from helpers.layers import Linear
 from helpers.models import SEED, deep_mlp
+from helpers.pictures import ActivationsByLayer
 from helpers.train import train
 
 
@@ -112,3 +117,14 @@ def test_update_ratios_are_drawn_by_step_on_a_log_axis_with_the_rule_of_thumb():
         assert list(line.get_xdata()) == [0, 3, 6] and line.get_ydata().tolist() == ratio.tolist()
     ax = plots.plot_update_ratios({"w": [1e-2, 1e-3]}, every=5)
     assert list(ax.get_lines()[0].get_xdata()) == [0, 5]
+
+
+@pytest.mark.parametrize(("nonlinearity", "share"), [("tanh", "saturated"), ("relu", "dead")])
+def test_a_panels_title_passes_over_the_layers_with_nan(nonlinearity, share):
+    model = deep_mlp(nonlinearity=nonlinearity, generator=generator())
+    title = ActivationsByLayer().title(network_reading(model, X, Y, label="here", lr=0.1))
+    assert re.fullmatch(rf"here: \d+\.\d% {share} in {nonlinearity}\d", title)
+    with torch.no_grad():
+        model.linear2.weight[0, 0] = math.nan
+    title = ActivationsByLayer().title(network_reading(model, X, Y, label="here", lr=0.1))
+    assert re.fullmatch(rf"here: \d+\.\d% {share} in {nonlinearity}1", title)

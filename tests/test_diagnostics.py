@@ -528,6 +528,17 @@ def test_dead_units_are_features_or_channels():
     assert leaky.dead is leaky.saturated is None and leaky.is_activation
 
 
+@pytest.mark.parametrize(("layer", "share"), [(nn.ReLU(), "dead"), (nn.Tanh(), "saturated")])
+def test_shares_are_none_where_there_is_nan(layer, share):
+    x = draw(40, 6)
+    assert getattr(diagnose(layer, x, loss_fn=None).activations[0], share) is not None
+    x[3, 2] = math.nan
+    row = diagnose(layer, x, loss_fn=None).activations[0]
+    assert row.nonfinite == 1 and getattr(row, share) is None
+    html = diagnose(layer, x, loss_fn=None)._repr_html_()
+    assert f"% {share}" not in html and "None" not in html
+
+
 # Warnings
 
 HEALTHY = {
@@ -616,6 +627,15 @@ def test_unhealthy_networks_are_told_so(splits, network):
     result = diagnose(make(g), *batch(splits, g), lr=lr)
     assert any(re.search(message, warning) for warning in result.warnings), result.warnings
     json.dumps(result.to_dicts() | {"loss": None}, allow_nan=False)
+
+
+@pytest.mark.parametrize("zeroed", ["linear3.weight", "linear6.weight"])
+def test_weights_that_get_no_gradient_are_not_blamed_for_their_size(splits, zeroed):
+    g = generator()
+    model = spoil(deep_mlp(generator=g), lambda m: m.get_parameter(zeroed).zero_())
+    warnings = diagnose(model, *batch(splits, g), lr=0.1).warnings
+    assert not any("too large" in w or "too low" in w for w in warnings), warnings
+    assert sum("would not move at all: no gradient reaches it" in w for w in warnings) == 1
 
 
 def test_an_output_layer_with_ten_times_the_rate_is_told_so(splits):
