@@ -1,0 +1,55 @@
+"""Intervals over seeds: against printed tables, by simulation, and on data whose answer is known."""
+
+import numpy as np
+import pytest
+
+from helpers.compare import mean_interval, paired_difference, t_quantile
+
+
+@pytest.mark.parametrize(
+    ("df", "confidence", "t"),
+    [
+        (1, 0.95, 12.706),
+        (2, 0.95, 4.303),
+        (3, 0.95, 3.182),
+        (4, 0.95, 2.776),
+        (7, 0.95, 2.365),
+        (10, 0.95, 2.228),
+        (30, 0.95, 2.042),
+        (120, 0.95, 1.980),
+        (1, 0.9, 6.314),
+        (7, 0.99, 3.499),
+        (8, 0.99, 3.355),
+    ],
+)
+def test_t_quantiles_are_those_of_the_tables(df, confidence, t):
+    assert t_quantile(df, confidence) == pytest.approx(t, abs=6e-4)
+
+
+def test_an_interval_holds_the_true_mean_as_often_as_it_says():
+    draws = np.random.default_rng(1).normal(3.0, 0.1, size=(4000, 5))
+    intervals = [mean_interval(row, 0.9) for row in draws]
+    assert np.mean([i.low < 3 < i.high for i in intervals]) == pytest.approx(0.9, abs=0.015)
+
+
+def test_pairing_takes_out_what_the_pairs_share():
+    rng = np.random.default_rng(2)
+    shared, a, b = rng.normal(0, 1, 8), rng.normal(0.1, 0.01, 8), rng.normal(0, 0.01, 8)
+    difference = paired_difference(shared + a, shared + b)
+    assert difference.is_real and difference.mean == pytest.approx(0.1, abs=0.02) and difference.n == 8
+    assert difference.high - difference.low < 0.05 < mean_interval(shared + a).high - 0.1
+    backwards = paired_difference(shared + b, shared + a)
+    assert backwards.is_real and backwards.mean == -difference.mean and backwards.low == -difference.high
+    assert not paired_difference(b, b[::-1]).is_real
+
+
+def test_one_seed_proves_nothing_and_none_is_refused():
+    alone = paired_difference([2.0], [1.0])
+    assert alone.mean == 1 and not alone.is_real
+    assert str(mean_interval([1.0, 1.2])) == "+1.1000 [-0.1706, +2.3706]"
+    with pytest.raises(ValueError, match="no values"):
+        mean_interval([])
+    with pytest.raises(ValueError, match="2 values and 1"):
+        paired_difference([1, 2], [1])
+    with pytest.raises(ValueError, match="df is 0"):
+        t_quantile(0)
