@@ -208,7 +208,8 @@ def plot_update_ratios(ratios, *, ax=None, every=1):
         ax.plot(np.arange(len(ratio)) * every, ratio, color=color, label=name, linewidth=1.2)
     ax.set(xlabel="step", ylabel="update:data ratio", yscale="log")
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    reference_line(ax, 1e-3, "1e-3, a rule of thumb")
+    # Named in the legend: beside the line the text would lie on the ratios of a good learning rate.
+    ax.axhline(1e-3, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5, label="1e-3, a rule of thumb")
     _legend_beside(ax)
     return ax
 

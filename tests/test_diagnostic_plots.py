@@ -112,7 +112,8 @@ def test_update_ratios_are_drawn_by_step_on_a_log_axis_with_the_rule_of_thumb():
     ax = plots.plot_update_ratios(history)
     *lines, guide = ax.get_lines()
     assert ax.get_yscale() == "log" and list(guide.get_ydata()) == [1e-3, 1e-3]
-    assert legend(ax) == list(history.update_ratio) and len(lines) == 7
+    assert legend(ax) == [*history.update_ratio, "1e-3, a rule of thumb"] and len(lines) == 7
+    assert not ax.texts  # a label beside the guide would lie on the ratios
     for line, ratio in zip(lines, history.update_ratio.values(), strict=True):
         assert list(line.get_xdata()) == [0, 3, 6] and line.get_ydata().tolist() == ratio.tolist()
     ax = plots.plot_update_ratios({"w": [1e-2, 1e-3]}, every=5)
