@@ -9,6 +9,8 @@ import torch
 from IPython.display import display
 from PIL import Image
 
+from helpers.compare import mean_interval
+
 __all__ = [
     "STAGE_COLORS",
     "layer_colors",
@@ -260,28 +262,34 @@ def _number(value):
 
 
 def plot_loss_log(log, *, ax=None):
-    """Final train and validation loss of the five stages. log: what `make reproduce` wrote, as a dict."""
+    """Final train and validation loss of the five stages: means over the seeds, with 95 % t-intervals.
+
+    log: what `make reproduce` wrote, as a dict. The intervals are those of each mean alone; whether two stages
+    differ is read from helpers.compare.paired_difference, which is narrower.
+    """
     ax = ax or plt.subplots()[1]
     stages = list(log["stages"])
     for row, stage in enumerate(stages):
-        result, color = log["stages"][stage], STAGE_COLORS[stage]
-        train, val = np.mean(result["train"]), np.mean(result["val"])
-        ax.plot([train, val], [row, row], color=color, linewidth=2.5, alpha=0.35)
-        ax.plot(train, row, "o", color=color, markerfacecolor="white", markeredgewidth=2, markersize=8)
-        ax.plot(val, row, "o", color=color, markersize=8)
-        for value, side in (train, "right"), (val, "left"):
-            offset = (-8, 0) if side == "right" else (8, 0)
+        color = STAGE_COLORS[stage]
+        train, val = (mean_interval(log["stages"][stage][part]) for part in ("train", "val"))
+        ax.plot([train.mean, val.mean], [row, row], color=color, linewidth=2.5, alpha=0.35)
+        for part, face, side in (train, "white", "right"), (val, color, "left"):
+            if part.n > 1:
+                ax.errorbar(part.mean, row, xerr=part.high - part.mean, color=color, capsize=5, linewidth=1.3)
+            ax.plot(part.mean, row, "o", color=color, markerfacecolor=face, markeredgewidth=1.6, markersize=6)
+            edge = (part.low if side == "right" else part.high) if part.n > 1 else part.mean
             ax.annotate(
-                f"{value:.4f}",
-                (value, row),
-                xytext=offset,
+                f"{part.mean:.4f}",
+                (edge, row),
+                xytext=(-8 if side == "right" else 8, 0),
                 textcoords="offset points",
                 ha=side,
                 va="center",
                 fontsize=9.5,
             )
+    seeds = f", mean and 95 % interval of {len(log['seeds'])} seeds" if len(log["seeds"]) > 1 else ""
     ax.set_yticks(range(len(stages)), [STAGE_LABELS[s] for s in stages])
-    ax.set(xlabel="loss after training (ring: train, dot: validation)", ylim=(len(stages) - 0.5, -0.5))
+    ax.set(xlabel=f"final loss (ring: train, dot: validation){seeds}", ylim=(len(stages) - 0.5, -0.5))
     ax.locator_params(axis="x", nbins=5)
     ax.margins(x=0.25)
     ax.grid(axis="y", visible=False)
@@ -289,15 +297,17 @@ def plot_loss_log(log, *, ax=None):
 
 
 def plot_loss_log_curves(log, *, ax=None):
-    """Minibatch loss by step of the five stages, smoothed. log: what `make reproduce` wrote, as a dict."""
+    """Minibatch loss by step of the five stages, smoothed: the mean over the seeds, with the range of all of them.
+
+    log: what `make reproduce` wrote, as a dict.
+    """
     ax = ax or plt.subplots()[1]
     for stage, result in log["stages"].items():
-        every = log["curve_every"]
-        means = np.mean(result["curve"], axis=0)
-        ax.plot(
-            (np.arange(len(means)) + 0.5) * every, means, color=STAGE_COLORS[stage], label=STAGE_LABELS[stage]
-        )
-    ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {every:,} steps")
+        curves, color = np.asarray(result["curve"]), STAGE_COLORS[stage]
+        steps = (np.arange(curves.shape[1]) + 0.5) * log["curve_every"]
+        ax.fill_between(steps, curves.min(0), curves.max(0), color=color, alpha=0.2, linewidth=0)
+        ax.plot(steps, curves.mean(0), color=color, label=STAGE_LABELS[stage], linewidth=1.2)
+    ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {log['curve_every']:,} steps")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.legend()
     return ax

@@ -1,7 +1,8 @@
-"""Train part 1's five stages as the lecture does, 200,000 steps each, and write its loss log.
+"""Train part 1's five stages as the lecture does, 200,000 steps each, from eight seeds, and write its loss log.
 
 Writes data/results/loss_log.json after every stage, so an interrupted run goes on where it stopped, and the
-figure data/results/loss_log.png at the end. Two stages run at a time, on one thread each.
+figure data/results/loss_log.png at the end. The first seed is the lecture's. A stage's networks train as one
+stack, with the backward pass by hand; two stages run at a time, on one thread each.
 """
 
 import argparse
@@ -9,23 +10,31 @@ import io
 import json
 import os
 import platform
+import re
 import signal
 import sys
 from functools import partial
+from itertools import count, pairwise
 from multiprocessing import get_context
 from pathlib import Path
+from statistics import fmean, stdev
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
 import matplotlib
+import numpy
 import torch
 
+from helpers.compare import paired_difference
 from helpers.data import load_names, load_splits
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import evaluate, train
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 CURVE_EVERY = 1000  # steps averaged to a point of the curve
+SEEDS = 8
+MINIBATCH_SEEDS = 1_000_000  # added to a seed: the generator of its minibatches
+SLOWEST_FIRST = STAGES[::-1]
 
 
 def main():
@@ -33,26 +42,30 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=200_000, help="steps a stage (the lecture: 200,000)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"networks a stage (default: {SEEDS})")
     parser.add_argument("--jobs", type=int, default=2, help="stages trained at a time")
     parser.add_argument("--out", type=Path, help="where to write (default: data/results/loss_log.json)")
     args = parser.parse_args()
     if args.steps < CURVE_EVERY or args.steps % CURVE_EVERY:
         parser.error(f"--steps {args.steps}: give a multiple of {CURVE_EVERY:,}")
+    if args.seeds < 1:
+        parser.error(f"--seeds {args.seeds}: give 1 or more")
 
     names = load_names()
-    out = args.out or default_path(names, args.steps)
+    out = args.out or default_path(names, args.steps, args.seeds)
     print(f"{len(names.words):,} names ({names.source}); writing {os.path.relpath(out)}", flush=True)
-    log = resume(out, new_log(names, args.steps))
-    missing = [stage for stage in STAGES if stage not in log["stages"]]
+    log = resume(out, new_log(names, args.steps, args.seeds))
+    missing = [stage for stage in SLOWEST_FIRST if stage not in log["stages"]]
     for stage in set(STAGES) - set(missing):
         print(f"{stage}: already there")
     try:
         # Spawned, as forking a process that has threads may hang it. Leaving the pool ends its processes.
         with get_context("spawn").Pool(args.jobs, initializer=ignore_interrupts) as pool:
-            for stage, result in pool.imap_unordered(partial(run_stage, steps=args.steps), missing):
+            run = partial(run_stage, steps=args.steps, seeds=log["seeds"])
+            for stage, result in pool.imap_unordered(run, missing):
                 stages = log["stages"] | {stage: result}
                 log["stages"] = {stage: stages[stage] for stage in STAGES if stage in stages}
-                write(out, json.dumps(log, indent=1).encode() + b"\n")
+                write(out, as_json(log).encode())
     except KeyboardInterrupt:
         sys.exit(
             f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on"
@@ -61,43 +74,62 @@ def main():
     report(log)
 
 
-def default_path(names, steps):
-    """loss_log.json for the lecture's run alone, so that a run on other names or shorter never replaces it."""
+def default_path(names, steps, seeds):
+    """loss_log.json for the full run on the lecture's names alone, so that no other ever replaces it."""
     parts = ["loss_log"]
     if names.source != "lecture":
         parts.append("bundled" if names.source == "bundled" else names.sha256[:8])
     if steps != 200_000:
         parts.append(f"{steps}_steps")
+    if seeds != SEEDS:
+        parts.append(f"{seeds}_seeds")
     return RESULTS / ("-".join(parts) + ".json")
 
 
-def new_log(names, steps):
+def new_log(names, steps, seeds):
     return {
         "steps": steps,
         "lr": f"0.1, then 0.01 from step {steps // 2:,}",
         "batch_size": 32,
-        "seeds": [SEED],
+        "seeds": [SEED, *range(1, seeds)],
+        "backward": "by hand",
         "names": {
             "source": names.source if names.source in ("lecture", "bundled") else Path(names.source).name,
             "count": len(names.words),
             "sha256": names.sha256,
         },
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": numpy.__version__,
+        },
         "curve_every": CURVE_EVERY,
         "stages": {},
     }
+
+
+def as_json(log):
+    """Indented, with each list of numbers on a line of its own."""
+    text = json.dumps(log, indent=1)
+    return re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
 
 
 def resume(out, log):
     """The log at `out` if it was made with the same settings, else the new one."""
     if not out.exists():
         return log
-    found = json.loads(out.read_text())
-    settings = ("steps", "lr", "batch_size", "seeds", "names", "versions", "curve_every")
-    different = [key for key in settings if found.get(key) != log[key]]
+    try:
+        found = json.loads(out.read_text())
+        whole = set(found["stages"]) <= set(STAGES)
+    except (ValueError, KeyError, TypeError):
+        whole = False
+    if not whole:
+        sys.exit(f"{out} is damaged: restore it (git restore) or delete it, then run this again")
+    different = [key for key in log if key != "stages" and found.get(key) != log[key]]
     if not different:
         return found
-    aside = out.with_suffix(".old.json")
+    older = (out.with_suffix(f".old{number or ''}.json") for number in count())
+    aside = next(path for path in older if not path.exists())
     os.replace(out, aside)
     print(f"made with another {', '.join(different)}: kept as {os.path.relpath(aside)}, starting afresh")
     return log
@@ -108,30 +140,46 @@ def ignore_interrupts():
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def run_stage(stage, steps):
-    """Train one stage; returns it and what it comes out at, as lists with one entry a seed."""
+def run_stage(stage, steps, seeds):
+    """Train one stage's networks; returns it and what they come out at, as lists with one entry a seed.
+
+    The lecture draws minibatches on from the generator that drew the network. So does its seed here; every
+    other seed has a second generator, the same for all stages, so that a seed's five networks see the same
+    minibatches and their losses can be compared as pairs. (The lecture's own BatchNorm network sees others
+    than its first four: it draws no b1.)
+    """
     torch.set_num_threads(1)
     splits = load_splits()
-    generator = torch.Generator().manual_seed(SEED)
-    model = lecture_mlp(stage, generator=generator)
+    networks = [torch.Generator().manual_seed(seed) for seed in seeds]
+    model = lecture_mlp(stage, generator=networks, num_models=len(seeds))
+    minibatches = [networks[0], *(torch.Generator().manual_seed(MINIBATCH_SEEDS + s) for s in seeds[1:])]
     losses, tenth = [], steps // 10
     for start in range(0, steps, tenth):
         lr = partial(schedule, start=start, steps=steps)
-        losses.append(
-            train(model, *splits.train, steps=tenth, lr=lr, generator=generator, progress=False).loss
+        history = train(
+            model,
+            *splits.train,
+            steps=tenth,
+            lr=lr,
+            generator=minibatches,
+            backward="by_hand",
+            progress=False,
         )
-        print(
-            f"{stage:>9} {start + tenth:>8,} of {steps:,} steps, loss {losses[-1][-1000:].mean():.4f}",
-            flush=True,
-        )
-    losses = torch.cat(losses)
-    curve = losses.view(-1, CURVE_EVERY).mean(1)
+        losses.append(history.loss)
+        mean = losses[-1][-1000:].mean()
+        print(f"{stage:>9} {start + tenth:>8,} of {steps:,} steps, mean loss {mean:.4f}", flush=True)
+    losses = torch.cat(losses)  # (steps, seeds)
+    curves = losses.view(-1, CURVE_EVERY, len(seeds)).mean(1).T
     return stage, {
-        "step0": [round(losses[0].item(), 6)],
-        "train": [round(evaluate(model, *splits.train), 6)],
-        "val": [round(evaluate(model, *splits.val), 6)],
-        "curve": [[round(value, 4) for value in curve.tolist()]],
+        "step0": rounded(losses[0], 6),
+        "train": rounded(evaluate(model, *splits.train), 6),
+        "val": rounded(evaluate(model, *splits.val), 6),
+        "curve": [rounded(curve, 4) for curve in curves],
     }
+
+
+def rounded(values, digits):
+    return [round(value, digits) for value in values.tolist()]
 
 
 def schedule(step, *, start, steps):
@@ -163,9 +211,24 @@ def write(path, data):
 
 
 def report(log):
-    print(f"\n{'stage':>9}  step 0   train     val")
+    seeds = len(log["seeds"])
+    print(f"\n{'':>9}  the lecture's seed       {seeds} seeds: mean and standard deviation")
+    print(f"{'stage':>9}  step 0   train   val     train           val")
     for stage, result in log["stages"].items():
-        print(f"{stage:>9}  {result['step0'][0]:7.4f}  {result['train'][0]:.4f}  {result['val'][0]:.4f}")
+        first = f"{result['step0'][0]:7.4f}  {result['train'][0]:.4f}  {result['val'][0]:.4f}"
+        print(f"{stage:>9}  {first}  {spread(result['train'])}  {spread(result['val'])}")
+    print("\nDifferences of pairs, seed by seed, with 95 % intervals: train, validation")
+    for before, after in pairwise(log["stages"]):
+        change = {
+            part: paired_difference(log["stages"][after][part], log["stages"][before][part])
+            for part in ("train", "val")
+        }
+        verdict = "real" if change["val"].is_real else "within noise"
+        print(f"{after:>9} - {before:<9} {change['train']}   {change['val']}  {verdict}")
+
+
+def spread(losses):
+    return f"{fmean(losses):.4f} ± {stdev(losses) if len(losses) > 1 else 0:.4f}"
 
 
 if __name__ == "__main__":
