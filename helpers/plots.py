@@ -287,11 +287,11 @@ def plot_loss_log(log, *, ax=None):
                 va="center",
                 fontsize=9.5,
             )
-    seeds = f", mean and 95 % interval of {len(log['seeds'])} seeds" if len(log["seeds"]) > 1 else ""
+    seeds = f"\nmean and 95 % interval of {len(log['seeds'])} seeds" if len(log["seeds"]) > 1 else ""
     ax.set_yticks(range(len(stages)), [STAGE_LABELS[s] for s in stages])
     ax.set(xlabel=f"final loss (ring: train, dot: validation){seeds}", ylim=(len(stages) - 0.5, -0.5))
     ax.locator_params(axis="x", nbins=5)
-    ax.margins(x=0.25)
+    ax.margins(x=0.32)
     ax.grid(axis="y", visible=False)
     return ax
 
