@@ -11,7 +11,7 @@ QUIETLY   := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 # Whatever -j says: `test` reports the style first, then the units, then the notebooks.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help lab test check unit notebooks browser refresh reset data reproduce
+.PHONY: help lab test check unit notebooks browser refresh reset data reproduce bench
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -63,5 +63,8 @@ reset: $(INSTALLED)  ## a fresh copy of one notebook in study/: make reset NB=03
 data: $(INSTALLED)  ## fetch the lecture's own names into data/names.txt
 	@$(PY) -m helpers.data
 
-reproduce: $(INSTALLED)  ## train the lecture's five networks in full and draw the loss log (minutes; resumes)
+reproduce: $(INSTALLED)  ## train the lecture's five networks in full, eight seeds each, and draw the loss log (resumes)
 	OMP_NUM_THREADS=1 $(PY) scripts/reproduce.py
+
+bench: $(INSTALLED)  ## how fast training is, against the lecture's own loops (minutes; on an idle machine)
+	OMP_NUM_THREADS=1 $(PY) scripts/benchmark.py

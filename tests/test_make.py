@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("Makefile", "pyproject.toml", "constraints.txt", "scripts/install.sh")
-TARGETS = ("lab", "test", "check", "browser", "refresh", "reset", "data", "reproduce", "help")
+TARGETS = ("lab", "test", "check", "browser", "refresh", "reset", "data", "reproduce", "bench", "help")
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or not shutil.which("make"), reason="needs make; Windows has commands of its own"
@@ -117,7 +117,7 @@ def test_a_refusal_keeps_the_venv_that_is_there(checkout):
     assert (checkout / ".venv/.installed").exists()
 
 
-@pytest.mark.parametrize("target", ["lab", "test", "check", "refresh", "reset", "data", "reproduce"])
+@pytest.mark.parametrize("target", ["lab", "test", "check", "refresh", "reset", "data", "reproduce", "bench"])
 def test_installed_once_no_target_installs_again(checkout, target):
     assert "install.sh" in make(checkout, "-n", target).stdout
     give_venv(checkout)
