@@ -11,6 +11,7 @@ at zero; and ``BatchNorm1d`` can normalise either as torch does or as the lectur
 from math import sqrt
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 __all__ = ["BatchNorm1d", "Embedding", "Flatten", "Linear", "Sequential", "Tanh"]
@@ -29,6 +30,11 @@ def _models(num_models):
             f"num_models is {num_models}: give the number of networks in the stack, or None for one"
         )
     return (num_models,)
+
+
+def _over_batch(features):
+    """A vector of features in a shape that broadcasts over the batch, for a stack too."""
+    return features if features.dim() == 1 else features.unsqueeze(-2)
 
 
 class Linear(nn.Module):
@@ -52,7 +58,7 @@ class Linear(nn.Module):
 
     def forward(self, x):
         out = x @ self.weight
-        return out if self.bias is None else out + self.bias.unsqueeze(-2)
+        return out if self.bias is None else out + _over_batch(self.bias)
 
     def extra_repr(self):
         *models, fan_in, fan_out = self.weight.shape
@@ -93,25 +99,36 @@ class BatchNorm1d(nn.Module):
                 f"BatchNorm1d got an input of shape {tuple(x.shape)}, not ({', '.join(map(str, wanted))}): "
                 "the batch is dimension -2; make the layer with num_models for a stack of networks"
             )
-        if self.training:
-            mean, var = self._batch_statistics(x)
-        else:
-            mean, var = self.running_mean.unsqueeze(-2), self.running_var.unsqueeze(-2)
-        scale = self.gamma.unsqueeze(-2) / (var + self.eps).sqrt()
-        return (x - mean) * scale + self.beta.unsqueeze(-2)
-
-    def _batch_statistics(self, x):
-        n = x.shape[-2]
-        if n < 2:
+        if self.training and x.shape[-2] < 2:
             raise ValueError(
                 "BatchNorm1d needs two examples or more in train mode; call .eval() for a single one"
             )
+        # torch's own kernel is several times as fast, but knows neither stacks nor that 0 / 0 is NaN (eps = 0).
+        if self.training and x.dim() == 2 and self.eps > 0:
+            return self._with_torchs_kernel(x)
+        if self.training:
+            mean, var = self._batch_statistics(x)
+        else:
+            mean, var = _over_batch(self.running_mean), _over_batch(self.running_var)
+        scale = _over_batch(self.gamma) / (var + self.eps).sqrt()
+        return (x - mean) * scale + _over_batch(self.beta)
+
+    def _batch_statistics(self, x):
+        n = x.shape[-2]
         mean = x.mean(-2, keepdim=True)
         sum_of_squares = (x - mean).square().sum(-2, keepdim=True)  # six times faster here than x.var(-2)
         with torch.no_grad():  # or the buffers would hold on to the graph of every batch so far
             self.running_mean.lerp_(mean.squeeze(-2), self.momentum)
             self.running_var.lerp_(sum_of_squares.squeeze(-2) / (n - 1), self.momentum)
         return mean, sum_of_squares / (n - self.correction)
+
+    def _with_torchs_kernel(self, x):
+        # The kernel divides the sum of squares by n. With c = (n - correction) / n, its variance is c times ours:
+        # gamma / sqrt(var + eps) = gamma * sqrt(c) / sqrt(c * var + c * eps).
+        c = 1 - self.correction / len(x)
+        gamma = self.gamma * sqrt(c) if self.correction else self.gamma
+        buffers = self.running_mean, self.running_var
+        return F.batch_norm(x, *buffers, gamma, self.beta, True, self.momentum, self.eps * c)
 
     def extra_repr(self):
         *models, dim = self.gamma.shape

@@ -235,3 +235,22 @@ def test_a_stack_equals_its_networks_one_by_one(own_inputs):
 def test_num_models_must_count_networks():
     with pytest.raises(ValueError, match="num_models is 0"):
         Linear(3, 4, num_models=0)
+
+
+@pytest.mark.parametrize("correction", [0, 1])
+def test_torchs_kernel_and_the_formula_are_the_same_batch_norm(correction):
+    """A single layer uses the kernel, a stack of one the formula: outputs, gradients and buffers agree."""
+    x = torch.randn(6, 4, generator=generator(1), dtype=torch.float64) * 3 + 1
+    out_grad = torch.randn(6, 4, generator=generator(2), dtype=torch.float64)
+    results = []
+    for models in None, 1:
+        layer = BatchNorm1d(4, eps=0.5, momentum=0.3, correction=correction, num_models=models).double()
+        with torch.no_grad():
+            layer.gamma += torch.arange(4)
+            layer.beta -= 1
+        inputs = (x if models is None else x[None]).clone().requires_grad_()
+        out = layer(inputs)
+        gradients = torch.autograd.grad(out, [inputs, layer.gamma, layer.beta], out_grad.view_as(out))
+        results.append([t.flatten() for t in (out.detach(), *gradients, *layer.buffers())])
+    for kernel, formula in zip(*results, strict=True):
+        torch.testing.assert_close(kernel, formula, rtol=0, atol=1e-12)
