@@ -3,9 +3,10 @@
 import math
 
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
 from helpers.pictures import PINNED, Picture, up
-from helpers.plots import reference_line
+from helpers.plots import BLUE, GREEN, VERMILION, reference_line
 
 __all__ = ["LossByScale", "Normalised", "Probabilities", "RunningStatistics"]
 
@@ -23,7 +24,7 @@ class Probabilities(Picture):
         x = np.arange(n)
         if self.pinned and len(self.pinned.logits) == n:
             ax.bar(x, self.pinned.probabilities, 0.9, color="none", edgecolor="#999999", zorder=1.6)
-        colors = ["C1" if i == reading.label else "C0" for i in range(n)]
+        colors = [VERMILION if i == reading.label else BLUE for i in range(n)]
         self.bars = ax.bar(x, np.zeros(n), 0.7, color=colors)
         self.values = [ax.text(i, 0, "", ha="center", va="bottom", fontsize=9) for i in x] if n <= 8 else []
         self.ticks = [
@@ -33,27 +34,25 @@ class Probabilities(Picture):
         ax.set(ylim=(0, 1.1), ylabel="probability", xlim=(-0.6, n - 0.4))
         ax.set_xticks([] if n <= 8 else x, [] if n <= 8 else list(reading.names), fontsize=9)
         ax.set_xlabel(
-            "logit (the label's bar is orange)" if n <= 8 else "the label's bar is orange",
+            "logit (the label's is orange)" if n <= 8 else "character (the label's is orange)",
             labelpad=18 if n <= 8 else 4,
         )
         ax.grid(axis="x", visible=False)
-        ax.plot(
-            reading.label, 0, "^", color="C1", markersize=8, clip_on=False
-        )  # also where the bar is too low
+        label = (self.ticks or ax.get_xticklabels())[reading.label]
+        label.set(color=VERMILION, weight="bold")  # also seen where the bar is too low
         reference_line(ax, 1 / n, f"1/{n}")
         self.heading = ax.set_title("")
         self.moving = [*self.bars, *self.values, *self.ticks, self.heading]
 
     def move(self, reading):
+        n = len(reading.logits)
         for bar, p in zip(self.bars, reading.probabilities, strict=True):
             bar.set_height(p)
         for text, p in zip(self.values, reading.probabilities, strict=False):
-            text.set(y=p, text=f"{p:.3f}")
+            text.set(y=p + 0.012, text=f"{p:.3f}")
         for text, logit in zip(self.ticks, reading.logits, strict=False):
             text.set_text(f"{logit:.3g}")
-        self.heading.set_text(
-            f"loss {reading.loss:.2f}; nothing known would be ln {len(reading.logits)} = {math.log(len(reading.logits)):.2f}"
-        )
+        self.heading.set_text(f"loss {reading.loss:.2f} (all logits equal: ln {n} = {math.log(n):.2f})")
 
 
 class LossByScale(Picture):
@@ -70,8 +69,8 @@ class LossByScale(Picture):
     def build(self, ax, reading):
         if self.pinned:
             ax.plot(self.pinned.scales, self.pinned.losses, **PINNED)
-        (self.curve,) = ax.plot([], [], color="C0")
-        (self.dot,) = ax.plot([], [], "o", color="C1", markersize=9)
+        (self.curve,) = ax.plot([], [], color=BLUE)
+        (self.dot,) = ax.plot([], [], "o", color=VERMILION, markersize=9, clip_on=False)
         ax.set(xlim=(0, reading.scales[-1]), ylim=(0, self._top(reading)), xlabel="scale", ylabel="loss")
         n = len(reading.logits)
         reference_line(ax, math.log(n), f"ln {n}")
@@ -88,46 +87,44 @@ class Normalised(Picture):
     """A batch of one feature (above) and what BatchNorm makes of it (below), with both Gaussians."""
 
     name = "batch norm"
-    RANGE = 32  # of the inputs, drawn ten times smaller than the outputs
 
     def frame(self, reading):
-        return len(reading.x), id(self.pinned)
+        widest = max(abs(reading.out).max(), 3.6)
+        return len(reading.x), math.ceil(widest / 3.6), id(self.pinned)
 
     def build(self, ax, reading):
+        _, zoom, _ = self.frame(reading)
+        self.zoom = zoom
         if self.pinned:
             for a, b in zip(self.pinned.x, self.pinned.out, strict=True):
-                ax.plot([a / 10, b], [1, 0], "o-", markersize=4, **PINNED)
-        self.above = ax.fill_between([0, 1], 1, 1, color="C0", alpha=0.2)
-        self.below = ax.fill_between([0, 1], 0, 0, color="C2", alpha=0.2)
-        self.lines = [
-            ax.plot(
-                [], [], "o-", color="C1" if i == 0 else "0.35", linewidth=1.1, markersize=7 if i == 0 else 4.5
-            )[0]
-            for i in range(len(reading.x))
-        ]
-        ax.set(
-            xlim=(-3.6, 3.6),
-            ylim=(-0.62, 1.62),
-            yticks=[],
-            xticks=range(-3, 4),
-            xlabel="outputs (train mode)",
-        )
+                ax.plot([a / 10, b / zoom], [1, 0], "o-", markersize=4, **PINNED)
+        self.above = ax.fill_between([0, 1], 1, 1, color=BLUE, alpha=0.2)
+        self.below = ax.fill_between([0, 1], 0, 0, color=GREEN, alpha=0.2)
+        looks = [dict(color="0.35", markersize=4.5)] * (len(reading.x) - 1)
+        looks.append(dict(color=VERMILION, markersize=7))  # the moved one, on top
+        self.lines = [ax.plot([], [], "o-", linewidth=1.1, **look)[0] for look in looks]
+        ax.set(xlim=(-3.6, 3.6), ylim=(-0.8, 1.8), yticks=[], xlabel="outputs (train mode)")
+        ax.set_xticks(range(-3, 4), [f"{zoom * tick}" for tick in range(-3, 4)])
         top = ax.secondary_xaxis("top", functions=(lambda z: z * 10, lambda x: x / 10))
         top.set_xlabel("inputs")
-        self.heading = ax.text(0.01, 0.5, "", transform=ax.transAxes, fontsize=10)
-        self.moving = [self.above, self.below, *self.lines, self.heading]
+        self.inputs = ax.text(0.015, 0.975, "", transform=ax.transAxes, fontsize=10, va="top")
+        self.outputs = ax.text(0.015, 0.025, "", transform=ax.transAxes, fontsize=10, va="bottom")
+        self.moving = [self.above, self.below, *self.lines, self.inputs, self.outputs]
 
     def move(self, reading):
         z = np.linspace(-4, 4, 120)
         bell = 0.5 * np.exp(-(z**2) / 2)
         out_mean, out_std = reading.out.mean(), reading.out.std()
         self.above.set_data((z * reading.std + reading.mean) / 10, 1, 1 + bell)
-        self.below.set_data(z * out_std + out_mean, 0, -bell)
-        for line, a, b in zip(self.lines, reading.x, reading.out, strict=True):
-            line.set_data([a / 10, b], [1, 0])
-        self.heading.set_text(
-            f"mean {reading.mean:.2f}, std {reading.std:.2f}\n→ mean {out_mean:.2f}, std {out_std:.2f}"
-        )
+        self.below.set_data((z * out_std + out_mean) / self.zoom, 0, -bell)
+        for line, a, b in zip(self.lines, np.roll(reading.x, -1), np.roll(reading.out, -1), strict=True):
+            line.set_data([a / 10, b / self.zoom], [1, 0])
+        self.inputs.set_text(f"inputs: mean {_fixed(reading.mean)}, std {_fixed(reading.std)}")
+        self.outputs.set_text(f"outputs: mean {_fixed(out_mean)}, std {_fixed(out_std)}")
+
+
+def _fixed(value):
+    return f"{round(float(value), 2) + 0.0:.2f}"  # no -0.00
 
 
 class RunningStatistics(Picture):
@@ -142,9 +139,10 @@ class RunningStatistics(Picture):
         if self.pinned:
             ax.plot(self.pinned.running_mean, **PINNED)
             ax.plot(self.pinned.running_std, **PINNED)
-        (self.mean,) = ax.plot([], [], color="C0", label="running mean")
-        (self.std,) = ax.plot([], [], color="C2", label="running std")
-        ax.set(xlim=(0, len(reading.running_mean) - 1), ylim=(-2.5, 7), xlabel="batches seen")
+        (self.mean,) = ax.plot([], [], color=BLUE, label="running mean")
+        (self.std,) = ax.plot([], [], color=GREEN, label="running std")
+        ax.set(xlim=(0, len(reading.running_mean) - 1), ylim=(-4, 8), xlabel="batches seen")
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         reference_line(ax, reading.true_mean, "true mean")
         reference_line(ax, reading.true_std, "true std")
         ax.legend(loc="lower right", fontsize=9)
@@ -156,6 +154,6 @@ class RunningStatistics(Picture):
         self.mean.set_data(steps, reading.running_mean)
         self.std.set_data(steps, reading.running_std)
         self.heading.set_text(
-            f"after {steps[-1]} batches of {len(reading.x)}: "
+            f"after {steps[-1]} batch{'es' if len(steps) > 2 else ''} of {len(reading.x)}: "
             f"mean {reading.running_mean[-1]:.2f}, std {reading.running_std[-1]:.2f}"
         )

@@ -28,6 +28,7 @@ __all__ = [
 ]
 
 CHARACTERS = ".abcdefghijklmnopqrstuvwxyz"
+BATCH = 32  # train's own
 EXAMPLES = 200  # diagnosed at a time: enough for a smooth histogram, few enough for a quick one
 TRUE_MEAN, TRUE_STD = 1.0, 4.0  # of the batches that BatchNorm's running statistics see
 
@@ -115,10 +116,10 @@ def read_update_ratios(
     seed=SEED,
     splits=None,
 ):
-    """Train part 2's network for some steps and keep every weight's update:data: a NetworkReading of step 0.
+    """Train part 2's network for some steps and keep every weight's update:data: a NetworkReading.
 
-    fan_in=False draws the weights without 1/sqrt(fan_in), as the lecture tries at 1:43. The same seed gives the
-    same weights and minibatches at every setting.
+    Its rows are those of step 0, on the first minibatch. fan_in=False draws the weights without 1/sqrt(fan_in),
+    as the lecture tries at 1:43. The same seed gives the same weights and minibatches at every setting.
     """
     X, Y = (splits or default_splits()).train
     generator = torch.Generator().manual_seed(seed)
@@ -129,13 +130,15 @@ def read_update_ratios(
                 if isinstance(layer, Linear):
                     layer.weight *= math.sqrt(layer.weight.shape[-2])
     label = f"gain {init_gain:.2f}" + ("" if fan_in else ", no fan_in")
-    reading = network_reading(model, X[:EXAMPLES], Y[:EXAMPLES], label=label, lr=learning_rate)
+    ix = torch.randint(0, len(X), (BATCH,), generator=generator.clone_state())  # the first step's minibatch
+    reading = network_reading(model, X[ix], Y[ix], label=label, lr=learning_rate)
     history = train(
         model,
         X,
         Y,
         steps=steps,
         lr=learning_rate,
+        batch_size=BATCH,
         generator=generator,
         record_ratios_every=1,
         progress=False,

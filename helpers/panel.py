@@ -51,6 +51,7 @@ class Board:
             picture.pinned = pinned
         frames = [(picture, picture.frame(reading)) for picture in self.pictures]
         if frames != self.frames:
+            self.frames = None  # whatever stops the drawing half-way, the next one begins anew
             self._build(reading)
             self.frames = frames
         self.canvas.restore_region(self.background)
@@ -70,6 +71,10 @@ class Board:
                 ax.clear()
                 picture.build(ax, reading)
                 picture.move(reading)
+                for (
+                    artist
+                ) in picture.moving:  # where they happen to be must not shape the layout; titles don't
+                    artist.set_in_layout(artist is getattr(picture, "heading", None))
             self.figure.set_layout_engine("constrained")
             self.figure.draw_without_rendering()  # places the Axes
             self.figure.set_layout_engine("none")
@@ -82,10 +87,11 @@ class Board:
 
 def control(kind, name, says, **options):
     """A widget that carries its name in words and a sentence of what it does."""
-    style = {"description_width": "120px"}
-    widget = kind(description=name, style=style, tooltip=says, layout={"width": "390px"}, **options)
+    style = {"description_width": "115px"}
+    widget = kind(description=name, style=style, tooltip=says, layout={"width": "490px"}, **options)
     note = f'<div style="font-size: 85%; line-height: 1.3; opacity: 0.75">{html.escape(says)}</div>'
-    widget.says = widgets.HTML(note, layout={"margin": "-4px 0 6px 126px", "width": "270px"})
+    above = -4 if "Slider" in kind.__name__ or kind is widgets.Checkbox else 0  # they leave room below them
+    widget.says = widgets.HTML(note, layout={"margin": f"{above}px 0 6px 123px", "width": "365px"})
     return widget
 
 
@@ -101,10 +107,10 @@ class Panel(widgets.VBox):
 
     controls: {name: widget}, made with `control`. read(**values by name, blanks as underscores) -> a reading,
     an ordinary function that works without any widget. board: the Board that draws it. alt: what the picture
-    shows, for those who can't see it. Running the same cell again closes the panel that it opened before.
+    shows, for those who can't see it. note: a sentence beside the buttons. Running the same cell again closes the panel that it opened before.
     """
 
-    def __init__(self, controls, read, board, *, alt, buttons=()):
+    def __init__(self, controls, read, board, *, alt, buttons=(), note=""):
         _close_those_of_an_earlier_run(self)
         self.controls, self.read, self.board, self.alt = controls, read, board, alt
         self.reading = self.pinned = None
@@ -113,7 +119,8 @@ class Panel(widgets.VBox):
         boxes = [widgets.VBox([widget, widget.says]) for widget in controls.values()]
         grid = widgets.Box(boxes, layout={"flex_flow": "row wrap", "max_width": "1000px"})
         self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
-        super().__init__([grid, widgets.HBox([*buttons, self.pin_button]), self.picture, self.message])
+        row = widgets.HBox([*buttons, self.pin_button, *([widgets.HTML(note)] if note else [])])
+        super().__init__([grid, row, self.picture, self.message])
         for widget in controls.values():
             widget.observe(lambda _: self.update(), "value")
         self.update()

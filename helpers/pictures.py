@@ -9,8 +9,9 @@ from collections import Counter
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import MaxNLocator
 
-from helpers.plots import GRAY, layer_colors, reference_line
+from helpers.plots import BLUE, GRAY, layer_colors, reference_line
 
 __all__ = [
     "ActivationsByLayer",
@@ -57,9 +58,17 @@ def draw(picture, reading, *, ax=None):
     return ax
 
 
-def up(value, base=2.0):
-    """The next power of the base: limits in steps, so that they rarely change while a slider moves."""
-    return base ** math.ceil(math.log(max(value, 1e-30), base))
+def up(value):
+    """The next round number: limits in steps, so that they rarely change while a slider moves."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step * power for step in (1, 1.5, 2, 3, 5, 7.5, 10) if step * power >= value * (1 - 1e-9))
+
+
+def decades(values, most, least):
+    """Limits of a log axis that hold the values, and `least` and `most` at least, as powers of ten."""
+    values = np.array([*values, most, least], dtype=float)
+    values = values[np.isfinite(values) & (values > 0)]
+    return math.floor(np.log10(values.min()) - 0.05), math.ceil(np.log10(values.max()) + 0.05)
 
 
 def _some(items):
@@ -81,6 +90,10 @@ class _Outlines(Picture):
         """(left, right, top) of the Axes."""
         raise NotImplementedError
 
+    def ticks(self, reading):
+        """Where the axis has numbers, if the usual places won't do."""
+        return []
+
     def title(self, reading):
         return ""
 
@@ -99,6 +112,9 @@ class _Outlines(Picture):
         ]
         left, right, top = self.limits(reading)
         ax.set(xlim=(left, right), ylim=(0, top), xlabel=self.xlabel, ylabel="density")
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+        if self.ticks(reading):
+            ax.set_xticks(self.ticks(reading))
         ax.legend(fontsize=8.5, loc="upper right", labelspacing=0.25, handlelength=1.2)
         self.heading = ax.set_title(self.title(reading))
         self.moving = [*self.stairs, self.heading]
@@ -111,7 +127,7 @@ class _Outlines(Picture):
 
 def _outline(label, histogram, scale=1.0):
     if histogram is None:  # NaN or infinity among its values
-        return label, np.zeros(100), np.linspace(0, 1, 101)
+        return label, np.full(100, np.nan), np.linspace(0, 1, 101)
     return label, histogram.density.numpy() * scale, histogram.edges.numpy() / scale
 
 
@@ -129,9 +145,14 @@ class ActivationsByLayer(_Outlines):
             return -1.05, 1.7, 4  # the legend stands beside what piles up at 1
         if "Sigmoid" in kinds:
             return -0.03, 1.4, 8
-        right = up(4 * max((row.std or 0) for row in reading.layers))
+        right = up(4 * max((row.std or 0) for row in reading.layers) or 4)
         left = -right if not {"ReLU", "GELU", "ELU", "LeakyReLU"} & kinds else -right / 4
         return left, right, 4.8 / right
+
+    def ticks(self, reading):
+        left, right, _ = self.limits(reading)
+        bounded = {(-1.05, 1.7): [-1, -0.5, 0, 0.5, 1], (-0.03, 1.4): [0, 0.25, 0.5, 0.75, 1]}
+        return bounded.get((left, right), [])  # nothing can lie beneath the legend
 
     def title(self, reading):
         rows = reading.layers
@@ -139,8 +160,10 @@ class ActivationsByLayer(_Outlines):
             known = [row for row in rows if getattr(row, share) is not None]  # None where there is NaN
             if known:
                 worst = max(known, key=lambda row: getattr(row, share))
-                return f"{reading.label}: {getattr(worst, share):.1%} {share} in {worst.name}"
-        return f"{reading.label}: std {_short(rows[0].std)} first, {_short(rows[-1].std)} last"
+                return _titled(reading, f"{getattr(worst, share):.1%} {share} in {worst.name}")
+        if rows[-1].std is None:
+            return _titled(reading, "no finite numbers")
+        return _titled(reading, f"std {_short(rows[0].std)} first, {_short(rows[-1].std)} last")
 
 
 class GradientsByLayer(_Outlines):
@@ -156,13 +179,16 @@ class GradientsByLayer(_Outlines):
     def limits(self, reading):
         return -4, 4, 2
 
+    def ticks(self, reading):
+        return [-4, -2, 0, 2, 4]
+
     def title(self, reading):
         first, last = reading.layer_gradients[0], reading.layer_gradients[-1]
         if not first.std or not last.std:
-            return f"{reading.label}: no finite gradient"
+            return _titled(reading, "no finite gradient")
         if first is last:
-            return f"{reading.label}: std {_short(first.std)}"
-        return f"{reading.label}: first layer's {_short(first.std / last.std)} × last's"
+            return _titled(reading, f"std {_short(first.std)}")
+        return _titled(reading, f"first layer's std {_short(first.std / last.std)} × the last's")
 
 
 class WeightGradientsByLayer(_Outlines):
@@ -177,6 +203,9 @@ class WeightGradientsByLayer(_Outlines):
 
     def limits(self, reading):
         return -4, 4, 2
+
+    def ticks(self, reading):
+        return [-4, -2, 0, 2, 4]
 
     def title(self, reading):
         rows = [row for row in reading.weights if row.grad_to_data]
@@ -207,9 +236,11 @@ class _Points(Picture):
         return ""
 
     def limits(self, reading):
-        values = np.array([*self.points(reading), *(self.curve(reading) or []), self.most, self.least])
-        values = values[np.isfinite(values) & (values > 0)]
-        return 10 ** math.floor(np.log10(values.min()) - 0.05), 10 ** math.ceil(np.log10(values.max()) + 0.05)
+        values = [*self.points(reading), *(self.curve(reading) or [])]
+        low, high = decades(values, self.most, self.least)
+        if self.curve(reading) is not None:
+            low -= math.ceil(0.15 * (high - low))  # room for the legend, so that it covers nothing
+        return 10.0**low, 10.0**high
 
     def frame(self, reading):
         return self.limits(reading), tuple(self.labels(reading)), id(self.pinned)
@@ -221,7 +252,7 @@ class _Points(Picture):
             pinned = self.points(self.pinned)
             ax.plot(np.arange(len(pinned)), pinned, "o-", markersize=4, **PINNED)
         (self.line,) = ax.plot([], [], "-", color=GRAY, linewidth=1.6, label="theory, infinitely wide")
-        (self.dots,) = ax.plot([], [], "o", color="C0", markersize=6, label="this network")
+        (self.dots,) = ax.plot([], [], "o", color=BLUE, markersize=6, label="this network")
         if self.curve(reading) is not None:
             ax.legend(loc="lower left", fontsize=9)
         every = max(1, len(labels) // 12)
@@ -252,7 +283,7 @@ class StdByDepth(_Points):
     """The std of what each layer puts out, with the curve that theory gives for infinitely wide layers."""
 
     name, ylabel = "std by depth", "std of the layer's output"
-    least = 0.1
+    least = 0.2
 
     def points(self, reading):
         return [row.std or math.nan for row in reading.layers]
@@ -261,14 +292,14 @@ class StdByDepth(_Points):
         return reading.expected_std
 
     def title(self, reading):
-        return f"{reading.label}: std {_short(reading.layers[-1].std)} in layer {len(reading.layers)}"
+        return _titled(reading, f"std {_short(reading.layers[-1].std)} in layer {len(reading.layers)}")
 
 
 class UpdateRatiosByLayer(_Points):
     """Viz #4 at one moment: update:data of every weight, with the rule of thumb."""
 
     name, ylabel = "update:data by layer", "update:data of the weight"
-    most, least = 0.1, 1e-5
+    most, least = 1.0, 1e-5
 
     def points(self, reading):
         return [row.update_to_data or math.nan for row in reading.weights]
@@ -282,7 +313,11 @@ class UpdateRatiosByLayer(_Points):
     def title(self, reading):
         ratios = [row.update_to_data for row in reading.weights if row.update_to_data]
         middle = _short(float(np.median(ratios))) if ratios else "undefined"
-        return f"{reading.label}: median update:data {middle}"
+        return _titled(reading, f"median update:data {middle}")
+
+
+def _titled(reading, text):
+    return f"{reading.label}: {text}" if reading.label else text
 
 
 def _names(rows):
@@ -302,10 +337,11 @@ class LossByStep(Picture):
         self.lines = lines  # (value, label): what the loss can be compared with
 
     def limits(self, reading):
-        losses = np.array(reading.losses[-20_000:] or [3.3])
+        losses = np.array(reading.losses[-20_000:] or [0])
         losses = losses[np.isfinite(losses)]
-        top = max(3.6, float(np.quantile(losses, 0.98)) * 1.1) if len(losses) else 3.6
-        return 2 ** math.ceil(math.log2(max(len(reading.losses), 250))), 3.6 if top <= 3.6 else up(top)
+        top = np.quantile(losses, 0.98) * 1.1 if len(losses) else 0
+        # Above 75 it has blown up: where it left is what there is to see.
+        return up(max(len(reading.losses), 100)), 3.6 if top <= 3.6 else min(up(top), 75)
 
     def frame(self, reading):
         return self.limits(reading), id(self.pinned)
@@ -314,8 +350,8 @@ class LossByStep(Picture):
         right, top = self.limits(reading)
         if self.pinned:
             ax.plot(*_running_mean(self.pinned.losses), **PINNED)
-        (self.raw,) = ax.plot([], [], color="C0", alpha=0.25, linewidth=0.6)
-        (self.mean,) = ax.plot([], [], color="C0", linewidth=1.8)
+        (self.raw,) = ax.plot([], [], color=BLUE, alpha=0.35, linewidth=0.6)
+        (self.mean,) = ax.plot([], [], color=BLUE, linewidth=1.8)
         ax.set(xlim=(0, right), ylim=(1.8, top), xlabel="step", ylabel="minibatch loss")
         ax.xaxis.set_major_formatter("{x:,.0f}")
         for value, label in self.lines:
@@ -333,7 +369,7 @@ class LossByStep(Picture):
 
 def _running_mean(losses, parts=100):
     losses = np.array(losses, dtype=float)
-    size = max(1, len(losses) // parts)
+    size = max(1, min(10, len(losses) // 10), len(losses) // parts)
     means = losses[: len(losses) // size * size].reshape(-1, size).mean(1)
     return np.arange(len(means)) * size + (size - 1) / 2, means
 
@@ -345,10 +381,11 @@ class UpdateRatiosByStep(Picture):
 
     def frame(self, reading):
         steps, ratios = reading.ratios
-        return 2 ** math.ceil(math.log2(max([*steps[-1:], 50]))), tuple(ratios), id(self.pinned)
+        middles = [np.nanmedian(values) for values in ratios.values() if np.isfinite(values).any()]
+        return up(max([*steps[-1:], 49]) + 1), decades(middles, 1, 1e-5), tuple(ratios), id(self.pinned)
 
     def build(self, ax, reading):
-        right, names, _ = self.frame(reading)
+        right, (low, high), names, _ = self.frame(reading)
         if self.pinned:
             for values in self.pinned.ratios[1].values():
                 ax.plot(self.pinned.ratios[0], values, **PINNED)
@@ -357,7 +394,9 @@ class UpdateRatiosByStep(Picture):
             ax.plot([], [], color=color, linewidth=1.2, label=name.removesuffix(".weight"))[0]
             for color, name in zip(colors, names, strict=True)
         ]
-        ax.set(xlim=(0, right), ylim=(1e-6, 10), yscale="log", xlabel="step", ylabel="update:data")
+        ax.set(
+            xlim=(0, right), ylim=(10.0**low, 10.0**high), yscale="log", xlabel="step", ylabel="update:data"
+        )
         ax.xaxis.set_major_formatter("{x:,.0f}")
         reference_line(ax, 1e-3, "1e-3")
         if names:
@@ -370,12 +409,13 @@ class UpdateRatiosByStep(Picture):
         for line, values in zip(self.lines, ratios.values(), strict=True):
             line.set_data(steps, values)
         last = [values[-1] for values in ratios.values() if values and math.isfinite(values[-1])]
-        self.heading.set_text(
-            f"median update:data {_short(float(np.median(last)))}" if last else "update:data"
-        )
+        middle = f"step {steps[-1]:,}: median update:data {_short(float(np.median(last)))}" if last else ""
+        self.heading.set_text(middle or "update:data")
 
 
 def _short(value):
     if value is None or not math.isfinite(value):
         return "not finite"
-    return f"{value:.2g}" if 0.01 <= abs(value) < 1000 else f"{value:.1e}"
+    if 99.5 <= abs(value) < 1000:
+        return f"{value:.0f}"
+    return f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"

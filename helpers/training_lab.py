@@ -105,17 +105,20 @@ class TrainingRun:
         X, Y = self.splits.train
         step = len(self.losses)
         recent = self.losses[-200:]
-        loss = (
-            f"{sum(recent) / len(recent):.3f}, the last {len(recent)}' mean" if recent else "not trained yet"
-        )
+        if self.failed:
+            said = f"the loss is {self.losses[-1]}"
+        else:
+            said = (
+                f"loss {sum(recent) / len(recent):.3f}, the mean of the last {len(recent)}" if recent else ""
+            )
         return network_reading(
             self.model,
             X[:EXAMPLES],
             Y[:EXAMPLES],
-            label=f"step {step:,}",
+            label="",  # the headline says the step for all pictures
             lr=self.learning_rate,
             losses=self.losses,
-            headline=f"step {step:,}: loss {loss}",
+            headline=f"step {step:,}: {said or 'not trained yet'}",
             ratios=(self.ratio_steps, self.ratios),
         )
 
@@ -137,7 +140,7 @@ class _TrainingLab(Panel):
             control(
                 widgets.Dropdown,
                 "network",
-                "Part 2's deep networks, or one of part 1's five. Changing it resets.",
+                "One of the course's; a change begins at step 0.",
                 options=list(NETWORKS),
                 value=network,
             ),
@@ -155,7 +158,7 @@ class _TrainingLab(Panel):
             control(
                 widgets.FloatSlider,
                 "init gain",
-                "Scales the hidden weights, at once. Deep networks are drawn at 5/3 (batch norm: 1), the others count from 1.",
+                "Scales the hidden weights, at once.",
                 value=self.run.gain,
                 min=0.2,
                 max=5,
@@ -184,8 +187,8 @@ class _TrainingLab(Panel):
                 self.start_button,
                 self.pause_button,
                 self.reset_button,
-                widgets.HTML("Jupyter's own stop button does not reach this training: press pause."),
             ],
+            note="Jupyter's own stop button does not reach this training: press pause.",
         )
 
     def _read(self, network, learning_rate, init_gain):

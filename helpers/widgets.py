@@ -61,7 +61,7 @@ def gain_explorer(
             widgets.IntSlider, "width", "Units in a hidden layer.", value=width, min=10, max=300, step=10
         ),
         _choice(
-            "nonlinearity", "What follows each hidden Linear; linear: nothing.", NONLINEARITIES, nonlinearity
+            "nonlinearity", "What follows each hidden Linear (linear: nothing).", NONLINEARITIES, nonlinearity
         ),
         _switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
         _seed(seed),
@@ -91,7 +91,9 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
     """
     controls = _controls(
         _choice("how many", "Four by hand, or 27 at random, one a character.", [4, 27], how_many),
-        control(widgets.FloatSlider, "scale", "Multiplies all logits.", value=scale, min=0, max=15, step=0.1),
+        control(
+            widgets.FloatSlider, "scale", "Multiplies all the logits.", value=scale, min=0, max=15, step=0.1
+        ),
         control(
             widgets.IntSlider,
             "label",
@@ -102,7 +104,15 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
         ),
         _seed(seed),
         *(
-            control(widgets.FloatSlider, f"logit {i}", "Of the four.", value=z, min=-10, max=10, step=0.1)
+            control(
+                widgets.FloatSlider,
+                f"logit {i}",
+                f"What the network says for class {i}.",
+                value=z,
+                min=-10,
+                max=10,
+                step=0.1,
+            )
             for i, z in enumerate(logits)
         ),
     )
@@ -137,11 +147,26 @@ def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, moment
     """
     controls = _controls(
         control(
-            widgets.FloatSlider, "moved number", "The orange one.", value=moved, min=-30, max=30, step=0.5
+            widgets.FloatSlider,
+            "moved number",
+            "The orange one among the inputs.",
+            value=moved,
+            min=-30,
+            max=30,
+            step=0.5,
         ),
-        control(widgets.IntSlider, "batch size", "Numbers in the batch.", value=batch_size, min=2, max=32),
-        control(widgets.FloatSlider, "gamma", "Scales the outputs.", value=gamma, min=-2, max=3, step=0.1),
-        control(widgets.FloatSlider, "beta", "Shifts the outputs.", value=beta, min=-3, max=3, step=0.1),
+        control(
+            widgets.IntSlider,
+            "batch size",
+            "How many numbers are normalised together.",
+            value=batch_size,
+            min=2,
+            max=32,
+        ),
+        control(
+            widgets.FloatSlider, "gamma", "Scales what is normalised.", value=gamma, min=-2, max=3, step=0.1
+        ),
+        control(widgets.FloatSlider, "beta", "Shifts it afterwards.", value=beta, min=-3, max=3, step=0.1),
         control(
             widgets.FloatLogSlider,
             "momentum",
@@ -156,7 +181,7 @@ def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, moment
         control(
             widgets.IntSlider,
             "batches seen",
-            "How long the statistics have run.",
+            "How many the running statistics have seen.",
             value=batches,
             min=1,
             max=200,
@@ -190,9 +215,15 @@ def update_ratio_explorer(
         ),
         _gain(gain),
         _switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
-        _switch("1/sqrt(fan_in)", "Off: the weights are drawn without it.", fan_in),
+        _switch("1/sqrt(fan_in)", "Switched off, the weights are plain randn times the gain.", fan_in),
         control(
-            widgets.IntSlider, "steps", "How long to train each time.", value=steps, min=10, max=200, step=10
+            widgets.IntSlider,
+            "steps",
+            "How long it trains at each move.",
+            value=steps,
+            min=10,
+            max=200,
+            step=10,
         ),
         _seed(seed),
     )
