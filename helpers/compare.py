@@ -1,10 +1,11 @@
 """Is a difference real, or luck? Means over seeds, with intervals."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import cos, inf, pi, sin, sqrt
 from statistics import fmean, stdev
 
-__all__ = ["Interval", "mean_interval", "paired_difference", "t_quantile"]
+__all__ = ["Interval", "loss_log_steps", "mean_interval", "paired_difference", "t_quantile"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,20 @@ def paired_difference(a, b, confidence=0.95):
     if len(a) != len(b):
         raise ValueError(f"{len(a)} values and {len(b)}: a pair needs one of each, in the order of the seeds")
     return mean_interval([x - y for x, y in zip(a, b, strict=True)], confidence)
+
+
+def loss_log_steps(log, part="val", confidence=0.95):
+    """What each stage of the loss log changed against the stage before it: {stage: Interval}, paired by seed.
+
+    log: what `make reproduce` wrote, as a dict; part: "train" or "val". Of several intervals of 95 % one is soon
+    wrong by luck, so each is made wider (Bonferroni): with this confidence all of them hold together.
+    """
+    stages = log["stages"]
+    each = 1 - (1 - confidence) / max(1, len(stages) - 1)
+    return {
+        after: paired_difference(stages[after][part], stages[before][part], each)
+        for before, after in pairwise(stages)
+    }
 
 
 def t_quantile(df, confidence=0.95):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.compare import mean_interval, paired_difference, t_quantile
+from helpers.compare import loss_log_steps, mean_interval, paired_difference, t_quantile
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,16 @@ def test_one_seed_proves_nothing_and_none_is_refused():
         paired_difference([1, 2], [1])
     with pytest.raises(ValueError, match="df is 0"):
         t_quantile(0)
+
+
+def test_the_loss_logs_steps_hold_together():
+    rng = np.random.default_rng(3)
+    wrong = 0
+    for _ in range(400):  # five stages that do not differ: how often does any step look real?
+        stages = {stage: {"val": rng.normal(2, 0.01, 6)} for stage in "abcde"}
+        steps = loss_log_steps({"stages": stages})
+        wrong += any(step.is_real for step in steps.values())
+    assert list(steps) == list("bcde") and wrong / 400 < 0.08
+    stages = {"a": {"train": [2.0, 2.1, 2.2]}, "b": {"train": [1.5, 1.6, 1.7001]}}
+    (step,) = loss_log_steps({"stages": stages}, "train").values()
+    assert step.is_real and step.mean == pytest.approx(-0.5, abs=1e-3) and step.confidence == 0.95
