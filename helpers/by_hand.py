@@ -48,9 +48,7 @@ class ByHand:
             self.gradients.append(torch.zeros_like(p))
             setattr(self, LECTURE_NAMES[name], self._array(p))
             setattr(self, "d" + LECTURE_NAMES[name], self._array(self.gradients[-1]))
-        self.pairs = list(
-            zip(map(self._array, model.parameters()), map(self._array, self.gradients), strict=True)
-        )
+        self.parameters = [p.detach() for p in model.parameters()]  # the same memory
         self.one_hot = np.eye(self.C.shape[1], dtype=self.C.dtype)
         self.h = None
 
@@ -68,9 +66,11 @@ class ByHand:
 
     def step(self, lr):
         """Take parameter -= lr * gradient; lr is a number, or a tensor of one value a network."""
-        lr = lr.numpy().reshape(-1, 1, 1) if isinstance(lr, torch.Tensor) else lr
-        for p, gradient in self.pairs:
-            p -= lr * gradient
+        if not isinstance(lr, torch.Tensor):
+            torch._foreach_add_(self.parameters, self.gradients, alpha=-lr)
+            return
+        for p, gradient in zip(self.parameters, self.gradients, strict=True):
+            p -= lr.view(-1, *[1] * (p.dim() - 1)) * gradient
 
     def forward(self, X, Y):
         """The loss (R,); keeps what the backward pass needs."""
@@ -88,7 +88,7 @@ class ByHand:
         logits = np.matmul(h, self.W2, out=self.probs)  # (R, N, vocab_size)
         logits += self.b2
         logits -= logits.max(2, keepdims=True)  # so that no exp overflows; the softmax stays what it is
-        self.right = np.arange(R)[:, None], np.arange(N), Y
+        self.right = *self.rows, Y
         right_logits = logits[self.right]
         probs = np.exp(logits, out=logits)
         total = np.einsum("rnv->rn", probs)
@@ -146,6 +146,7 @@ class ByHand:
             R, n_hidden, vocab_size = self.W2.shape
             self.h, self.dh, self.xhat = (np.empty((R, N, n_hidden), self.C.dtype) for _ in range(3))
             self.probs = np.empty((R, N, vocab_size), self.C.dtype)
+            self.rows = np.arange(R)[:, None], np.arange(N)
             # ones @ x sums over the batch, three times as fast as x.sum(1).
             self.ones = np.ones((1, 1, N), self.C.dtype)
 
