@@ -8,8 +8,10 @@ faster than a whole new figure, so the picture follows the hand.
 import copy
 import html
 import io
+import struct
 import threading
 import traceback
+import zlib
 from contextlib import contextmanager
 
 import ipywidgets as widgets
@@ -18,7 +20,6 @@ import numpy as np
 from IPython import get_ipython
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
 from helpers.plots import STYLE, small_png
 
@@ -26,6 +27,7 @@ __all__ = ["Board", "Panel", "button", "control"]
 
 LOOK = STYLE | {"axes.titlesize": 11}
 PIXELS_PER_INCH = 150  # 1.5 times the size on the page: sharp on dense screens, quick to encode
+MARGINS = dict(left=0.072, right=0.985, bottom=0.145, top=0.915, wspace=0.19)
 WARNINGS = 3  # shown at a time
 # JupyterLab may run widgets' callbacks in a thread of their own, beside the cells', and matplotlib is not made for two.
 _drawing = threading.RLock()
@@ -33,56 +35,77 @@ _open = {}  # cell id -> (execution count, the panels that it opened)
 
 
 class Board:
-    """A figure with a picture on each of its Axes, outside pyplot, which would keep it for ever."""
+    """A figure with a picture on each of its Axes, outside pyplot, which would keep it for ever.
 
-    def __init__(self, pictures, *, figsize=(10, 3.8), mosaic=None):
+    margins: as in Figure.subplots_adjust. They are fixed, so that nothing jumps when numbers grow longer, and the
+    same reading gives the same bytes whatever was drawn before.
+    """
+
+    def __init__(self, pictures, *, figsize=(10, 3.8), mosaic=None, margins=MARGINS):
         with mpl.rc_context(LOOK):
-            self.figure = Figure(figsize=figsize, dpi=PIXELS_PER_INCH)
+            self.figure = Figure(figsize=figsize, dpi=PIXELS_PER_INCH, layout="none")
             self.canvas = FigureCanvasAgg(self.figure)
             if mosaic:
                 self.axes = list(self.figure.subplot_mosaic(mosaic).values())
             else:
                 self.axes = list(self.figure.subplots(1, len(pictures), squeeze=False)[0])
-        self.pictures, self.frames = list(pictures), None
+            self.figure.subplots_adjust(**margins)
+            self.canvas.draw()  # makes the pixels
+        self.pictures, self.background = list(pictures), None
+        self.built = [None] * len(
+            self.pictures
+        )  # (picture, frame, pixels) of each of the Axes, without what moves
 
     def render(self, reading, pinned=None):
         """The PNG of a reading, as bytes; pinned: another one to draw faintly behind it."""
-        for picture in self.pictures:
+        for i, picture in enumerate(self.pictures):
             picture.pinned = pinned
-        frames = [(picture, picture.frame(reading)) for picture in self.pictures]
-        if frames != self.frames:
-            self.frames = None  # whatever stops the drawing half-way, the next one begins anew
-            self._build(reading)
-            self.frames = frames
-        self.canvas.restore_region(self.background)
+            frame = picture.frame(reading)
+            if self.built[i] is None or self.built[i][:2] != (picture, frame):
+                self.built[i] = None  # whatever stops the drawing half-way, the next one begins anew
+                self.background = None
+                self.built[i] = picture, frame, self._still(i, reading)
+        if self.background is None:
+            self.background = np.minimum.reduce(
+                [pixels for *_, pixels in self.built]
+            )  # on white, side by side
+        pixels = np.asarray(self.canvas.buffer_rgba())
+        pixels[:] = self.background
         for picture, ax in zip(self.pictures, self.axes, strict=True):
             picture.move(reading)
             for artist in picture.moving:
                 ax.draw_artist(artist)
-        buffer = io.BytesIO()
-        pixels = np.asarray(self.canvas.buffer_rgba())[..., :3]
-        Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "png", compress_level=1)
-        return buffer.getvalue()
+        return _png(pixels)
 
-    def _build(self, reading):
-        """Draw all that stands still, and keep it as the background."""
+    def _still(self, i, reading):
+        """Draw all that stands still on one of the Axes: the pixels."""
+        picture, ax = self.pictures[i], self.axes[i]
         with mpl.rc_context(LOOK):
-            for picture, ax in zip(self.pictures, self.axes, strict=True):
-                ax.clear()
-                picture.build(ax, reading)
-                picture.move(reading)
-                for (
-                    artist
-                ) in picture.moving:  # where they happen to be must not shape the layout; titles don't
-                    artist.set_in_layout(artist is getattr(picture, "heading", None))
-            self.figure.set_layout_engine("constrained")
-            self.figure.draw_without_rendering()  # places the Axes
-            self.figure.set_layout_engine("none")
-            for picture in self.pictures:
-                for artist in picture.moving:
-                    artist.set_animated(True)
+            ax.clear()
+            picture.build(ax, reading)
+            picture.move(reading)
+            for artist in picture.moving:
+                artist.set_animated(True)
+            for other in self.axes:
+                other.set_visible(other is ax)
             self.canvas.draw()
-        self.background = self.canvas.copy_from_bbox(self.figure.bbox)
+        for other in self.axes:
+            other.set_visible(True)
+        return np.array(self.canvas.buffer_rgba())
+
+
+def _png(pixels):
+    """A PNG of (height, width, 4) bytes: three times as fast as Pillow's, which tries five filters on every row."""
+    height, width, _ = pixels.shape
+    rows = np.empty((height, 1 + 4 * width), np.uint8)
+    rows[:, 0] = 2  # each row as its difference to the one above
+    flat = pixels.reshape(height, -1)
+    rows[0, 1:] = flat[0]
+    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)  # 8 bits each of red, green, blue, alpha
+    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")
+    chunks = (struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def control(kind, name, says, **options):

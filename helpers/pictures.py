@@ -112,6 +112,7 @@ class _Outlines(Picture):
         ]
         left, right, top = self.limits(reading)
         ax.set(xlim=(left, right), ylim=(0, top), xlabel=self.xlabel, ylabel="density")
+        ax.tick_params(labelleft=0.1 < top < 100)  # a density of 1e-16 says nothing
         ax.xaxis.set_major_locator(MaxNLocator(6))
         if self.ticks(reading):
             ax.set_xticks(self.ticks(reading))
@@ -339,7 +340,7 @@ class LossByStep(Picture):
     def limits(self, reading):
         losses = np.array(reading.losses[-20_000:] or [0])
         losses = losses[np.isfinite(losses)]
-        top = np.quantile(losses, 0.98) * 1.1 if len(losses) else 0
+        top = np.quantile(losses, 0.98) * 1.05 if len(losses) else 0
         # Above 75 it has blown up: where it left is what there is to see.
         return up(max(len(reading.losses), 100)), 3.6 if top <= 3.6 else min(up(top), 75)
 

@@ -36,6 +36,7 @@ NETWORKS |= {
     )
     for stage in STAGES
 }
+MARGINS = dict(left=0.06, right=0.98, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
 STEPS = 5  # trained at a time, between looks at the buttons
 SECONDS_A_CHUNK, SECONDS_A_PICTURE = 0.05, 0.3
 MOST_RATIOS = 400  # records kept: beyond them, every second one goes
@@ -177,7 +178,7 @@ class _TrainingLab(Panel):
             GradientsByLayer(),
             WeightGradientsByLayer(),
         ]
-        board = Board(pictures, figsize=(11, 6.4), mosaic="LLLUUU;AAGGWW")
+        board = Board(pictures, figsize=(11, 6.4), mosaic="LLLUUU;AAGGWW", margins=MARGINS)
         super().__init__(
             {widget.description: widget for widget in controls},
             self._read,

@@ -11,7 +11,7 @@ import ipywidgets as widgets
 from helpers.chapter_pictures import LossByScale, Normalised, Probabilities, RunningStatistics
 from helpers.explore import read_batch_norm, read_logits, read_network, read_update_ratios
 from helpers.models import NONLINEARITIES, SEED
-from helpers.panel import Board, Panel, button, control
+from helpers.panel import MARGINS, Board, Panel, button, control
 from helpers.pictures import (
     ActivationsByLayer,
     GradientsByLayer,
@@ -190,7 +190,8 @@ def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, moment
     alt = (
         "Five numbers joined to their normalised values, both as Gaussians; and running statistics by batch."
     )
-    return Panel(controls, read_batch_norm, Board([Normalised(), RunningStatistics()]), alt=alt)
+    board = Board([Normalised(), RunningStatistics()], margins=MARGINS | {"left": 0.02, "top": 0.84})
+    return Panel(controls, read_batch_norm, board, alt=alt)
 
 
 def update_ratio_explorer(
