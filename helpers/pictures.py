@@ -9,7 +9,7 @@ from collections import Counter
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullLocator
 
 from helpers.plots import BLUE, GRAY, layer_colors, reference_line
 
@@ -65,10 +65,14 @@ def up(value):
 
 
 def decades(values, most, least):
-    """Limits of a log axis that hold the values, and `least` and `most` at least, as powers of ten."""
-    values = np.array([*values, most, least], dtype=float)
-    values = values[np.isfinite(values) & (values > 0)]
-    return math.floor(np.log10(values.min()) - 0.05), math.ceil(np.log10(values.max()) + 0.05)
+    """Limits of a log axis, as powers of ten: from `least` to `most`, or by three decades more, as often as needed."""
+    values = np.array(values, dtype=float)
+    logs = np.log10(values[np.isfinite(values) & (values > 0)])
+    low, high = math.floor(math.log10(least) - 0.05), math.ceil(math.log10(most) + 0.05)
+    if len(logs):
+        low -= 3 * max(0, math.ceil((low - logs.min() + 0.05) / 3))
+        high += 3 * max(0, math.ceil((logs.max() - high + 0.05) / 3))
+    return low, high
 
 
 def _some(items):
@@ -265,6 +269,7 @@ class _Points(Picture):
             yscale="log",
             ylabel=self.ylabel,
         )
+        ax.yaxis.set_minor_locator(NullLocator())  # half of the drawing time
         self.mark(ax)
         self.heading = ax.set_title(self.title(reading))
         self.moving = [self.line, self.dots, self.heading]

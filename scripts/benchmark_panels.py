@@ -193,6 +193,7 @@ def main():
         "drag_behind": {
             "pictures": len(at_pictures),
             "median_ms": round(float(np.median(sampled)), 1),
+            "at_new_pictures_median_ms": round(float(np.median(at_pictures)), 1),
             "q95_ms": round(float(np.quantile(sampled, 0.95)), 1),
             "most_ms": round(float(np.max(sampled)), 1),
         },
