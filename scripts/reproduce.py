@@ -59,8 +59,12 @@ def main():
     for stage in set(STAGES) - set(missing):
         print(f"{stage}: already there")
     try:
+        # Ctrl-C reaches all processes, and is for the first one: in the others train would stop early and count
+        # as done. They inherit that they ignore it, so that it can't hit them while they start either.
+        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
         # Spawned, as forking a process that has threads may hang it. Leaving the pool ends its processes.
         with get_context("spawn").Pool(args.jobs, initializer=ignore_interrupts) as pool:
+            signal.signal(signal.SIGINT, answer)
             run = partial(run_stage, steps=args.steps, seeds=log["seeds"])
             for stage, result in pool.imap_unordered(run, missing):
                 stages = log["stages"] | {stage: result}
@@ -136,7 +140,7 @@ def resume(out, log):
 
 
 def ignore_interrupts():
-    """Leave Ctrl-C, which all processes get, to the first one: train would stop early and count as done."""
+    """Windows' processes inherit nothing of it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
