@@ -124,18 +124,20 @@ class TrainingRun:
         )
 
 
-def training_lab(network="deep", *, learning_rate=0.1, gain=None, splits=None):
+def training_lab(network="deep", *, learning_rate=0.1, gain=None, steps=0, splits=None):
     """Train one of the course's networks live: start, pause, reset with the same weights; lr and gain on the fly.
 
-    network: one of NETWORKS, "deep" being part 2's. The notebook stays usable meanwhile; Jupyter's stop button does
+    network: one of NETWORKS, "deep" being part 2's. steps: how many are trained before it is first shown. The notebook stays usable meanwhile; Jupyter's stop button does
     not reach this training, the panel's own pause does. Without a widget: `TrainingRun`.
     """
-    return _TrainingLab(network, learning_rate, gain, splits)
+    return _TrainingLab(network, learning_rate, gain, steps, splits)
 
 
 class _TrainingLab(Panel):
-    def __init__(self, network, learning_rate, gain, splits):
+    def __init__(self, network, learning_rate, gain, steps, splits):
         self.run = TrainingRun(network, learning_rate=learning_rate, gain=gain, splits=splits)
+        for _ in range(0, steps, STEPS):
+            self.run.advance()
         self.task = None
         controls = [
             control(
@@ -183,7 +185,7 @@ class _TrainingLab(Panel):
             {widget.description: widget for widget in controls},
             self._read,
             board,
-            alt="The loss and update:data by step, and histograms of activations and gradients, at step 0.",
+            alt="The loss and update:data by step, and histograms of activations and gradients, so far.",
             buttons=[
                 self.start_button,
                 self.pause_button,

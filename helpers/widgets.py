@@ -188,7 +188,8 @@ def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, moment
         ),
     )
     alt = (
-        "Five numbers joined to their normalised values, both as Gaussians; and running statistics by batch."
+        f"{batch_size} numbers joined to their normalised values, both as Gaussians; and the running statistics by batch, "
+        f"at momentum {momentum:g}."
     )
     board = Board([Normalised(), RunningStatistics()], margins=MARGINS | {"left": 0.02, "top": 0.84})
     return Panel(controls, read_batch_norm, board, alt=alt)
