@@ -404,7 +404,8 @@ class UpdateRatiosByStep(Picture):
             xlim=(0, right), ylim=(10.0**low, 10.0**high), yscale="log", xlabel="step", ylabel="update:data"
         )
         ax.xaxis.set_major_formatter("{x:,.0f}")
-        reference_line(ax, 1e-3, "1e-3")
+        ax.yaxis.set_minor_locator(NullLocator())
+        reference_line(ax, 1e-3, "")  # its tick says 1e-3; a label would lie under the curves
         if names:
             ax.legend(fontsize=8, loc="upper right", ncols=2, labelspacing=0.2, handlelength=1.0)
         self.heading = ax.set_title("")
