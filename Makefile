@@ -66,5 +66,6 @@ data: $(INSTALLED)  ## fetch the lecture's own names into data/names.txt
 reproduce: $(INSTALLED)  ## train the lecture's five networks in full, eight seeds each, and draw the loss log (resumes)
 	OMP_NUM_THREADS=1 $(PY) scripts/reproduce.py
 
-bench: $(INSTALLED)  ## how fast training is, against the lecture's own loops (minutes; on an idle machine)
+bench: $(INSTALLED)  ## how fast training and the panels are, against plain loops and interact (minutes; on an idle machine)
 	OMP_NUM_THREADS=1 $(PY) scripts/benchmark.py
+	OMP_NUM_THREADS=1 $(PY) scripts/benchmark_panels.py
