@@ -9,7 +9,6 @@ data/results/bench_panels.json, whole or not at all.
 import argparse
 import json
 import os
-import platform
 import sys
 import tempfile
 from ast import literal_eval
@@ -17,7 +16,8 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
-import torch
+
+from benchmark import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))  # the same server, browser and notebook as the tests'
@@ -185,7 +185,7 @@ def main():
     ratio = float(np.median(times["interact"]) / np.median(times["panel"]))
     result = {
         "date": date.today().isoformat(),
-        "machine": {"system": platform.platform(), "processors": os.cpu_count(), "torch": torch.__version__},
+        "machine": machine(),
         "load": [round(x, 2) for x in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "gain_explorer": quantiles(times["panel"]),
         "interact": quantiles(times["interact"]),
