@@ -21,7 +21,7 @@ from benchmark import machine
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))  # the same server, browser and notebook as the tests'
-from conftest import FLAGS, NO_NEWS, Notebook, find_chromium, is_root, served
+from serving import INSTALL, Notebook, find_chromium, launched, quiet_lab
 
 RESULTS = ROOT / "data" / "results" / "bench_panels.json"
 PANEL = "from helpers.widgets import gain_explorer\npanel = gain_explorer()\npanel"
@@ -151,36 +151,16 @@ def main():
     parser.add_argument("--output", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     if find_chromium() is None:
-        sys.exit(
-            "no Chromium here: `sudo apt install chromium` on Debian and Ubuntu, or any Chrome elsewhere"
-        )
-    from playwright.sync_api import sync_playwright
-
-    with tempfile.TemporaryDirectory() as scratch, sync_playwright() as playwright:
-        folder, settings = Path(scratch, "notebooks"), Path(scratch, "settings")
-        folder.mkdir()
-        settings.mkdir()
-        (settings / "overrides.json").write_text(json.dumps(NO_NEWS))
-        options = {
-            "ServerApp.root_dir": folder,
-            "IdentityProvider.token": "",
-            "LabApp.expose_app_in_browser": True,
-            "LabApp.extension_manager": "readonly",
-            "LabServerApp.app_settings_dir": settings,
-        }
-        command = [sys.executable, "-m", "jupyter", "lab"]
-        with served(command, folder, Path(scratch, "jupyter"), **options) as (address, _):
-            flags = [*FLAGS.split(), *(["--no-sandbox"] if is_root() else [])]
-            browser = playwright.chromium.launch(executable_path=find_chromium(), args=flags)
-            page = browser.new_page(viewport={"width": 1400, "height": 2200})
-            page.set_default_timeout(60_000)
-            opened = Notebook(page, (address, folder), [PANEL, STOCK])
-            times = key_presses(opened, arguments.moves)
-            opened.shut_down()
-            opened = Notebook(page, (address, folder), [PANEL])
-            at_pictures, sampled = drag(opened)
-            opened.shut_down()
-            browser.close()
+        sys.exit(INSTALL)
+    with tempfile.TemporaryDirectory() as home, quiet_lab(Path(home)) as lab, launched() as browser:
+        page = browser.new_page(viewport={"width": 1400, "height": 2200})
+        page.set_default_timeout(60_000)
+        opened = Notebook(page, lab, [PANEL, STOCK])
+        times = key_presses(opened, arguments.moves)
+        opened.shut_down()
+        opened = Notebook(page, lab, [PANEL])
+        at_pictures, sampled = drag(opened)
+        opened.shut_down()
 
     ratio = float(np.median(times["interact"]) / np.median(times["panel"]))
     result = {
