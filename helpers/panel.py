@@ -52,9 +52,8 @@ class Board:
             self.figure.subplots_adjust(**margins)
             self.canvas.draw()  # makes the pixels
         self.pictures, self.background = list(pictures), None
-        self.built = [None] * len(
-            self.pictures
-        )  # (picture, frame, pixels) of each of the Axes, without what moves
+        # Of each of the Axes: (picture, frame, the pixels of all that stands still), or None.
+        self.built = [None] * len(self.pictures)
 
     def render(self, reading, pinned=None):
         """The PNG of a reading, as bytes; pinned: another one to draw faintly behind it."""
@@ -66,9 +65,8 @@ class Board:
                 self.background = None
                 self.built[i] = picture, frame, self._still(i, reading)
         if self.background is None:
-            self.background = np.minimum.reduce(
-                [pixels for *_, pixels in self.built]
-            )  # on white, side by side
+            # Side by side, on white: of two pixels at one place the darker one is drawn on.
+            self.background = np.minimum.reduce([pixels for *_, pixels in self.built])
         pixels = np.asarray(self.canvas.buffer_rgba())
         pixels[:] = self.background
         for picture, ax in zip(self.pictures, self.axes, strict=True):
@@ -130,7 +128,8 @@ class Panel(widgets.VBox):
 
     controls: {name: widget}, made with `control`. read(**values by name, blanks as underscores) -> a reading,
     an ordinary function that works without any widget. board: the Board that draws it. alt: what the picture
-    shows, for those who can't see it. note: a sentence beside the buttons. Running the same cell again closes the panel that it opened before.
+    shows, for those who can't see it. note: a sentence beside the buttons. Running the same cell
+    again closes the panel that it opened before.
     """
 
     def __init__(self, controls, read, board, *, alt, buttons=(), note=""):

@@ -171,21 +171,32 @@ class ActivationsByLayer(_Outlines):
         return _titled(reading, f"std {_short(rows[0].std)} first, {_short(rows[-1].std)} last")
 
 
-class GradientsByLayer(_Outlines):
-    """Viz #2: the loss's gradient at each layer's output, in units of the widest outline's std."""
+class _Gradients(_Outlines):
+    """Outlines of gradients, in units of the widest one's std: only their ratios matter."""
 
-    name, xlabel = "gradients by layer", "gradient, in stds of the widest"
+    def spreads(self, reading):
+        """[(label, std, histogram)], from the first layer to the last."""
+        raise NotImplementedError
 
     def outlines(self, reading):
-        rows = _some(reading.layer_gradients)
-        widest = max((row.std or 0) for row in rows) or 1.0
-        return [_outline(row.name, row.histogram, widest) for row in rows]
+        rows = _some(self.spreads(reading))
+        widest = max((std or 0) for _, std, _ in rows) or 1.0
+        return [_outline(label, histogram, widest) for label, _, histogram in rows]
 
     def limits(self, reading):
         return -4, 4, 2
 
     def ticks(self, reading):
         return [-4, -2, 0, 2, 4]
+
+
+class GradientsByLayer(_Gradients):
+    """Viz #2: the loss's gradient at each layer's output, in units of the widest outline's std."""
+
+    name, xlabel = "gradients by layer", "gradient, in stds of the widest"
+
+    def spreads(self, reading):
+        return [(row.name, row.std, row.histogram) for row in reading.layer_gradients]
 
     def title(self, reading):
         first, last = reading.layer_gradients[0], reading.layer_gradients[-1]
@@ -196,21 +207,15 @@ class GradientsByLayer(_Outlines):
         return _titled(reading, f"first layer's std {_short(first.std / last.std)} × the last's")
 
 
-class WeightGradientsByLayer(_Outlines):
+class WeightGradientsByLayer(_Gradients):
     """Viz #3: each weight's gradient, in units of the widest outline's std, with the largest grad:data."""
 
     name, xlabel = "weight gradients", "weight gradient, in stds of the widest"
 
-    def outlines(self, reading):
-        rows = _some(reading.weights)
-        widest = max((row.grad_std or 0) for row in rows) or 1.0
-        return [_outline(row.name.removesuffix(".weight"), row.grad_histogram, widest) for row in rows]
-
-    def limits(self, reading):
-        return -4, 4, 2
-
-    def ticks(self, reading):
-        return [-4, -2, 0, 2, 4]
+    def spreads(self, reading):
+        return [
+            (row.name.removesuffix(".weight"), row.grad_std, row.grad_histogram) for row in reading.weights
+        ]
 
     def title(self, reading):
         rows = [row for row in reading.weights if row.grad_to_data]

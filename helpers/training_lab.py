@@ -79,7 +79,7 @@ class TrainingRun:
         return bool(self.losses) and not math.isfinite(self.losses[-1])
 
     def advance(self, steps=STEPS):
-        """Train some steps; stops where the loss is no longer finite."""
+        """Train so many steps, and keep their losses and the update:data ratios of the first."""
         X, Y = self.splits.train
         history = train(
             self.model,
@@ -127,8 +127,9 @@ class TrainingRun:
 def training_lab(network="deep", *, learning_rate=0.1, gain=None, steps=0, splits=None):
     """Train one of the course's networks live: start, pause, reset with the same weights; lr and gain on the fly.
 
-    network: one of NETWORKS, "deep" being part 2's. steps: how many are trained before it is first shown. The notebook stays usable meanwhile; Jupyter's stop button does
-    not reach this training, the panel's own pause does. Without a widget: `TrainingRun`.
+    network: one of NETWORKS, "deep" being part 2's. steps: how many are trained before it is first
+    shown. The notebook stays usable meanwhile; Jupyter's stop button does not reach this training, the panel's
+    own pause does. Without a widget: `TrainingRun`.
     """
     return _TrainingLab(network, learning_rate, gain, steps, splits)
 
