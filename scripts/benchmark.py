@@ -28,6 +28,7 @@ from helpers.data import load_splits
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp, lecture_mlp
 from helpers.train import train
+from refresh import write_atomically
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 STEPS = 200  # of one turn
@@ -347,8 +348,9 @@ def main():
         own = median(row[i] for row in times)
         add(group, name, round(own * 1e6, 1), round(100 * added, 1), "%", goal)
 
-    write(args.out, json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n")
-    write(args.out.with_suffix(".md"), as_table(rows))
+    results = json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n"
+    write_atomically(args.out, results.encode())
+    write_atomically(args.out.with_suffix(".md"), as_table(rows).encode())
 
 
 def machine():
@@ -395,13 +397,6 @@ def as_table(rows):
         goal = "" if row["goal"] is None else f"{row['goal']:g} {'×' if row['unit'] == 'x' else '%'}"
         lines.append(f"| {row['name']} | {row['microseconds']:.0f} | {measured} | {goal} |")
     return "\n".join(lines) + "\n"
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(path.suffix + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark import machine
+from refresh import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))  # the same server, browser and notebook as the tests'
@@ -178,10 +179,7 @@ def main():
             "most_ms": round(float(np.max(sampled)), 1),
         },
     }
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)
-    partial = arguments.output.with_suffix(".partial")
-    partial.write_text(json.dumps(result, indent=2) + "\n")
-    os.replace(partial, arguments.output)
+    write_atomically(arguments.output, (json.dumps(result, indent=2) + "\n").encode())
     for name in "gain_explorer", "interact":
         row = result[name]
         print(f"{name:14} {row['median_ms']:7.1f} ms in the middle, 95 % within {row['q95_ms']:.0f} ms")

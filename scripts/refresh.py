@@ -108,6 +108,7 @@ def tidy(nb: nbformat.NotebookNode) -> None:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write to a neighbouring file and move it into place, so that an interruption leaves the old file whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.write_bytes(content)

@@ -29,6 +29,7 @@ from helpers.compare import loss_log_steps
 from helpers.data import load_names, load_splits
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import evaluate, train
+from refresh import write_atomically
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 CURVE_EVERY = 1000  # steps averaged to a point of the curve
@@ -69,7 +70,7 @@ def main():
             for stage, result in pool.imap_unordered(run, missing):
                 stages = log["stages"] | {stage: result}
                 log["stages"] = {stage: stages[stage] for stage in STAGES if stage in stages}
-                write(out, as_json(log).encode())
+                write_atomically(out, as_json(log).encode())
     except KeyboardInterrupt:
         sys.exit(
             f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on"
@@ -204,14 +205,7 @@ def draw(log, path):
     right.set_title(f"After {log['steps']:,} steps")
     buffer = io.BytesIO()
     fig.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    write(path, buffer.getvalue())
-
-
-def write(path, data):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    write_atomically(path, buffer.getvalue())
 
 
 def report(log):
