@@ -21,9 +21,10 @@ from IPython import get_ipython
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from helpers.knobs import button
 from helpers.plots import STYLE, small_png
 
-__all__ = ["Board", "Panel", "button", "control"]
+__all__ = ["Board", "Panel"]
 
 LOOK = STYLE | {"axes.titlesize": 11}
 PIXELS_PER_INCH = 150  # 1.5 times the size on the page: sharp on dense screens, quick to encode
@@ -106,27 +107,10 @@ def _png(pixels):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
-def control(kind, name, says, **options):
-    """A widget that carries its name in words and a sentence of what it does."""
-    style = {"description_width": "115px"}
-    widget = kind(description=name, style=style, tooltip=says, layout={"width": "490px"}, **options)
-    note = f'<div style="font-size: 85%; line-height: 1.3; opacity: 0.75">{html.escape(says)}</div>'
-    above = -4 if "Slider" in kind.__name__ or kind is widgets.Checkbox else 0  # they leave room below them
-    widget.says = widgets.HTML(note, layout={"margin": f"{above}px 0 6px 123px", "width": "365px"})
-    return widget
-
-
-def button(name, says, on_click, **options):
-    """A button; on_click takes no arguments."""
-    made = widgets.Button(description=name, tooltip=says, layout={"width": "auto"}, **options)
-    made.on_click(lambda _: on_click())
-    return made
-
-
 class Panel(widgets.VBox):
     """Controls, a picture of `reading()`, and what went wrong, if anything did.
 
-    controls: {name: widget}, made with `control`. read(**values by name, blanks as underscores) -> a reading,
+    controls: {name: widget}, made by helpers.knobs. read(**values by name, blanks as underscores) -> a reading,
     an ordinary function that works without any widget. board: the Board that draws it. alt: what the picture
     shows, for those who can't see it. note: a sentence beside the buttons. Running the same cell
     again closes the panel that it opened before.

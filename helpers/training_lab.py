@@ -5,13 +5,13 @@ import html
 import math
 import time
 
-import ipywidgets as widgets
 import torch
 
 from helpers.explore import EXAMPLES, default_splits, network_reading
+from helpers.knobs import button, by_name, choice, gain_knob, learning_rate_knob
 from helpers.layers import Linear
 from helpers.models import SEED, STAGES, deep_mlp, lecture_mlp
-from helpers.panel import Board, Panel, button, control
+from helpers.panel import Board, Panel
 from helpers.pictures import (
     ActivationsByLayer,
     GradientsByLayer,
@@ -140,35 +140,11 @@ class _TrainingLab(Panel):
         for _ in range(0, steps, STEPS):
             self.run.advance()
         self.task = None
-        controls = [
-            control(
-                widgets.Dropdown,
-                "network",
-                "One of the course's; a change begins at step 0.",
-                options=list(NETWORKS),
-                value=network,
-            ),
-            control(
-                widgets.FloatLogSlider,
-                "learning rate",
-                "Takes effect at the next step.",
-                value=learning_rate,
-                base=10,
-                min=-4,
-                max=1,
-                step=0.1,
-                readout_format=".2g",
-            ),
-            control(
-                widgets.FloatSlider,
-                "init gain",
-                "Scales the hidden weights, at once.",
-                value=self.run.gain,
-                min=0.2,
-                max=5,
-                step=1 / 30,
-            ),
-        ]
+        controls = by_name(
+            choice("network", "One of the course's; a change begins at step 0.", NETWORKS, network),
+            learning_rate_knob(learning_rate, "Takes effect at the next step."),
+            gain_knob(self.run.gain, "Scales the hidden weights, at once."),
+        )
         self.start_button = button("start", "Train on, in the background.", self.start)
         self.pause_button = button("pause", "Stop after the present steps.", self.pause)
         self.reset_button = button("reset", "Back to step 0, the same weights.", self.reset)
@@ -183,7 +159,7 @@ class _TrainingLab(Panel):
         ]
         board = Board(pictures, figsize=(11, 6.4), mosaic="LLLUUU;AAGGWW", margins=MARGINS)
         super().__init__(
-            {widget.description: widget for widget in controls},
+            controls,
             self._read,
             board,
             alt="The loss and update:data by step, and histograms of activations and gradients, so far.",

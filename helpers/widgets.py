@@ -4,14 +4,22 @@ gain_explorer (chapters 04, 08, 09, 13), logit_explorer (02), batch_norm_explore
 training_lab (12, 13, 14). helpers.explore has the functions, helpers.pictures the pictures, helpers.panel the rest.
 """
 
-import random
-
 import ipywidgets as widgets
 
 from helpers.chapter_pictures import LossByScale, Normalised, Probabilities, RunningStatistics
 from helpers.explore import read_batch_norm, read_logits, read_network, read_update_ratios
+from helpers.knobs import (
+    by_name,
+    choice,
+    control,
+    gain_knob,
+    learning_rate_knob,
+    new_seed,
+    seed_knob,
+    switch,
+)
 from helpers.models import NONLINEARITIES, SEED
-from helpers.panel import MARGINS, Board, Panel, button, control
+from helpers.panel import MARGINS, Board, Panel
 from helpers.pictures import (
     ActivationsByLayer,
     GradientsByLayer,
@@ -23,7 +31,6 @@ from helpers.training_lab import training_lab
 
 __all__ = ["batch_norm_explorer", "gain_explorer", "logit_explorer", "training_lab", "update_ratio_explorer"]
 
-GAIN_STEP = 1 / 30  # so that .5, 1, 5/3 and 3 are among the slider's values
 PICTURES = {p.name: p for p in (ActivationsByLayer, GradientsByLayer, StdByDepth, UpdateRatiosByLayer)}
 
 
@@ -47,8 +54,8 @@ def gain_explorer(
     unknown = [name for name in pictures if name not in PICTURES]
     if unknown or len(pictures) != 2:
         raise ValueError(f"pictures is {pictures!r}: choose two of {', '.join(PICTURES)}")
-    controls = _controls(
-        _gain(gain),
+    controls = by_name(
+        gain_knob(gain),
         control(
             widgets.IntSlider,
             "depth",
@@ -60,13 +67,13 @@ def gain_explorer(
         control(
             widgets.IntSlider, "width", "Units in a hidden layer.", value=width, min=10, max=300, step=10
         ),
-        _choice(
+        choice(
             "nonlinearity", "What follows each hidden Linear (linear: nothing).", NONLINEARITIES, nonlinearity
         ),
-        _switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
-        _seed(seed),
-        _choice("left picture", "What the left half shows.", PICTURES, pictures[0]),
-        _choice("right picture", "What the right half shows.", PICTURES, pictures[1]),
+        switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
+        seed_knob(seed),
+        choice("left picture", "What the left half shows.", PICTURES, pictures[0]),
+        choice("right picture", "What the right half shows.", PICTURES, pictures[1]),
     )
     board = Board([PICTURES[name]() for name in pictures])
 
@@ -80,7 +87,7 @@ def gain_explorer(
         f"{pictures[0].capitalize()} and {pictures[1]} of a fresh network: {depth} Linears, {nonlinearity}, gain "
         f"{gain:.2f}, batch norm {'on' if batch_norm else 'off'}. Live, sliders change the setting."
     )
-    return Panel(controls, read, board, alt=alt, buttons=[_new_seed(controls["seed"])])
+    return Panel(controls, read, board, alt=alt, buttons=[new_seed(controls["seed"])])
 
 
 def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.0, seed=SEED):
@@ -89,8 +96,8 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
     how_many: 4, the ones on the sliders, or 27, one a character, drawn from randn with `seed`.
     Without a widget: `read_logits(...)` in helpers.explore.
     """
-    controls = _controls(
-        _choice("how many", "Four by hand, or 27 at random, one a character.", [4, 27], how_many),
+    controls = by_name(
+        choice("how many", "Four by hand, or 27 at random, one a character.", [4, 27], how_many),
         control(
             widgets.FloatSlider, "scale", "Multiplies all the logits.", value=scale, min=0, max=15, step=0.1
         ),
@@ -102,7 +109,7 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
             min=0,
             max=how_many - 1,
         ),
-        _seed(seed),
+        seed_knob(seed),
         *(
             control(
                 widgets.FloatSlider,
@@ -135,7 +142,7 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
         "Bars of softmax probabilities, the label's in orange, and the loss against the scale of the logits."
     )
     board = Board([Probabilities(), LossByScale()])
-    return Panel(controls, read, board, alt=alt, buttons=[_new_seed(controls["seed"])])
+    return Panel(controls, read, board, alt=alt, buttons=[new_seed(controls["seed"])])
 
 
 def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, momentum=0.1, batches=50):
@@ -145,7 +152,7 @@ def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, moment
     numbers beside. Right, what momentum makes of the running mean and std of batches drawn from one Gaussian.
     Without a widget: `read_batch_norm(...)` in helpers.explore.
     """
-    controls = _controls(
+    controls = by_name(
         control(
             widgets.FloatSlider,
             "moved number",
@@ -203,21 +210,11 @@ def update_ratio_explorer(
     Each move trains the lecture's deep network anew for `steps` steps, from the same weights, on the same
     minibatches. Without a widget: `read_update_ratios(...)` in helpers.explore.
     """
-    controls = _controls(
-        control(
-            widgets.FloatLogSlider,
-            "learning rate",
-            "What each gradient is multiplied by.",
-            value=lr,
-            base=10,
-            min=-4,
-            max=1,
-            step=0.1,
-            readout_format=".2g",
-        ),
-        _gain(gain),
-        _switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
-        _switch("1/sqrt(fan_in)", "Switched off, the weights are plain randn times the gain.", fan_in),
+    controls = by_name(
+        learning_rate_knob(lr, "What each gradient is multiplied by."),
+        gain_knob(gain),
+        switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
+        switch("1/sqrt(fan_in)", "Switched off, the weights are plain randn times the gain.", fan_in),
         control(
             widgets.IntSlider,
             "steps",
@@ -227,7 +224,7 @@ def update_ratio_explorer(
             max=200,
             step=10,
         ),
-        _seed(seed),
+        seed_knob(seed),
     )
 
     def read(**setting):
@@ -239,33 +236,4 @@ def update_ratio_explorer(
         f"learning rate {lr:g}, gain {gain:.2f}."
     )
     board = Board([UpdateRatiosByLayer(), UpdateRatiosByStep()])
-    return Panel(controls, read, board, alt=alt, buttons=[_new_seed(controls["seed"])])
-
-
-def _controls(*made):
-    return {widget.description: widget for widget in made}
-
-
-def _gain(value):
-    says = "Multiplies every hidden weight, on top of 1/sqrt(fan_in)."
-    return control(widgets.FloatSlider, "init gain", says, value=value, min=0.2, max=5, step=GAIN_STEP)
-
-
-def _seed(value):
-    says = "Where the random numbers come from."
-    return control(widgets.BoundedIntText, "seed", says, value=value, min=0, max=2**32 - 1)
-
-
-def _choice(name, says, options, value):
-    return control(widgets.Dropdown, name, says, options=list(options), value=value)
-
-
-def _switch(name, says, value):
-    return control(widgets.Checkbox, name, says, value=value)
-
-
-def _new_seed(seed):
-    def draw():
-        seed.value = random.SystemRandom().randrange(2**31)  # leaves Python's own random state alone
-
-    return button("new seed", "Draw all random numbers anew.", draw)
+    return Panel(controls, read, board, alt=alt, buttons=[new_seed(controls["seed"])])

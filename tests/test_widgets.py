@@ -22,6 +22,7 @@ import matplotlib.pyplot as plt
 from helpers import panel as panel_module
 from helpers import widgets as panels
 from helpers.explore import read_batch_norm, read_logits, read_network, read_update_ratios
+from helpers.knobs import GAIN_STEP
 from helpers.training_lab import NETWORKS
 
 MOVES = {
@@ -369,7 +370,7 @@ class TestReadsItsControls:
 
     @pytest.mark.parametrize("value", [0.5, 1.0, 5 / 3, 3.0, 5.0])
     def test_the_telling_gains_are_among_the_sliders_values(self, value):
-        steps = (value - 0.2) / panels.GAIN_STEP
+        steps = (value - 0.2) / GAIN_STEP
         assert steps == pytest.approx(round(steps), abs=1e-9)
 
     def test_diagnoses_warnings_are_shown_but_not_all(self, gain):
