@@ -420,7 +420,18 @@ class TestReadsItsControls:
             panels.gain_explorer(pictures=("std by depth",))
 
 
+def test_the_alt_text_of_a_batch_says_how_large_it_is():
+    assert panels.batch_norm_explorer(batch_size=32, momentum=0.01).alt.startswith("32 numbers")
+
+
 class TestTrainingLab:
+    def test_it_may_have_trained_before_it_is_first_shown(self):
+        fresh, begun = panels.training_lab(), panels.training_lab(steps=10)
+        assert (len(fresh.run.losses), len(begun.run.losses)) == (0, 10)
+        assert begun.picture.value != fresh.picture.value
+        begun.reset()
+        assert begun.run.losses == [] and begun.picture.value == fresh.picture.value
+
     @pytest.fixture
     def lab(self):
         panel = panels.training_lab()
