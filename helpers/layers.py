@@ -57,8 +57,12 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros((*models, fan_out))) if bias else None
 
     def forward(self, x):
-        out = x @ self.weight
-        return out if self.bias is None else out + _over_batch(self.bias)
+        weight, bias = self.weight, self.bias
+        if bias is None:
+            return x @ weight
+        if x.dim() == weight.dim() == 2:
+            return torch.addmm(bias, x, weight)  # the product and the sum in one call
+        return x @ weight + _over_batch(bias)
 
     def extra_repr(self):
         *models, fan_in, fan_out = self.weight.shape
@@ -93,42 +97,34 @@ class BatchNorm1d(nn.Module):
         self.register_buffer("running_var", torch.ones(shape))
 
     def forward(self, x):
-        if (*x.shape[:-2], x.shape[-1]) != self.gamma.shape:
-            wanted = (*self.gamma.shape[:-1], "N", self.gamma.shape[-1])
+        gamma, shape = self.gamma, x.shape
+        if shape[:-2] + shape[-1:] != gamma.shape:
+            wanted = (*gamma.shape[:-1], "N", gamma.shape[-1])
             raise ValueError(
-                f"BatchNorm1d got an input of shape {tuple(x.shape)}, not ({', '.join(map(str, wanted))}): "
+                f"BatchNorm1d got an input of shape {tuple(shape)}, not ({', '.join(map(str, wanted))}): "
                 "the batch is dimension -2; make the layer with num_models for a stack of networks"
             )
-        if self.training and x.shape[-2] < 2:
+        if not self.training:
+            mean, var = _over_batch(self.running_mean), _over_batch(self.running_var)
+            scale = _over_batch(gamma) / (var + self.eps).sqrt()
+            return (x - mean) * scale + _over_batch(self.beta)
+        n = shape[-2]
+        if n < 2:
             raise ValueError(
                 "BatchNorm1d needs two examples or more in train mode; call .eval() for a single one"
             )
-        # torch's own kernel is several times as fast, but knows neither stacks nor that 0 / 0 is NaN (eps = 0).
-        if self.training and x.dim() == 2 and self.eps > 0:
-            return self._with_torchs_kernel(x)
-        if self.training:
-            mean, var = self._batch_statistics(x)
-        else:
-            mean, var = _over_batch(self.running_mean), _over_batch(self.running_var)
-        scale = _over_batch(self.gamma) / (var + self.eps).sqrt()
-        return (x - mean) * scale + _over_batch(self.beta)
-
-    def _batch_statistics(self, x):
-        n = x.shape[-2]
-        mean = x.mean(-2, keepdim=True)
-        sum_of_squares = (x - mean).square().sum(-2, keepdim=True)  # six times faster here than x.var(-2)
-        with torch.no_grad():  # or the buffers would hold on to the graph of every batch so far
-            self.running_mean.lerp_(mean.squeeze(-2), self.momentum)
-            self.running_var.lerp_(sum_of_squares.squeeze(-2) / (n - 1), self.momentum)
-        return mean, sum_of_squares / (n - self.correction)
-
-    def _with_torchs_kernel(self, x):
-        # The kernel divides the sum of squares by n. With c = (n - correction) / n, its variance is c times ours:
+        # torch's kernel is several times as fast as the formula, and updates the buffers. It divides the sum of
+        # squares by n: with c = (n - correction) / n its variance is c times ours, and
         # gamma / sqrt(var + eps) = gamma * sqrt(c) / sqrt(c * var + c * eps).
-        c = 1 - self.correction / len(x)
-        gamma = self.gamma * sqrt(c) if self.correction else self.gamma
-        buffers = self.running_mean, self.running_var
-        return F.batch_norm(x, *buffers, gamma, self.beta, True, self.momentum, self.eps * c)
+        c = 1 - self.correction / n
+        gamma = gamma * sqrt(c) if self.correction else gamma
+        features = gamma, self.beta, self.running_mean, self.running_var
+        if len(shape) == 3:  # every feature is normalised alone: a stack's are more features of one network
+            x, features = x.transpose(0, 1).reshape(n, -1), [f.view(-1) for f in features]
+        out, _, inv_std = torch.native_batch_norm(x, *features, True, self.momentum, self.eps * c)
+        if self.eps == 0 and not inv_std.all():
+            out = out * (inv_std / inv_std)  # a constant feature: the kernel takes 0 / 0 for 0, but it is NaN
+        return out if len(shape) == 2 else out.view(n, *gamma.shape).transpose(0, 1)
 
     def extra_repr(self):
         *models, dim = self.gamma.shape
@@ -150,12 +146,13 @@ class Embedding(nn.Module):
         )
 
     def forward(self, x):
-        if self.weight.dim() == 2:
-            return self.weight[x]
+        weight = self.weight
+        if weight.dim() == 2:
+            return weight[x]
         if x.dim() == 2:
-            return self.weight[:, x]
-        model = torch.arange(len(self.weight), device=x.device).view(-1, 1, 1)
-        return self.weight[model, x]
+            return weight[:, x]
+        model = torch.arange(len(weight), device=x.device).view(-1, 1, 1)
+        return weight[model, x]
 
     def extra_repr(self):
         return ", ".join(map(str, self.weight.shape))

@@ -12,7 +12,7 @@ from helpers.by_hand import ByHand
 
 __all__ = ["History", "evaluate", "sample", "train"]
 
-DRAWN_AHEAD = 2048  # examples: enough that drawing costs nothing, few enough to stay in the processor's cache
+DRAWN_AHEAD = 8192  # examples: enough that drawing costs nothing, few enough to stay in the processor's cache
 LONGEST_NAME = 100  # where sample stops: a badly initialised network may never draw the final "."
 
 
@@ -154,6 +154,8 @@ class Autograd:
     def __init__(self, model):
         self.model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
+        self.values = [p.detach() for p in self.parameters]  # the same memory, without a graph
+        self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in self.parameters]
 
     def __call__(self, X, Y):
         loss = _loss(self.model(X), Y)
@@ -161,16 +163,13 @@ class Autograd:
         self.gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
         return loss.detach(), self.gradients
 
-    @torch.no_grad()
     def step(self, lr):
-        pairs = [pair for pair in zip(self.parameters, self.gradients, strict=True) if pair[1] is not None]
-        parameters, gradients = zip(*pairs, strict=True)
-        # parameter += -lr * gradient with the lecture's roundings, for all parameters in two calls
-        if isinstance(lr, torch.Tensor):
-            changes = [-_along_networks(lr, grad) * grad for grad in gradients]
-        else:
-            changes = torch._foreach_mul(gradients, -lr)
-        torch._foreach_add_(parameters, changes)
+        several = isinstance(lr, torch.Tensor)
+        factors = [_along_networks(lr, p) for p in self.values] if several else self.ones
+        used = [row for row in zip(self.values, self.gradients, factors, strict=True) if row[1] is not None]
+        # parameter += -lr * gradient * factor in one call, with the roundings of the lecture's two operations: to
+        # hold the product, a second array as large would cost more than all the sums.
+        torch._foreach_addcmul_(*zip(*used, strict=True), value=-1 if several else -lr)
 
 
 def _loss(logits, Y):

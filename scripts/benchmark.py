@@ -31,7 +31,7 @@ from helpers.train import train
 from refresh import write_atomically
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
-STEPS = 200  # of one turn
+STEPS = 400  # of one turn
 SAME = 1e-5  # how far losses and parameters may be from the lecture loop's
 
 
@@ -266,7 +266,7 @@ def measure(plain, contenders, X, Y, turns):
     for _ in range(turns + 1):
         row = [cpu_seconds(lambda: plain.train(X, Y, STEPS)) / STEPS]
         for contender in contenders:
-            steps = max(20, STEPS // contender.networks)
+            steps = STEPS
             seconds = cpu_seconds(lambda c=contender, n=steps: c.train(X, Y, n))
             row.append(seconds / steps / contender.networks)
         times.append(row)
