@@ -1,6 +1,5 @@
 """Training, evaluation and sampling, for one network or for a stack of them."""
 
-import math
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from helpers.by_hand import ByHand
+from helpers.update_ratios import UpdateRatios
 
 __all__ = ["History", "evaluate", "sample", "train"]
 
@@ -85,7 +85,7 @@ def train(
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parameters = list(trainable.values())
     gradients_of = ByHand(model) if backward == "by_hand" else Autograd(model)
-    losses, ratios = [], []
+    losses, ratios = [], None
     model.train()
     minibatches = _minibatches(X, Y, batch_size, generator, steps)
     bar = tqdm(minibatches, total=steps, unit="step", disable=not progress, leave=False, delay=1)
@@ -94,25 +94,23 @@ def train(
             for step, (Xb, Yb) in enumerate(bar):
                 loss, gradients = gradients_of(Xb, Yb)
                 recording = record_ratios_every and step % record_ratios_every == 0
-                weights = _WeightsBefore(trainable, loss.dim(), optimizer) if recording else None
                 step_size = _checked(rate(step), loss, optimizer)
+                if recording:
+                    ratios = ratios or UpdateRatios(trainable, loss.dim() == 1, optimizer)
+                    ratios.before_step(gradients, step_size)
                 if optimizer is None:
                     gradients_of.step(step_size)
                 else:
                     _optimizer_step(optimizer, parameters, gradients, step_size)
                 losses.append(loss)
                 if recording:
-                    ratios.append(
-                        weights.update_ratios(dict(zip(trainable, gradients, strict=True)), step_size)
-                    )
+                    ratios.after_step()
     except KeyboardInterrupt:
         print(
             f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now"
         )
-    by_name = {
-        name: torch.stack([record[name] for record in ratios]) for name in (ratios[0] if ratios else ())
-    }
-    return History(torch.stack(losses) if losses else torch.empty(0), by_name, record_ratios_every)
+    loss = torch.stack(losses) if losses else torch.empty(0)
+    return History(loss, ratios.by_name() if ratios else {}, record_ratios_every)
 
 
 def _minibatches(X, Y, batch_size, generator, steps):
@@ -204,40 +202,6 @@ def _optimizer_step(optimizer, parameters, gradients, lr):
         for group in optimizer.param_groups:
             group["lr"] = lr
     optimizer.step()
-
-
-class _WeightsBefore:
-    """What the update:data ratios of one step need to know of the weights (two dimensions or more) before it."""
-
-    @torch.no_grad()
-    def __init__(self, parameters, stacked, optimizer):
-        self.weights = {name: p for name, p in parameters.items() if p.dim() - stacked > 1}
-        self.stacked = stacked
-        self.spread = {}
-        for name, p in self.weights.items():
-            lowest, highest = torch.aminmax(p.flatten(stacked), dim=-1)
-            # The computed spread of constant data may be 1e-9, and the ratio anything.
-            self.spread[name] = self._spread(p).masked_fill(lowest == highest, math.nan)
-        # Plain SGD's update is lr * gradient; an optimizer's is seen from what it changed.
-        self.before = {name: p.clone() for name, p in self.weights.items()} if optimizer else None
-
-    @torch.no_grad()
-    def update_ratios(self, gradients, lr):
-        """std(update) / std(data) by name, after the step; NaN where undefined."""
-        ratios = {}
-        for name, data in self.spread.items():
-            if gradients[name] is None:
-                ratios[name] = data * math.nan
-            elif self.before:
-                ratios[name] = self._spread(self.weights[name] - self.before[name]) / data
-            else:
-                ratios[name] = self._spread(gradients[name]) * abs(lr) / data
-        return ratios
-
-    def _spread(self, x):
-        """sqrt(n - 1) * std of each network's n entries, a third faster than x.std()."""
-        x = x.flatten(self.stacked)
-        return torch.linalg.vector_norm(x - x.mean(-1, keepdim=True), dim=-1)
 
 
 @torch.no_grad()
