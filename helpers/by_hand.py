@@ -60,9 +60,9 @@ class ByHand:
 
     def __call__(self, X, Y):
         self._make_room(X.shape[-2])
-        loss = torch.from_numpy(self.forward(X.numpy(), Y.numpy()))
+        loss = self.forward(X.numpy(), Y.numpy())
         self.backward()
-        return loss if self.stacked else loss[0], self.gradients
+        return torch.from_numpy(loss if self.stacked else loss.reshape(())), self.gradients
 
     def step(self, lr):
         """Take parameter -= lr * gradient; lr is a number, or a tensor of one value a network."""
@@ -88,8 +88,8 @@ class ByHand:
         logits = np.matmul(h, self.W2, out=self.probs)  # (R, N, vocab_size)
         logits += self.b2
         logits -= logits.max(2, keepdims=True)  # so that no exp overflows; the softmax stays what it is
-        self.right = *self.rows, Y
-        right_logits = logits[self.right]
+        self.right = self.one_hot.take(Y, axis=0)
+        right_logits = logits[*self.rows, Y]
         probs = np.exp(logits, out=logits)
         total = np.einsum("rnv->rn", probs)
         probs /= total[:, :, None]
@@ -112,9 +112,7 @@ class ByHand:
         """Every gradient, from the loss back to the embedding."""
         h, dh, dlogits = self.h, self.dh, self.probs
         R, N, _ = h.shape
-        dlogits[self.right] -= (
-            1  # softmax and cross-entropy in one: the probabilities, less 1 where it is right
-        )
+        dlogits -= self.right  # softmax and cross-entropy in one: the probabilities, less 1 where it is right
         dlogits /= N  # the loss is a mean
         np.matmul(h.swapaxes(1, 2), dlogits, out=self.dW2)
         np.matmul(self.ones, dlogits, out=self.db2)

@@ -6,16 +6,14 @@ readings mean stands with LayerRow and ParameterRow, what counts as unhealthy in
 
 import copy
 import math
-from collections import Counter
 from collections.abc import Mapping
-from contextlib import contextmanager
 
 import torch
-from torch import nn
-from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
 
 from helpers.readings import Diagnosis, Histogram, LayerRow, ParameterRow, class_name
+from helpers.tensor_statistics import as_rows, statistics
+from helpers.watching import left_as_it_was, map_tensors, watched_call
 
 __all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow", "diagnose"]
 
@@ -23,157 +21,150 @@ SATURATED = 0.97  # the lecture's threshold for |tanh|, where a gradient keeps 6
 # Activations are known by their class's name, so that a Tanh that you wrote yourself counts too.
 BOUNDS = {"Tanh": (-1, 1), "Softsign": (-1, 1), "Sigmoid": (0, 1), "Hardsigmoid": (0, 1), "Hardtanh": None}
 DYING = {"ReLU", "ReLU6"}
-CHANNELS_FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm, nn.GroupNorm)
+BOUNDED_OR_DYING = {*BOUNDS, *DYING}
 
 
-def diagnose(model, inputs, targets=None, *, loss_fn=cross_entropy, lr=None, optimizer=None):
+def diagnose(
+    model,
+    inputs,
+    targets=None,
+    *,
+    loss_fn=cross_entropy,
+    lr=None,
+    optimizer=None,
+    histograms=True,
+    num_models=None,
+):
     """One forward and backward pass of any nn.Module, measured layer by layer and parameter by parameter.
 
     inputs: a tensor, a tuple (positional arguments) or a dict (keyword arguments). The loss is
     ``loss_fn(output, targets)``, or ``loss_fn(output)`` without targets; with loss_fn=None there is none, and
     no gradients. lr: judges ``lr * gradient``, plain SGD's update. optimizer: judges the step it would take
-    (tried on copies; with lr, if that is given too, as in train).
+    (tried on copies; with lr, if that is given too, as in train). histograms=False leaves the histograms out:
+    a look for every few steps of a training, at half the price.
+
+    num_models=R reads a stack of R networks, whose parameters and layers' outputs all have the networks as
+    dimension 0, and returns R Diagnoses in a list, each what diagnose says of that network alone: loss_fn is
+    called with one network's output at a time. Every network is shown the same targets, unless they are a list
+    of one for each; lr may be a tensor of one value a network.
 
     The mode, train or eval, is the one that the model is in. The model, its buffers and .grad, the optimizer,
     the inputs and torch's random state stay exactly as they are, even when the model raises.
 
     A container that only hands on what its last layer returned has no row; one that computes something itself
-    (a residual sum) has. Raises ValueError for a loss that is not one number.
+    (a residual sum) has. Raises ValueError for a loss that is not one number, and for num_models with a network
+    that is no such stack.
     Source: the lecture, 1:26:51 to 1:46:04.
     """
     if targets is None and loss_fn is cross_entropy:
         raise ValueError(
             "targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no gradients"
         )
+    rates = _rates(lr, optimizer, num_models)
     if not isinstance(inputs, Mapping):
         inputs = inputs if isinstance(inputs, tuple) else (inputs,)
     grad_mode = torch.no_grad() if loss_fn is None else torch.enable_grad()
-    with _left_as_it_was(model, inputs), torch.inference_mode(False), grad_mode:
-        rows, edges, output = _watched_call(model, inputs)
-        loss = None
-        if loss_fn is not None:
-            loss = loss_fn(output) if targets is None else loss_fn(output, targets)
+
+    def see(name, module, output, channels_first):
+        networks = _each(output.detach(), num_models, name)
+        return [_layer_row(name, module, values, channels_first, histograms) for values in networks]
+
+    with left_as_it_was(model, inputs), torch.inference_mode(False), grad_mode:
+        rows, edges, output = watched_call(model, inputs, see)
+        losses = [] if loss_fn is None else _losses(loss_fn, output, targets, num_models)
         parameters = list(model.parameters())
-        gradients = _gradients(loss, [*edges, *(p if p.requires_grad else None for p in parameters)])
+        gradients = _gradients(losses, [*edges, *(p if p.requires_grad else None for p in parameters)])
         at_layers, at_parameters = gradients[: len(rows)], gradients[len(rows) :]
-        updates = _updates(parameters, at_parameters, lr, optimizer)
-    if loss is None:
-        gradient_rows = []
-    else:
-        at_rows = zip(rows, at_layers, strict=True)
-        gradient_rows = [LayerRow(row.name, row.type, row.shape, **_statistics(g)) for row, g in at_rows]
-    parameter_rows = map(_parameter_row, _names_and_types(model), parameters, at_parameters, updates)
-    return Diagnosis(rows, gradient_rows, list(parameter_rows), None if loss is None else loss.item())
+        changes = [None] * len(parameters)
+        if optimizer is not None:
+            changes = _changes(parameters, at_parameters, lr, optimizer)
 
+    def gradient_row(row, gradient):
+        return LayerRow(row.name, row.type, row.shape, **_statistics(gradient, histograms))
 
-@contextmanager
-def _left_as_it_was(model, inputs):
-    """Let the model run on copies of its buffers; then put back what its modules hold, and the random state."""
-    saved = [(module, dict(module.__dict__), dict(module._buffers)) for module in model.modules()]
-    copies = {id(b): b.clone() for b in model.buffers()}
-    tensors = [*model.parameters(), *model.buffers(), *_tensors(inputs)]
-    gpus = {t.device.index for t in tensors if t.device.type == "cuda"}
-    try:
-        for module, _, buffers in saved:
-            module._buffers.update({name: copies.get(id(b)) for name, b in buffers.items()})
-        with torch.random.fork_rng(gpus):
-            yield
-    finally:
-        for module, attributes, buffers in saved:
-            module.__dict__.clear()
-            module.__dict__.update(attributes)  # .training is among them, and a learner's own .out
-            module._buffers.clear()
-            module._buffers.update(buffers)
-
-
-def _watched_call(model, inputs):
-    """Call the model: a LayerRow for each layer call, the place of its gradient in the graph, the output."""
-    names = {module: name or type(model).__name__ for name, module in model.named_modules()}
-    rows, edges, calls = [], [], Counter()
-    returned = [[]]  # by the layers called so far: a list for each call that is still open
-    last = None  # the last layer with parameters
-
-    def before(module, args):
-        returned.append([])
-
-    def after(module, args, output):
-        nonlocal last
-        if torch.is_grad_enabled():
-            # A view that is changed in place afterwards loses its place in the graph; a copy keeps it.
-            output = _map(lambda t: t.clone() if t.requires_grad and t._is_view() else t, output)
-        tensors, from_inside = list(_tensors(output)), returned.pop()
-        # The version counts changes in place: a container may add to what its last layer returned.
-        returned[-1] += [(t, t._version) for t in tensors]
-        if all(any(t is other and t._version == version for other, version in from_inside) for t in tensors):
-            return output  # a container that only hands on
-        calls[module] += 1
-        last = module if module._parameters else last
-        name = names[module] + (f" (call {calls[module]})" if calls[module] > 1 else "")
-        for i, t in enumerate(tensors):
-            values = t.detach()
-            readings = _statistics(values)
-            if not values.isnan().any():  # nothing compares with NaN: it would count as neither
-                readings["saturated"] = _saturated(module, values)
-                readings["dead"] = _dead(module, values, isinstance(last, CHANNELS_FIRST))
-            rows.append(LayerRow(name + (f"[{i}]" if i else ""), type(module), tuple(t.shape), **readings))
-            edges.append(get_gradient_edge(t) if t.requires_grad else None)
-        return output
-
-    handles = [module.register_forward_pre_hook(before) for module in names]
-    handles += [module.register_forward_hook(after) for module in names]
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # it would go past a transformer's layers in eval mode
-    try:
-        # Copies, as the first layer may work in place.
-        if isinstance(inputs, Mapping):
-            output = model(**_map(torch.clone, dict(inputs)))
-        else:
-            output = model(*_map(torch.clone, inputs))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
-        for handle in handles:
-            handle.remove()
-    return rows, edges, output
-
-
-def _map(function, value):
-    """function of every tensor in a tensor, tuple, list or dict; whatever else is there stays."""
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if type(value) in (tuple, list):
-        return type(value)(_map(function, v) for v in value)
-    return {k: _map(function, v) for k, v in value.items()} if type(value) is dict else value
-
-
-def _tensors(value):
-    """The floating-point tensors in a layer's output, however nested."""
-    if isinstance(value, torch.Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, (tuple, list, Mapping)):
-        for v in value.values() if isinstance(value, Mapping) else value:
-            yield from _tensors(v)
-
-
-def _gradients(loss, at):
-    """The loss's gradients at tensors or places in the graph; None at a None, and where it does not depend on it."""
-    wanted = [place for place in at if place is not None]
-    if loss is None:
-        return [None] * len(at)
-    if loss.numel() != 1:
-        raise ValueError(
-            f"the loss has shape {tuple(loss.shape)}: give a loss_fn that returns one number, a mean"
+    # From here on everything is listed by network, of which there may be one.
+    each = [_each(gradient, num_models) for gradient in (at_layers if losses else ())]
+    gradient_rows = [list(map(gradient_row, *pair)) for pair in zip(rows, each, strict=bool(losses))]
+    parameter_rows = []
+    for name, kind, *tensors in zip(
+        *_names_and_types(model), parameters, at_parameters, changes, strict=True
+    ):
+        trainable = tensors[0].requires_grad
+        each = zip(*(_each(tensor, num_models, name) for tensor in tensors), rates, strict=True)
+        parameter_rows.append([_parameter_row(name, kind, trainable, *one, histograms) for one in each])
+    diagnoses = [
+        Diagnosis(
+            *([row[r] for row in table] for table in (rows, gradient_rows, parameter_rows)),
+            losses[r].item() if losses else None,
         )
+        for r in range(num_models or 1)
+    ]
+    return diagnoses[0] if num_models is None else diagnoses
+
+
+def _rates(lr, optimizer, num_models):
+    """The learning rate of each network."""
+    if num_models is not None and num_models < 1:
+        raise ValueError(
+            f"num_models is {num_models}: give the number of networks in the stack, or None for one"
+        )
+    networks = num_models or 1
+    if not isinstance(lr, torch.Tensor) or lr.dim() == 0:
+        return [None if lr is None else float(lr)] * networks
+    if optimizer is not None:
+        raise ValueError("lr is a tensor of several: an optimizer takes one number for all networks")
+    if lr.shape != (networks,):
+        raise ValueError(f"lr has shape {tuple(lr.shape)} for {networks} network(s): give one value each")
+    return lr.tolist()
+
+
+def _each(tensor, num_models, name=None):
+    """The part of each network in a stack's tensor; all of it for a network alone; None for None."""
+    if num_models is None:
+        return [tensor]
+    if tensor is None:
+        return [None] * num_models
+    if tensor.shape[:1] != (num_models,):
+        raise ValueError(
+            f"{name} has shape {tuple(tensor.shape)}, whose first dimension does not count num_models={num_models} "
+            "networks: leave num_models out, unless the model is a stack"
+        )
+    return tensor.unbind()
+
+
+def _losses(loss_fn, output, targets, num_models):
+    """The loss of each network."""
+    if num_models is None:
+        pairs = [(output, targets)]
+    else:
+        outputs = [map_tensors(lambda t: t[r], output) for r in range(num_models)]  # noqa: B023, called at once
+        targets = targets if isinstance(targets, (list, tuple)) else [targets] * num_models
+        if len(targets) != num_models:
+            raise ValueError(
+                f"{len(targets)} targets for {num_models} networks: give one, or a list of one each"
+            )
+        pairs = zip(outputs, targets, strict=True)
+    losses = [loss_fn(out) if target is None else loss_fn(out, target) for out, target in pairs]
+    for loss in losses:
+        if loss.numel() != 1:
+            raise ValueError(
+                f"the loss has shape {tuple(loss.shape)}: give a loss_fn that returns one number, a mean"
+            )
+    return losses
+
+
+def _gradients(losses, at):
+    """Each network's loss's gradients at tensors or places in the graph; None where there is none."""
+    wanted = [place for place in at if place is not None]
+    total = sum(loss.sum() for loss in losses)  # whose gradient for one network is that of its own loss
     found = iter(())
-    if loss.requires_grad and wanted:
-        found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
+    if losses and total.requires_grad and wanted:
+        found = iter(torch.autograd.grad(total, wanted, allow_unused=True))
     return [None if place is None else next(found, None) for place in at]
 
 
-def _updates(parameters, gradients, lr, optimizer):
-    """How each parameter would change in the next step; None without a gradient, lr or optimizer."""
-    if optimizer is None:
-        return [None if lr is None or g is None else lr * g for g in gradients]
+def _changes(parameters, gradients, lr, optimizer):
+    """How the optimizer would change each parameter in the next step; None where it would not."""
     copies = {}  # deepcopy notes here what it copied, by id
     trial = copy.deepcopy(optimizer, copies)
     for p, gradient in zip(parameters, gradients, strict=True):
@@ -189,19 +180,35 @@ def _updates(parameters, gradients, lr, optimizer):
 
 
 def _names_and_types(model):
-    """(name, its layer's class) of every parameter."""
+    """The name of every parameter, and its layer's class."""
     types = {f"{name}.{p}".lstrip("."): type(m) for name, m in model.named_modules() for p in m._parameters}
-    return [(name, types[name]) for name, _ in model.named_parameters()]
+    names = [name for name, _ in model.named_parameters()]
+    return names, [types[name] for name in names]
 
 
-def _parameter_row(name_and_type, parameter, gradient, update):
-    data = _statistics(parameter)
-    grad = {f"grad_{key}": value for key, value in _statistics(gradient).items()}
-    update_std = _statistics(update).get("std")
+def _layer_row(name, module, values, channels_first, histograms):
+    """What one network's layer put out."""
+    readings = _statistics(values, histograms)
+    if (
+        not readings.get("nonfinite") or not values.isnan().any()
+    ):  # nothing compares with NaN: it would count as neither
+        readings["saturated"] = _saturated(module, values)
+        readings["dead"] = _dead(module, values, channels_first)
+    return LayerRow(name, type(module), tuple(values.shape), **readings)
+
+
+def _parameter_row(name, kind, trainable, parameter, gradient, change, lr, histograms):
+    """What one network's parameter is like. change: what an optimizer would do, or None for lr * gradient."""
+    data = _statistics(parameter, histograms)
+    grad = {f"grad_{key}": value for key, value in _statistics(gradient, histograms).items()}
+    update_std = _statistics(change, False).get("std")
+    if change is None and lr is not None and grad.get("grad_std") is not None:
+        update_std = abs(lr) * grad["grad_std"]
     return ParameterRow(
-        *name_and_type,
+        name,
+        kind,
         tuple(parameter.shape),
-        parameter.requires_grad,
+        trainable,
         **data,
         **grad,
         grad_to_data=_ratio(grad.get("grad_std"), data.get("std")),
@@ -210,22 +217,8 @@ def _parameter_row(name_and_type, parameter, gradient, update):
     )
 
 
-def _statistics(tensor):
-    if tensor is None:
-        return {}
-    x = tensor.detach().to_dense().to("cpu").double().flatten()  # some accelerators have no float64
-    if not len(x):
-        return {}
-    low, high = x.aminmax()
-    if not (low.isfinite() and high.isfinite()):
-        return {"nonfinite": int((~x.isfinite()).sum())}
-    # A constant's computed std may be 1e-17, and a ratio to it anything.
-    std = None if len(x) < 2 else 0.0 if low == high else x.std().item()
-    return {
-        "mean": x.mean().item(),
-        "std": std,
-        "histogram": Histogram(*torch.histogram(x, 100, density=True)),
-    }
+def _statistics(tensor, histograms):
+    return {} if tensor is None else statistics(as_rows(tensor)[0], histograms)
 
 
 def _ratio(part, whole):
@@ -234,11 +227,11 @@ def _ratio(part, whole):
 
 
 def _saturated(module, t):
-    name = class_name(type(module), {*BOUNDS, *DYING})
+    name = class_name(type(module), BOUNDED_OR_DYING)
     if name not in BOUNDS or not t.numel():
         return None
     low, high = BOUNDS[name] or (module.min_val, module.max_val)
-    return ((2 * t - low - high).abs() > SATURATED * (high - low)).double().mean().item()
+    return torch.count_nonzero((2 * t - low - high).abs() > SATURATED * (high - low)).item() / t.numel()
 
 
 def _dead(module, t, channels_first):

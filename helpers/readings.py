@@ -3,11 +3,9 @@
 from dataclasses import dataclass, field, fields
 from html import escape
 from itertools import zip_longest
-from typing import NamedTuple
-
-import torch
 
 from helpers.health import warnings_for
+from helpers.tensor_statistics import Histogram
 
 __all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow"]
 
@@ -23,13 +21,6 @@ ACTIVATIONS = {
     "PReLU",
 }
 ACTIVATIONS |= {"RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Hardswish", "Softplus", "LogSigmoid"}
-
-
-class Histogram(NamedTuple):
-    """A density and its bins, as torch.histogram(t, density=True) gives them: (100,) and (101,)."""
-
-    density: torch.Tensor
-    edges: torch.Tensor
 
 
 @dataclass(frozen=True)

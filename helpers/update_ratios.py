@@ -3,6 +3,8 @@
 import numpy as np
 import torch
 
+from helpers.tensor_statistics import as_rows, moments
+
 __all__ = ["UpdateRatios"]
 
 
@@ -25,10 +27,15 @@ class UpdateRatios:
         largest = max((p.numel() for p in self.weights), default=0) // self.networks
         self.ones = np.ones(largest, np.float32)
         self.unknown = np.full((self.networks, 1), np.nan)
+        # On the CPU NumPy looks at a tensor's own memory, where plain SGD's steps will be seen too.
+        self.data_rows = [self._rows(p) for p in self.weights]
+        shared = (x.ctypes.data == p.data_ptr() for x, p in zip(self.data_rows, self.weights, strict=True))
+        if optimizer or not all(shared):
+            self.data_rows = None
 
     def before_step(self, gradients, lr):
         """gradients: in the order of the parameters, None where there is none. lr: a number, or one a network."""
-        data = [self._rows(p) for p in self.weights]
+        data = self.data_rows or [self._rows(p) for p in self.weights]
         gradients = [gradients[i] for i in self.at]
         self.data.append(self._around_means(data))
         if self.optimizer:
@@ -55,24 +62,9 @@ class UpdateRatios:
         return dict(zip(self.names, ratios.unbind(1), strict=True))
 
     def _rows(self, tensor):
-        """A tensor's numbers as an array, one row a network; NaN for None."""
-        if tensor is None:
-            return self.unknown
-        if tensor.dtype not in (torch.float32, torch.float64):
-            tensor = tensor.float()  # NumPy has no bfloat16
-        return tensor.numpy(force=True).reshape(self.networks, -1)
+        """A tensor's entries, one row a network; NaN for None."""
+        return self.unknown if tensor is None else as_rows(tensor, self.networks, precise=False)
 
     def _around_means(self, arrays):
-        """For every row of every array the sum of (x - mean)², which is (n - 1) * std²; 0 for constant data."""
-        sums = []
-        for rows in arrays:
-            for x in rows:
-                n, squares = len(x), float(x.dot(x))
-                total = float(x.dot(self.ones[:n]))  # x.sum(), three times as fast
-                around_mean = squares - total * total / n
-                if around_mean < squares / 2:
-                    # The difference of large numbers has lost digits: again, with the mean taken off first.
-                    deviations = x - total / n
-                    around_mean = 0 if (x == x[0]).all() else deviations.dot(deviations)
-                sums.append(around_mean)
-        return sums
+        """For every row of every array the sum of (x - mean)²: (n - 1) * std²."""
+        return [moments(x, self.ones)[1] for rows in arrays for x in rows]

@@ -205,13 +205,18 @@ class Course:
         return train(self.model, X, Y, **settings, **self.how).loss
 
 
-class WithDiagnose(Course):
-    """Every 20th step is preceded by a look at the whole network."""
+class InParts(Course):
+    """Trained 20 steps at a time, with or without a look at the whole network before each part."""
+
+    def __init__(self, *args, look):
+        super().__init__(*args)
+        self.look = look
 
     def train(self, X, Y, steps):
         losses = []
         for start in range(0, steps, 20):
-            diagnose(self.model, X[:32], Y[:32], lr=0.1)
+            if self.look:
+                diagnose(self.model, X[:32], Y[:32], lr=0.1, **self.look)
             losses.append(super().train(X, Y, min(20, steps - start)))
         return torch.cat(losses)
 
@@ -266,9 +271,8 @@ def measure(plain, contenders, X, Y, turns):
     for _ in range(turns + 1):
         row = [cpu_seconds(lambda: plain.train(X, Y, STEPS)) / STEPS]
         for contender in contenders:
-            steps = STEPS
-            seconds = cpu_seconds(lambda c=contender, n=steps: c.train(X, Y, n))
-            row.append(seconds / steps / contender.networks)
+            seconds = cpu_seconds(lambda c=contender: c.train(X, Y, STEPS))
+            row.append(seconds / STEPS / contender.networks)
         times.append(row)
     return times[1:]  # the first warms up
 
@@ -303,12 +307,23 @@ def faster():
 
 
 def watching():
-    """What watching adds, in per cent, to train on part 2's network with BatchNorm: (name, how to make it, goal)."""
-    return [
-        ("update:data ratios every 10th step", partial(deep, True, record_ratios_every=10), 4),
-        ("update:data ratios every step", partial(deep, True, record_ratios_every=1), 13),
-        ("diagnose every 20th step", partial(deep, True, WithDiagnose), 15),
-    ]
+    """What watching adds, in per cent, to part 2's network with BatchNorm: (without it, [(name, with it, goal)])."""
+    recording = partial(deep, True)
+    yield (
+        recording,
+        [
+            ("update:data ratios every 10th step", partial(recording, record_ratios_every=10), 4),
+            ("update:data ratios every step", partial(recording, record_ratios_every=1), 13),
+        ],
+    )
+    looking = partial(deep, True, InParts)
+    yield (
+        partial(looking, look={}),
+        [
+            ("diagnose every 20th step, no histograms", partial(looking, look=dict(histograms=False)), 15),
+            ("diagnose every 20th step", partial(looking, look=dict(histograms=True)), None),
+        ],
+    )
 
 
 def main():
@@ -340,13 +355,14 @@ def main():
             ratio = median(row[0] / row[i] for row in times)
             add(group, name, own[i], round(ratio, 2), "x", goal)
     group = "what watching adds (part 2's network, with BatchNorm)"
-    for name, make, _ in watching():
-        check(f"{group}, {name}", partial(PlainDeep, True), make, X, Y, steps=100)
-    times = measure(deep(True), [make() for _, make, _ in watching()], X, Y, args.turns)
-    for i, (name, _, goal) in enumerate(watching(), 1):
-        added = median(row[i] / row[0] for row in times) - 1
-        own = median(row[i] for row in times)
-        add(group, name, round(own * 1e6, 1), round(100 * added, 1), "%", goal)
+    for unwatched, contenders in watching():
+        for name, make, _ in contenders:
+            check(f"{group}, {name}", partial(PlainDeep, True), make, X, Y, steps=100)
+        times = measure(unwatched(), [make() for _, make, _ in contenders], X, Y, args.turns)
+        for i, (name, _, goal) in enumerate(contenders, 1):
+            added = median(row[i] / row[0] for row in times) - 1
+            own = median(row[i] for row in times)
+            add(group, name, round(own * 1e6, 1), round(100 * added, 1), "%", goal)
 
     results = json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n"
     write_atomically(args.out, results.encode())

@@ -69,7 +69,7 @@ def test_what_it_writes(monkeypatch, tmp_path, capsys):
     assert bench["machine"].keys() == {"processor", "cores", "python", "torch", "numpy"}
     assert bench["machine"]["torch"] == torch.__version__
     rows = {(row["group"], row["name"]): row for row in bench["rows"]}
-    assert len(rows) == len(bench["rows"]) == 2 * 6 + 2 * 2 + 2 + 3
+    assert len(rows) == len(bench["rows"]) == 2 * 6 + 2 * 2 + 2 + 4
     assert all(row["microseconds"] > 0 for row in rows.values())
     table = out.with_suffix(".md").read_text()
     shown = capsys.readouterr().out

@@ -1,0 +1,75 @@
+"""Mean, std and histogram of a tensor's entries, in plain NumPy: a look at a network takes some hundred of them."""
+
+from math import isfinite, isnan, nan, sqrt
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+__all__ = ["Histogram", "as_rows", "moments", "statistics"]
+
+BINS = 100
+NUMBERS = np.arange(BINS + 1)
+
+
+class Histogram(NamedTuple):
+    """A density and its bins, as torch.histogram(t, 100, density=True) gives them: (100,) and (101,), float64."""
+
+    density: torch.Tensor
+    edges: torch.Tensor
+
+
+def as_rows(tensor, rows=1, precise=True):
+    """The entries as an array (rows, entries in each), in float64; with precise=False a float32 stays one."""
+    if tensor.layout is not torch.strided:
+        tensor = tensor.detach().to_dense()
+    if tensor.dtype not in (torch.float32, torch.float64):
+        tensor = tensor.detach().cpu().double()  # NumPy has no bfloat16; some accelerators have no float64
+    array = tensor.numpy(force=True).reshape(rows, -1)
+    return array.astype(np.float64) if precise else array
+
+
+def moments(x, ones=None):
+    """(mean, sum of (x - mean)²) of a vector, to its type's own precision; NaN where there is NaN or infinity.
+
+    The sum, (n - 1) * std², is exactly 0 for constant data. ones: as many or more, of the vector's type; with them
+    the sum of x is a product, three times as fast.
+    """
+    n, squares = len(x), float(x.dot(x))
+    if not isfinite(squares):
+        return nan, nan
+    total = float(np.add.reduce(x) if ones is None else x.dot(ones[:n]))
+    mean = total / n
+    around_mean = squares - total * mean
+    if around_mean < squares / 2:
+        # The difference of two large numbers has lost its digits: once more, with the mean taken off first. The
+        # computed spread of constant data may be 1e-17, and a ratio to it anything.
+        deviations = x - mean
+        around_mean = 0.0 if (x == x[0]).all() else float(deviations.dot(deviations))
+    return mean, around_mean
+
+
+def statistics(x, histogram=True):
+    """What a LayerRow says of a vector: a dict of mean, std and histogram, or of nonfinite alone; {} for an empty one."""
+    n = len(x)
+    if not n:
+        return {}
+    mean, around_mean = moments(x)
+    if isnan(mean):
+        return {"nonfinite": int(n - np.isfinite(x).sum())}
+    found = {"mean": mean, "std": sqrt(around_mean / (n - 1)) if n > 1 else None}
+    if histogram:
+        found["histogram"] = _histogram(x)
+    return found
+
+
+def _histogram(x):
+    # torch.histogram takes five times as long.
+    low, high = x.min(), x.max()
+    width = (high - low) / BINS
+    if width == 0:
+        low, width = low - 0.5, 1 / BINS
+    bins = ((x - low) / width).astype(np.intp)
+    counts = np.bincount(np.minimum(bins, BINS - 1, out=bins), minlength=BINS)
+    edges = low + NUMBERS * width
+    return Histogram(torch.from_numpy(counts / (len(x) * width)), torch.from_numpy(edges))
