@@ -162,12 +162,13 @@ class Autograd:
         return loss.detach(), self.gradients
 
     def step(self, lr):
-        several = isinstance(lr, torch.Tensor)
-        factors = [_along_networks(lr, p) for p in self.values] if several else self.ones
-        used = [row for row in zip(self.values, self.gradients, factors, strict=True) if row[1] is not None]
-        # parameter += -lr * gradient * factor in one call, with the roundings of the lecture's two operations: to
-        # hold the product, a second array as large would cost more than all the sums.
-        torch._foreach_addcmul_(*zip(*used, strict=True), value=-1 if several else -lr)
+        rows = zip(self.values, self.gradients, self.ones, strict=True)
+        values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
+        if isinstance(lr, torch.Tensor):
+            gradients, lr = [_along_networks(lr, gradient) * gradient for gradient in gradients], 1
+        # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
+        # without a second array of that size, which would cost more than the sums.
+        torch._foreach_addcmul_(values, gradients, ones, value=-lr)
 
 
 def _loss(logits, Y):
