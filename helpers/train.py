@@ -63,7 +63,7 @@ def train(
     For a stack (logits with a model dimension) one generator shows every network the same minibatches; a list
     of generators gives each its own. Without an optimizer lr may then be a tensor of one value a network.
 
-    backward="by_hand" takes the gradients from helpers.by_hand instead of autograd: three times as fast, equal
+    backward="by_hand" takes the gradients from helpers.by_hand instead of autograd: twice as fast or more, equal
     up to rounding, and only for the networks of lecture_mlp, alone or in a stack.
 
     record_ratios_every=k keeps the update:data ratio of every weight (two dimensions or more) at every k-th

@@ -11,6 +11,8 @@ import argparse
 import json
 import os
 import platform
+import re
+import subprocess
 import sys
 import time
 from functools import partial
@@ -205,6 +207,27 @@ class Course:
         return train(self.model, X, Y, **settings, **self.how).loss
 
 
+class Products:
+    """The six matrix products of a step by hand, and nothing else: no such step can be faster on this machine."""
+
+    def __init__(self, networks):
+        def array(*shape):
+            return numpy.ones((networks, *shape), numpy.float32)
+
+        def turned(a):
+            return a.swapaxes(1, 2)
+
+        x, W1, h, W2, logits = array(32, 30), array(30, 200), array(32, 200), array(200, 27), array(32, 27)
+        pairs = [(x, W1), (h, W2), (turned(h), logits), (logits, turned(W2)), (turned(x), h), (h, turned(W1))]
+        self.products = [(a, b, a @ b) for a, b in pairs]
+        self.networks = networks
+
+    def train(self, X, Y, steps):
+        for _ in range(steps):
+            for a, b, out in self.products:
+                numpy.matmul(a, b, out=out)
+
+
 class InParts(Course):
     """Trained 20 steps at a time, with or without a look at the whole network before each part."""
 
@@ -286,18 +309,19 @@ def faster():
             f"part 1's network, {'with' if batch_norm else 'without'} BatchNorm",
             partial(PlainShallow, batch_norm),
             [
-                ("train", partial(make, 1), one),
+                ("train, autograd", partial(make, 1), one),
                 ("train, by hand", partial(make, 1, backward="by_hand"), hand),
                 ("a stack of 16, by hand", partial(make, 16, backward="by_hand"), sixteen),
                 ("a stack of 32, by hand", partial(make, 32, backward="by_hand"), thirty_two),
-                ("a stack of 16", partial(make, 16), None),
+                ("the matrix products of these alone", partial(Products, 16), None),
+                ("a stack of 16, autograd", partial(make, 16), None),
             ],
         )
     for batch_norm in False, True:
         yield (
             f"part 2's network, {'with' if batch_norm else 'without'} BatchNorm",
             partial(PlainDeep, batch_norm),
-            [("train", partial(deep, batch_norm), 2)],
+            [("train, autograd", partial(deep, batch_norm), 2)],
         )
     yield (
         "part 2's network, with BatchNorm and the lecture's statistics",
@@ -347,7 +371,8 @@ def main():
 
     for group, plain, contenders in faster():
         for name, make, _ in contenders:
-            check(f"{group}, {name}", plain, make, X, Y, steps=100)
+            if isinstance(make(), Course):
+                check(f"{group}, {name}", plain, make, X, Y, steps=100)
         times = measure(plain(1), [make() for _, make, _ in contenders], X, Y, args.turns)
         own = [round(median(column) * 1e6, 1) for column in zip(*times, strict=True)]
         add(group, "the lecture's loop", own[0], 1.0, "x", None)
@@ -376,7 +401,21 @@ def machine():
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
+        "blas": blas(),
     }
+
+
+def blas():
+    """For which processor NumPy's OpenBLAS has kernels here: where it does not know the machine's, they are slow."""
+    says = subprocess.run(
+        [sys.executable, "-c", "import numpy"],
+        check=True,
+        env={**os.environ, "OPENBLAS_VERBOSE": "2"},
+        capture_output=True,
+        text=True,
+    )
+    core = re.search(r"Core: (\w+)", says.stdout + says.stderr)
+    return f"OpenBLAS for {core[1]}" if core else "unknown"
 
 
 def processor():
@@ -401,8 +440,8 @@ def as_table(rows):
     m = machine()
     where = f"{m['processor']}, {m['cores']} cores, one thread; Python {m['python']}, torch {m['torch']}"
     lines = [
-        f"Made by `make bench`: {where}, NumPy {m['numpy']}. In µs of CPU time a step and network; × the work of the",
-        "lecture's loop in the same time.",
+        f"Made by `make bench`: {where}, NumPy {m['numpy']} ({m['blas']}). In µs of CPU time a step and network;",
+        "× the work of the lecture's loop in the same time.",
     ]
     group = None
     for row in rows:

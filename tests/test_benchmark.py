@@ -66,10 +66,10 @@ def test_what_it_writes(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--turns", "1", "--out", str(out)])
     benchmark.main()
     bench = json.loads(out.read_text())
-    assert bench["machine"].keys() == {"processor", "cores", "python", "torch", "numpy"}
+    assert bench["machine"].keys() == {"processor", "cores", "python", "torch", "numpy", "blas"}
     assert bench["machine"]["torch"] == torch.__version__
     rows = {(row["group"], row["name"]): row for row in bench["rows"]}
-    assert len(rows) == len(bench["rows"]) == 2 * 6 + 2 * 2 + 2 + 4
+    assert len(rows) == len(bench["rows"]) == 2 * 7 + 2 * 2 + 2 + 4
     assert all(row["microseconds"] > 0 for row in rows.values())
     table = out.with_suffix(".md").read_text()
     shown = capsys.readouterr().out
