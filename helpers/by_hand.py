@@ -23,13 +23,12 @@ LECTURE_NAMES = {
 
 
 class ByHand:
-    """Loss, gradients and steps of one of lecture_mlp's networks, or of a stack of them.
+    """Loss and gradients of one of lecture_mlp's networks, or of a stack of them.
 
     ``loss, gradients = ByHand(model)(X, Y)``: X ([R,] N, block_size) and Y ([R,] N) are a minibatch; loss is
     a tensor (), or (R,) for a stack; the gradients are tensors in the order of ``model.parameters()``, which
-    the next call overwrites. ``step(lr)`` then takes ``parameter -= lr * gradient``. Parameters are read and
-    written where the model keeps them, and BatchNorm's running statistics move as in train mode. No layer is
-    called, so hooks do not run. Raises ValueError for any other network.
+    the next call overwrites. Parameters are read where the model keeps them, and BatchNorm's running statistics
+    move there as in train mode. No layer is called, so hooks do not run. Raises ValueError for any other network.
 
     As in the lecture that follows this one, d… is the gradient of the loss with respect to …. Every array is
     (R, rows, columns): the networks first, R = 1 for a single one, and a vector is one row.
@@ -48,7 +47,6 @@ class ByHand:
             self.gradients.append(torch.zeros_like(p))
             setattr(self, LECTURE_NAMES[name], self._array(p))
             setattr(self, "d" + LECTURE_NAMES[name], self._array(self.gradients[-1]))
-        self.parameters = [p.detach() for p in model.parameters()]  # the same memory
         self.one_hot = np.eye(self.C.shape[1], dtype=self.C.dtype)
         self.h = None
 
@@ -63,14 +61,6 @@ class ByHand:
         loss = self.forward(X.numpy(), Y.numpy())
         self.backward()
         return torch.from_numpy(loss if self.stacked else loss.reshape(())), self.gradients
-
-    def step(self, lr):
-        """Take parameter -= lr * gradient; lr is a number, or a tensor of one value a network."""
-        if not isinstance(lr, torch.Tensor):
-            torch._foreach_add_(self.parameters, self.gradients, alpha=-lr)
-            return
-        for p, gradient in zip(self.parameters, self.gradients, strict=True):
-            p -= lr.view(-1, *[1] * (p.dim() - 1)) * gradient
 
     def forward(self, X, Y):
         """The loss (R,); keeps what the backward pass needs."""

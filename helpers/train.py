@@ -85,6 +85,7 @@ def train(
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     parameters = list(trainable.values())
     gradients_of = ByHand(model) if backward == "by_hand" else Autograd(model)
+    sgd = PlainSGD(parameters)
     losses, ratios = [], None
     model.train()
     minibatches = _minibatches(X, Y, batch_size, generator, steps)
@@ -99,7 +100,7 @@ def train(
                     ratios = ratios or UpdateRatios(trainable, loss.dim() == 1, optimizer)
                     ratios.before_step(gradients, step_size)
                 if optimizer is None:
-                    gradients_of.step(step_size)
+                    sgd.step(gradients, step_size)
                 else:
                     _optimizer_step(optimizer, parameters, gradients, step_size)
                 losses.append(loss)
@@ -147,22 +148,27 @@ def _minibatches(X, Y, batch_size, generator, steps):
 
 
 class Autograd:
-    """Losses, gradients and steps of any network; ByHand is its twin."""
+    """Losses and gradients of any network; ByHand is its twin."""
 
     def __init__(self, model):
         self.model = model
         self.parameters = [p for p in model.parameters() if p.requires_grad]
-        self.values = [p.detach() for p in self.parameters]  # the same memory, without a graph
-        self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in self.parameters]
 
     def __call__(self, X, Y):
         loss = _loss(self.model(X), Y)
         total = loss.sum() if loss.dim() else loss  # the sum trains every network of a stack on its own loss
-        self.gradients = torch.autograd.grad(total, self.parameters, allow_unused=True)
-        return loss.detach(), self.gradients
+        return loss.detach(), torch.autograd.grad(total, self.parameters, allow_unused=True)
 
-    def step(self, lr):
-        rows = zip(self.values, self.gradients, self.ones, strict=True)
+
+class PlainSGD:
+    """parameter += -lr * gradient; lr is a number, or a tensor of one value a network."""
+
+    def __init__(self, parameters):
+        self.values = [p.detach() for p in parameters]  # the same memory, without a graph
+        self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in parameters]
+
+    def step(self, gradients, lr):
+        rows = zip(self.values, gradients, self.ones, strict=True)
         values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
         if isinstance(lr, torch.Tensor):
             gradients, lr = [_along_networks(lr, gradient) * gradient for gradient in gradients], 1
