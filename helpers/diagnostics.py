@@ -103,16 +103,19 @@ def diagnose(
 
 
 def _rates(lr, optimizer, num_models):
-    """The learning rate of each network."""
+    """The rate of each network's plain SGD; None without lr, and with an optimizer, which takes other steps."""
     if num_models is not None and num_models < 1:
         raise ValueError(
             f"num_models is {num_models}: give the number of networks in the stack, or None for one"
         )
     networks = num_models or 1
-    if not isinstance(lr, torch.Tensor) or lr.dim() == 0:
-        return [None if lr is None else float(lr)] * networks
-    if optimizer is not None:
+    several = isinstance(lr, torch.Tensor) and lr.dim()
+    if several and optimizer is not None:
         raise ValueError("lr is a tensor of several: an optimizer takes one number for all networks")
+    if lr is None or optimizer is not None:
+        return [None] * networks
+    if not several:
+        return [float(lr)] * networks
     if lr.shape != (networks,):
         raise ValueError(f"lr has shape {tuple(lr.shape)} for {networks} network(s): give one value each")
     return lr.tolist()
@@ -189,9 +192,8 @@ def _names_and_types(model):
 def _layer_row(name, module, values, channels_first, histograms):
     """What one network's layer put out."""
     readings = _statistics(values, histograms)
-    if (
-        not readings.get("nonfinite") or not values.isnan().any()
-    ):  # nothing compares with NaN: it would count as neither
+    # Nothing compares with NaN: it would count as neither.
+    if not readings.get("nonfinite") or not values.isnan().any():
         readings["saturated"] = _saturated(module, values)
         readings["dead"] = _dead(module, values, channels_first)
     return LayerRow(name, type(module), tuple(values.shape), **readings)

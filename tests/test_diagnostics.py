@@ -770,6 +770,16 @@ def test_stacks_are_refused_with_the_remedy(splits):
     )
 
 
+def test_what_the_optimizer_does_not_hold_does_not_move_by_lr_times_gradient(splits):
+    model = lecture_mlp("tanh", generator=generator(1))
+    optimizer = torch.optim.SGD(model.output.parameters(), lr=0.1)
+    X, Y = splits.train[0][:32], splits.train[1][:32]
+    rows = by_name(diagnose(model, X, Y, optimizer=optimizer, lr=0.5).parameters)
+    assert rows["hidden.weight"].grad_std > 0
+    assert rows["hidden.weight"].update_std is rows["hidden.weight"].update_to_data is None
+    assert rows["output.weight"].update_std == pytest.approx(0.5 * rows["output.weight"].grad_std, rel=1e-4)
+
+
 def test_without_histograms_everything_else_is_the_same(splits):
     g = generator()
     model = deep_mlp(generator=g)
