@@ -8,11 +8,11 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from helpers.by_hand import ByHand
+from helpers.minibatches import minibatches
 from helpers.update_ratios import UpdateRatios
 
 __all__ = ["History", "evaluate", "sample", "train"]
 
-DRAWN_AHEAD = 8192  # examples: enough that drawing costs nothing, few enough to stay in the processor's cache
 LONGEST_NAME = 100  # where sample stops: a badly initialised network may never draw the final "."
 
 
@@ -88,10 +88,10 @@ def train(
     sgd = PlainSGD(parameters)
     losses, ratios = [], None
     model.train()
-    minibatches = _minibatches(X, Y, batch_size, generator, steps)
-    bar = tqdm(minibatches, total=steps, unit="step", disable=not progress, leave=False, delay=1)
+    drawn = minibatches(X, Y, batch_size, generator, steps)
+    bar = tqdm(drawn, total=steps, unit="step", disable=not progress, leave=False, delay=1)
     try:
-        with closing(minibatches):
+        with closing(drawn):
             for step, (Xb, Yb) in enumerate(bar):
                 loss, gradients = gradients_of(Xb, Yb)
                 recording = record_ratios_every and step % record_ratios_every == 0
@@ -112,39 +112,6 @@ def train(
         )
     loss = torch.stack(losses) if losses else torch.empty(0)
     return History(loss, ratios.by_name() if ratios else {}, record_ratios_every)
-
-
-def _minibatches(X, Y, batch_size, generator, steps):
-    """Yield the minibatches of so many steps: the examples that one torch.randint a step would draw.
-
-    Several steps are drawn at a time, which gives the same numbers for less. Closed early, it leaves the
-    generator where step by step drawing would have left it.
-    """
-    several = isinstance(generator, (list, tuple))
-    generators = list(generator) if several else [generator]
-    # Not ahead where others draw in between: layers such as dropout from the global generator, or a network
-    # from the generator of another.
-    shared = None in generators or torch.default_generator in generators
-    shared = shared or len({id(g) for g in generators}) < len(generators)
-    ahead = 1 if shared else max(1, DRAWN_AHEAD // (batch_size * len(generators)))
-
-    def draw(count):
-        drawn = [torch.randint(0, len(X), (count, batch_size), generator=g) for g in generators]
-        return torch.stack(drawn, 1) if several else drawn[0]
-
-    for start in range(0, steps, ahead):
-        count = min(ahead, steps - start)
-        states, used = [] if shared else [g.get_state() for g in generators], 0
-        try:
-            ix = draw(count)
-            for minibatch in zip(X[ix].unbind(), Y[ix].unbind(), strict=True):
-                used += 1
-                yield minibatch
-        finally:
-            if used < count and not shared:
-                for g, state in zip(generators, states, strict=True):
-                    g.set_state(state)
-                draw(used)
 
 
 class Autograd:
@@ -198,8 +165,7 @@ def _checked(lr, loss, optimizer):
 
 def _along_networks(lr, parameter):
     """lr in a shape that multiplies a parameter (num_models, …), where there is one lr a network."""
-    several = isinstance(lr, torch.Tensor) and lr.dim()
-    return lr.view(-1, *[1] * (parameter.dim() - 1)) if several else lr
+    return lr.view(-1, *[1] * (parameter.dim() - 1)) if lr.dim() else lr
 
 
 def _optimizer_step(optimizer, parameters, gradients, lr):

@@ -231,7 +231,7 @@ class Products:
 class InParts(Course):
     """Trained 20 steps at a time, with or without a look at the whole network before each part."""
 
-    def __init__(self, *args, look):
+    def __init__(self, *args, look=None):
         super().__init__(*args)
         self.look = look
 
@@ -342,7 +342,7 @@ def watching():
     )
     looking = partial(deep, True, InParts)
     yield (
-        partial(looking, look={}),
+        looking,
         [
             ("diagnose every 20th step, no histograms", partial(looking, look=dict(histograms=False)), 15),
             ("diagnose every 20th step", partial(looking, look=dict(histograms=True)), None),
@@ -389,9 +389,10 @@ def main():
             own = median(row[i] for row in times)
             add(group, name, round(own * 1e6, 1), round(100 * added, 1), "%", goal)
 
-    results = json.dumps({"machine": machine(), "rows": rows}, indent=1) + "\n"
+    on = machine()
+    results = json.dumps({"machine": on, "rows": rows}, indent=1) + "\n"
     write_atomically(args.out, results.encode())
-    write_atomically(args.out.with_suffix(".md"), as_table(rows).encode())
+    write_atomically(args.out.with_suffix(".md"), as_table(rows, on).encode())
 
 
 def machine():
@@ -436,8 +437,7 @@ def as_line(row):
     )
 
 
-def as_table(rows):
-    m = machine()
+def as_table(rows, m):
     where = f"{m['processor']}, {m['cores']} cores, one thread; Python {m['python']}, torch {m['torch']}"
     lines = [
         f"Made by `make bench`: {where}, NumPy {m['numpy']} ({m['blas']}). In µs of CPU time a step and network;",
