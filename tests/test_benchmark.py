@@ -60,6 +60,21 @@ def test_a_wrong_running_statistic_and_a_wrong_loss_are_refused(data, monkeypatc
             check(data, False, backward="by_hand")
 
 
+def test_main_checks_before_it_measures(monkeypatch, tmp_path):
+    right = ByHand.backward
+
+    def wrong(self):
+        right(self)
+        self.dW1[:] *= 1.01
+
+    out = tmp_path / "bench.json"
+    monkeypatch.setattr(ByHand, "backward", wrong)
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--turns", "1", "--out", str(out)])
+    with pytest.raises(SystemExit, match="by hand: hidden.weight of network 0"):
+        benchmark.main()
+    assert not out.exists()
+
+
 def test_what_it_writes(monkeypatch, tmp_path, capsys):
     out = tmp_path / "bench.json"
     monkeypatch.setattr(benchmark, "STEPS", 20)

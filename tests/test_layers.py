@@ -131,6 +131,16 @@ def test_correction_is_read_at_every_forward_pass():
     close(biased / layer(x), torch.full((32, 5), (32 / 31) ** 0.5))
 
 
+@pytest.mark.parametrize("models", [(), (3,)])
+def test_a_constant_feature_without_eps_is_0_over_0(models):
+    layer, x = BatchNorm1d(4, eps=0, num_models=models[0] if models else None), randn(*models, 8, 4)
+    x[..., 2] = 0
+    out = layer(x)
+    assert out[..., 2].isnan().all() and out[..., [0, 1, 3]].isfinite().all()
+    with_eps = BatchNorm1d(4, num_models=models[0] if models else None)
+    assert (with_eps(x)[..., 2] == 0).all()
+
+
 def test_buffers_are_saved_and_carry_no_graph():
     layer = BatchNorm1d(4)
     layer(randn(8, 4).requires_grad_())

@@ -33,11 +33,15 @@ def test_ratios_are_those_of_the_changes(mean, std, lr, dtype):
     assert ratio.item() == pytest.approx(expected(weight.detach(), lr * gradient), rel=1e-4)
 
 
-def test_every_record_sees_the_weights_as_they_are_then():
-    weight = torch.nn.Parameter(draw(4, 5))
-    gradient, ratios, wanted = draw(4, 5, seed=1), UpdateRatios({"w": weight}, stacked=False), []
+@pytest.mark.parametrize(
+    "values", [draw(4, 5), draw(5, 4).t(), draw(4, 5).bfloat16()], ids=["plain", "transposed", "bfloat16"]
+)
+def test_every_record_sees_the_weights_as_they_are_then(values):
+    weight = torch.nn.Parameter(values.clone())
+    gradient, wanted = draw(4, 5, seed=1).to(weight.dtype), []
+    ratios = UpdateRatios({"w": weight}, stacked=False)
     for lr in (0.1, 0.5, 2.0):
-        wanted.append(expected(weight.detach(), lr * gradient))
+        wanted.append(expected(weight.detach(), lr * gradient.double()))
         ratios.before_step([gradient], lr)
         with torch.no_grad():
             weight -= lr * gradient
