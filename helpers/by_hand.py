@@ -39,9 +39,7 @@ class ByHand:
         self.stacked = model.embedding.weight.dim() == 3
         self.bn = getattr(model, "batch_norm", None)
         if self.bn is not None:
-            self.running_mean, self.running_var = map(
-                self._array, (self.bn.running_mean, self.bn.running_var)
-            )
+            self.running_mean, self.running_var = map(self._array, (self.bn.running_mean, self.bn.running_var))
         self.gradients = []
         for name, p in model.named_parameters():
             self.gradients.append(torch.zeros_like(p))

@@ -30,9 +30,7 @@ def claim(text, *, chapter, measured, stated, tolerance, verdict="holds", names=
         raise ValueError(f"unknown verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
     measured, stated, tolerance = float(measured), float(stated), float(tolerance)
     if not all(map(isfinite, (measured, stated, tolerance))):
-        raise ValueError(
-            f"claim {text!r}: measured {measured}, stated {stated}, tolerance {tolerance}: give numbers"
-        )
+        raise ValueError(f"claim {text!r}: measured {measured}, stated {stated}, tolerance {tolerance}: give numbers")
     judged = names is None or names.source == "lecture"
     close = abs(measured - stated) <= tolerance
     if judged:
@@ -59,9 +57,7 @@ def _numbers(row):
         digits += 1
     stated = f"{row['stated']:,.{digits}f}"
     exact = f"{row['stated']:,g}" if abs(row["stated"]) < 1e6 else stated
-    return f"{row['measured']:,.{digits}f}", exact if float(exact.replace(",", "")) == row[
-        "stated"
-    ] else stated
+    return f"{row['measured']:,.{digits}f}", exact if float(exact.replace(",", "")) == row["stated"] else stated
 
 
 def _plain(row):

@@ -63,8 +63,7 @@ def loss_log_steps(log, part="val", confidence=0.95):
     stages = log["stages"]
     each = 1 - (1 - confidence) / max(1, len(stages) - 1)
     return {
-        after: paired_difference(stages[after][part], stages[before][part], each)
-        for before, after in pairwise(stages)
+        after: paired_difference(stages[after][part], stages[before][part], each) for before, after in pairwise(stages)
     }
 
 
@@ -74,9 +73,7 @@ def t_quantile(df, confidence=0.95):
     Source: Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.3 and 26.7.4.
     """
     if df < 1 or not 0 < confidence < 1:
-        raise ValueError(
-            f"df is {df} and confidence {confidence}: give 1 or more, and a share between 0 and 1"
-        )
+        raise ValueError(f"df is {df} and confidence {confidence}: give 1 or more, and a share between 0 and 1")
     low, high = 0.0, pi / 2  # of the angle atan(t / sqrt(df))
     for _ in range(60):
         middle = (low + high) / 2

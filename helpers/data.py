@@ -18,9 +18,7 @@ from pathlib import Path
 
 import torch
 
-LECTURE_URL = (
-    "https://raw.githubusercontent.com/karpathy/makemore/988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt"
-)
+LECTURE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt"
 LECTURE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"
 LECTURE_BYTES = 228_145
 BUNDLED_SHA256 = "d3444fef9b708379fa45ed02d227c643d0f8a95619aa95010bfa0339006d4fbf"
@@ -159,9 +157,7 @@ def load_splits(names=None, *, block_size=3, seed=42):
     n1, n2 = int(0.8 * len(words)), int(0.9 * len(words))
     parts = {"train": words[:n1], "val": words[n1:n2], "test": words[n2:]}
     if not all(parts.values()):
-        raise ValueError(
-            f"{names.source}: {len(words)} names are too few for three splits. Give six or more."
-        )
+        raise ValueError(f"{names.source}: {len(words)} names are too few for three splits. Give six or more.")
     stoi = {char: index for index, char in enumerate(ALPHABET)}
     itos = {index: char for char, index in stoi.items()}
     datasets = {part: build_dataset(chosen, stoi, block_size) for part, chosen in parts.items()}

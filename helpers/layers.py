@@ -25,9 +25,7 @@ def _models(num_models):
     if num_models is None:
         return ()
     if num_models < 1:
-        raise ValueError(
-            f"num_models is {num_models}: give the number of networks in the stack, or None for one"
-        )
+        raise ValueError(f"num_models is {num_models}: give the number of networks in the stack, or None for one")
     return (num_models,)
 
 
@@ -62,9 +60,7 @@ class Linear(nn.Module):
 
     def extra_repr(self):
         *models, fan_in, fan_out = self.weight.shape
-        return f"{fan_in}, {fan_out}, bias={self.bias is not None}" + (
-            f", num_models={models[0]}" if models else ""
-        )
+        return f"{fan_in}, {fan_out}, bias={self.bias is not None}" + (f", num_models={models[0]}" if models else "")
 
 
 class BatchNorm1d(nn.Module):
@@ -106,9 +102,7 @@ class BatchNorm1d(nn.Module):
             return (x - mean) * scale + _over_batch(self.beta)
         n = shape[-2]
         if n < 2:
-            raise ValueError(
-                "BatchNorm1d needs two examples or more in train mode; call .eval() for a single one"
-            )
+            raise ValueError("BatchNorm1d needs two examples or more in train mode; call .eval() for a single one")
         # torch's kernel is several times as fast as the formula, and updates the buffers. It divides the sum of
         # squares by n: with c = (n - correction) / n its variance is c times ours, and
         # gamma / sqrt(var + eps) = gamma * sqrt(c) / sqrt(c * var + c * eps).
@@ -137,9 +131,7 @@ class Embedding(nn.Module):
 
     def __init__(self, num_embeddings, dim, *, num_models=None, generator=None):
         super().__init__()
-        self.weight = nn.Parameter(
-            torch.randn((*_models(num_models), num_embeddings, dim), generator=generator)
-        )
+        self.weight = nn.Parameter(torch.randn((*_models(num_models), num_embeddings, dim), generator=generator))
 
     def forward(self, x):
         weight = self.weight

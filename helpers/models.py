@@ -156,9 +156,7 @@ def _generators(generator, num_models):
     """One generator a network: the same one again and again, or those of a list."""
     networks = 1 if num_models is None else num_models
     if networks < 1:
-        raise ValueError(
-            f"num_models is {num_models}: give the number of networks in the stack, or None for one"
-        )
+        raise ValueError(f"num_models is {num_models}: give the number of networks in the stack, or None for one")
     if not isinstance(generator, (list, tuple)):
         return [generator] * networks
     if len(generator) != networks:

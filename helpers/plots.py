@@ -91,9 +91,7 @@ def layer_colors(n):
 
 def reference_line(ax, value, label, *, axis="y", color=GRAY):
     """A labelled dashed line across the Axes at a value of its y axis (or of its x axis)."""
-    line, place = (
-        (ax.axhline, ax.get_yaxis_transform()) if axis == "y" else (ax.axvline, ax.get_xaxis_transform())
-    )
+    line, place = (ax.axhline, ax.get_yaxis_transform()) if axis == "y" else (ax.axvline, ax.get_xaxis_transform())
     line(value, color=color, linestyle="--", linewidth=1.1, zorder=1.5)
     at = (1, value) if axis == "y" else (value, 1)
     ax.annotate(
@@ -129,13 +127,7 @@ def plot_histogram(values, *, ax=None, bins=60, range=None, label=None, color=No
     """The distribution of a tensor's entries, as a density: the filled outline of its histogram."""
     ax = ax or plt.subplots()[1]
     _, _, (outline,) = ax.hist(
-        _array(values).ravel(),
-        bins=bins,
-        range=range,
-        label=label,
-        color=color,
-        density=True,
-        histtype="stepfilled",
+        _array(values).ravel(), bins=bins, range=range, label=label, color=color, density=True, histtype="stepfilled"
     )
     color = outline.get_facecolor()
     outline.set(facecolor=(*color[:3], 0.18), edgecolor=color, linewidth=1.6)
@@ -146,9 +138,7 @@ def plot_histogram(values, *, ax=None, bins=60, range=None, label=None, color=No
 def plot_saturation_map(h, *, ax=None, threshold=0.99):
     """Which tanh outputs are saturated: white where |h| > threshold. h: (examples, units)."""
     ax = ax or plt.subplots(figsize=(10, 2.6))[1]
-    ax.imshow(
-        _array(h.abs() > threshold), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto"
-    )
+    ax.imshow(_array(h.abs() > threshold), cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     ax.grid(False)
     ax.set(xlabel="unit", ylabel="example")
     return ax
@@ -178,9 +168,7 @@ def plot_gradients(diagnosis, *, ax=None, layers=None):
         raise ValueError("the diagnosis has no gradients: call diagnose with targets, or with a loss_fn")
     rows = _layer_rows(diagnosis, diagnosis.gradients, layers)
     labels = [f"{row.name}: std {_number(row.std)}" for row in rows]
-    return _symmetric(
-        _outlines(rows, labels, "gradient at the layer's output", ax), [row.std for row in rows]
-    )
+    return _symmetric(_outlines(rows, labels, "gradient at the layer's output", ax), [row.std for row in rows])
 
 
 def plot_parameter_gradients(diagnosis, *, ax=None):

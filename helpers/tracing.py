@@ -59,9 +59,7 @@ def _pairs(root, graph, layers):
     pairs = {}
     for name in [name for name, module in modules.items() if isinstance(module, BATCH_NORMS)]:
         if not calls[name]:
-            raise ValueError(
-                f"{name} is not called as a layer in eval mode: let forward call it, or take it out"
-            )
+            raise ValueError(f"{name} is not called as a layer in eval mode: let forward call it, or take it out")
         for call in calls[name]:
             before = call.args[0] if call.args else call.kwargs.get("input")
             is_call = isinstance(before, fx.Node) and before.op == "call_module"
@@ -116,11 +114,7 @@ class _Tracer(fx.Tracer):
         self.look_into_all = look_into_all
 
     def is_leaf_module(self, module, name):
-        if (
-            isinstance(module, BATCH_NORMS)
-            or not list(module.children())
-            or super().is_leaf_module(module, name)
-        ):
+        if isinstance(module, BATCH_NORMS) or not list(module.children()) or super().is_leaf_module(module, name):
             return True
         return not _has_batch_norm(module) and (not self.look_into_all or altered(module) is not None)
 
@@ -144,12 +138,7 @@ def altered(module):
         return "is parametrized: call torch.nn.utils.parametrize.remove_parametrizations on it first"
     if "forward" in vars(module):
         return "has had its forward replaced: put the one of its class back first"
-    hooks = (
-        module._forward_pre_hooks,
-        module._forward_hooks,
-        module._backward_pre_hooks,
-        module._backward_hooks,
-    )
+    hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return "has hooks, which folding may make wrong: remove them first" if any(hooks) else None
 
 

@@ -107,9 +107,7 @@ def train(
                 if recording:
                     ratios.after_step()
     except KeyboardInterrupt:
-        print(
-            f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now"
-        )
+        print(f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now")
     loss = torch.stack(losses) if losses else torch.empty(0)
     return History(loss, ratios.by_name() if ratios else {}, record_ratios_every)
 
@@ -157,9 +155,7 @@ def _checked(lr, loss, optimizer):
         if optimizer is not None:
             raise ValueError("lr is a tensor of several: an optimizer takes one number for all networks")
         if lr.shape != loss.shape:
-            raise ValueError(
-                f"lr has shape {tuple(lr.shape)} for {loss.numel()} network(s): give one value each"
-            )
+            raise ValueError(f"lr has shape {tuple(lr.shape)} for {loss.numel()} network(s): give one value each")
     return lr
 
 
@@ -186,9 +182,7 @@ def evaluate(model, X, Y):
     _check_data(X, Y)
     with _eval_mode(model):
         # In parts: all of the training set's hidden units at once would take 150 MB a network.
-        parts = [
-            _loss(model(x), y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)
-        ]
+        parts = [_loss(model(x), y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)]
     mean = sum(parts) / len(Y)
     return mean.item() if mean.dim() == 0 else mean.float()
 
@@ -228,6 +222,4 @@ def _eval_mode(model):
 
 def _check_data(X, Y):
     if len(X) != len(Y) or not len(X):
-        raise ValueError(
-            f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one"
-        )
+        raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")

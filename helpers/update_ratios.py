@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from helpers.tensor_statistics import as_rows, moments
+from helpers.diagnostics.statistics import as_rows, moments
 
 __all__ = ["UpdateRatios"]
 

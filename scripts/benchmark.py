@@ -187,9 +187,7 @@ class PlainDeep:
             losses.append(loss.item())
             if self.statistics:
                 with torch.no_grad():
-                    self.ud.append(
-                        [(0.1 * p.grad.std() / p.data.std()).log10().item() for p in self.parameters]
-                    )
+                    self.ud.append([(0.1 * p.grad.std() / p.data.std()).log10().item() for p in self.parameters])
         return torch.tensor(losses)
 
 
@@ -351,9 +349,7 @@ def watching():
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--turns", type=int, default=11, help="turns of 200 steps that each median is over")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench.json", help="where to write")
     args = parser.parse_args()
@@ -364,9 +360,7 @@ def main():
     rows = []
 
     def add(group, name, microseconds, value, unit, goal):
-        rows.append(
-            dict(group=group, name=name, microseconds=microseconds, value=value, unit=unit, goal=goal)
-        )
+        rows.append(dict(group=group, name=name, microseconds=microseconds, value=value, unit=unit, goal=goal))
         print(as_line(rows[-1]), flush=True)
 
     for group, plain, contenders in faster():
@@ -424,9 +418,7 @@ def processor():
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:  # not Linux
         return platform.processor() or platform.machine()
-    return next(
-        (line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine()
-    )
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def as_line(row):

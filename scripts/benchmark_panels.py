@@ -29,8 +29,8 @@ PANEL = "from helpers.widgets import gain_explorer\npanel = gain_explorer()\npan
 STOCK = """
 import matplotlib.pyplot as plt
 from ipywidgets import FloatSlider, interact
-from helpers.explore import read_network
-from helpers.pictures import ActivationsByLayer, StdByDepth, draw
+from helpers.widgets.explore import read_network
+from helpers.widgets.pictures import ActivationsByLayer, StdByDepth, draw
 from helpers.plots import use_style
 use_style()
 def show_network(gain):
@@ -107,10 +107,7 @@ def drag(opened, seconds=4.0):
     """
     page = opened.page
     opened.do(
-        "shown = []\n"
-        "def note(change):\n"
-        "    shown.append(panel.reading.label)\n"
-        "panel.picture.observe(note, 'value')"
+        "shown = []\ndef note(change):\n    shown.append(panel.reading.label)\npanel.picture.observe(note, 'value')"
     )
     handle = page.locator(".noUi-handle").first.bounding_box()
     x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2

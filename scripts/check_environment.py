@@ -72,9 +72,7 @@ def compare_pins(needed, constraints):
         if len(versions) != 1:
             faults.append(f"constraints.txt: {name} is not pinned to one version")
         elif versions[0] not in specifier:
-            faults.append(
-                f"constraints.txt: {name}=={versions[0]} is outside of pyproject.toml's {specifier}"
-            )
+            faults.append(f"constraints.txt: {name}=={versions[0]} is outside of pyproject.toml's {specifier}")
     return faults
 
 

@@ -26,9 +26,7 @@ KNOWN_TAGS = {
     *("setup", "definition", "exercise", "check"),
     *("lecture-data", "nbval-ignore-output", "raises-exception"),
 }
-MACHINE_PATH = re.compile(
-    r"(?<![\w.~/])(/(work|home|root|tmp|Users|private|var|opt|mnt)/\S*|[A-Za-z]:\\+Users\\\S*)"
-)
+MACHINE_PATH = re.compile(r"(?<![\w.~/])(/(work|home|root|tmp|Users|private|var|opt|mnt)/\S*|[A-Za-z]:\\+Users\\\S*)")
 LINK = re.compile(r"""(?:\]\(|(?:href|src)=["'])([\w./-]+\.\w+)""")  # to a file; a URL has a colon
 SOLUTION = re.compile(r"<details>\s*<summary>Solution</summary>(.*?)</details>", re.DOTALL)
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
@@ -76,9 +74,7 @@ def exercises(nb: nbformat.NotebookNode) -> Iterator[Exercise]:
     for index, cell in enumerate(nb.cells):
         if "exercise" not in tags(cell):
             continue
-        headings = re.findall(
-            r"^### (Exercise .*)", nb.cells[index - 1].source if index else "", re.MULTILINE
-        )
+        headings = re.findall(r"^### (Exercise .*)", nb.cells[index - 1].source if index else "", re.MULTILINE)
         following = nb.cells[index + 1 :]
         check = following[0].source if following and "check" in tags(following[0]) else None
         prose = []
@@ -86,9 +82,7 @@ def exercises(nb: nbformat.NotebookNode) -> Iterator[Exercise]:
             if later.cell_type != "markdown":
                 break
             prose.append(later.source)
-        solutions = [
-            block for folded in SOLUTION.findall("\n".join(prose)) for block in PYTHON_BLOCK.findall(folded)
-        ]
+        solutions = [block for folded in SOLUTION.findall("\n".join(prose)) for block in PYTHON_BLOCK.findall(folded)]
         yield Exercise(index, headings[-1] if headings else "", cell.source, check, solutions)
 
 
@@ -159,9 +153,7 @@ def machine_paths(notebook: Notebook) -> Iterator[Problem]:
     for index, cell in enumerate(notebook.nb.cells):
         shown = [cell.source]
         for output in cell.get("outputs", []):
-            text = {
-                mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")
-            }
+            text = {mime: value for mime, value in output.get("data", {}).items() if not mime.startswith("image/")}
             shown.append(json.dumps({**output, "data": text}, ensure_ascii=False))
         for match in MACHINE_PATH.finditer("\n".join(shown)):
             yield index, f"{match[0]!r} is a path of one machine: use a relative one, or show only the name"
@@ -221,10 +213,7 @@ def folded_results(notebook: Notebook) -> Iterator[Problem]:
         line = next(filter(None, first.split("\n")), "")
         if re.search(r"\d", line) and not line.startswith("<Figure"):
             heading = "print a heading first, without the numbers"
-            yield (
-                index,
-                f"JupyterLab shows a folded output's first line, and {line!r} tells the result: {heading}",
-            )
+            yield (index, f"JupyterLab shows a folded output's first line, and {line!r} tells the result: {heading}")
 
 
 def links(notebook: Notebook) -> Iterator[Problem]:
@@ -264,9 +253,7 @@ def check(path: Path) -> list[str]:
     except (ValueError, nbformat.ValidationError) as error:
         return [f"{name}: not a valid notebook: {str(error).splitlines()[0]}"]
     if (nb.nbformat, nb.nbformat_minor) < (4, 5):
-        return [
-            f"{name}: nbformat {nb.nbformat}.{nb.nbformat_minor} has no cell ids: make it 4.5 in JupyterLab"
-        ]
+        return [f"{name}: nbformat {nb.nbformat}.{nb.nbformat_minor} has no cell ids: make it 4.5 in JupyterLab"]
     notebook, problems = Notebook(path, raw, nb), []
     for rule in RULES:
         for index, message in rule(notebook):

@@ -39,9 +39,7 @@ SLOWEST_FIRST = STAGES[::-1]
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=200_000, help="steps a stage (the lecture: 200,000)")
     parser.add_argument("--seeds", type=int, default=SEEDS, help=f"networks a stage (default: {SEEDS})")
     parser.add_argument("--jobs", type=int, default=2, help="stages trained at a time")
@@ -72,9 +70,7 @@ def main():
                 log["stages"] = {stage: stages[stage] for stage in STAGES if stage in stages}
                 write_atomically(out, as_json(log).encode())
     except KeyboardInterrupt:
-        sys.exit(
-            f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on"
-        )
+        sys.exit(f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on")
     draw(log, out.with_suffix(".png"))
     report(log)
 
@@ -103,11 +99,7 @@ def new_log(names, steps, seeds):
             "count": len(names.words),
             "sha256": names.sha256,
         },
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": numpy.__version__,
-        },
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "numpy": numpy.__version__},
         "curve_every": CURVE_EVERY,
         "stages": {},
     }
@@ -162,13 +154,7 @@ def run_stage(stage, steps, seeds):
     for start in range(0, steps, tenth):
         lr = partial(schedule, start=start, steps=steps)
         history = train(
-            model,
-            *splits.train,
-            steps=tenth,
-            lr=lr,
-            generator=minibatches,
-            backward="by_hand",
-            progress=False,
+            model, *splits.train, steps=tenth, lr=lr, generator=minibatches, backward="by_hand", progress=False
         )
         losses.append(history.loss)
         mean = losses[-1][-1000:].mean()
@@ -215,9 +201,7 @@ def report(log):
     for stage, result in log["stages"].items():
         first = f"{result['step0'][0]:7.4f}  {result['train'][0]:.4f}  {result['val'][0]:.4f}"
         print(f"{stage:>9}  {first}  {spread(result['train'])}  {spread(result['val'])}")
-    print(
-        "\nFrom stage to stage, paired by seed, with intervals that hold together at 95 %: train, validation"
-    )
+    print("\nFrom stage to stage, paired by seed, with intervals that hold together at 95 %: train, validation")
     on_train, on_val = (loss_log_steps(log, part) for part in ("train", "val"))
     for before, after in pairwise(log["stages"]):
         verdict = "real" if on_val[after].is_real else "within noise"

@@ -30,11 +30,7 @@ def read(name):
 
 def tagged(nb, *tags):
     """Sources of the code cells that carry one of the tags, in the notebook's order."""
-    return [
-        cell.source
-        for cell in nb.cells
-        if cell.cell_type == "code" and {*tags} & {*cell.metadata.get("tags", [])}
-    ]
+    return [cell.source for cell in nb.cells if cell.cell_type == "code" and {*tags} & {*cell.metadata.get("tags", [])}]
 
 
 def setup_source(nb):
@@ -46,9 +42,7 @@ def exercises(nb):
     """Yield each Exercise of a notebook. ValueError for one that is not complete."""
     for found in check_notebooks.exercises(nb):
         if found.check is None or len(found.solutions) != 1:
-            raise ValueError(
-                f"{found.title}: it needs a check and one solution; see scripts/check_notebooks.py"
-            )
+            raise ValueError(f"{found.title}: it needs a check and one solution; see scripts/check_notebooks.py")
         yield Exercise(found.title, found.stub, found.solutions[0], found.check)
 
 

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import torch
 
-from helpers.judge import judge
+from helpers.checks.engine import judge
 
 
 def returns_ellipsis(*args):
@@ -32,14 +32,7 @@ def has_a_gap(*args):
     return total / 2
 
 
-STUBS = [
-    returns_ellipsis,
-    returns_nothing,
-    raises_not_implemented,
-    returns_two_ellipses,
-    has_a_gap,
-    lambda *a: ...,
-]
+STUBS = [returns_ellipsis, returns_nothing, raises_not_implemented, returns_two_ellipses, has_a_gap, lambda *a: ...]
 
 
 def forgets_return(*args):

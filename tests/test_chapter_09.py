@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from helpers.diagnostics import diagnose
-from helpers.explore import read_network
 from helpers.models import deep_mlp
 from helpers.plots import plot_gradients
+from helpers.widgets.explore import read_network
 from notebook_cells import definitions
 
 

@@ -43,9 +43,7 @@ def test_forward_backward_and_weight_gradients_follow_the_gain(gain):
     rows = [i for i, row in enumerate(d.activations) if row.name.startswith("linear")][:5]
     forward = torch.tensor([d.activations[i].std for i in rows])
     backward = torch.tensor([d.gradients[i].std for i in rows])
-    weights = torch.tensor(
-        [p.grad_std for p in d.parameters if "linear" in p.name and "weight" in p.name][:5]
-    )
+    weights = torch.tensor([p.grad_std for p in d.parameters if "linear" in p.name and "weight" in p.name][:5])
     powers = gain ** torch.arange(5.0)
     for measured, expected in ((forward, powers), (backward, 1 / powers), (weights, powers**0)):
         ratio = measured / expected

@@ -25,9 +25,7 @@ def test_the_chapters_gradients_are_those_that_diagnose_reads():
         rows = [row for row in diagnose(net, X, Y).parameters if len(row.shape) == 2]
         found = weights_and_gradients(net, X, Y)
         assert [name for name, _, _ in found] == [row.name for row in rows]
-        for row, (_, p, grad), (_, _, stacked) in zip(
-            rows, found, weights_and_gradients(stack, X, Y), strict=True
-        ):
+        for row, (_, p, grad), (_, _, stacked) in zip(rows, found, weights_and_gradients(stack, X, Y), strict=True):
             assert_close((grad.std() / p.std()).item(), row.grad_to_data, rtol=1e-5, atol=0)
             assert_close(grad.mean().item(), row.grad_mean, rtol=1e-4, atol=1e-9)
             assert_close(stacked[r], grad, rtol=1e-4, atol=1e-7)

@@ -50,9 +50,7 @@ def test_the_powers_of_exercise_1_are_what_autograd_gives(chapter):
 def test_the_solution_of_exercise_2_ends_at_the_ratio_it_foretells(chapter):
     (prose,) = (cell.source for cell in chapter.cells if "### Exercise 13.2" in cell.source)
     (solution,) = re.findall(r"^```python\n(.*?)^```", prose, re.DOTALL | re.MULTILINE)
-    (definitions,) = (
-        cell.source for cell in chapter.cells if cell.cell_type == "code" and "def seeded" in cell.source
-    )
+    (definitions,) = (cell.source for cell in chapter.cells if cell.cell_type == "code" and "def seeded" in cell.source)
     namespace = {}
     execute(setup_source(chapter), namespace)
     execute(definitions, namespace)

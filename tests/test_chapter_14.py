@@ -18,10 +18,7 @@ def chapter():
 def notebook(*texts):
     """A saved notebook with one claim an output, beside outputs of other kinds."""
     claims = [
-        {
-            "output_type": "display_data",
-            "data": {MIME: {"text": text, "verdict": "holds"}, "text/html": [text]},
-        }
+        {"output_type": "display_data", "data": {MIME: {"text": text, "verdict": "holds"}, "text/html": [text]}}
         for text in texts
     ]
     printed = {"output_type": "stream", "text": ["1"]}
@@ -30,9 +27,7 @@ def notebook(*texts):
 
 
 @pytest.mark.parametrize("runs_in", ["notebooks", "study"])
-def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(
-    chapter, tmp_path, monkeypatch, runs_in
-):
+def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(chapter, tmp_path, monkeypatch, runs_in):
     (source,) = (cell.source for cell in chapter.cells if "def claims_of" in cell.source)
     files = {
         "notebooks/05_batch_norm.ipynb": notebook("five"),

@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import odd_answers
-from helpers import batch_norm_checks, checks, judge, layers
+from helpers import checks, layers
 from helpers.checks import (
     CheckResult,
     check_batch_norm,
@@ -27,14 +27,14 @@ from helpers.checks import (
     check_tanh_gradient,
     check_unigram_entropy,
 )
+from helpers.checks import batch_norm as batch_norm_checks
+from helpers.checks import engine as judge
 from helpers.data import build_dataset
 
 # ---- right answers, in more than one style
 
 
-def dataset_with(
-    change=None, *, end=".", pad=True, early=False, reset=True, last=False, block=None, shared=False
-):
+def dataset_with(change=None, *, end=".", pad=True, early=False, reset=True, last=False, block=None, shared=False):
     """build_dataset written as the lecture does it, with one thing to spoil."""
 
     def f(words, stoi, block_size=3):
@@ -150,11 +150,7 @@ RIGHT = {
         lambda fan_in, gain: gain * torch.tensor(fan_in).rsqrt(),
         lambda n, g: np.sqrt(g**2 / n),
     ],
-    check_tanh_gain: [
-        gain_by_quantiles,
-        lambda: 1.5925,
-        lambda: torch.randn(1_000_000).tanh().square().mean().rsqrt(),
-    ],
+    check_tanh_gain: [gain_by_quantiles, lambda: 1.5925, lambda: torch.randn(1_000_000).tanh().square().mean().rsqrt()],
     check_batch_norm_forward: [
         batch_norm_forward,
         lambda x, gamma, beta, eps: F.batch_norm(x, None, None, gamma, beta, True, 0.1, eps),
@@ -216,9 +212,7 @@ class LectureStyle:
         if self.training:
             with torch.no_grad():
                 self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * mean
-                self.running_var = (1 - self.momentum) * self.running_var + self.momentum * x.var(
-                    0, keepdim=True
-                )
+                self.running_var = (1 - self.momentum) * self.running_var + self.momentum * x.var(0, keepdim=True)
         return self.out
 
     def parameters(self):
@@ -232,10 +226,7 @@ class PlainTensors(LectureStyle):
 
     def __init__(self, dim, eps=1e-5, momentum=0.1):
         super().__init__(dim, eps, momentum)
-        self.gamma, self.beta = (
-            torch.ones(1, dim, requires_grad=True),
-            torch.zeros(1, dim, requires_grad=True),
-        )
+        self.gamma, self.beta = (torch.ones(1, dim, requires_grad=True), torch.zeros(1, dim, requires_grad=True))
 
 
 class OnTorchs(nn.Module):
@@ -337,10 +328,7 @@ WRONG = {
         (lambda Y: -(counts(Y) / len(Y)).log() * counts(Y) / len(Y), "sum them up"),
         (lambda Y: torch.distributions.Categorical(logits=counts(Y)).entropy(), "softmax"),
         (lambda Y: torch.distributions.Categorical(logits=torch.bincount(Y).double()).entropy(), "softmax"),
-        (
-            lambda Y: torch.distributions.Categorical(torch.bincount(Y, minlength=27) + 1.0).entropy(),
-            "smoothing",
-        ),
+        (lambda Y: torch.distributions.Categorical(torch.bincount(Y, minlength=27) + 1.0).entropy(), "smoothing"),
         (lambda Y: 2.8226, "same for every input"),
         (bincount_entropy, "0 * log(0) = NaN"),
         (lambda Y: bincount_entropy(Y, 27), "0 * log(0) = NaN"),
@@ -366,10 +354,7 @@ WRONG = {
         (lambda v: math.log(v - 1), "take none away"),
         (lambda v: math.log(v + 1), "add none"),
         (lambda v: -torch.log_softmax(torch.ones(v), 0).sum(), "sum over all"),
-        (
-            lambda v: F.cross_entropy(torch.zeros(v), F.one_hot(torch.tensor(0), v).float()) / v,
-            "average over",
-        ),
+        (lambda v: F.cross_entropy(torch.zeros(v), F.one_hot(torch.tensor(0), v).float()) / v, "average over"),
         (lambda v: 1 - 1 / v, "being wrong"),
         (lambda v: math.log(v) + 0.5, "None of the usual"),
         (lambda v: float(v), "perplexity"),
@@ -468,15 +453,9 @@ WRONG = {
         (normalised(var=lambda x: (x**2).mean(0)), "before the squares are averaged"),
         (normalised(var=lambda x: ((x - x.mean(0)) ** 2).sum(0)), "squares are summed up"),
         (normalised(output=lambda x, m, v, g, b, e: g * (x / (v + e).sqrt() - m) + b), "after the division"),
-        (
-            normalised(output=lambda x, m, v, g, b, e: g * (x - m) * (v + e).sqrt() + b),
-            "multiplies by the std",
-        ),
+        (normalised(output=lambda x, m, v, g, b, e: g * (x - m) * (v + e).sqrt() + b), "multiplies by the std"),
         (normalised(output=lambda x, m, v, g, b, e: g * ((x - m) / v.sqrt() + e) + b), "eps is added after"),
-        (
-            normalised(output=lambda x, m, v, g, b, e: g * (x - m) / (v + e).sqrt() - b),
-            "beta has the wrong sign",
-        ),
+        (normalised(output=lambda x, m, v, g, b, e: g * (x - m) / (v + e).sqrt() - b), "beta has the wrong sign"),
         (normalised(output=lambda x, m, v, g, b, e: g * (x - m) + b), "not divided by the std"),
         (normalised(output=lambda x, m, v, g, b, e: g * x + b), "not standardised"),
         (normalised(lambda x: x.mean(0).detach()), "detached"),
@@ -496,14 +475,8 @@ WRONG = {
         (normalised(output=lambda x, m, v, g, b, e: (x - m) / (v + e).sqrt() + b), "gamma is missing"),
         (normalised(output=lambda x, m, v, g, b, e: b * (x - m) / (v + e).sqrt() + g), "changed places"),
         (normalised(output=lambda x, m, v, g, b, e: g * x / (v + e).sqrt() + b), "not subtracted"),
-        (
-            normalised(output=lambda x, m, v, g, b, e: g * ((x - m) / (v + e).sqrt() + b)),
-            "multiplied by gamma too",
-        ),
-        (
-            normalised(lambda x: x.mean(1), lambda x: x.var(1, correction=0)),
-            "Mean and variance are over the wrong",
-        ),
+        (normalised(output=lambda x, m, v, g, b, e: g * ((x - m) / (v + e).sqrt() + b)), "multiplied by gamma too"),
+        (normalised(lambda x: x.mean(1), lambda x: x.var(1, correction=0)), "Mean and variance are over the wrong"),
         (lambda x, g, b, e: g * (x - x.mean(0)) / x.std(0) + b, "unbiased"),
         (lambda x, g, b, e: g * (x - x.mean(0)) / x.std(0) + b, "eps is forgotten"),
         (lambda x, g, b, e: batch_norm_forward(x, g, b, e).numpy(), "type ndarray"),
@@ -723,10 +696,7 @@ WRONG_BATCH_NORMS = [
         spoilt(statistics=lambda self, x: (self.running_mean + 0, self.running_var + 0)),
         "Train mode normalises by the running",
     ),
-    (
-        spoilt(statistics=lambda self, x: (self.running_mean, self.running_var)),
-        "Train mode normalises by the running",
-    ),
+    (spoilt(statistics=lambda self, x: (self.running_mean, self.running_var)), "Train mode normalises by the running"),
     (set_up(running_var=lambda dim: torch.zeros(dim)), "running_var starts at 1"),
     (set_up(gamma=lambda dim: nn.Parameter(torch.zeros(dim))), "gamma starts at 1"),
     (set_up(training=False), "train mode"),
@@ -879,10 +849,7 @@ def test_an_exception_on_a_later_input_is_reported_with_that_input():
         (check_unigram_entropy, lambda Y: entropy_of_counter(Y.add_(1))),
         (check_build_dataset, lambda w, s, n: (numpy_dataset(w, s, n), w.pop())[0]),
         (check_build_dataset, lambda w, s, n: (numpy_dataset(w, s, n), s.clear())[0]),
-        (
-            check_batch_norm_forward,
-            lambda x, g, b, e: F.batch_norm(x.mul_(2), None, None, g, b, True, 0.1, e),
-        ),
+        (check_batch_norm_forward, lambda x, g, b, e: F.batch_norm(x.mul_(2), None, None, g, b, True, 0.1, e)),
     ],
 )
 def test_changing_the_input_in_place_is_refused_and_harms_nobody(check, answer):
@@ -948,10 +915,7 @@ def test_a_result_says_what_was_tried_where_it_differs_why_and_where_to_look():
 
 
 def test_numbers_that_differ_late_are_shown_to_that_digit():
-    assert (
-        "expected 3.29583687, yours is 3.29603687"
-        in check_initial_loss(lambda v: math.log(v) + 2e-4).difference
-    )
+    assert "expected 3.29583687, yours is 3.29603687" in check_initial_loss(lambda v: math.log(v) + 2e-4).difference
 
 
 def test_html_escapes_the_learners_text_and_links_the_lecture():
@@ -1000,9 +964,5 @@ def test_only_the_right_power_law_passes(exponent, power):
 @pytest.mark.parametrize("module", [checks, batch_norm_checks, judge])
 def test_no_public_name_goes_without_a_docstring(module):
     for name, value in vars(module).items():
-        if (
-            not name.startswith("_")
-            and callable(value)
-            and getattr(value, "__module__", "") == module.__name__
-        ):
+        if not name.startswith("_") and callable(value) and getattr(value, "__module__", "") == module.__name__:
             assert value.__doc__, name

@@ -38,12 +38,7 @@ def test_counts_are_shown_whole(shown):
 
 @pytest.mark.parametrize(
     ("measured", "verdict", "right"),
-    [
-        (1.05, "holds", True),
-        (1.2, "holds", False),
-        (1.05, "approximately", True),
-        (1.2, "approximately", False),
-    ]
+    [(1.05, "holds", True), (1.2, "holds", False), (1.05, "approximately", True), (1.2, "approximately", False)]
     + [(1.05, "slip", False), (1.2, "slip", True), (0.577, "slip", True)],
 )
 def test_the_verdict_is_asserted(shown, measured, verdict, right):
@@ -52,9 +47,7 @@ def test_the_verdict_is_asserted(shown, measured, verdict, right):
         claim("gain", **arguments)
         assert shown[0][claims.MIME]["verdict"] == verdict
     else:
-        with pytest.raises(
-            AssertionError, match=f"gain .1:00.: measured {measured}, stated 1, .*{verdict!r}"
-        ):
+        with pytest.raises(AssertionError, match=f"gain .1:00.: measured {measured}, stated 1, .*{verdict!r}"):
             claim("gain", **arguments)
         assert not shown
 

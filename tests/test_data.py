@@ -234,8 +234,7 @@ def test_a_name_of_100_letters_is_still_read(write):
 
 
 @pytest.mark.parametrize(
-    "content, found",
-    [("", "no names"), ("\n \n", "no names"), ("\ufeff", "no names"), ("emma\n", "one name only")],
+    "content, found", [("", "no names"), ("\n \n", "no names"), ("\ufeff", "no names"), ("emma\n", "one name only")]
 )
 def test_a_file_without_names_is_refused(write, content, found):
     path = write(content)
@@ -295,9 +294,7 @@ def test_the_default_encoding_does_not_matter(write):
 @pytest.fixture(scope="module", params=["helpers.data", "chapter 01"])
 def windows(request):
     """build_dataset as the helpers have it, and as chapter 01 writes it."""
-    return (
-        build_dataset if request.param == "helpers.data" else definitions("01_starter_code")["build_dataset"]
-    )
+    return build_dataset if request.param == "helpers.data" else definitions("01_starter_code")["build_dataset"]
 
 
 def test_the_windows_of_one_name(windows):
@@ -375,9 +372,7 @@ def lecture_cells(words):
 def test_the_splits_are_the_lectures():
     names = load_names()
     splits = load_splits()
-    for ours, theirs in zip(
-        (splits.train, splits.val, splits.test), lecture_cells(list(names.words)), strict=True
-    ):
+    for ours, theirs in zip((splits.train, splits.val, splits.test), lecture_cells(list(names.words)), strict=True):
         assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     assert splits.names == names
     assert splits.stoi == STOI and splits.stoi["."] == 0 and splits.stoi["z"] == 26
@@ -403,9 +398,7 @@ def test_the_lectures_file_gives_the_lectures_shapes_silently():
 @settings(deadline=None)
 @given(st.lists(plain_words, min_size=6, max_size=60), st.integers(0, 2**32), st.integers(1, 5))
 def test_every_split_is_filled_and_together_they_are_the_whole(words, seed, block_size):
-    numbered = [
-        f"{word}{ALPHABET[1 + i % 26]}{ALPHABET[1 + i // 26]}" for i, word in enumerate(words)
-    ]  # told apart
+    numbered = [f"{word}{ALPHABET[1 + i % 26]}{ALPHABET[1 + i // 26]}" for i, word in enumerate(words)]  # told apart
     splits = load_splits(Names(numbered, "mine", ""), block_size=block_size, seed=seed)
     parts = [splits.words[part] for part in ("train", "val", "test")]
     n = len(words)
@@ -587,9 +580,7 @@ def test_a_good_download_is_kept_and_not_asked_for_again(target, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [short, cut_off, empty, wrong, longer, not_found, log_in_page, not_http],
-    ids=lambda f: f.__name__,
+    "answer", [short, cut_off, empty, wrong, longer, not_found, log_in_page, not_http], ids=lambda f: f.__name__
 )
 def test_a_bad_download_leaves_nothing_behind(target, monkeypatch, answer):
     with server(answer) as (url, _):
@@ -736,9 +727,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing_behind(target, monkeypatch
     monkeypatch.setattr(Path, "write_bytes", stopped)
     with server(good) as (url, _):
         monkeypatch.setattr(data, "LECTURE_URL", url)
-        with pytest.raises(
-            type(error), match=f"cannot be written: {error.strerror}.*MAKEMORE_NAMES"
-        ) as failed:
+        with pytest.raises(type(error), match=f"cannot be written: {error.strerror}.*MAKEMORE_NAMES") as failed:
             fetch_names()
         assert str(target) in str(failed.value)
     assert folder_of(target) == []

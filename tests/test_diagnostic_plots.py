@@ -14,11 +14,11 @@ import matplotlib.pyplot as plt
 
 from helpers import plots
 from helpers.diagnostics import diagnose
-from helpers.explore import network_reading
 from helpers.layers import Linear
 from helpers.models import SEED, deep_mlp
-from helpers.pictures import ActivationsByLayer
 from helpers.train import train
+from helpers.widgets.explore import network_reading
+from helpers.widgets.pictures import ActivationsByLayer
 
 
 @pytest.fixture(autouse=True)

@@ -259,10 +259,7 @@ def test_a_transformers_layers_are_seen_in_eval_mode_too():
     model = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), 2).eval()
     mask = torch.zeros(4, 6, dtype=torch.bool).index_fill(1, torch.tensor([5]), True)
     names = [
-        [
-            row.name
-            for row in diagnose(model, {"src": draw(4, 6, 8), "src_key_padding_mask": mask}, **kw).activations
-        ]
+        [row.name for row in diagnose(model, {"src": draw(4, 6, 8), "src_key_padding_mask": mask}, **kw).activations]
         for kw in (dict(loss_fn=None), dict(loss_fn=torch.mean))
     ]
     assert names[0] == names[1] and "layers.1.linear2" in names[0]
@@ -378,20 +375,14 @@ def test_a_foreign_network_is_left_as_it_was(training, with_grad):
 
 
 def test_diagnose_between_a_forward_and_a_backward_pass_changes_nothing():
-    model, x, y = (
-        nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)),
-        draw(8, 5),
-        torch.arange(8) % 3,
-    )
+    model, x, y = (nn.Sequential(nn.Linear(5, 6), nn.BatchNorm1d(6), nn.Linear(6, 3)), draw(8, 5), torch.arange(8) % 3)
     twin = copy.deepcopy(model)
     for m in model, twin:
         loss = F.cross_entropy(m.eval()(x), y)
         if m is model:
             diagnose(m.train(), x, y)
         loss.backward()
-    assert all(
-        torch.equal(p.grad, q.grad) for p, q in zip(model.parameters(), twin.parameters(), strict=True)
-    )
+    assert all(torch.equal(p.grad, q.grad) for p, q in zip(model.parameters(), twin.parameters(), strict=True))
 
 
 def test_dropout_in_a_transformer_draws_what_it_would_have_drawn():
@@ -440,9 +431,7 @@ def test_updates_are_the_true_changes(splits):
             assert row.update_std == pytest.approx(update, rel=1e-4)
             if old.unique().numel() > 1:
                 assert row.update_to_data == pytest.approx(update / old.double().std().item(), rel=1e-4)
-    ratios = [
-        diagnose(model, X, Y, optimizer=optimizers[2], lr=lr).parameters[1].update_std for lr in (1e-3, 2e-3)
-    ]
+    ratios = [diagnose(model, X, Y, optimizer=optimizers[2], lr=lr).parameters[1].update_std for lr in (1e-3, 2e-3)]
     assert ratios[1] == pytest.approx(2 * ratios[0], rel=1e-3)
 
 
@@ -506,9 +495,7 @@ def test_saturation_is_scaled_to_the_activations_range(layer, low, high):
 def test_an_activation_of_your_own_counts_by_its_name():
     Tanh = type("Tanh", (nn.Module,), {"forward": lambda self, x: x.tanh()})
     (row,) = diagnose(Tanh(), 3 * draw(50, 10), loss_fn=None).activations
-    assert row.is_activation and row.saturated == (
-        ((3 * draw(50, 10)).tanh().abs() > 0.97).double().mean().item()
-    )
+    assert row.is_activation and row.saturated == (((3 * draw(50, 10)).tanh().abs() > 0.97).double().mean().item())
 
 
 def test_dead_units_are_features_or_channels():
@@ -521,9 +508,7 @@ def test_dead_units_are_features_or_channels():
     assert diagnose(nn.ReLU(inplace=True), images, loss_fn=None).activations[0].dead == 0.75
     conv = nn.Conv1d(4, 4, 1, bias=False)
     nn.init.dirac_(conv.weight)
-    assert (
-        diagnose(nn.Sequential(conv, nn.ReLU()), images.flatten(2), loss_fn=None).activations[1].dead == 0.75
-    )
+    assert diagnose(nn.Sequential(conv, nn.ReLU()), images.flatten(2), loss_fn=None).activations[1].dead == 0.75
     leaky = diagnose(nn.LeakyReLU(), x, loss_fn=None).activations[0]
     assert leaky.dead is leaky.saturated is None and leaky.is_activation
 
@@ -577,23 +562,13 @@ UNHEALTHY = {
     "gain 3": (lambda g: deep_mlp(gain=3.0, generator=g), 0.1, r"tanh1: [45]\d% saturated"),
     "gain .5": (lambda g: deep_mlp(gain=0.5, generator=g), 0.1, "activations shrink with depth.*too low"),
     "vanishing": (lambda g: deep_mlp(gain=0.5, generator=g), 0.1, "gradients vanish.*at tanh5, .* at tanh1"),
-    "linear": (
-        lambda g: deep_mlp(nonlinearity="linear", generator=g),
-        0.01,
-        "activations grow .* linear5.*too high",
-    ),
-    "exploding": (
-        lambda g: deep_mlp(nonlinearity="linear", generator=g),
-        0.01,
-        "gradients explode.*too high",
-    ),
+    "linear": (lambda g: deep_mlp(nonlinearity="linear", generator=g), 0.01, "activations grow .* linear5.*too high"),
+    "exploding": (lambda g: deep_mlp(nonlinearity="linear", generator=g), 0.01, "gradients explode.*too high"),
     "no fan-in": (lambda g: deep_mlp(gain=10.0, batch_norm=True, generator=g), 0.1, "update:data.*1/sqrt"),
     "lr .001": (HEALTHY["gain 5/3"], 0.001, "update:data is .*rate is probably too low"),
     "lr 10": (HEALTHY["gain 5/3"], 10, "update:data is .*rate is probably too high"),
     "dead": (
-        lambda g: spoil(
-            deep_mlp(nonlinearity="relu", gain=2**0.5, generator=g), lambda m: m.linear2.bias.sub_(6)
-        ),
+        lambda g: spoil(deep_mlp(nonlinearity="relu", gain=2**0.5, generator=g), lambda m: m.linear2.bias.sub_(6)),
         0.1,
         r"relu2: \d+% of its units are dead",
     ),
@@ -602,11 +577,7 @@ UNHEALTHY = {
         0.1,
         "tanh1: puts out the same number everywhere",
     ),
-    "fast output": (
-        lambda g: deep_mlp(nonlinearity="sigmoid", generator=g),
-        0.1,
-        "linear6.weight: learns .* faster",
-    ),
+    "fast output": (lambda g: deep_mlp(nonlinearity="sigmoid", generator=g), 0.1, "linear6.weight: learns .* faster"),
     "NaN": (
         lambda g: spoil(deep_mlp(generator=g), lambda m: m.linear3.weight[0, 0].fill_(math.nan)),
         0.1,
@@ -765,9 +736,7 @@ def test_stacks_are_refused_with_the_remedy(splits):
     assert "lr has shape (3,) for 2 network(s)" in refusal(stack, X, Y, lr=torch.ones(3), num_models=2)
     assert "lr has shape (2,) for 1 network(s)" in refusal(alone, X, Y, lr=torch.ones(2))
     adam = torch.optim.Adam(stack.parameters())
-    assert "an optimizer takes one number" in refusal(
-        stack, X, Y, lr=torch.ones(2), optimizer=adam, num_models=2
-    )
+    assert "an optimizer takes one number" in refusal(stack, X, Y, lr=torch.ones(2), optimizer=adam, num_models=2)
 
 
 def test_what_the_optimizer_does_not_hold_does_not_move_by_lr_times_gradient(splits):

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.diagnostics import diagnose
-from helpers.explore import default_splits, read_batch_norm, read_logits, read_network, read_update_ratios
 from helpers.layers import Linear
 from helpers.models import SEED, STAGES, deep_mlp, lecture_mlp
 from helpers.train import train
-from helpers.training_lab import MOST_RATIOS, NETWORKS, STEPS, TrainingRun
+from helpers.widgets.explore import default_splits, read_batch_norm, read_logits, read_network, read_update_ratios
+from helpers.widgets.training_lab import MOST_RATIOS, NETWORKS, STEPS, TrainingRun
 
 
 def generator(seed=SEED):
@@ -28,23 +28,16 @@ def first(n=200):
 def plain(rows):
     """Rows as dicts of numbers and lists, for ==."""
     return [
-        {
-            name: [list(t) for t in value] if name.endswith("histogram") else value
-            for name, value in vars(row).items()
-        }
+        {name: [list(t) for t in value] if name.endswith("histogram") else value for name, value in vars(row).items()}
         for row in rows
     ]
 
 
 class TestReadNetwork:
     def test_reads_what_diagnose_reads_of_the_same_deep_mlp(self):
-        model = deep_mlp(
-            gain=1.3, depth=4, n_hidden=50, nonlinearity="relu", batch_norm=True, generator=generator(7)
-        )
+        model = deep_mlp(gain=1.3, depth=4, n_hidden=50, nonlinearity="relu", batch_norm=True, generator=generator(7))
         expected = diagnose(model, *first(), lr=0.2)
-        reading = read_network(
-            init_gain=1.3, depth=4, width=50, nonlinearity="relu", batch_norm=True, seed=7, lr=0.2
-        )
+        reading = read_network(init_gain=1.3, depth=4, width=50, nonlinearity="relu", batch_norm=True, seed=7, lr=0.2)
         names = ["relu1", "relu2", "relu3"]
         assert [row.name for row in reading.layers] == names
         assert [row.name for row in reading.layer_gradients] == names
@@ -95,22 +88,14 @@ class TestReadNetwork:
         model = deep_mlp(generator=generator())
         square = model.embedding(first()[0]).square().mean().item()
         reading = read_network(nonlinearity="linear", depth=6, init_gain=1.5)
-        assert reading.expected_std == pytest.approx(
-            [1.5**k * math.sqrt(square) for k in range(1, 6)], rel=1e-5
-        )
+        assert reading.expected_std == pytest.approx([1.5**k * math.sqrt(square) for k in range(1, 6)], rel=1e-5)
 
 
 class TestReadUpdateRatios:
     def test_is_what_train_records(self):
         model = deep_mlp(gain=1.2, batch_norm=True, generator=(g := generator(5)))
         history = train(
-            model,
-            *default_splits().train,
-            steps=12,
-            lr=0.3,
-            generator=g,
-            record_ratios_every=1,
-            progress=False,
+            model, *default_splits().train, steps=12, lr=0.3, generator=g, record_ratios_every=1, progress=False
         )
         reading = read_update_ratios(learning_rate=0.3, init_gain=1.2, batch_norm=True, steps=12, seed=5)
         assert reading.losses == history.loss.tolist()
@@ -289,7 +274,7 @@ class TestTrainingRun:
         assert run.losses == history.loss.tolist()
 
     def test_ratios_are_thinned_but_stay_in_step(self, monkeypatch):
-        monkeypatch.setattr("helpers.training_lab.MOST_RATIOS", 8)
+        monkeypatch.setattr("helpers.widgets.training_lab.MOST_RATIOS", 8)
         run = TrainingRun("one hidden layer, kaiming")
         every_step = train(
             lecture_mlp("kaiming", generator=(g := generator())),

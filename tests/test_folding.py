@@ -64,9 +64,7 @@ seeds = st.integers(0, 10**6)
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    n=sizes, fan_in=sizes, fan_out=sizes, bias=st.booleans(), affine=st.booleans(), eps=epsilons, seed=seeds
-)
+@given(n=sizes, fan_in=sizes, fan_out=sizes, bias=st.booleans(), affine=st.booleans(), eps=epsilons, seed=seeds)
 def test_a_linear_folds_as_torch_folds_it(n, fan_in, fan_out, bias, affine, eps, seed):
     linear, norm = nn.Linear(fan_in, fan_out, bias=bias), nn.BatchNorm1d(fan_out, eps=eps, affine=affine)
     worn(nn.Sequential(linear, norm), seed)
@@ -129,14 +127,7 @@ def test_a_convolution_folds_as_torch_folds_it(
     kind = [(nn.Conv1d, nn.Conv2d, nn.Conv3d), (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)]
     norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims - 1](groups * outside, eps=eps)
     conv = kind[transposed][dims - 1](
-        groups * inside,
-        groups * outside,
-        kernel_size,
-        stride,
-        padding,
-        dilation=dilation,
-        groups=groups,
-        bias=bias,
+        groups * inside, groups * outside, kernel_size, stride, padding, dilation=dilation, groups=groups, bias=bias
     )
     worn(nn.Sequential(conv, norm), seed)
     x = randn(2, groups * inside, *[6] * dims, seed=seed) + 1
@@ -182,9 +173,7 @@ def test_a_folded_layer_is_as_trainable_as_the_layer_was():
 def subclass(kind, method):
     """A subclass that computes something else."""
     return type(
-        f"My{kind.__name__}",
-        (kind,),
-        {method: lambda self, *inputs: getattr(super(kind, self), method)(*inputs)},
+        f"My{kind.__name__}", (kind,), {method: lambda self, *inputs: getattr(super(kind, self), method)(*inputs)}
     )
 
 
@@ -201,39 +190,19 @@ def hooked(layer):
         (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(1), r"features \(1,\).*puts out \(7,\)"),
         (fold_linear, Linear(5, 7, num_models=2), nn.BatchNorm1d(7), r"features \(7,\).*puts out \(2, 7\)"),
         (fold_linear, Linear(5, 7), BatchNorm1d(7, num_models=2), r"features \(2, 7\).*puts out \(7,\)"),
-        (
-            fold_linear,
-            nn.Linear(5, 7),
-            nn.BatchNorm2d(7),
-            "BatchNorm2d does not normalise.*give one of BatchNorm1d",
-        ),
+        (fold_linear, nn.Linear(5, 7), nn.BatchNorm2d(7), "BatchNorm2d does not normalise.*give one of BatchNorm1d"),
         (fold_linear, nn.Linear(5, 7), nn.LayerNorm(7), "LayerNorm does not normalise"),
         (fold_linear, nn.Conv1d(5, 7, 1), nn.BatchNorm1d(7), "Conv1d is not one of Linear"),
         (fold_conv, nn.Linear(5, 7), nn.BatchNorm1d(7), "Linear is not one of Conv1d"),
         (fold_conv, nn.Conv2d(5, 7, 1), nn.BatchNorm1d(7), "BatchNorm1d does not normalise"),
         (fold_conv, nn.Conv1d(5, 7, 1), BatchNorm1d(7), "BatchNorm1d does not normalise"),
-        (
-            fold_linear,
-            subclass(nn.Linear, "forward")(5, 7),
-            nn.BatchNorm1d(7),
-            "MyLinear.*forward of its own",
-        ),
-        (
-            fold_linear,
-            nn.Linear(5, 7),
-            subclass(nn.BatchNorm1d, "forward")(7),
-            "MyBatchNorm1d.*forward of its own",
-        ),
+        (fold_linear, subclass(nn.Linear, "forward")(5, 7), nn.BatchNorm1d(7), "MyLinear.*forward of its own"),
+        (fold_linear, nn.Linear(5, 7), subclass(nn.BatchNorm1d, "forward")(7), "MyBatchNorm1d.*forward of its own"),
         (fold_conv, subclass(nn.Conv1d, "_conv_forward")(5, 7, 1), nn.BatchNorm1d(7), "MyConv1d.*of its own"),
         (fold_linear, hooked(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
         (fold_linear, nn.Linear(5, 7), hooked(nn.BatchNorm1d(7)), "BatchNorm1d has hooks"),
         (fold_linear, nn.utils.spectral_norm(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
-        (
-            fold_linear,
-            nn.utils.parametrizations.weight_norm(nn.Linear(5, 7)),
-            nn.BatchNorm1d(7),
-            "parametrized",
-        ),
+        (fold_linear, nn.utils.parametrizations.weight_norm(nn.Linear(5, 7)), nn.BatchNorm1d(7), "parametrized"),
         (fold_linear, nn.LazyLinear(7), nn.BatchNorm1d(7), "no shape yet: call the model once"),
     ],
 )

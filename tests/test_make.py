@@ -172,9 +172,7 @@ def test_an_install_that_fails_leaves_no_stamp(checkout):
 def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
     give_venv(checkout)
     # Slow at its start, so that a later step which did not wait would be seen to overtake it.
-    script(
-        checkout / ".venv/bin/python", 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log'
-    )
+    script(checkout / ".venv/bin/python", 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log')
     assert make(checkout, "-j8", "test").returncode == 0
     steps = [line.split(" ", 1)[1] for line in (checkout / "log").read_text().splitlines()]
     assert steps == [

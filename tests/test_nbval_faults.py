@@ -66,9 +66,7 @@ EXPECTED = {
 
 
 def test_each_fault_is_caught_and_nothing_else(tmp_path):
-    outcomes = nbval(
-        tmp_path / "report.xml", "tests/faults", "--nbval-cell-timeout=10", MAKEMORE_NAMES=str(BUNDLED)
-    )
+    outcomes = nbval(tmp_path / "report.xml", "tests/faults", "--nbval-cell-timeout=10", MAKEMORE_NAMES=str(BUNDLED))
     assert set(outcomes) == set(EXPECTED) == {path.stem for path in (ROOT / "tests/faults").glob("*.ipynb")}
     for notebook, expected in EXPECTED.items():
         expected = {CURRENT: ""} | expected

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 
 import odd_answers
-from helpers import checks, layers, linear_checks, network_checks, statistics_checks
+from helpers import checks, layers
 from helpers.checks import (
     check_collapse,
     check_conv_as_linear,
@@ -23,6 +23,9 @@ from helpers.checks import (
     check_saturated_share,
     check_update_ratio,
 )
+from helpers.checks import linear as linear_checks
+from helpers.checks import network as network_checks
+from helpers.checks import statistics as statistics_checks
 
 # ---- right answers, in more than one style
 
@@ -439,9 +442,7 @@ class WithoutParameters(LectureStyle):
     parameters = None
 
     def __init__(self, fan_in, fan_out, bias=True):
-        self.weight = nn.init.kaiming_normal_(
-            torch.empty(fan_in, fan_out), mode="fan_out", nonlinearity="linear"
-        )
+        self.weight = nn.init.kaiming_normal_(torch.empty(fan_in, fan_out), mode="fan_out", nonlinearity="linear")
         self.bias = torch.zeros(fan_out) if bias else None
 
 
@@ -694,9 +695,7 @@ class OnlyInit(nn.Module):
         super().__init__()
 
 
-@pytest.mark.parametrize(
-    "stub", [None, ..., Empty, UntouchedStub, StubThatKeeps, HalfFilled, StubModule, OnlyInit]
-)
+@pytest.mark.parametrize("stub", [None, ..., Empty, UntouchedStub, StubThatKeeps, HalfFilled, StubModule, OnlyInit])
 def test_a_stub_of_a_class_is_not_an_attempt(stub):
     assert check_linear(stub).status == "not attempted"
 
@@ -792,8 +791,7 @@ def test_wrong_keys_are_named():
 
 
 @pytest.mark.parametrize(
-    "stub",
-    [None, ..., {}, dict.fromkeys(POWERS, ...), dict.fromkeys(POWERS), {**POWERS, "weight gradient": ...}],
+    "stub", [None, ..., {}, dict.fromkeys(POWERS, ...), dict.fromkeys(POWERS), {**POWERS, "weight gradient": ...}]
 )
 def test_powers_to_be_filled_in_are_not_an_attempt(stub):
     assert check_gain_powers(stub).status == "not attempted"

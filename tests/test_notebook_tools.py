@@ -46,9 +46,7 @@ def code(source, *tags, outputs=()):
 def write(path, cells):
     """Write cells as scripts/refresh.py would leave them, apart from their outputs."""
     nb = v4.new_notebook(cells=cells)
-    for count, cell in enumerate(
-        [cell for cell in cells if cell.cell_type == "code" and cell.source], start=1
-    ):
+    for count, cell in enumerate([cell for cell in cells if cell.cell_type == "code" and cell.source], start=1):
         cell.execution_count = count
     refresh.tidy(nb)
     path.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
@@ -60,13 +58,9 @@ def write(path, cells):
 
 def good_cells():
     """A chapter that keeps every rule."""
-    figure = v4.new_output(
-        "display_data", {"image/png": PIXEL}, metadata={"image/png": {"alt": "a grey pixel"}}
-    )
+    figure = v4.new_output("display_data", {"image/png": PIXEL}, metadata={"image/png": {"alt": "a grey pixel"}})
     return [
-        prose(
-            "# 01 · A title\n[The video](https://youtu.be/P6sfmUTpUmc?t=82); [itself](01_good.ipynb#a-title)"
-        ),
+        prose("# 01 · A title\n[The video](https://youtu.be/P6sfmUTpUmc?t=82); [itself](01_good.ipynb#a-title)"),
         code("import torch\n\ntorch.set_num_threads(1)", "setup"),
         prose("word " * 500),
         code("show(fig)", outputs=[figure]),
@@ -233,9 +227,7 @@ def test_refresh_twice_writes_the_same_bytes_and_nothing_of_this_machine(tmp_pat
     hidden.metadata["jupyter"] = {"outputs_hidden": True}
     hidden.metadata["execution"] = {"iopub.execute_input": "2025-01-01T00:00:00Z"}
     cells = [
-        code(
-            "import os\n\nos.environ['OMP_NUM_THREADS'], os.environ['TQDM_DISABLE'], os.path.basename(os.getcwd())"
-        ),
+        code("import os\n\nos.environ['OMP_NUM_THREADS'], os.environ['TQDM_DISABLE'], os.path.basename(os.getcwd())"),
         hidden,
         code("import matplotlib.pyplot as plt\n\nplt.plot([1, 2]);"),
         code("import json\n\njson.loads('')", "raises-exception"),
@@ -297,9 +289,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, step):
     def fail(*_):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(
-        *{"write_bytes": (refresh.Path, "write_bytes"), "replace": (refresh.os, "replace")}[step], fail
-    )
+    monkeypatch.setattr(*{"write_bytes": (refresh.Path, "write_bytes"), "replace": (refresh.os, "replace")}[step], fail)
     with pytest.raises(OSError, match="No space"):
         refresh.write_atomically(path, b"new")
     assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
@@ -327,10 +317,7 @@ def test_an_interrupted_refresh_leaves_no_kernel_and_the_old_file(tmp_path):
         "sys.exit(refresh.main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(path)],
-        cwd=refresh.ROOT / "scripts",
-        stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", program, str(path)], cwd=refresh.ROOT / "scripts", stderr=subprocess.PIPE, text=True
     )
     while not (kernels := psutil.Process(process.pid).children()):
         time.sleep(0.1)
@@ -357,9 +344,7 @@ def test_notebooks_are_found_by_number_name_and_path(tmp_path, monkeypatch):
 def test_a_live_widget_leaves_only_its_still_picture():
     text = v4.new_output("execute_result", {"text/plain": "1"})
     view = v4.new_output("display_data", {refresh.WIDGET_VIEW: {}, "text/plain": "Panel()"})
-    panel = v4.new_output(
-        "display_data", {refresh.WIDGET_VIEW: {}, "text/plain": "Panel()", "image/png": PIXEL}
-    )
+    panel = v4.new_output("display_data", {refresh.WIDGET_VIEW: {}, "text/plain": "Panel()", "image/png": PIXEL})
     still = v4.new_output("display_data", {"image/png": PIXEL})
     assert refresh.without_widgets([text, view, panel]) == [text, still]
     assert refresh.without_widgets([text, still]) == [text, still]
@@ -380,11 +365,7 @@ def test_exercises_and_definitions_are_taken_from_a_notebook(tmp_path, monkeypat
     nb = notebook_cells.read("01_good")
     (exercise,) = notebook_cells.exercises(nb)
     assert exercise.title == "Exercise 1.1 · The answer"
-    assert (
-        exercise.stub.endswith("None")
-        and exercise.solution.endswith("42\n")
-        and exercise.check == "answer() == 42"
-    )
+    assert exercise.stub.endswith("None") and exercise.solution.endswith("42\n") and exercise.check == "answer() == 42"
     assert notebook_cells.setup_source(nb) == "import torch\n\ntorch.set_num_threads(1)"
     namespace = notebook_cells.definitions("01_good")
     assert namespace["twice"](21) == 42 and "show" not in namespace

@@ -7,10 +7,10 @@ import pytest
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from helpers import pictures
-from helpers.chapter_pictures import LossByScale, Normalised, Probabilities, RunningStatistics
-from helpers.explore import read_batch_norm, read_logits, read_network, read_update_ratios
-from helpers.training_lab import TrainingRun
+from helpers.widgets import pictures
+from helpers.widgets.chapter_pictures import LossByScale, Normalised, Probabilities, RunningStatistics
+from helpers.widgets.explore import read_batch_norm, read_logits, read_network, read_update_ratios
+from helpers.widgets.training_lab import TrainingRun
 
 
 @pytest.fixture(autouse=True)
@@ -89,9 +89,7 @@ def test_ratios_by_step_stay_in_sight(lr):
     reading = read_update_ratios(learning_rate=lr, init_gain=0.5, steps=20)
     picture = pictures.UpdateRatiosByStep()
     ax = drawn(picture, reading)
-    assert [line.get_label() for line in picture.lines] == [
-        name.removesuffix(".weight") for name in reading.ratios[1]
-    ]
+    assert [line.get_label() for line in picture.lines] == [name.removesuffix(".weight") for name in reading.ratios[1]]
     for line, values in zip(picture.lines, reading.ratios[1].values(), strict=True):
         assert line.get_ydata() == values
     assert inside(ax, [np.median(values) for values in reading.ratios[1].values()])
@@ -174,8 +172,6 @@ def test_running_statistics_by_batch():
     assert picture.heading.get_text().startswith("after 1 batch of 5: ")
 
 
-@pytest.mark.parametrize(
-    ("value", "limit"), [(0.9, 1), (1, 1), (1.01, 1.5), (17, 20), (300, 300), (301, 500), (8, 10)]
-)
+@pytest.mark.parametrize(("value", "limit"), [(0.9, 1), (1, 1), (1.01, 1.5), (17, 20), (300, 300), (301, 500), (8, 10)])
 def test_limits_come_in_steps(value, limit):
     assert pictures.up(value) == pytest.approx(limit)

@@ -35,9 +35,7 @@ def test_show_gives_a_png_with_its_alt_text_and_closes_the_figure(monkeypatch):
         data, metadata = shown[-1]
         pngs.append(base64.b64decode(data["image/png"]))
     assert plt.get_fignums() == []
-    assert (
-        data["text/plain"] == "<Figure size 1000x300 with 1 Axes>"
-    )  # the alt text would give a folded figure away
+    assert data["text/plain"] == "<Figure size 1000x300 with 1 Axes>"  # the alt text would give a folded figure away
     assert metadata["image/png"] == {"alt": "a rising line", "width": 1000}
     assert pngs[0].startswith(b"\x89PNG") and pngs[0] == pngs[1] and b"Software" not in pngs[0]
 
@@ -75,10 +73,7 @@ def test_reference_line_is_labelled_on_either_axis():
     plots.reference_line(ax, 3.3, "ln 27")
     plots.reference_line(ax, 0.97, "saturated", axis="x")
     assert [t.get_text() for t in ax.texts] == ["ln 27", "saturated"]
-    assert list(ax.get_lines()[0].get_ydata()) == [3.3, 3.3] and list(ax.get_lines()[1].get_xdata()) == [
-        0.97,
-        0.97,
-    ]
+    assert list(ax.get_lines()[0].get_ydata()) == [3.3, 3.3] and list(ax.get_lines()[1].get_xdata()) == [0.97, 0.97]
 
 
 def test_loss_log_figures_show_what_reproduce_wrote():

@@ -26,9 +26,7 @@ def command(out, steps):
 
 def run_script(out, steps=1000):
     environment = os.environ | {"MAKEMORE_NAMES": str(ROOT / "data" / "bundled_names.txt")}
-    return subprocess.run(
-        command(out, steps), check=False, cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    return subprocess.run(command(out, steps), check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
 def reproduce(out):
@@ -71,9 +69,7 @@ def test_a_run_is_resumed_and_another_is_kept_apart(tmp_path):
     assert json.loads(out.read_text())["stages"]["kaiming"]["val"] != [9.0, 9.0]
 
 
-@pytest.mark.parametrize(
-    "text", ['{"stages": {"tanh": {"tr', "[]", '{"steps": 1000}', '{"stages": {"other": 1}}', ""]
-)
+@pytest.mark.parametrize("text", ['{"stages": {"tanh": {"tr', "[]", '{"steps": 1000}', '{"stages": {"other": 1}}', ""])
 def test_a_damaged_log_is_named_with_the_remedy_and_left_as_it_is(tmp_path, text):
     out = tmp_path / "loss_log.json"
     out.write_text(text)
@@ -103,12 +99,7 @@ def test_a_seeds_networks_equal_their_solo_runs_and_share_their_minibatches():
 def test_an_interrupt_leaves_no_process_and_no_half_trained_stage(tmp_path):
     out = tmp_path / "loss_log.json"
     process = subprocess.Popen(
-        command(out, 200_000),
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
+        command(out, 200_000), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
     process.stdout.readline()  # it has begun
     while len(workers := psutil.Process(process.pid).children(recursive=True)) < 2:

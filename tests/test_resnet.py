@@ -117,9 +117,7 @@ def test_shapes_stage_by_stage(fresh):
 def test_the_three_by_three_convolution_strides(fresh):
     strided = [name for name, m in fresh.named_modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
     later = ("layer2", "layer3", "layer4")
-    assert strided == ["conv1"] + [
-        f"{stage}.0.{conv}" for stage in later for conv in ("conv2", "downsample.0")
-    ]
+    assert strided == ["conv1"] + [f"{stage}.0.{conv}" for stage in later for conv in ("conv2", "downsample.0")]
 
 
 def forward_from(state, x, training):

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.tensor_statistics import as_rows, moments, statistics
+from helpers.diagnostics.statistics import as_rows, moments, statistics
 
 NUMBERS = st.lists(st.floats(-1e3, 1e3, width=32, allow_subnormal=False), min_size=1, max_size=60)
 

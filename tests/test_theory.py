@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from helpers.models import NONLINEARITIES, SEED
-from helpers.theory import average, expected_std
+from helpers.widgets.theory import average, expected_std
 
 
 def test_averages_over_a_gaussian():
@@ -19,9 +19,7 @@ def test_averages_over_a_gaussian():
 
 def test_a_tanh_network_at_five_thirds_comes_to_rest_at_point_65():
     assert expected_std(5 / 3, 60)[-1] == pytest.approx(0.6513, abs=5e-5)
-    assert expected_std(5 / 3, 60, input_square=0.01)[-1] == pytest.approx(
-        0.6513, abs=5e-5
-    )  # wherever it starts
+    assert expected_std(5 / 3, 60, input_square=0.01)[-1] == pytest.approx(0.6513, abs=5e-5)  # wherever it starts
 
 
 def test_a_tanh_network_at_gain_1_dies_out_slowly():
@@ -41,9 +39,7 @@ def test_relu_keeps_the_mean_square_at_root_2_and_halves_it_at_1():
 
 
 def test_linear_layers_multiply_by_the_gain():
-    assert expected_std(1.5, 4, "linear", input_square=4.0) == pytest.approx(
-        [2 * 1.5**k for k in (1, 2, 3, 4)]
-    )
+    assert expected_std(1.5, 4, "linear", input_square=4.0) == pytest.approx([2 * 1.5**k for k in (1, 2, 3, 4)])
 
 
 def test_batch_norm_makes_the_gain_irrelevant():

@@ -36,12 +36,8 @@ def test_a_thousand_steps_equal_the_lectures_loop(splits, stage):
     torch.testing.assert_close(model.hidden.weight.detach(), parameters["W1"], rtol=0, atol=1e-5)
     torch.testing.assert_close(model.output.bias.detach(), parameters["b2"], rtol=0, atol=1e-5)
     if stage == "batchnorm":
-        torch.testing.assert_close(
-            model.batch_norm.gamma.detach(), parameters["bngain"][0], rtol=0, atol=1e-5
-        )
-        torch.testing.assert_close(
-            model.batch_norm.running_mean, parameters["bnmean_running"][0], rtol=0, atol=1e-5
-        )
+        torch.testing.assert_close(model.batch_norm.gamma.detach(), parameters["bngain"][0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(model.batch_norm.running_mean, parameters["bnmean_running"][0], rtol=0, atol=1e-5)
 
 
 def test_lr_may_be_a_function_of_the_step(splits):
@@ -145,9 +141,7 @@ def test_minibatches_are_those_of_one_randint_a_step(kind, stop):
         return {"one": one, "a list": [one, generator(4)], "one twice": [one, one], "global": None}[kind]
 
     def states(g):
-        return (
-            [torch.get_rng_state()] if g is None else [h.get_state() for h in ([g] if kind == "one" else g)]
-        )
+        return [torch.get_rng_state()] if g is None else [h.get_state() for h in ([g] if kind == "one" else g)]
 
     ours = generators()
     train(Noting(), X, Y, steps=150, lr=lr, generator=ours, progress=False)
@@ -176,9 +170,7 @@ def test_frozen_and_unused_parameters_stay_as_they_are(splits):
 def test_history_and_refusals(splits):
     model = lecture_mlp("kaiming", generator=generator())
     assert repr(train(model, *splits.train, steps=0, lr=0.1)) == "History(no steps)"
-    assert repr(train(model, *splits.train, steps=3, lr=0.1)).startswith(
-        "History(3 steps, mean loss of the last 3:"
-    )
+    assert repr(train(model, *splits.train, steps=3, lr=0.1)).startswith("History(3 steps, mean loss of the last 3:")
     with pytest.raises(ValueError, match="steps is -1"):
         train(model, *splits.train, steps=-1, lr=0.1)
     with pytest.raises(ValueError, match="give a learning rate"):
@@ -243,14 +235,10 @@ def test_sample_ends_even_if_the_network_never_ends_a_name(splits):
 
 def test_train_takes_any_module(splits):
     X, Y = torch.randn(64, 5, generator=generator()), torch.randint(0, 3, (64,), generator=generator())
-    model = torch.nn.Sequential(
-        torch.nn.Linear(5, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3)
-    )
+    model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
     history = train(model, X, Y, steps=200, lr=0.1, generator=generator())
     assert history.loss[-20:].mean() < history.loss[:20].mean()
-    stack = torch.nn.Sequential(
-        Linear(5, 8, num_models=2), BatchNorm1d(8, num_models=2), Linear(8, 3, num_models=2)
-    )
+    stack = torch.nn.Sequential(Linear(5, 8, num_models=2), BatchNorm1d(8, num_models=2), Linear(8, 3, num_models=2))
     assert train(stack, X, Y, steps=5, lr=0.1, generator=generator()).loss.shape == (5, 2)
 
 

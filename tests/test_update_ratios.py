@@ -19,9 +19,7 @@ def expected(before, change):
 
 
 @settings(deadline=None, max_examples=50)
-@given(
-    st.floats(-1e3, 1e3), st.floats(1e-2, 1e2), st.floats(1e-4, 10), st.sampled_from(["float32", "float64"])
-)
+@given(st.floats(-1e3, 1e3), st.floats(1e-2, 1e2), st.floats(1e-4, 10), st.sampled_from(["float32", "float64"]))
 def test_ratios_are_those_of_the_changes(mean, std, lr, dtype):
     weight = torch.nn.Parameter((draw(20, 30) * std + mean).to(getattr(torch, dtype)))
     gradient = draw(20, 30, seed=1).to(weight.dtype) + 0.3

@@ -19,11 +19,11 @@ from PIL import Image
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from helpers import panel as panel_module
 from helpers import widgets as panels
-from helpers.explore import read_batch_norm, read_logits, read_network, read_update_ratios
-from helpers.knobs import GAIN_STEP
-from helpers.training_lab import NETWORKS
+from helpers.widgets import panel as panel_module
+from helpers.widgets.explore import read_batch_norm, read_logits, read_network, read_update_ratios
+from helpers.widgets.knobs import GAIN_STEP
+from helpers.widgets.training_lab import NETWORKS
 
 MOVES = {
     "gain_explorer": {
@@ -59,11 +59,7 @@ MOVES = {
         "steps": [10, 20],
         "seed": [0, 5],
     },
-    "training_lab": {
-        "network": list(NETWORKS),
-        "learning rate": [1e-4, 10.0],
-        "init gain": [0.2, 1.0, 5.0],
-    },
+    "training_lab": {"network": list(NETWORKS), "learning rate": [1e-4, 10.0], "init gain": [0.2, 1.0, 5.0]},
 }
 SMALL = {"update_ratio_explorer": {"steps": 10}}
 
@@ -290,12 +286,7 @@ def test_nothing_outside_the_panel_changes(name):
     torch.manual_seed(1)
     random.seed(1)
     np.random.seed(1)
-    before = (
-        torch.get_rng_state(),
-        random.getstate(),
-        np.random.get_state()[1].tolist(),
-        dict(matplotlib.rcParams),
-    )
+    before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), dict(matplotlib.rcParams))
     panel = make(name)
     for knob, values in MOVES[name].items():
         move(panel, knob, values[-1])
@@ -328,9 +319,7 @@ def test_callbacks_in_several_threads_at_once_do_not_blank_the_picture():
 
     threads = [
         threading.Thread(target=walk, args=(one, "depth", [2, 12, 3, 9, 6])),
-        threading.Thread(
-            target=walk, args=(one, "right picture", ["gradients by layer", "std by depth"] * 3)
-        ),
+        threading.Thread(target=walk, args=(one, "right picture", ["gradients by layer", "std by depth"] * 3)),
         threading.Thread(target=walk, args=(two, "batch size", [2, 32, 7, 5] * 2)),
         threading.Thread(target=walk, args=(two, "gamma", [0.0, 2.0, 1.0] * 3)),
     ]
@@ -356,12 +345,7 @@ class TestReadsItsControls:
         move(gain, "batch norm", True)
         move(gain, "seed", 9)
         expected = read_network(
-            init_gain=gain.controls["init gain"].value,
-            depth=4,
-            width=50,
-            nonlinearity="relu",
-            batch_norm=True,
-            seed=9,
+            init_gain=gain.controls["init gain"].value, depth=4, width=50, nonlinearity="relu", batch_norm=True, seed=9
         )
         assert gain.reading.label == "gain 3.00"
         assert [row.std for row in gain.reading.layers] == [row.std for row in expected.layers]

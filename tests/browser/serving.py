@@ -17,14 +17,10 @@ import nbformat
 from refresh import KERNELSPEC
 
 ROOT = Path(__file__).resolve().parents[2]
-INSTALL = (
-    "Browser tests need Chromium: `sudo apt install chromium` on Debian and Ubuntu, or any Chrome elsewhere."
-)
+INSTALL = "Browser tests need Chromium: `sudo apt install chromium` on Debian and Ubuntu, or any Chrome elsewhere."
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-FLAGS = (
-    "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-)
+FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
 NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
 

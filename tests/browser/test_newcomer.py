@@ -10,9 +10,7 @@ import nbformat
 import pytest
 from serving import ROOT, served
 
-pytestmark = pytest.mark.skipif(
-    not shutil.which("make"), reason="needs make; Windows has commands of its own"
-)
+pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make; Windows has commands of its own")
 
 
 @pytest.fixture
@@ -28,9 +26,7 @@ def course(tmp_path):
 
 def commands_of_make_lab(course):
     """What `make lab` would run after installing, with this very Python."""
-    recipe = subprocess.run(
-        ["make", "-n", "lab"], cwd=course, capture_output=True, text=True, check=True
-    ).stdout
+    recipe = subprocess.run(["make", "-n", "lab"], cwd=course, capture_output=True, text=True, check=True).stdout
     lines = [line for line in recipe.replace("\\\n", " ").splitlines() if line.startswith(".venv/bin/python")]
     return [[sys.executable, *shlex.split(line)[1:]] for line in lines]
 

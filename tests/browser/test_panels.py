@@ -9,11 +9,7 @@ import pytest
 PANELS = {
     "gain_explorer": (["init gain", "depth", "width"], ["nonlinearity", "right picture"], ["batch norm"]),
     "logit_explorer": (["scale", "label", "logit 1"], ["how many"], []),
-    "batch_norm_explorer": (
-        ["moved number", "batch size", "gamma", "beta", "momentum", "batches seen"],
-        [],
-        [],
-    ),
+    "batch_norm_explorer": (["moved number", "batch size", "gamma", "beta", "momentum", "batches seen"], [], []),
     "update_ratio_explorer": (["learning rate", "init gain", "steps"], [], ["batch norm", "1/sqrt(fan_in)"]),
     "training_lab": (["init gain"], ["network"], []),
 }
@@ -55,9 +51,7 @@ def chosen_by_keyboard(opened, name):
     with opened.redraws():
         select.focus()
         opened.page.keyboard.type(wanted[0])
-    assert opened.value(f"str(panel.controls[{name!r}].value)") == repr(
-        select.input_value().replace("\xa0", " ")
-    )
+    assert opened.value(f"str(panel.controls[{name!r}].value)") == repr(select.input_value().replace("\xa0", " "))
 
 
 def switched_by_keyboard(opened, name):
@@ -154,9 +148,7 @@ def test_two_panels_in_one_notebook_live_side_by_side(notebook):
 class TestTrainingLab:
     @pytest.fixture
     def lab_panel(self, notebook):
-        return notebook(
-            "from helpers.widgets import training_lab\npanel = training_lab()\npanel", "answer = 6 * 7"
-        )
+        return notebook("from helpers.widgets import training_lab\npanel = training_lab()\npanel", "answer = 6 * 7")
 
     def steps(self, opened):
         return int(opened.value("len(panel.run.losses)"))

@@ -31,11 +31,6 @@ def test_as_a_page_of_html(tmp_path):
     )
     html = (tmp_path / f"{CHAPTER.stem}.html").read_text(encoding="utf-8")
     cells = nbformat.read(CHAPTER, 4).cells
-    pictures = [
-        output
-        for cell in cells
-        for output in cell.get("outputs", [])
-        if "image/png" in output.get("data", {})
-    ]
+    pictures = [output for cell in cells for output in cell.get("outputs", []) if "image/png" in output.get("data", {})]
     assert html.count('src="data:image/png') == len(pictures) > 3
     assert "widget-view" not in html

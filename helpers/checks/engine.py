@@ -198,9 +198,7 @@ def as_parts(*labels):
         names = ", ".join(labels)
         if not isinstance(value, (tuple, list)) or len(value) != len(labels):
             kind = f"{len(value)} things" if isinstance(value, (tuple, list)) else type(value).__name__
-            raise Verdict(
-                f"it returned {kind}", f"Return {len(labels)} results in this order: `return {names}`."
-            )
+            raise Verdict(f"it returned {kind}", f"Return {len(labels)} results in this order: `return {names}`.")
         return [as_array(part, label)[0] for label, part in zip(labels, value, strict=True)]
 
     return read
@@ -261,19 +259,7 @@ def not_attempted(call, reason):
     return CheckResult("not attempted", text)
 
 
-def judge(
-    answer,
-    parameters,
-    cases,
-    right,
-    mistakes,
-    look,
-    *,
-    read=as_number,
-    tolerance=1e-5,
-    call=None,
-    reveal=True,
-):
+def judge(answer, parameters, cases, right, mistakes, look, *, read=as_number, tolerance=1e-5, call=None, reveal=True):
     """The CheckResult for a callable: right where it reads like `right` on every case (a tuple of arguments).
 
     parameters: their names, for display; call: how to display what is not simply a call of the answer.

@@ -5,8 +5,8 @@ import math
 import numpy as np
 from matplotlib.ticker import MaxNLocator
 
-from helpers.pictures import PINNED, Picture, up
 from helpers.plots import BLUE, GREEN, VERMILION, reference_line
+from helpers.widgets.pictures import PINNED, Picture, up
 
 __all__ = ["LossByScale", "Normalised", "Probabilities", "RunningStatistics"]
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from helpers.judge import CheckResult, Verdict, is_empty, judge, not_attempted
+from helpers.checks.engine import CheckResult, Verdict, is_empty, judge, not_attempted
 
 
 def class_refused(cls, call, attribute, trial, look):

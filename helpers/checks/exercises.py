@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from helpers.judge import (
+from helpers.checks.engine import (
     CheckResult,
     Verdict,
     as_parts,
@@ -52,9 +52,7 @@ def _names(value):
     for name in found:
         if not isinstance(name, str) or name not in NAMES:
             shown = repr(name) if isinstance(name, str) else f"an object of type {type(name).__name__}"
-            raise Verdict(
-                f"{shown} is not one of the parameters", f"Their names are {', '.join(NAMES)}, as text."
-            )
+            raise Verdict(f"{shown} is not one of the parameters", f"Their names are {', '.join(NAMES)}, as text.")
     return [("the parameters that train", np.array(", ".join(n for n in NAMES if n in found) or "none"))]
 
 
@@ -141,9 +139,7 @@ def _fold(scale, weight, bias):
     return fold
 
 
-UNUSED = (
-    "running_mean and running_var are not used: eval mode takes them, and never the statistics of a batch."
-)
+UNUSED = "running_mean and running_var are not used: eval mode takes them, and never the statistics of a batch."
 FOLD, FOLD_MISTAKES = combined(_fold, SCALES, WEIGHTS, BIASES)
 
 

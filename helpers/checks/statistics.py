@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 
-from helpers.judge import CheckResult, Verdict, as_number, judge, lecture_at, not_attempted, seeded_randn
+from helpers.checks.engine import CheckResult, Verdict, as_number, judge, lecture_at, not_attempted, seeded_randn
 
 # Chapters 08 and 09: how tanh layers scale what passes through them, in theory
 
@@ -118,8 +118,7 @@ def check_fixed_point(f):
     ]  # fmt: skip
     few = "That is about the std after {} layer{}: go on until it no longer changes (a few hundred times)."
     mistakes += [
-        (few.format(n, "s" * (n > 1)), lambda g, n=n: _iterated(layer(g), n))
-        for n in (*range(1, 31), 35, 40, 45, 50)
+        (few.format(n, "s" * (n > 1)), lambda g, n=n: _iterated(layer(g), n)) for n in (*range(1, 31), 35, 40, 45, 50)
     ]
     look = lecture_at("chapter 08, the fixed point of tanh layers", 5211)
     return judge(f, "gain", cases, lambda g: settled(layer(g)), mistakes, look, tolerance=(0, 1e-3))
@@ -220,14 +219,8 @@ def check_grad_to_data(f):
     """f(data, grad) -> std(grad) / std(data), over all entries of a parameter and of its gradient."""
     mistakes = _named(_ratio_mistakes(), "grad's std", "data's std")
     mistakes += [
-        (
-            "That is log10 of the ratio: here the ratio itself is wanted.",
-            lambda d, g: (g.std() / d.std()).log10(),
-        ),
-        (
-            "That is the log of the ratio: here the ratio itself is wanted.",
-            lambda d, g: (g.std() / d.std()).log(),
-        ),
+        ("That is log10 of the ratio: here the ratio itself is wanted.", lambda d, g: (g.std() / d.std()).log10()),
+        ("That is the log of the ratio: here the ratio itself is wanted.", lambda d, g: (g.std() / d.std()).log()),
     ]
     look = lecture_at("chapter 11, grad:data", 5775)
     return judge(f, "data, grad", _tensors(40), lambda d, g: g.std() / d.std(), mistakes, look)
@@ -323,9 +316,7 @@ def check_gain_powers(answer):
     for key, (power, mistakes) in GAIN_POWERS.items():
         given = answer[key]
         wrong = [(sentence, lambda p=p: p) for sentence, p in mistakes]
-        wrong += [
-            ("Measure it: build the network at gain 1 and at gain 2, and compare.", lambda given=given: given)
-        ]
+        wrong += [("Measure it: build the network at gain 1 and at gain 2, and compare.", lambda given=given: given)]
         options = {"read": _as_power, "call": f"answer[{key!r}]", "reveal": False}
         result = judge(lambda given=given: given, "", [()], lambda power=power: power, wrong, look, **options)
         if not result:

@@ -4,22 +4,12 @@ from dataclasses import dataclass, field, fields
 from html import escape
 from itertools import zip_longest
 
-from helpers.health import warnings_for
-from helpers.tensor_statistics import Histogram
+from .statistics import Histogram
+from .warnings import warnings_for
 
 __all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow"]
 
-ACTIVATIONS = {
-    "Tanh",
-    "Softsign",
-    "Sigmoid",
-    "Hardsigmoid",
-    "Hardtanh",
-    "ReLU",
-    "ReLU6",
-    "LeakyReLU",
-    "PReLU",
-}
+ACTIVATIONS = {"Tanh", "Softsign", "Sigmoid", "Hardsigmoid", "Hardtanh", "ReLU", "ReLU6", "LeakyReLU", "PReLU"}
 ACTIVATIONS |= {"RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Hardswish", "Softplus", "LogSigmoid"}
 
 

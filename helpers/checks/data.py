@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from helpers.judge import Verdict, judge, lecture_at
+from helpers.checks.engine import Verdict, judge, lecture_at
 
 ALPHABET = ".abcdefghijklmnopqrstuvwxyz"
 
@@ -66,9 +66,7 @@ def _each(pairs):
 
 
 def _rolled(words, n, by):
-    contexts, targets = zip(
-        *(pair for word in words for pair in _windows("." * n + word + ".", n)), strict=True
-    )
+    contexts, targets = zip(*(pair for word in words for pair in _windows("." * n + word + ".", n)), strict=True)
     return _lines(zip(contexts, np.roll(targets, by), strict=True))
 
 
@@ -77,17 +75,13 @@ def _dataset(value):
     if isinstance(value, np.ndarray) and value.dtype.kind == "U":  # our own are lines already
         return [("the number of examples", np.array(float(len(value)))), ("example", value)]
     if not (isinstance(value, (tuple, list)) and len(value) == 2):
-        raise Verdict(
-            f"it returned an object of type {type(value).__name__}", "Return two tensors: `return X, Y`."
-        )
+        raise Verdict(f"it returned an object of type {type(value).__name__}", "Return two tensors: `return X, Y`.")
     for label, part, dims in zip("XY", value, (2, 1), strict=True):
         if not isinstance(part, torch.Tensor):
             hint = "Make one tensor of the finished list, with `torch.tensor(...)`."
             raise Verdict(f"{label} is of type {type(part).__name__}, not a torch tensor", hint)
         if part.dtype != torch.int64 or part.dim() != dims:
-            hint = (
-                "Characters are indices, in int64: X holds block_size of them for each example, Y holds one."
-            )
+            hint = "Characters are indices, in int64: X holds block_size of them for each example, Y holds one."
             raise Verdict(f"{label} is {part.dtype} of shape {tuple(part.shape)}", hint)
     X, Y = (part.tolist() for part in value)
     if len(X) != len(Y):
@@ -95,9 +89,7 @@ def _dataset(value):
         raise Verdict(f"X has {len(X)} rows, Y has {len(Y)}", hint)
     letters = dict(enumerate(ALPHABET))
     return _dataset(
-        _lines(
-            ("".join(letters.get(i, "?") for i in x), letters.get(y, "?")) for x, y in zip(X, Y, strict=True)
-        )
+        _lines(("".join(letters.get(i, "?") for i in x), letters.get(y, "?")) for x, y in zip(X, Y, strict=True))
     )
 
 

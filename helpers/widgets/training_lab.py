@@ -7,19 +7,19 @@ import time
 
 import torch
 
-from helpers.explore import EXAMPLES, default_splits, network_reading
-from helpers.knobs import button, by_name, choice, gain_knob, learning_rate_knob
 from helpers.layers import Linear
 from helpers.models import SEED, STAGES, deep_mlp, lecture_mlp
-from helpers.panel import Board, Panel
-from helpers.pictures import (
+from helpers.train import train
+from helpers.widgets.explore import EXAMPLES, default_splits, network_reading
+from helpers.widgets.knobs import button, by_name, choice, gain_knob, learning_rate_knob
+from helpers.widgets.panel import Board, Panel
+from helpers.widgets.pictures import (
     ActivationsByLayer,
     GradientsByLayer,
     LossByStep,
     UpdateRatiosByStep,
     WeightGradientsByLayer,
 )
-from helpers.train import train
 
 __all__ = ["NETWORKS", "TrainingRun", "training_lab"]
 
@@ -30,10 +30,7 @@ NETWORKS = {
     "deep, batch norm": (lambda generator: deep_mlp(gain=1, batch_norm=True, generator=generator), 1.0),
 }
 NETWORKS |= {
-    f"one hidden layer, {stage}": (
-        lambda generator, stage=stage: lecture_mlp(stage, generator=generator),
-        1.0,
-    )
+    f"one hidden layer, {stage}": (lambda generator, stage=stage: lecture_mlp(stage, generator=generator), 1.0)
     for stage in STAGES
 }
 MARGINS = dict(left=0.06, right=0.98, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
@@ -109,9 +106,7 @@ class TrainingRun:
         if self.failed:
             said = f"the loss is {self.losses[-1]}"
         else:
-            said = (
-                f"loss {sum(recent) / len(recent):.3f}, the mean of the last {len(recent)}" if recent else ""
-            )
+            said = f"loss {sum(recent) / len(recent):.3f}, the mean of the last {len(recent)}" if recent else ""
         return network_reading(
             self.model,
             X[:EXAMPLES],
@@ -163,11 +158,7 @@ class _TrainingLab(Panel):
             self._read,
             board,
             alt="The loss and update:data by step, and histograms of activations and gradients, so far.",
-            buttons=[
-                self.start_button,
-                self.pause_button,
-                self.reset_button,
-            ],
+            buttons=[self.start_button, self.pause_button, self.reset_button],
             note="Jupyter's own stop button does not reach this training: press pause.",
         )
 

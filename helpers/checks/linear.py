@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.judge import CheckResult, Verdict, as_tensors, judge, lecture_at, seeded_randn
-from helpers.layer_checks import class_refused, gradients, refuse_shared
+from helpers.checks.engine import CheckResult, Verdict, as_tensors, judge, lecture_at, seeded_randn
+from helpers.checks.layers import class_refused, gradients, refuse_shared
 
 LOOK = lecture_at("chapter 07, the class Linear", 4715)
 
@@ -76,9 +76,7 @@ def _bias_at_start(cls, fan_in, fan_out):
 def _no_bias(cls, fan_in, fan_out):
     for layer in (cls(fan_in, fan_out, bias=False), cls(fan_in, fan_out, False)):
         if not hasattr(layer, "bias"):
-            raise Verdict(
-                "layer.bias does not exist", "Make it None, so that `layer.bias is None` can be asked."
-            )
+            raise Verdict("layer.bias does not exist", "Make it None, so that `layer.bias is None` can be asked.")
         if layer.bias is not None:
             hint = "Without a bias it is None: before a BatchNorm it would only be taken away again."
             raise Verdict("layer.bias is there, although bias=False", hint)
@@ -91,9 +89,7 @@ def _normal(std, mean=0.0):
 
 
 ALIKE = "All weights are the same: units that start alike stay alike. Draw them with torch.randn."
-KAIMING = (
-    'torch.nn.init expects the layout (fan_out, fan_in): here it takes mode="fan_out", nonlinearity="linear".'
-)
+KAIMING = 'torch.nn.init expects the layout (fan_out, fan_in): here it takes mode="fan_out", nonlinearity="linear".'
 UNIFORM = "torch.rand is uniform from 0 to 1: torch.randn is normal, around 0."
 SCALE_MISTAKES = [
     ("1/sqrt(fan_in) is missing: the output's std would be sqrt(fan_in) times the input's.", _normal(lambda n, m: 1.0)),
@@ -191,12 +187,8 @@ def _right_output(x, weight, bias):
     return _filled(_TorchLinear, weight, bias)(x)
 
 
-@_stage(
-    "layer = {}(fan_in, fan_out, bias=False); layer(x)", VALUES, WITHOUT, _right_output, labels=["output"]
-)
-@_stage(
-    "layer = {}(fan_in, fan_out); layer(x)", VALUES, LAYERS, _right_output, OUTPUT_MISTAKES, labels=["output"]
-)
+@_stage("layer = {}(fan_in, fan_out, bias=False); layer(x)", VALUES, WITHOUT, _right_output, labels=["output"])
+@_stage("layer = {}(fan_in, fan_out); layer(x)", VALUES, LAYERS, _right_output, OUTPUT_MISTAKES, labels=["output"])
 def _output(cls, x, weight, bias):
     layer = _filled(cls, weight, bias)
     layer(x + 1)

@@ -1,6 +1,6 @@
 """What the slider panels show, as ordinary functions: a setting in, a reading out.
 
-Each reading is what the pictures in helpers.pictures and helpers.chapter_pictures draw, with or without a panel.
+Each reading is what the pictures in helpers.widgets.pictures and helpers.widgets.chapter_pictures draw, with or without a panel.
 """
 
 import math
@@ -14,8 +14,8 @@ from helpers.data import load_splits
 from helpers.diagnostics import Diagnosis, diagnose
 from helpers.layers import BatchNorm1d, Linear
 from helpers.models import SEED, deep_mlp
-from helpers.theory import expected_std
 from helpers.train import train
+from helpers.widgets.theory import expected_std
 
 __all__ = [
     "CHARACTERS",
@@ -74,15 +74,7 @@ def network_reading(model, X, Y, *, label, lr, **more):
 
 
 def read_network(
-    *,
-    init_gain=5 / 3,
-    depth=6,
-    width=100,
-    nonlinearity="tanh",
-    batch_norm=False,
-    seed=SEED,
-    lr=0.1,
-    splits=None,
+    *, init_gain=5 / 3, depth=6, width=100, nonlinearity="tanh", batch_norm=False, seed=SEED, lr=0.1, splits=None
 ):
     """A fresh deep_mlp at a setting, diagnosed on the first 200 training examples: a NetworkReading.
 
@@ -107,14 +99,7 @@ def read_network(
 
 
 def read_update_ratios(
-    *,
-    learning_rate=0.1,
-    init_gain=5 / 3,
-    batch_norm=False,
-    fan_in=True,
-    steps=50,
-    seed=SEED,
-    splits=None,
+    *, learning_rate=0.1, init_gain=5 / 3, batch_norm=False, fan_in=True, steps=50, seed=SEED, splits=None
 ):
     """Train part 2's network for some steps and keep every weight's update:data: a NetworkReading.
 

@@ -1,7 +1,7 @@
 """Checks for the exercises: a learner's function or class in, a CheckResult out.
 
 Each check lists the inputs that it tries, the right function, and the usual mistakes as pairs of a sentence and
-the wrong function that it describes; `helpers.judge` does the rest. Those of chapters 02 to 04 stand here; the
+the wrong function that it describes; `helpers.checks.engine` does the rest. Those of chapters 02 to 04 stand here; the
 others, in modules of their own, are handed on, so that every notebook imports from this one.
 """
 
@@ -9,13 +9,13 @@ import math
 
 import torch
 
-from helpers.batch_norm_checks import check_batch_norm, check_batch_norm_forward
-from helpers.data_checks import check_build_dataset, check_unigram_entropy
-from helpers.exercise_checks import check_fold, check_what_trains
-from helpers.judge import CheckResult, as_array, as_bools, judge, lecture_at
-from helpers.linear_checks import check_linear
-from helpers.network_checks import check_collapse, check_conv_as_linear, check_conv_output_size
-from helpers.statistics_checks import (
+from helpers.checks.batch_norm import check_batch_norm, check_batch_norm_forward
+from helpers.checks.data import check_build_dataset, check_unigram_entropy
+from helpers.checks.engine import CheckResult, as_array, as_bools, judge, lecture_at
+from helpers.checks.exercises import check_fold, check_what_trains
+from helpers.checks.linear import check_linear
+from helpers.checks.network import check_collapse, check_conv_as_linear, check_conv_output_size
+from helpers.checks.statistics import (
     check_fixed_point,
     check_gain_powers,
     check_grad_to_data,
@@ -147,10 +147,7 @@ def check_dead_units(f):
 
 def check_tanh_gradient(f):
     """f(t) -> the local gradient of tanh, from its output t."""
-    cases = [
-        (torch.tensor([0.0, 0.5, -0.5, 0.97, -0.99]),),
-        (torch.tensor([[0.1, -0.3], [0.9, 1.0], [-1.0, 0.0]]),),
-    ]
+    cases = [(torch.tensor([0.0, 0.5, -0.5, 0.97, -0.99]),), (torch.tensor([[0.1, -0.3], [0.9, 1.0], [-1.0, 0.0]]),)]
     mistakes = [
         ("t is tanh's output already: you take tanh a second time.", lambda t: 1 - t.tanh() ** 2),
         ("The square is missing: 1 - t is not even symmetric in t.", lambda t: 1 - t),
@@ -166,10 +163,7 @@ def check_tanh_gradient(f):
         ("That is the derivative of t squared: the gradient is 1 - t squared.", lambda t: 2 * t),
         ("t comes in once more: the gradient is 1 - t squared.", lambda t: t * (1 - t**2)),
         ("The 2 is too many: the gradient is 1 - t squared.", lambda t: 1 - 2 * t**2),
-        (
-            "t is tanh's output already: no tanh, sigmoid or cosh is needed.",
-            lambda t: t.sigmoid() * (1 - t.sigmoid()),
-        ),
+        ("t is tanh's output already: no tanh, sigmoid or cosh is needed.", lambda t: t.sigmoid() * (1 - t.sigmoid())),
     ]
     look = lecture_at("chapter 03, the gradient through a tanh", 779)
     return judge(f, "t", cases, lambda t: 1 - t**2, mistakes, look, read=as_array)
@@ -220,36 +214,21 @@ def check_tanh_gain(f):
     second_moment = 0.39429449  # E[tanh(z)^2], by the trapezoidal rule
     gain = second_moment**-0.5
     mistakes = [
-        (
-            "5/3 is PyTorch's table value: with it pre-activations settle at a std of 1.086, not 1.",
-            lambda: 5 / 3,
-        ),
+        ("5/3 is PyTorch's table value: with it pre-activations settle at a std of 1.086, not 1.", lambda: 5 / 3),
         ("Gain 1 is for a layer without a nonlinearity: a tanh squeezes, and the std decays.", lambda: 1),
         ("The root of 2 is ReLU's gain.", lambda: math.sqrt(2)),
-        (
-            "That is the std of the tanh outputs: the gain has to undo it, so take 1 over it.",
-            lambda: 1 / gain,
-        ),
+        ("That is the std of the tanh outputs: the gain has to undo it, so take 1 over it.", lambda: 1 / gain),
         ("That is E[tanh(z)^2] itself: the gain is 1 over its root.", lambda: second_moment),
         ("The root is missing: the gain is a ratio of stds, not of variances.", lambda: 1 / second_moment),
         ("That is 1 / E[|tanh(z)|]: a std is the root of the mean square.", lambda: 1 / 0.55597),
-        (
-            "That is 1 / E[1 - tanh(z)^2], from tanh's gradient: forward, tanh(z) itself counts.",
-            lambda: 1 / 0.60571,
-        ),
+        ("That is 1 / E[1 - tanh(z)^2], from tanh's gradient: forward, tanh(z) itself counts.", lambda: 1 / 0.60571),
         (
             "That is 1 over the root of E[(1 - tanh(z)^2)^2], from tanh's gradient: forward, tanh(z) itself counts.",
             lambda: 0.46440**-0.5,
         ),
         ("That is 1 / tanh(1): average tanh(z)^2 over a normal z.", lambda: 1 / math.tanh(1)),
-        (
-            "That is where gain 5/3 settles: the gain that is asked for leaves pre-activations at std 1.",
-            lambda: 1.0855,
-        ),
-        (
-            "That is where gain 5/3 settles: the gain that is asked for leaves pre-activations at std 1.",
-            lambda: 0.6513,
-        ),
+        ("That is where gain 5/3 settles: the gain that is asked for leaves pre-activations at std 1.", lambda: 1.0855),
+        ("That is where gain 5/3 settles: the gain that is asked for leaves pre-activations at std 1.", lambda: 0.6513),
         (
             "That undoes gain 5/3, whose outputs settle at 0.651: here pre-activations of std 1 go in.",
             lambda: 1 / 0.6513,

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch.nn import functional as F
 
-from helpers.judge import as_array, as_parts, judge, lecture_at, seeded_randn
+from helpers.checks.engine import as_array, as_parts, judge, lecture_at, seeded_randn
 
 # Chapter 06: ResNet-50
 
@@ -86,8 +86,12 @@ def check_conv_as_linear(f):
         out = conv(x, weight, stride, padding)
         return out.flatten(2).mT.reshape(out.shape)
 
-    order = "The patches are flattened in another order than the weight: unfold puts channels first, then rows, columns."
-    places = "The shape is right, the places are not: move the channels with a transpose; view and reshape only relabel."
+    order = (
+        "The patches are flattened in another order than the weight: unfold puts channels first, then rows, columns."
+    )
+    places = (
+        "The shape is right, the places are not: move the channels with a transpose; view and reshape only relabel."
+    )
     loose = "The positions are still one row: give them their height and width, with view(N, O, H', W')."
     mistakes = [
         ("The padding is ignored.", lambda x, w, s, p: conv(x, w, s, 0)),
@@ -146,12 +150,7 @@ def check_collapse(f):
     def bias_of(weights, biases):
         return right(weights, biases)[1]
 
-    cases = [
-        stack(4, 4, 4, 4, seed=1),
-        stack(3, 3, 3, seed=5),
-        stack(3, 5, 2, 4, seed=20),
-        stack(2, 3, seed=30),
-    ]
+    cases = [stack(4, 4, 4, 4, seed=1), stack(3, 3, 3, seed=5), stack(3, 5, 2, 4, seed=20), stack(2, 3, seed=30)]
     backwards = "The matrices are multiplied in the wrong order: (x @ W1) @ W2 is x @ (W1 @ W2)."
     mistakes = [
         (backwards, lambda w, b: (product(w[::-1]), bias_of(w, b))),

@@ -1,7 +1,7 @@
 """Pictures that move: what a slider panel redraws, and what an ordinary cell can draw once.
 
 A picture has a frame (limits, labels, reference lines), built once, and artists that move from one reading to
-the next. `draw(picture, reading)` makes a still of it; helpers.panel redraws only what moves.
+the next. `draw(picture, reading)` makes a still of it; helpers.widgets.panel redraws only what moves.
 """
 
 import math
@@ -213,9 +213,7 @@ class WeightGradientsByLayer(_Gradients):
     name, xlabel = "weight gradients", "weight gradient, in stds of the widest"
 
     def spreads(self, reading):
-        return [
-            (row.name.removesuffix(".weight"), row.grad_std, row.grad_histogram) for row in reading.weights
-        ]
+        return [(row.name.removesuffix(".weight"), row.grad_std, row.grad_histogram) for row in reading.weights]
 
     def title(self, reading):
         rows = [row for row in reading.weights if row.grad_to_data]
@@ -405,9 +403,7 @@ class UpdateRatiosByStep(Picture):
             ax.plot([], [], color=color, linewidth=1.2, label=name.removesuffix(".weight"))[0]
             for color, name in zip(colors, names, strict=True)
         ]
-        ax.set(
-            xlim=(0, right), ylim=(10.0**low, 10.0**high), yscale="log", xlabel="step", ylabel="update:data"
-        )
+        ax.set(xlim=(0, right), ylim=(10.0**low, 10.0**high), yscale="log", xlabel="step", ylabel="update:data")
         ax.xaxis.set_major_formatter("{x:,.0f}")
         ax.yaxis.set_minor_locator(NullLocator())
         reference_line(ax, 1e-3, "")  # its tick says 1e-3; a label would lie under the curves

@@ -21,8 +21,8 @@ from IPython import get_ipython
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from helpers.knobs import button
 from helpers.plots import STYLE, small_png
+from helpers.widgets.knobs import button
 
 __all__ = ["Board", "Panel"]
 
@@ -110,7 +110,7 @@ def _png(pixels):
 class Panel(widgets.VBox):
     """Controls, a picture of `reading()`, and what went wrong, if anything did.
 
-    controls: {name: widget}, made by helpers.knobs. read(**values by name, blanks as underscores) -> a reading,
+    controls: {name: widget}, made by helpers.widgets.knobs. read(**values by name, blanks as underscores) -> a reading,
     an ordinary function that works without any widget. board: the Board that draws it. alt: what the picture
     shows, for those who can't see it. note: a sentence beside the buttons. Running the same cell
     again closes the panel that it opened before.

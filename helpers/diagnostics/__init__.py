@@ -1,7 +1,7 @@
 """Read any network's health: what its layers put out, what gradients reach them, how fast its weights learn.
 
 One forward and one backward pass, watched by hooks; afterwards the network is exactly as it was. What the
-readings mean stands with LayerRow and ParameterRow, what counts as unhealthy in helpers.health.
+readings mean stands with LayerRow and ParameterRow, what counts as unhealthy in helpers.diagnostics.warnings.
 """
 
 import copy
@@ -11,9 +11,9 @@ from collections.abc import Mapping
 import torch
 from torch.nn.functional import cross_entropy
 
-from helpers.readings import Diagnosis, Histogram, LayerRow, ParameterRow, class_name
-from helpers.tensor_statistics import as_rows, statistics
-from helpers.watching import left_as_it_was, map_tensors, watched_call
+from .hooks import left_as_it_was, map_tensors, watched_call
+from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, class_name
+from .statistics import as_rows, statistics
 
 __all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow", "diagnose"]
 
@@ -25,15 +25,7 @@ BOUNDED_OR_DYING = {*BOUNDS, *DYING}
 
 
 def diagnose(
-    model,
-    inputs,
-    targets=None,
-    *,
-    loss_fn=cross_entropy,
-    lr=None,
-    optimizer=None,
-    histograms=True,
-    num_models=None,
+    model, inputs, targets=None, *, loss_fn=cross_entropy, lr=None, optimizer=None, histograms=True, num_models=None
 ):
     """One forward and backward pass of any nn.Module, measured layer by layer and parameter by parameter.
 
@@ -86,9 +78,7 @@ def diagnose(
     each = [_each(gradient, num_models) for gradient in (at_layers if losses else ())]
     gradient_rows = [list(map(gradient_row, *pair)) for pair in zip(rows, each, strict=bool(losses))]
     parameter_rows = []
-    for name, kind, *tensors in zip(
-        *_names_and_types(model), parameters, at_parameters, changes, strict=True
-    ):
+    for name, kind, *tensors in zip(*_names_and_types(model), parameters, at_parameters, changes, strict=True):
         trainable = tensors[0].requires_grad
         each = zip(*(_each(tensor, num_models, name) for tensor in tensors), rates, strict=True)
         parameter_rows.append([_parameter_row(name, kind, trainable, *one, histograms) for one in each])
@@ -105,9 +95,7 @@ def diagnose(
 def _rates(lr, optimizer, num_models):
     """The rate of each network's plain SGD; None without lr, and with an optimizer, which takes other steps."""
     if num_models is not None and num_models < 1:
-        raise ValueError(
-            f"num_models is {num_models}: give the number of networks in the stack, or None for one"
-        )
+        raise ValueError(f"num_models is {num_models}: give the number of networks in the stack, or None for one")
     networks = num_models or 1
     several = isinstance(lr, torch.Tensor) and lr.dim()
     if several and optimizer is not None:
@@ -143,16 +131,12 @@ def _losses(loss_fn, output, targets, num_models):
         outputs = [map_tensors(lambda t: t[r], output) for r in range(num_models)]  # noqa: B023, called at once
         targets = targets if isinstance(targets, (list, tuple)) else [targets] * num_models
         if len(targets) != num_models:
-            raise ValueError(
-                f"{len(targets)} targets for {num_models} networks: give one, or a list of one each"
-            )
+            raise ValueError(f"{len(targets)} targets for {num_models} networks: give one, or a list of one each")
         pairs = zip(outputs, targets, strict=True)
     losses = [loss_fn(out) if target is None else loss_fn(out, target) for out, target in pairs]
     for loss in losses:
         if loss.numel() != 1:
-            raise ValueError(
-                f"the loss has shape {tuple(loss.shape)}: give a loss_fn that returns one number, a mean"
-            )
+            raise ValueError(f"the loss has shape {tuple(loss.shape)}: give a loss_fn that returns one number, a mean")
     return losses
 
 

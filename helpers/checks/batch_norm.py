@@ -11,16 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from helpers.judge import (
-    CheckResult,
-    Verdict,
-    as_array,
-    as_tensors,
-    combined,
-    judge,
-    lecture_at,
-)
-from helpers.layer_checks import class_refused, gradients, refuse_shared
+from helpers.checks.engine import CheckResult, Verdict, as_array, as_tensors, combined, judge, lecture_at
+from helpers.checks.layers import class_refused, gradients, refuse_shared
 
 LOOK = lecture_at("chapter 05, standardise, scale and shift", 2440)
 EPS, MOMENTUM = 0.3, 0.2  # far from the defaults, so that a forgotten eps or a swapped momentum shows
@@ -56,10 +48,7 @@ STATISTICS = [
     ("The squares are summed up: the variance is their average, by N.",
      lambda x, c: (x.mean(0), x.var(0, correction=0) * len(x))),
 ]  # fmt: skip
-CORRECTIONS = [
-    ("", 0),
-    ("The variance is unbiased (torch.var's default, by N - 1): the forward pass divides by N.", 1),
-]
+CORRECTIONS = [("", 0), ("The variance is unbiased (torch.var's default, by N - 1): the forward pass divides by N.", 1)]
 SCALES = [
     ("", lambda x, g, b, eps, m, v: (x - m) / (v + eps).sqrt() * g + b),
     ("eps is forgotten, or not the one given: add it to the variance, under the root.",
@@ -115,8 +104,7 @@ def _detached(mean, var):
 
 DETACHED = "The batch statistics are detached: they depend on x, and its gradient flows through them too."
 GRADIENT_MISTAKES = [
-    (DETACHED, partial(_at, _detached(mean, var)))
-    for mean, var in ((True, True), (True, False), (False, True))
+    (DETACHED, partial(_at, _detached(mean, var))) for mean, var in ((True, True), (True, False), (False, True))
 ]
 GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
 
@@ -134,9 +122,7 @@ def check_batch_norm_forward(f):
     if not result:
         return result
     options = {"read": GRADIENTS, "tolerance": 1e-4, "call": f"the gradients through f({parameters})"}
-    backward = judge(
-        partial(_at, f), parameters, cases, partial(_at, right), GRADIENT_MISTAKES, LOOK, **options
-    )
+    backward = judge(partial(_at, f), parameters, cases, partial(_at, right), GRADIENT_MISTAKES, LOOK, **options)
     return result if backward else backward
 
 
@@ -189,9 +175,7 @@ def _stage(call, parameters, cases, labels, mistakes):
     def register(experiment):
         right, read = partial(experiment, _TorchBatchNorm), as_tensors(*labels)
         options = {"read": read, "tolerance": 1e-4, "call": call}
-        STAGES.append(
-            lambda cls: judge(partial(experiment, cls), parameters, cases, right, mistakes, LOOK, **options)
-        )
+        STAGES.append(lambda cls: judge(partial(experiment, cls), parameters, cases, right, mistakes, LOOK, **options))
         return experiment
 
     return register
@@ -217,9 +201,7 @@ def _start(cls, dim):
     layer, other = _layer(cls, dim), _layer(cls, dim)
     refuse_shared(layer, other, VECTORS)
     if not hasattr(layer, "training"):
-        raise Verdict(
-            "layer.training does not exist", "There are two modes: let it be True in the beginning."
-        )
+        raise Verdict("layer.training does not exist", "There are two modes: let it be True in the beginning.")
     return *(getattr(layer, name).reshape(-1) for name in VECTORS), torch.tensor(bool(layer.training))
 
 
@@ -227,16 +209,12 @@ VALUES = "x, gamma, beta, running_mean, running_var"
 TRAIN_MISTAKES = [
     (sentence, lambda x, g, b, m, v, wrong=wrong: wrong(x, g, b, EPS)) for sentence, wrong in FORWARD_MISTAKES
 ]
-RUNNING = (
-    "Train mode normalises by the running statistics: they are for eval mode, train mode takes the batch's."
-)
+RUNNING = "Train mode normalises by the running statistics: they are for eval mode, train mode takes the batch's."
 TRAIN_MISTAKES += [
     (RUNNING, lambda x, g, b, m, v: SCALES[0][1](x, g, b, EPS, m, v)),
     (
         RUNNING,
-        lambda x, g, b, m, v: SCALES[0][1](
-            x, g, b, EPS, m.lerp(x.mean(0), MOMENTUM), v.lerp(x.var(0), MOMENTUM)
-        ),
+        lambda x, g, b, m, v: SCALES[0][1](x, g, b, EPS, m.lerp(x.mean(0), MOMENTUM), v.lerp(x.var(0), MOMENTUM)),
     ),
 ]
 TRAIN_CASES = [(SQUARE, GAMMA, BETA, MEAN, VAR), (SMALLER, GAMMA[:4], BETA[:4], MEAN[:4], VAR[:4])]
@@ -315,10 +293,11 @@ def _after_training(cls, first, second, running_mean, running_var):
     return tuple(getattr(layer, name).reshape(-1) for name in BUFFERS)
 
 
-LIVE = "Eval mode uses the batch's statistics: at running mean 0 and variance 1, off-centre data should stay off-centre."
+LIVE = (
+    "Eval mode uses the batch's statistics: at running mean 0 and variance 1, off-centre data should stay off-centre."
+)
 EVAL_MISTAKES = [
-    (LIVE, lambda x, g, b, m, v, c=c: SCALES[0][1](x, g, b, EPS, x.mean(0), x.var(0, correction=c)))
-    for c in (0, 1)
+    (LIVE, lambda x, g, b, m, v, c=c: SCALES[0][1](x, g, b, EPS, x.mean(0), x.var(0, correction=c))) for c in (0, 1)
 ]
 EVAL_MISTAKES += [
     (sentence, lambda x, g, b, m, v, scale=scale: scale(x, g, b, EPS, m, v)) for sentence, scale in SCALES[1:]
@@ -360,7 +339,9 @@ def check_batch_norm(cls):
         if not (result := stage(cls)):
             return result
     alone = judge(lambda x: _trained(cls, x), "x", [(LONG[:1],)], torch.abs, [], LOOK, read=as_array)
-    accepts = "your layer accepts a single example in train mode; it has no variance, so nn.BatchNorm1d raises ValueError"
+    accepts = (
+        "your layer accepts a single example in train mode; it has no variance, so nn.BatchNorm1d raises ValueError"
+    )
     note = "" if alone.difference.startswith("your code raised") else accepts
     agreed = "its start values, output, gradients, buffers and eval mode are those of nn.BatchNorm1d"
     return CheckResult("right", f"{call}: {agreed}", note=note)
