@@ -65,7 +65,7 @@ class Board:
         if drawn is None or drawn[0] is not picture or drawn[1] is not pinned:
             ax.clear()
             drawn = picture, pinned, [] if pinned is None else _drawn_faintly(picture, pinned, ax)
-        for artist in [*ax.lines, *ax.patches, *ax.collections, *ax.texts]:
+        for artist in [*ax.lines, *ax.patches, *ax.collections, *ax.images, *ax.texts]:
             if artist not in drawn[2]:
                 artist.remove()
         picture(reading, ax)
@@ -74,8 +74,8 @@ class Board:
 
 def _drawn_faintly(picture, reading, ax):
     picture(reading, ax)
-    for text in list(ax.texts):
-        text.remove()
+    for artist in [*ax.texts, *ax.images]:  # they would only cover what is drawn over them
+        artist.remove()
     artists = [*ax.lines, *ax.patches, *ax.collections]
     for artist in artists:
         artist.set(**PINNED)

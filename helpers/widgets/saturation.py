@@ -5,8 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from helpers.data import load_splits
 from helpers.models import SEED, lecture_mlp, seeded
 from helpers.plots import BLUE, GRAY, GREEN, VERMILION
+from helpers.widgets.panel import Panel, seed_control, slider
+
+__all__ = ["SaturationReading", "draw_map", "draw_tanh", "read_saturation", "saturation_explorer"]
 
 SATURATED = 0.99  # where this part of the lecture draws the line
 WIDTH = 16.0  # of the inputs shown, on either side of 0
@@ -36,13 +40,9 @@ class SaturationReading:
 @torch.no_grad()
 def read_saturation(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):
     """The hidden layer of chapter 02's network on its first minibatch, W1 and b1 multiplied: a SaturationReading."""
-    if splits is None:
-        from helpers.data import load_splits  # only here: a cell hands its own over
-
-        splits = load_splits()
     generator = seeded(seed)
     model = lecture_mlp("softmax", generator=generator)
-    X = splits.train[0]
+    X = (splits or load_splits()).train[0]
     x = model[:2](X[torch.randint(0, len(X), (EXAMPLES,), generator=generator)])
     hpreact = x @ (model.hidden.weight * w1_scale) + model.hidden.bias * b1_scale
     return SaturationReading(hpreact.numpy(), hpreact.tanh().numpy(), w1_scale, b1_scale)
@@ -81,4 +81,36 @@ def draw_map(reading, ax):
     ax.imshow(np.abs(reading.h) > SATURATED, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     ax.grid(False)
     ax.set(xlabel="unit", ylabel="example")
-    ax.set_title(f"white: saturated. On average {reading.slope:.0%} of the gradient comes back")
+    ax.set_title(f"white: saturated; mean slope {reading.slope:.2f}")
+
+
+def saturation_explorer(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):
+    """Turn the scale of W1 and of b1: what goes into the tanh, what comes out, and how much gradient comes back."""
+    splits = splits or load_splits()
+
+    def read(**values):
+        return read_saturation(**values, splits=splits)
+
+    controls = [
+        slider(
+            "W1 scale",
+            "All weights of the hidden layer are multiplied by it.",
+            w1_scale,
+            0,
+            1.5,
+            0.02,
+            argument="w1_scale",
+        ),
+        slider(
+            "b1 scale",
+            "All biases of the hidden layer are multiplied by it.",
+            b1_scale,
+            0,
+            10,
+            0.01,
+            argument="b1_scale",
+        ),
+        seed_control(seed),
+    ]
+    alt = f"The tanh with the histograms of its inputs and outputs, and the map of saturated entries, at W1 scale {w1_scale:g}."
+    return Panel(read, [draw_tanh, draw_map], controls, alt=alt)
