@@ -337,7 +337,7 @@ def test_notebooks_are_found_by_number_name_and_path(tmp_path, monkeypatch):
     assert refresh.find_notebooks([]) == paths
     assert refresh.find_notebooks(["02", "e01", "01_one", str(paths[1])]) == [paths[i] for i in (1, 2, 0, 1)]
     for unknown in ("7", "03", "02_twos", "no/such.ipynb"):
-        with pytest.raises(SystemExit, match=r"01, 02, E01"):
+        with pytest.raises(SystemExit, match="01_one, 02_two, E01_zeros"):
             refresh.find_notebooks([unknown])
 
 
