@@ -1,21 +1,19 @@
 """The names: read, cut into windows and split; and the lecture's own file fetched (`make data`)."""
 
 import hashlib
-import http.client
 import os
 import queue
 import random
 import re
-import secrets
 import sys
 import threading
 import unicodedata
-import urllib.request
 import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+import requests
 import torch
 
 LECTURE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt"
@@ -23,9 +21,9 @@ LECTURE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc
 LECTURE_BYTES = 228_145
 BUNDLED_SHA256 = "d3444fef9b708379fa45ed02d227c643d0f8a95619aa95010bfa0339006d4fbf"
 
-DATA = Path(__file__).resolve().parent.parent / "data"
-NAMES_FILE = DATA / "names.txt"  # the lecture's names, once fetched
-BUNDLED_FILE = DATA / "bundled_names.txt"
+COURSE = Path(__file__).resolve().parent.parent
+NAMES_FILE = COURSE / "data" / "names.txt"  # the lecture's names, once fetched
+BUNDLED_FILE = COURSE / "data" / "bundled_names.txt"
 FETCH_SECONDS = 10.0  # for the whole download, however slowly its bytes trickle in
 
 ALPHABET = ".abcdefghijklmnopqrstuvwxyz"  # "." stands before and after every name
@@ -56,20 +54,31 @@ class Splits:
     words: dict[str, list[str]]  # the names that went into "train", "val" and "test"
 
 
-def load_names(path=None):
-    """Read a file of names, one a line, and return Names.
+def course_file(name):
+    """The path of one of the course's own files, such as "data/results/loss_log.json", wherever the notebook lies.
 
-    The file is `path`, else the one that MAKEMORE_NAMES names, else data/names.txt (the lecture's, once
-    fetched), else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte order
-    mark and foreign line ends are mended, with one UserWarning that counts them. A line that then holds
-    anything but a to z is a ValueError that names the file, the line and the remedy, and so is a file of
-    fewer than two names; a file that cannot be read is an OSError.
+    Raises FileNotFoundError if it is not there; where helpers was installed without the course, none is.
+    """
+    path = COURSE / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is not there: use helpers from the course's folder, and restore it with git.")
+    return path
+
+
+def load_names(path=None):
+    """Read a file of names, one on each line, and return Names.
+
+    The file is `path`, else the one that MAKEMORE_NAMES names, else data/names.txt (the lecture's, once fetched),
+    else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte order mark and foreign
+    line ends are mended, with one UserWarning that counts them. Raises ValueError with file, line and remedy where
+    anything but a to z is left, or for fewer than two names; OSError for a file that cannot be read.
     """
     remedy = "Give the path of a text file with one name on each line."
     if path is None and (path := os.environ.get("MAKEMORE_NAMES", "").strip() or None):
         remedy = "MAKEMORE_NAMES points there: correct it, or unset it to use the course's names."
     if path is None:
         path = NAMES_FILE if NAMES_FILE.exists() else BUNDLED_FILE
+        remedy = "Restore it with git; where helpers was installed without the course, let MAKEMORE_NAMES name a file."
     path = Path(os.path.expanduser(path))
     try:
         content = path.read_bytes()
@@ -102,17 +111,14 @@ def _read_words(content, path):
         if name and not re.fullmatch(f"[a-z]{{1,{LONGEST_NAME}}}", word):
             odd = [char for char in name[:LONGEST_NAME] if not re.fullmatch("[a-z]*", _plain(char))]
             fault = f"holds {odd[0]!r} (U+{ord(odd[0]):04X})" if odd else f"has {len(word):,} letters"
-            shown = repr(name if len(name) <= 40 else name[:40] + "...")
             remedy = f"Mend or remove that line: one name on each, of 1 to {LONGEST_NAME} letters a to z."
-            raise ValueError(f"{path}, line {number}: {shown} {fault}. {remedy}")
+            raise ValueError(f"{path}, line {number}: {name[:40]!r} {fault}. {remedy}")
         mended["blank lines dropped"] += not name
         mended["surrounding spaces removed"] += bool(name) and name != line
         mended["names lower-cased"] += name != name.lower()
         mended["accents and special letters made plain"] += name.lower() != word
-        if name:
-            words.append(word)
-    if len(words) < 2:
-        # Refused already here, where the file is known: it is hardly ever the one that was meant.
+        words += [word] if name else []
+    if len(words) < 2:  # refused here, where the file is known: it is hardly ever the one that was meant
         found = "one name only" if words else "no names"
         raise ValueError(f"{path} holds {found}. Put many names into it, one on each line.")
     return words, +mended  # the plus drops what was counted zero times
@@ -127,8 +133,8 @@ def _plain(text):
 def build_dataset(words, stoi, block_size=3):
     """Slide a window over each name: the block_size characters before each character, and that character.
 
-    Returns X (N, block_size) int64 and Y (N,) int64; N counts every letter and one final "." a name, and is 0
-    for no names. An unknown character or a block_size under 1 is a ValueError. Lecture, 00:01:22.
+    Returns X (N, block_size) and Y (N,), int64; N counts every letter and one final "." per name. Raises ValueError
+    for a character that stoi does not know and for a block_size under 1. Lecture, 00:01:22.
     """
     if block_size < 1:
         raise ValueError(f"block_size is {block_size}, but a window needs at least 1 character.")
@@ -148,8 +154,8 @@ def build_dataset(words, stoi, block_size=3):
 def load_splits(names=None, *, block_size=3, seed=42):
     """Shuffle the names, split them 80/10/10 and build each part's windows; returns Splits.
 
-    `names` is what load_names returns, or anything that it takes. Too few names for three parts (under six)
-    are a ValueError. The shuffle is the lecture's (00:01:22), from a generator of its own.
+    names: what load_names returns, or anything that it takes. Raises ValueError for under six, too few for three
+    parts. The shuffle is the lecture's (00:01:22), from a generator of its own.
     """
     names = names if isinstance(names, Names) else load_names(names)
     words = list(names.words)
@@ -159,7 +165,7 @@ def load_splits(names=None, *, block_size=3, seed=42):
     if not all(parts.values()):
         raise ValueError(f"{names.source}: {len(words)} names are too few for three splits. Give six or more.")
     stoi = {char: index for index, char in enumerate(ALPHABET)}
-    itos = {index: char for char, index in stoi.items()}
+    itos = dict(enumerate(ALPHABET))
     datasets = {part: build_dataset(chosen, stoi, block_size) for part, chosen in parts.items()}
     return Splits(**datasets, stoi=stoi, itos=itos, names=names, words=parts)
 
@@ -167,48 +173,53 @@ def load_splits(names=None, *, block_size=3, seed=42):
 def fetch_names():
     """Download the lecture's names to data/names.txt, unless they are there; returns that path.
 
-    Takes FETCH_SECONDS at most. Every failure is an OSError that names the remedy and leaves nothing behind;
-    a data/names.txt of your own is never overwritten.
+    Takes FETCH_SECONDS at most. Every failure is an OSError that names the remedy and leaves nothing behind; a
+    data/names.txt of your own is never overwritten.
     """
-    if NAMES_FILE.exists():
-        if _is_lecture(NAMES_FILE.read_bytes()):
-            return NAMES_FILE
+    import pooch  # needed here alone
+
+    if NAMES_FILE.exists() and pooch.file_hash(NAMES_FILE) != LECTURE_SHA256:
         raise FileExistsError(f"{NAMES_FILE} is not the lecture's file: left alone. Move it away first.")
-    by_hand = f"Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file."
-    answer = queue.SimpleQueue()
-    # In a thread, because a socket's timeout starts afresh with each byte and does not cover the name look-up.
-    threading.Thread(target=_download, args=(answer,), daemon=True).start()
+    pooch.get_logger().setLevel("ERROR")
     try:
-        content = answer.get(timeout=FETCH_SECONDS)
-    except queue.Empty:
-        raise TimeoutError(f"The download took more than {FETCH_SECONDS:g} seconds. {by_hand}") from None
-    if isinstance(content, Exception):
-        reason = " ".join(str(content).split())  # a server's odd answer may bring line ends
-        raise ConnectionError(f"The download failed: {reason}. {by_hand}") from content
-    if not _is_lecture(content):
-        raise ConnectionError(f"The download ({len(content):,} bytes) is not the lecture's file. {by_hand}")
-    part = NAMES_FILE.with_name(f"{NAMES_FILE.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        part.write_bytes(content)
-        os.replace(part, NAMES_FILE)  # so that nobody ever reads half a file
-    except OSError as error:
-        raise type(error)(f"{NAMES_FILE} cannot be written: {error.strerror}. {by_hand}") from error
-    finally:
-        part.unlink(missing_ok=True)
+        course_file("data")  # must be there, or pooch would make it, even beside an installed package
+        # pooch writes to a temporary file in that folder, compares the hash, and only then moves it into place.
+        pooch.retrieve(
+            LECTURE_URL, f"sha256:{LECTURE_SHA256}", NAMES_FILE.name, NAMES_FILE.parent, downloader=_download
+        )
+    except (OSError, ValueError) as error:
+        kind, fault = type(error), str(error)
+        if kind is ValueError:  # pooch's word for another hash
+            kind, fault = ConnectionError, "The download is not the lecture's file."
+        elif not isinstance(error, (ConnectionError, FileNotFoundError, TimeoutError)):
+            fault = f"{NAMES_FILE} cannot be written: {error.strerror or error}."
+        raise kind(f"{fault} Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file.") from error
     return NAMES_FILE
 
 
-def _download(answer):
-    """Put the bytes at LECTURE_URL, or the exception that stood in the way, into the queue."""
+def _download(url, path, _):
+    """A downloader for pooch that ends after FETCH_SECONDS; path is pooch's temporary file."""
+    answer = queue.SimpleQueue()
+
+    def get():
+        try:
+            with requests.get(url, timeout=FETCH_SECONDS, stream=True) as response:
+                response.raise_for_status()
+                answer.put(response.raw.read(LECTURE_BYTES + 1, decode_content=True))  # one more: a longer file shows
+        except Exception as error:  # noqa: BLE001  whatever it is, the thread that waits has to know
+            answer.put(error)
+
+    # In a thread, because a socket's timeout starts afresh with each byte and does not cover the name look-up.
+    threading.Thread(target=get, daemon=True).start()
     try:
-        with urllib.request.urlopen(LECTURE_URL, timeout=FETCH_SECONDS) as response:
-            answer.put(response.read(LECTURE_BYTES + 1))  # one more, so that a longer file shows
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        answer.put(error)
-
-
-def _is_lecture(content):
-    return hashlib.sha256(content).hexdigest() == LECTURE_SHA256
+        content = answer.get(timeout=FETCH_SECONDS)
+    except queue.Empty:
+        raise TimeoutError(f"The download took more than {FETCH_SECONDS:g} seconds.") from None
+    if isinstance(content, Exception):
+        reason = " ".join(str(content).split())  # a server's odd answer may bring line ends
+        raise ConnectionError(f"The download failed: {reason}.") from content
+    os.unlink(path)  # and made anew, because nobody but its owner may read a temporary file
+    Path(path).write_bytes(content)
 
 
 def main():

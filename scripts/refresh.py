@@ -20,30 +20,12 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ROOT / "notebooks"
+from common import ROOT, find_notebooks, write_atomically  # noqa: F401  ROOT is imported from here, too
+
 CELL_TIMEOUT = 120  # seconds, for one cell; a whole notebook should need less than half of that
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 running: set[NotebookClient] = set()  # whose kernels an interrupt has to end
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-def find_notebooks(wanted: list[str]) -> list[Path]:
-    """Paths of the notebooks named by number ("03", "e01"), name or path; of all of them when `wanted` is empty."""
-    every = sorted(NOTEBOOKS.glob("*.ipynb"))
-    if not wanted:
-        return every
-    found = []
-    for name in wanted:
-        if name.endswith(".ipynb") and Path(name).is_file():
-            found.append(Path(name).resolve())
-            continue
-        matches = [p for p in every if p.stem == name or p.stem.lower().startswith(f"{name.lower()}_")]
-        if not matches:
-            known = ", ".join(path.stem.split("_")[0] for path in every) or "none yet"
-            raise SystemExit(f"There is no notebook {name!r}. Give a path, or one of: {known}.")
-        found += matches
-    return found
 
 
 @contextlib.contextmanager
@@ -104,17 +86,6 @@ def tidy(nb: nbformat.NotebookNode) -> None:
             else:
                 outputs.append(output)
         cell.outputs = outputs
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write to a neighbouring file and move it into place, so that an interruption leaves the old file whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def refresh(path: Path) -> bool:

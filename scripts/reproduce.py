@@ -7,15 +7,10 @@ stack, with the backward pass by hand; two stages run at a time, on one thread e
 
 import argparse
 import io
-import json
 import os
 import platform
-import re
-import signal
-import sys
 from functools import partial
-from itertools import count, pairwise
-from multiprocessing import get_context
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -25,13 +20,13 @@ import matplotlib
 import numpy
 import torch
 
+from common import RESULTS, write_atomically
 from helpers.compare import loss_log_steps
 from helpers.data import load_names, load_splits
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import evaluate, train
-from refresh import write_atomically
+from sweep import sweep
 
-RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 CURVE_EVERY = 1000  # steps averaged to a point of the curve
 SEEDS = 8
 MINIBATCH_SEEDS = 1_000_000  # added to a seed: the generator of its minibatches
@@ -53,24 +48,9 @@ def main():
     names = load_names()
     out = args.out or default_path(names, args.steps, args.seeds)
     print(f"{len(names.words):,} names ({names.source}); writing {os.path.relpath(out)}", flush=True)
-    log = resume(out, new_log(names, args.steps, args.seeds))
-    missing = [stage for stage in SLOWEST_FIRST if stage not in log["stages"]]
-    for stage in set(STAGES) - set(missing):
-        print(f"{stage}: already there")
-    try:
-        # Ctrl-C reaches all processes, and is for the first one: in the others train would stop early and count
-        # as done. They inherit that they ignore it, so that it can't hit them while they start either.
-        answer = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        # Spawned, as forking a process that has threads may hang it. Leaving the pool ends its processes.
-        with get_context("spawn").Pool(args.jobs, initializer=ignore_interrupts) as pool:
-            signal.signal(signal.SIGINT, answer)
-            run = partial(run_stage, steps=args.steps, seeds=log["seeds"])
-            for stage, result in pool.imap_unordered(run, missing):
-                stages = log["stages"] | {stage: result}
-                log["stages"] = {stage: stages[stage] for stage in STAGES if stage in stages}
-                write_atomically(out, as_json(log).encode())
-    except KeyboardInterrupt:
-        sys.exit(f"interrupted: {len(log['stages'])} of {len(STAGES)} stages are saved, run it again to go on")
+    log = new_log(names, args.steps, args.seeds)
+    run = partial(run_stage, steps=args.steps, seeds=log["seeds"])
+    log = sweep(out, log, run, STAGES, results="stages", jobs=args.jobs, first=SLOWEST_FIRST)
     draw(log, out.with_suffix(".png"))
     report(log)
 
@@ -105,40 +85,8 @@ def new_log(names, steps, seeds):
     }
 
 
-def as_json(log):
-    """Indented, with each list of numbers on a line of its own."""
-    text = json.dumps(log, indent=1)
-    return re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text) + "\n"
-
-
-def resume(out, log):
-    """The log at `out` if it was made with the same settings, else the new one."""
-    if not out.exists():
-        return log
-    try:
-        found = json.loads(out.read_text())
-        whole = set(found["stages"]) <= set(STAGES)
-    except (ValueError, KeyError, TypeError):
-        whole = False
-    if not whole:
-        sys.exit(f"{out} is damaged: restore it (git restore) or delete it, then run this again")
-    different = [key for key in log if key != "stages" and found.get(key) != log[key]]
-    if not different:
-        return found
-    older = (out.with_suffix(f".old{number or ''}.json") for number in count())
-    aside = next(path for path in older if not path.exists())
-    os.replace(out, aside)
-    print(f"made with another {', '.join(different)}: kept as {os.path.relpath(aside)}, starting afresh")
-    return log
-
-
-def ignore_interrupts():
-    """Windows' processes inherit nothing of it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def run_stage(stage, steps, seeds):
-    """Train one stage's networks; returns it and what they come out at, as lists with one entry a seed.
+    """Train one stage's networks; returns what they come out at, as lists with one entry per seed.
 
     The lecture draws minibatches on from the generator that drew the network. So does its seed here; every
     other seed has a second generator, the same for all stages, so that a seed's five networks see the same
@@ -161,7 +109,7 @@ def run_stage(stage, steps, seeds):
         print(f"{stage:>9} {start + tenth:>8,} of {steps:,} steps, mean loss {mean:.4f}", flush=True)
     losses = torch.cat(losses)  # (steps, seeds)
     curves = losses.view(-1, CURVE_EVERY, len(seeds)).mean(1).T
-    return stage, {
+    return {
         "step0": rounded(losses[0], 6),
         "train": rounded(evaluate(model, *splits.train), 6),
         "val": rounded(evaluate(model, *splits.val), 6),

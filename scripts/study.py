@@ -1,30 +1,44 @@
 """The learner's own copies of the notebooks: `python scripts/study.py`, as `make lab` does.
 
 Copies each notebook to study/ once and never overwrites a copy; says which of the course's notebooks have changed
-since. With --reset NB ("03", "E01", a name) the copy moves to study/old/ and a fresh one takes its place.
+since, and which copies no longer fit because they import what helpers no longer has. With --reset NB ("03", "E01",
+a name) the copy moves to study/old/ and a fresh one takes its place.
 """
 
 import argparse
+import ast
 import json
 import os
 import re
-import sys
 from datetime import datetime
-from pathlib import Path
+from functools import cache
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import NOTEBOOKS, ROOT, find_notebook, number, write_atomically
+
+STUDY = ROOT / "study"
 RESET = "python scripts/study.py --reset " if os.name == "nt" else "make reset NB="
 
 
-def copy(source, target):
-    """Write target whole or not at all; its folder is made if need be."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(source.read_bytes())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+def update(notebooks, study, helpers=ROOT / "helpers"):
+    """Copy what is missing, report what has changed in the course since; returns the lines to say."""
+    lines, made = [], 0
+    for notebook in sorted(notebooks.glob("*.ipynb")):
+        own = study / notebook.name
+        if not own.exists():
+            write_atomically(own, notebook.read_bytes())
+            made += 1
+            continue
+        if gone := imports_gone(own, helpers):
+            fault = f"no longer fits: your copy imports {', '.join(gone)}, which the course does not have any more"
+        elif source_hash(own) != source_hash(notebook):
+            fault = "has changed in the course since your copy was made"
+        else:
+            continue
+        remedy = f"`{RESET}{number(notebook.stem)}` gives you a fresh one and keeps yours."
+        lines.append(f"{notebook.stem} {fault}; {remedy}")
+    if made:
+        lines.insert(0, f"{made} notebooks copied to study/; these are yours to change.")
+    return lines
 
 
 def source_hash(path):
@@ -35,55 +49,67 @@ def source_hash(path):
         return None
 
 
-def number(stem):
-    return stem.split("_")[0]
+def imports_gone(path, helpers):
+    """What a notebook's code imports from helpers that is not there: ["helpers.judge", "helpers.plots.plot_old"]."""
+    try:
+        cells = json.loads(path.read_bytes())["cells"]
+        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, TypeError, KeyError):
+        return []
+    wanted = {}  # (module, name) in the notebook's order; name is None for `import module`
+    for source in sources:
+        for node in ast.walk(parse(re.sub(r"^(\s*)[%!?].*", r"\1pass", source, flags=re.MULTILINE))):
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                wanted |= {(node.module, alias.name): 0 for alias in node.names}
+            elif isinstance(node, ast.Import):
+                wanted |= {(alias.name, None): 0 for alias in node.names}
+    gone = {}
+    for module, name in wanted:
+        if module.split(".")[0] == "helpers":
+            known = names_in(helpers.parent.joinpath(*module.split(".")))
+            if known is None:
+                gone[module] = 0
+            elif name not in (None, "*") and name not in known:
+                gone[f"{module}.{name}"] = 0
+    return [*gone]
 
 
-def update(notebooks, study):
-    """Copy what is missing, report what has changed in the course since; returns the lines to say."""
-    lines, made = [], 0
-    for notebook in sorted(notebooks.glob("*.ipynb")):
-        own = study / notebook.name
-        if not own.exists():
-            copy(notebook, own)
-            made += 1
-        elif source_hash(own) != source_hash(notebook):
-            lines.append(
-                f"{notebook.stem} has changed in the course since your copy was made; "
-                f"`{RESET}{number(notebook.stem)}` gives you a fresh one and keeps yours."
-            )
-    if made:
-        lines.insert(0, f"{made} notebooks copied to study/; these are yours to change.")
-    return lines
+@cache
+def names_in(module):
+    """What can be imported from a module or a package, given by its path without .py; None if there is neither."""
+    package = module.is_dir()
+    file = module / "__init__.py" if package else module.with_suffix(".py")
+    if not file.is_file():
+        return None
+    names = {path.stem for path in module.iterdir()} if package else set()
+    for node in ast.walk(parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return names
 
 
-def find(notebooks, wanted):
-    """The one notebook that is meant by its number ("03", "3", "e01") or its name; SystemExit if there is not one."""
-
-    def plain(text):  # E1 and e01 are the same, and so are 3 and 03
-        return re.sub(r"\d+", lambda digits: str(int(digits[0])), text.lower())
-
-    every = sorted(notebooks.glob("*.ipynb"))
-    asked = plain(Path(wanted).name.removesuffix(".ipynb"))
-    matches = [path for path in every if asked in (plain(path.stem), plain(number(path.stem)))]
-    if len(matches) != 1:
-        fault = "which notebook?" if not wanted else f"{wanted!r} is not one notebook."
-        choices = ", ".join(path.stem for path in matches or every) or "none yet"
-        sys.exit(f"{RESET.strip()}: {fault} Give its number or name: {choices}")
-    return matches[0]
+def parse(source):
+    try:
+        return ast.parse(source)
+    except (SyntaxError, ValueError):
+        return ast.Module([], [])
 
 
 def reset(notebook, study):
     """Move the learner's copy to study/old/ and put a fresh one in its place; returns the line to say."""
     own = study / notebook.name
     if not own.exists():
-        copy(notebook, own)
+        write_atomically(own, notebook.read_bytes())
         return f"study/{own.name} is a fresh copy."
     # A time to the microsecond: two resets in a row must not share a name.
     aside = study / "old" / f"{own.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.ipynb"
     aside.parent.mkdir(exist_ok=True)
     fresh = own.with_name(f".{own.name}.fresh.tmp")
-    copy(notebook, fresh)  # before the learner's is touched: a full disk must not leave them without one
+    write_atomically(fresh, notebook.read_bytes())  # before the learner's is touched: the disk may be full
     os.replace(own, aside)
     os.replace(fresh, own)
     return f"study/{own.name} is fresh; yours is kept as study/old/{aside.name}."
@@ -92,12 +118,8 @@ def reset(notebook, study):
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--reset", metavar="NB", help="a fresh copy of one notebook: its number or its name")
-    args = parser.parse_args(arguments)
-    notebooks, study = ROOT / "notebooks", ROOT / "study"
-    if args.reset is None:
-        lines = update(notebooks, study)
-    else:
-        lines = [reset(find(notebooks, args.reset), study)]
+    wanted = parser.parse_args(arguments).reset
+    lines = update(NOTEBOOKS, STUDY) if wanted is None else [reset(find_notebook(wanted), STUDY)]
     print("".join(f"{line}\n" for line in lines), end="")
 
 

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 import study
+from common import find_notebook
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def write_notebook(path, *, source_hash="a", text="from the course"):
+def write_notebook(path, *, source_hash="a", text="from the course", code=()):
     path.parent.mkdir(parents=True, exist_ok=True)
-    cell = {"cell_type": "markdown", "id": "one", "metadata": {}, "source": [text]}
-    notebook = {"cells": [cell], "metadata": {"source_hash": source_hash}, "nbformat": 4, "nbformat_minor": 5}
+    cells = [{"cell_type": "markdown", "id": "one", "metadata": {}, "source": [text]}]
+    cells += [{"cell_type": "code", "id": "two", "metadata": {}, "source": lines, "outputs": []} for lines in code]
+    notebook = {"cells": cells, "metadata": {"source_hash": source_hash}, "nbformat": 4, "nbformat_minor": 5}
     path.write_text(json.dumps(notebook))
 
 
@@ -63,6 +65,50 @@ def test_a_change_in_the_course_is_said_in_one_line_with_the_remedy(course):
     assert json.loads((own / "03_saturated_tanh.ipynb").read_text())["metadata"]["source_hash"] == "a"
 
 
+HELPERS = {
+    "helpers/__init__.py": '"""A map."""',
+    "helpers/plots.py": "import torch\n\nLEFT = RIGHT = 1\ntry:\n    from math import tau\nexcept ImportError:\n    tau = 6\n"
+    "def plot(): pass\nclass Figure: pass\n",
+    "helpers/room/__init__.py": "from .inside import thing as renamed\n",
+    "helpers/room/inside.py": "thing = 1\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("code", "gone"),
+    [
+        ("from helpers.judge import CheckResult", ["helpers.judge"]),
+        ("import helpers.judge as judge", ["helpers.judge"]),
+        ("from helpers import judge, plots", ["helpers.judge"]),
+        ("from helpers.plots import (\n    plot,\n    old as plot_old,\n)", ["helpers.plots.old"]),
+        ("%matplotlib inline\nfor i in []:\n    !ls\nfrom helpers.room import thing", ["helpers.room.thing"]),
+        ("from helpers.room.outside import a, b", ["helpers.room.outside"]),
+        ("from helpers.plots import LEFT, RIGHT, tau, plot, Figure, torch\nfrom helpers.plots import *", []),
+        ("from helpers.room import renamed, inside\nfrom helpers.room.inside import thing\nimport helpers.plots", []),
+        ("import torch, judge\nfrom judge import x\nfrom . import y", []),
+        ("this is no Python", []),
+    ],
+)
+def test_a_copy_that_imports_what_is_gone_is_named_with_the_remedy(course, tmp_path, code, gone):
+    notebooks, own = course
+    for name, text in HELPERS.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    study.update(notebooks, own)
+    write_notebook(own / "03_saturated_tanh.ipynb", code=[["x = 1\n"], [code]])
+    before = contents(own)
+    lines = study.update(notebooks, own, tmp_path / "helpers")
+    assert len(lines) == bool(gone) and contents(own) == before
+    for line in lines:
+        assert line.startswith("03_saturated_tanh") and f"imports {', '.join(gone)}," in line
+        assert f"{study.RESET}03" in line
+
+
+def test_the_courses_own_notebooks_fit(tmp_path):
+    notebooks = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert notebooks and [study.imports_gone(path, ROOT / "helpers") for path in notebooks] == [[]] * len(notebooks)
+
+
 @pytest.mark.parametrize("broken", [b"", b"half a note", b"[]", b"\xff\xfe"])
 def test_a_copy_that_is_no_notebook_is_reported_and_kept(course, broken):
     notebooks, own = course
@@ -77,24 +123,24 @@ def test_a_copy_that_is_no_notebook_is_reported_and_kept(course, broken):
     "wanted", ["03", "3", "03_saturated_tanh", "03_saturated_tanh.ipynb", "study/03_saturated_tanh.ipynb"]
 )
 def test_a_notebook_is_found_by_number_or_name(course, wanted):
-    assert study.find(course[0], wanted).stem == "03_saturated_tanh"
+    assert find_notebook(wanted, course[0]).stem == "03_saturated_tanh"
 
 
 @pytest.mark.parametrize("wanted", ["E01", "e01", "E1", "E01_all_zero"])
 def test_an_exercise_is_found_too(course, wanted):
-    assert study.find(course[0], wanted).stem == "E01_all_zero"
+    assert find_notebook(wanted, course[0]).stem == "E01_all_zero"
 
 
 @pytest.mark.parametrize("wanted", ["", "7", "tanh", "1", "*"])
 def test_an_unknown_notebook_is_refused_and_the_choices_are_named(course, wanted):
     with pytest.raises(SystemExit, match="00_start_here, 03_saturated_tanh, E01_all_zero"):
-        study.find(course[0], wanted)
+        find_notebook(wanted, course[0])
 
 
 def test_an_ambiguous_number_is_refused_and_only_its_notebooks_are_named(course):
     write_notebook(course[0] / "03_another.ipynb")
     with pytest.raises(SystemExit, match="name: 03_another, 03_saturated_tanh$"):
-        study.find(course[0], "03")
+        find_notebook("03", course[0])
 
 
 def test_reset_gives_a_fresh_copy_and_loses_nothing_even_when_run_twice(course):
