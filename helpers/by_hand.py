@@ -18,18 +18,15 @@ from helpers import layers
 
 __all__ = ["ByHand"]
 
-FLOATS = torch.float32, torch.float64
-
 
 class Linear:
     """out = x @ W + b"""
 
     def __init__(self, layer, x, network):
-        self.W, self.dW = network.array(layer.weight), network.gradient(layer.weight)
-        self.b, self.db = network.array(layer.bias), network.gradient(layer.bias)  # None and None without bias
-        self.out = np.empty((*x.shape[:2], self.W.shape[2]), x.dtype)
-        self.dx = np.empty_like(x)
-        self.ones = _ones(x)
+        self.W, self.dW = network.with_gradient(layer.weight)
+        self.b, self.db = (None, None) if layer.bias is None else network.with_gradient(layer.bias)
+        self.out, self.dx = np.empty((*x.shape[:2], self.W.shape[2]), x.dtype), np.empty_like(x)
+        self.ones = np.ones((1, 1, x.shape[1]), x.dtype)  # ones @ x is x.sum(1) in a third of the time
 
     def forward(self, x):
         self.x = x
@@ -51,15 +48,13 @@ class BatchNorm1d:
     def __init__(self, layer, x, network):
         self.layer, self.n = layer, x.shape[1]
         if self.n != network.examples or self.n < 2:
-            raise ValueError(
-                f"BatchNorm1d by hand needs one vector an example and two examples or more, not {self.n} vectors of "
-                f"{network.examples} examples: put a Flatten before it, or give larger minibatches"
-            )
-        self.gamma, self.dgamma = network.array(layer.gamma), network.gradient(layer.gamma)
-        self.beta, self.dbeta = network.array(layer.beta), network.gradient(layer.beta)
+            got = f"{self.n} vectors of {network.examples} example(s): put a Flatten before it"
+            raise ValueError(f"BatchNorm1d needs two examples or more and one vector for each, not {got}")
+        self.gamma, self.dgamma = network.with_gradient(layer.gamma)
+        self.beta, self.dbeta = network.with_gradient(layer.beta)
         self.running_mean, self.running_var = network.array(layer.running_mean), network.array(layer.running_var)
         self.diff, self.out, self.dx = np.empty_like(x), np.empty_like(x), np.empty_like(x)
-        self.ones = _ones(x)
+        self.ones = np.ones((1, 1, self.n), x.dtype)
 
     def forward(self, x):
         n, momentum = self.n, self.layer.momentum
@@ -91,7 +86,7 @@ class Embedding:
     """out = C[x], which is one_hot(x) @ C; its backward pass is then that of a product"""
 
     def __init__(self, layer, x, network):
-        self.C, self.dC = network.array(layer.weight), network.gradient(layer.weight)
+        self.C, self.dC = network.with_gradient(layer.weight)
         networks, vocab_size, dim = self.C.shape
         self.out = np.empty((networks, x.shape[-2] * x.shape[-1], dim), self.C.dtype)
         self.one_hot_rows = np.eye(vocab_size, dtype=self.C.dtype)
@@ -143,8 +138,7 @@ class Sigmoid(Nonlinearity):
 
     def forward(self, x):
         np.exp(np.negative(x, out=self.out), out=self.out)
-        self.out += 1
-        np.reciprocal(self.out, out=self.out)
+        np.divide(1, np.add(self.out, 1, out=self.out), out=self.out)
         self.slope = self.out * (1 - self.out)
         return self.out
 
@@ -156,8 +150,6 @@ class ReLU(Nonlinearity):
 
 
 class LeakyReLU(Nonlinearity):
-    """x where it is positive, a small multiple of it elsewhere"""
-
     def forward(self, x):
         self.slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.layer.negative_slope))
         return np.multiply(x, self.slope, out=self.out)
@@ -207,33 +199,18 @@ class CrossEntropy:
         return dlogits
 
 
-BY_HAND = {
-    layers.Embedding: Embedding,
-    layers.Flatten: Flatten,
-    layers.Linear: Linear,
-    layers.BatchNorm1d: BatchNorm1d,
-    nn.Tanh: Tanh,
-    nn.Sigmoid: Sigmoid,
-    nn.ReLU: ReLU,
-    nn.LeakyReLU: LeakyReLU,
-    nn.ELU: ELU,
-    nn.GELU: GELU,
-}
-PARAMETERS = {
-    layers.Embedding: [["weight"]],
-    layers.Linear: [["weight", "bias"], ["weight"]],
-    layers.BatchNorm1d: [["gamma", "beta"]],
-}
+BY_HAND = {layers.Embedding: Embedding, layers.Flatten: Flatten, layers.Linear: Linear, layers.BatchNorm1d: BatchNorm1d}
+BY_HAND |= {nn.Tanh: Tanh, nn.Sigmoid: Sigmoid, nn.ReLU: ReLU, nn.LeakyReLU: LeakyReLU, nn.ELU: ELU, nn.GELU: GELU}
+PARAMETERS = {Embedding: "weight", Linear: "weight bias", BatchNorm1d: "gamma beta"}
 
 
 class ByHand:
     """Loss and gradients of a Sequential of the layers above, or of a stack of such networks.
 
     ``loss = network.forward(X, Y)``, then ``gradients = network.backward()``: X ([R,] N, …) and Y ([R,] N) are a
-    minibatch. The loss is a tensor (), or (R,) for a stack. The gradients are tensors in the order of
-    ``model.parameters()``, which the next call overwrites. Parameters are read where the model keeps them, and
-    BatchNorm's running statistics move there as in train mode. The model's own layers are not called, so their hooks
-    do not run. Raises ValueError for a layer or a parameter that it can't do, by name.
+    minibatch. The loss is a tensor ([R]), the gradients are tensors in the order of ``model.parameters()``, which the
+    next call overwrites. BatchNorm's running statistics move as in train mode. The model's own layers are not called:
+    their hooks do not run. Raises ValueError for a layer or a parameter that it can't do, by name.
     """
 
     def __init__(self, model):
@@ -246,11 +223,9 @@ class ByHand:
 
     @np.errstate(all="ignore")  # as torch: what overflows or divides by zero is infinite, without a word
     def forward(self, X, Y):
-        x = X.numpy()
-        if x.shape != self.shape:
-            self._make_layers(x)
-        if self.broadcast:
-            x = self._rows_of_networks(x)
+        if X.shape != self.shape:
+            self._make_layers(X.numpy())
+        x = self._as_rows(X.numpy())
         for layer in self.layers:
             x = layer.forward(x)
         loss = self.loss.forward(x, Y.numpy())
@@ -265,22 +240,16 @@ class ByHand:
 
     def array(self, tensor):
         """A parameter's or buffer's own memory as an array (R, rows, columns)."""
-        if tensor is None:
-            return None
-        array = tensor.detach().numpy()
-        array = array if self.stacked else array[None]
+        array = tensor.detach().numpy() if self.stacked else tensor.detach().numpy()[None]
         return array if array.ndim == 3 else array[:, None]
 
-    def gradient(self, parameter):
-        return self.array(None if parameter is None else self.gradient_of[id(parameter)])
+    def with_gradient(self, parameter):
+        return self.array(parameter), self.array(self.gradient_of[id(parameter)])
 
     def _make_layers(self, x):
         """Layers with arrays for minibatches of this shape: fresh memory costs more than most of the sums."""
-        self.broadcast = not isinstance(self.modules[0], layers.Embedding)
-        own = self.stacked and x.ndim > 2  # a minibatch of its own for every network
-        self.shape, self.examples = x.shape, x.shape[1 if own else 0]
-        self.layers = []
-        x = self._rows_of_networks(x) if self.broadcast else x
+        self.shape, self.examples = x.shape, x.shape[1 if self.stacked and x.ndim > 2 else 0]
+        self.layers, x = [], self._as_rows(x)
         for module in self.modules:
             self.layers.append(BY_HAND[type(module)](module, x, self))
             x = self.layers[-1].out
@@ -288,15 +257,12 @@ class ByHand:
             raise ValueError(f"{x.shape[1]} vectors of logits for {self.examples} examples: put a Flatten before them")
         self.loss = CrossEntropy(x)
 
-    def _rows_of_networks(self, x):
-        """Numbers, not indices, ([R,] N, columns) or (N, T, columns) as (R, rows, columns)."""
+    def _as_rows(self, x):
+        """Characters as they are; numbers ([R,] N, columns) or (N, T, columns) as (R, rows, columns)."""
+        if type(self.modules[0]) is layers.Embedding:
+            return x
         x = x if self.stacked and x.ndim == 3 else x.reshape(1, -1, x.shape[-1])
         return np.broadcast_to(x, (self.networks, *x.shape[1:]))
-
-
-def _ones(x):
-    """ones @ x sums over the batch, three times as fast as x.sum(1)."""
-    return np.ones((1, 1, x.shape[1]), x.dtype)
 
 
 def _in_order(model):
@@ -312,23 +278,22 @@ def _refuse_others(model, modules):
         raise ValueError(f'{reason}; leave backward="by_hand" out: autograd takes any network')
 
     for i, layer in enumerate(modules):
-        kind, names = type(layer), [name for name, _ in layer.named_parameters()]
-        if kind not in BY_HAND or getattr(layer, "approximate", "none") != "none":
-            refuse(f"there is no backward pass by hand for {kind.__name__} ({layer})")
-        if names not in PARAMETERS.get(kind, [[]]):
-            refuse(f"a {kind.__name__} with the parameters {', '.join(names)} has no backward pass by hand")
-        if kind is layers.Embedding and i:
-            refuse(f"by hand an Embedding is the first layer, not layer {i}")
+        by_hand, name = BY_HAND.get(type(layer)), type(layer).__name__
+        names = " ".join(name for name, _ in layer.named_parameters())
+        if by_hand is None or getattr(layer, "approximate", "none") != "none":
+            refuse(f"there is no backward pass by hand for {name} ({layer})")
+        if names != PARAMETERS.get(by_hand, "") and not (by_hand is Linear and names == "weight"):
+            refuse(f"there is no backward pass by hand for a {name} with the parameters {names}")
+        if by_hand is Embedding and i:
+            refuse("by hand an Embedding is the first layer")
     parameters = dict(model.named_parameters())
     if not len(parameters) == sum(len(list(layer.parameters())) for layer in modules) > 0:
         refuse("by hand every layer has parameters of its own, and one layer at least has some")
-    dtype = next(iter(parameters.values())).dtype
+    dtype = next(model.parameters()).dtype
     for name, p in parameters.items():
-        if not p.requires_grad or p.device.type != "cpu" or p.dtype != dtype or dtype not in FLOATS:
-            where = f"{p.dtype} on {p.device}{'' if p.requires_grad else ' and frozen'}"
-            refuse(
-                f"by hand every parameter is trained, all in float32 or all in float64, on the CPU; {name} is {where}"
-            )
+        if not p.requires_grad or p.device.type != "cpu" or p.dtype != dtype or dtype.itemsize < 4:
+            what = f"{name} is {p.dtype} on {p.device}{'' if p.requires_grad else ' and frozen'}"
+            refuse(f"by hand every parameter is trained, all float32 or all float64, on the CPU; {what}")
     stacked = {p.dim() > 1 + name.endswith("weight") for name, p in parameters.items()}
     if len(stacked) > 1 or (stacked == {True} and len({len(p) for p in parameters.values()}) > 1):
         refuse("by hand every layer is of the same stack, with the same num_models, or none is")
