@@ -1,15 +1,14 @@
 """Training, evaluation and sampling, for one network or for a stack of them."""
 
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from helpers.by_hand import ByHand
-from helpers.minibatches import minibatches
-from helpers.update_ratios import UpdateRatios
 
 __all__ = ["History", "evaluate", "sample", "train"]
 
@@ -54,92 +53,154 @@ def train(
 ):
     """Train on minibatches drawn as the lecture draws them; returns the History.
 
-    X (N, block_size) and Y (N,) are the training set. lr: a number, or a function of the step (from 0):
-    ``lambda step: 0.1 if step < 100_000 else 0.01`` is the lecture's. Each step draws
-    ``torch.randint(0, N, (batch_size,), generator=generator)``, computes the cross-entropy of
-    ``model(X[ix])`` and its gradients, and takes ``parameter += -lr * gradient``, unless a torch optimizer
-    is given, which then takes the step (with lr, if lr is not None).
+    X (N, …) and Y (N,) are the training set. lr: a number, or a function of the step (from 0): the lecture's is
+    ``lambda step: 0.1 if step < 100_000 else 0.01``. A torch optimizer, if given, takes the steps in place of
+    ``parameter += -lr * gradient``; lr=None then leaves its own learning rate.
 
     For a stack (logits with a model dimension) one generator shows every network the same minibatches; a list
-    of generators gives each its own. Without an optimizer lr may then be a tensor of one value a network.
+    of generators gives each its own. Without an optimizer lr may then be a tensor of one value for each network.
 
-    backward="by_hand" takes the gradients from helpers.by_hand instead of autograd: twice as fast or more, equal
-    up to rounding, and only for the networks of lecture_mlp, alone or in a stack.
+    backward="by_hand" takes the gradients from helpers.by_hand: equal up to rounding, several times as fast, for
+    networks of the course's layers.
 
-    record_ratios_every=k keeps the update:data ratio of every weight (two dimensions or more) at every k-th
-    step, from step 0, in History.update_ratio: of ``lr * gradient`` to the values before the step, where
-    diagnose takes them too; with an optimizer, of the change that it made.
+    record_ratios_every=k keeps std(update) / std(data) of every weight (two dimensions or more) in
+    History.update_ratio, at step 0 and every k-th from there. data is taken before the step, as diagnose does.
 
-    The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters
-    as they are and returns the History so far. Raises ValueError for data that can't be trained on, and for a
-    network that has no backward pass by hand.
+    The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters as they
+    are and returns the History so far. Raises ValueError for data, a learning rate or a network that can't be used.
     """
     _check_data(X, Y)
-    if steps < 0:
-        raise ValueError(f"steps is {steps}: give the number of minibatches to train on, 0 or more")
-    if lr is None and optimizer is None:
-        raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
-    if backward not in ("autograd", "by_hand"):
-        raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
+    _check_settings(Y, steps, lr, optimizer, backward)
     rate = lr if callable(lr) else lambda step: lr
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    parameters = list(trainable.values())
-    gradients_of = ByHand(model) if backward == "by_hand" else Autograd(model)
-    sgd = PlainSGD(parameters)
-    losses, ratios = [], None
+    network = ByHand(model) if backward == "by_hand" else Autograd(model, list(trainable.values()))
+    update = OptimizerStep(optimizer, trainable) if optimizer else PlainStep(trainable)
+    if record_ratios_every:
+        update = Recorded(update, network, record_ratios_every)
+    losses = []
     model.train()
-    drawn = minibatches(X, Y, batch_size, generator, steps)
-    bar = tqdm(drawn, total=steps, unit="step", disable=not progress, leave=False, delay=1)
     try:
-        with closing(drawn):
-            for step, (Xb, Yb) in enumerate(bar):
-                loss, gradients = gradients_of(Xb, Yb)
-                recording = record_ratios_every and step % record_ratios_every == 0
-                step_size = _checked(rate(step), loss, optimizer)
-                if recording:
-                    ratios = ratios or UpdateRatios(trainable, loss.dim() == 1, optimizer)
-                    ratios.before_step(gradients, step_size)
-                if optimizer is None:
-                    sgd.step(gradients, step_size)
-                else:
-                    _optimizer_step(optimizer, parameters, gradients, step_size)
-                losses.append(loss)
-                if recording:
-                    ratios.after_step()
+        for step in tqdm(range(steps), unit="step", disable=not progress, leave=False, delay=1):
+            Xb, Yb = _minibatch(X, Y, batch_size, generator)
+            loss = network.forward(Xb, Yb)
+            gradients = network.backward()
+            update(gradients, _checked(rate(step), loss, optimizer))
+            losses.append(loss)
     except KeyboardInterrupt:
         print(f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now")
     loss = torch.stack(losses) if losses else torch.empty(0)
-    return History(loss, ratios.by_name() if ratios else {}, record_ratios_every)
+    return History(loss, update.ratios() if record_ratios_every else {}, record_ratios_every)
+
+
+def _minibatch(X, Y, batch_size, generator):
+    """One draw, as the lecture's; with a list of generators one for each network, (num_models, batch_size, …)."""
+    if isinstance(generator, (list, tuple)):
+        ix = torch.stack([torch.randint(0, len(X), (batch_size,), generator=g) for g in generator])
+    else:
+        ix = torch.randint(0, len(X), (batch_size,), generator=generator)
+    return X[ix], Y[ix]
 
 
 class Autograd:
-    """Losses and gradients of any network; ByHand is its twin."""
+    """Loss and gradients of any network, from torch; ByHand is its twin."""
 
-    def __init__(self, model):
-        self.model = model
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+    def __init__(self, model, parameters):
+        self.model, self.parameters, self.loss = model, parameters, None
 
-    def __call__(self, X, Y):
-        loss = _loss(self.model(X), Y)
-        total = loss.sum() if loss.dim() else loss  # the sum trains every network of a stack on its own loss
-        return loss.detach(), torch.autograd.grad(total, self.parameters, allow_unused=True)
+    def forward(self, X, Y):
+        self.loss = _loss(self.model(X), Y)
+        self.stacked = self.loss.dim() == 1
+        return self.loss.detach()
+
+    def backward(self):
+        total = self.loss.sum() if self.stacked else self.loss  # the sum trains every network on its own loss
+        return torch.autograd.grad(total, self.parameters, allow_unused=True)
 
 
-class PlainSGD:
-    """parameter += -lr * gradient; lr is a number, or a tensor of one value a network."""
+class PlainStep:
+    """parameter += -lr * gradient; lr is a number, or a tensor of one value for each network."""
 
-    def __init__(self, parameters):
-        self.values = [p.detach() for p in parameters]  # the same memory, without a graph
-        self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in parameters]
+    def __init__(self, trainable):
+        self.trainable = trainable
+        self.values = [p.detach() for p in trainable.values()]  # the same memory, without a graph
+        self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in self.values]
 
-    def step(self, gradients, lr):
+    def __call__(self, gradients, lr):
+        for name, gradient in zip(self.trainable, gradients, strict=True):
+            if gradient is not None and gradient.layout is not torch.strided:
+                raise ValueError(
+                    f"{name} has sparse gradients: make its layer with sparse=False, or give an optimizer that takes "
+                    "them, such as torch.optim.SparseAdam"
+                )
         rows = zip(self.values, gradients, self.ones, strict=True)
         values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
         if isinstance(lr, torch.Tensor):
-            gradients, lr = [_along_networks(lr, gradient) * gradient for gradient in gradients], 1
+            gradients, lr = [lr.view(-1, *[1] * (g.dim() - 1)) * g if lr.dim() else lr * g for g in gradients], 1
         # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
         # without a second array of that size, which would cost more than the sums.
         torch._foreach_addcmul_(values, gradients, ones, value=-lr)
+
+
+class OptimizerStep:
+    """A torch optimizer's step, with lr unless it is None."""
+
+    def __init__(self, optimizer, trainable):
+        self.optimizer, self.trainable = optimizer, trainable
+
+    def __call__(self, gradients, lr):
+        for p, gradient in zip(self.trainable.values(), gradients, strict=True):
+            p.grad = gradient
+        if lr is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+        self.optimizer.step()
+
+
+class Recorded:
+    """A step that keeps std(update) / std(data) of every weight, at its first call and every so many from there."""
+
+    def __init__(self, step, network, every):
+        self.step, self.network, self.every = step, network, every
+        self.calls, self.records = 0, []
+
+    def __call__(self, gradients, lr):
+        self.calls += 1
+        if (self.calls - 1) % self.every:
+            return self.step(gradients, lr)
+        at = [i for i, p in enumerate(self.step.trainable.values()) if p.dim() - self.network.stacked > 1]
+        weights = [list(self.step.trainable.values())[i] for i in at]
+        data = [self._spread(weight) for weight in weights]
+        if isinstance(self.step, PlainStep):  # the update is lr times the gradient
+            lrs = lr.numpy(force=True) if isinstance(lr, torch.Tensor) else lr
+            updates = [np.abs(lrs) * self._spread(gradients[i]) for i in at]
+            self.step(gradients, lr)
+        else:
+            before = [weight.detach().clone() for weight in weights]
+            self.step(gradients, lr)
+            changes = zip(weights, before, at, strict=True)
+            updates = [self._spread(p.detach() - q if gradients[i] is not None else None) for p, q, i in changes]
+        with np.errstate(all="ignore"):
+            self.records.append([u / np.where(d > 0, d, np.nan) for u, d in zip(updates, data, strict=True)])
+
+    def ratios(self):
+        """(records,) by name, or (records, num_models) for a stack."""
+        names = [name for name, p in self.step.trainable.items() if p.dim() - self.network.stacked > 1]
+        columns = zip(*self.records, strict=True)
+        ratios = [torch.from_numpy(np.stack(column)).float() for column in columns]
+        return {name: ratio if self.network.stacked else ratio[:, 0] for name, ratio in zip(names, ratios, strict=True)}
+
+    def _spread(self, tensor):
+        """std * sqrt(n - 1) for each network, in a fraction of torch.std's time; exactly 0 for constant data."""
+        if tensor is None:
+            return np.array([np.nan])
+        if tensor.dtype not in (torch.float32, torch.float64):
+            tensor = tensor.float()  # NumPy has no bfloat16
+        x = tensor.numpy(force=True)
+        x = x.reshape(len(x) if self.network.stacked else 1, -1)
+        deviations = x - (x @ np.ones(x.shape[1], x.dtype) / x.shape[1])[:, None]
+        if (x[:, 0] == x[:, -1]).any():
+            deviations[(x == x[:, :1]).all(1)] = 0
+        return np.sqrt(np.vecdot(deviations, deviations))
 
 
 def _loss(logits, Y):
@@ -157,20 +218,6 @@ def _checked(lr, loss, optimizer):
         if lr.shape != loss.shape:
             raise ValueError(f"lr has shape {tuple(lr.shape)} for {loss.numel()} network(s): give one value each")
     return lr
-
-
-def _along_networks(lr, parameter):
-    """lr in a shape that multiplies a parameter (num_models, …), where there is one lr a network."""
-    return lr.view(-1, *[1] * (parameter.dim() - 1)) if lr.dim() else lr
-
-
-def _optimizer_step(optimizer, parameters, gradients, lr):
-    for p, grad in zip(parameters, gradients, strict=True):
-        p.grad = grad
-    if lr is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-    optimizer.step()
 
 
 @torch.no_grad()
@@ -223,3 +270,19 @@ def _eval_mode(model):
 def _check_data(X, Y):
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
+    if Y.dim() != 1:
+        raise ValueError(
+            f"Y has shape {tuple(Y.shape)}, not ({len(Y)},): give one target for each example; "
+            "several for one are more examples, in X too"
+        )
+
+
+def _check_settings(Y, steps, lr, optimizer, backward):
+    if steps < 0:
+        raise ValueError(f"steps is {steps}: give the number of minibatches to train on, 0 or more")
+    if lr is None and optimizer is None:
+        raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
+    if backward not in ("autograd", "by_hand"):
+        raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
+    if backward == "by_hand" and Y.min() < 0:
+        raise ValueError('Y has targets below 0, which by hand count too: leave backward="by_hand" out')
