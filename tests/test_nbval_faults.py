@@ -59,9 +59,31 @@ EXPECTED = {
     "hanging_cell": {"Cell 0": "Timeout of 10 s exceeded", "Cell 1": "not run: Cell 0 failed"},
     "stale_output": {CURRENT: RERUN, "Cell 0": "not run: its outputs are stale", "Cell 1": "not run"},
     "no_outputs": {"Cell 0": RERUN, "Cell 1": RERUN},
-    "missing_output": {"Cell 0": RERUN, "Cell 1": RERUN, "Cell 2": "Unexpected output fields"},
+    "missing_output": {"Cell 0": RERUN, "Cell 1": RERUN, "Cell 2": "picture: committed 0, now 1"},
     "differing_output": {"Cell 0": "", "Cell 1": "Cell outputs differ", "Cell 2": ""},
     "warning": {"Cell 0": "", "Cell 1": "stderr"},
+    "rounded_otherwise": dict.fromkeys([f"Cell {i}" for i in range(12)], ""),
+    "wrong_numbers": {
+        "Cell 0": "0.1231 is now 0.1234",
+        "Cell 1": "32,032 is now 32,033",
+        "Cell 2": "-0.25 is now +0.25",
+        "Cell 3": "1e-06 is now 1e-05",
+        "Cell 4": "12% is now 14%",
+        "Cell 5": "1 2.50",  # the row that is missing now
+        "Cell 6": "it slips",
+        "Cell 7": "0.500 is now 0.520 (0.01",
+        "Cell 8": "0.500 is now 0.520 (0.01",
+        "Cell 9": "4 is now 2 (1 apart",
+        "Cell 10": "text/html: 0.57 is now 0.75",
+        "Cell 11": "measured: 2.1057 is now 2.1027",
+        "Cell 12": "'slip' is now 'holds'",
+        "Cell 13": "alt text: 2.5 is now 3.5",
+        "Cell 14": "picture: committed 1, now 0",
+        "Cell 15": "reason",
+        "Cell 16": "unknown relativ",
+        "Cell 17": "ignored_because",
+        "Cell 18": "ignored_because",
+    },
 }
 
 
