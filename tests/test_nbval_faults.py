@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import psutil
@@ -56,7 +57,7 @@ EXPECTED = {
     "unknown_magic": {"Cell 0": "`%no_such_magic` not found", "Cell 1": "not run: Cell 0 failed"},
     "failed_cell": {"Cell 0": "", "Cell 1": "AssertionError", "Cell 2": "not run: Cell 1 failed"},
     "nothing_raised": {"Cell 0": "nothing was raised", "Cell 1": "not run: Cell 0 failed"},
-    "hanging_cell": {"Cell 0": "Timeout of 10 s exceeded", "Cell 1": "not run: Cell 0 failed"},
+    "hanging_cell": {"Cell 0": "Timeout of 5 s exceeded", "Cell 1": "not run: Cell 0 failed"},
     "stale_output": {CURRENT: RERUN, "Cell 0": "not run: its outputs are stale", "Cell 1": "not run"},
     "no_outputs": {"Cell 0": RERUN, "Cell 1": RERUN},
     "missing_output": {"Cell 0": RERUN, "Cell 1": RERUN, "Cell 2": "picture: committed 0, now 1"},
@@ -88,7 +89,7 @@ EXPECTED = {
 
 
 def test_each_fault_is_caught_and_nothing_else(tmp_path):
-    outcomes = nbval(tmp_path / "report.xml", "tests/faults", "--nbval-cell-timeout=10", MAKEMORE_NAMES=str(BUNDLED))
+    outcomes = nbval(tmp_path / "report.xml", "tests/faults", "--nbval-cell-timeout=5", MAKEMORE_NAMES=str(BUNDLED))
     assert set(outcomes) == set(EXPECTED) == {path.stem for path in (ROOT / "tests/faults").glob("*.ipynb")}
     for notebook, expected in EXPECTED.items():
         expected = {CURRENT: ""} | expected
@@ -105,10 +106,11 @@ def test_lecture_data_are_compared_with_the_lectures_names(tmp_path):
     assert "Cell outputs differ" in outcomes["lecture_data"]["Cell 0"]
 
 
-def test_cells_of_a_notebook_are_not_spread_over_processes():
-    arguments = command("-n", "2", "tests/faults")
-    run = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert run.returncode == pytest.ExitCode.USAGE_ERROR and "--dist loadfile" in run.stderr
+def test_cells_of_a_notebook_are_not_spread_over_processes(request):
+    rules = request.config.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
+    options = SimpleNamespace(nbval=True, dist="load")
+    with pytest.raises(pytest.UsageError, match="--dist loadfile"):
+        rules.pytest_configure(SimpleNamespace(option=options))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
