@@ -23,7 +23,7 @@ from decimal import Decimal
 from html import unescape
 
 UNITS = 2  # units of the last printed digit
-OF_A_CLAIM = Decimal("0.1")  # of a claim's own tolerance
+OF_A_CLAIM = 0.1  # of a claim's own tolerance
 
 NUMBERS_AND_NAMES = re.compile(
     r"""
@@ -178,10 +178,13 @@ def compare_rows(committed, fresh, tolerance):
         if key != "measured" or not all(isinstance(number, (int, float)) for number in (old, new)):
             found += [f"{key}: {difference}" for difference in compare_rows(old, new, tolerance)]
             continue
-        exact, own = Decimal(str(old)), OF_A_CLAIM * Decimal(str(committed.get("tolerance", 0)))
-        allowed = max(own, tolerance.absolute, tolerance.relative * abs(exact), tolerance.counts * (exact % 1 == 0))
-        if not abs(exact - Decimal(str(new))) <= allowed:
-            found.append(f"measured: {old!r} is now {new!r} ({allowed} apart at most):\n    {committed}")
+        own, cell = (
+            OF_A_CLAIM * committed.get("tolerance", 0),
+            max(tolerance.absolute, tolerance.counts * (old % 1 == 0)),
+        )
+        allowed = max(own, float(cell), float(tolerance.relative) * abs(old))
+        if not abs(old - new) <= allowed:  # NaN is near nothing
+            found.append(f"measured: {old!r} is now {new!r} ({allowed:g} apart at most):\n    {committed}")
     return found
 
 
