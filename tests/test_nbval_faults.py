@@ -88,6 +88,7 @@ EXPECTED = {
 }
 
 
+@pytest.mark.slow
 def test_each_fault_is_caught_and_nothing_else(tmp_path):
     outcomes = nbval(tmp_path / "report.xml", "tests/faults", "--nbval-cell-timeout=5", MAKEMORE_NAMES=str(BUNDLED))
     assert set(outcomes) == set(EXPECTED) == {path.stem for path in (ROOT / "tests/faults").glob("*.ipynb")}
