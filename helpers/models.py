@@ -193,8 +193,3 @@ def _alone_or_stacked(networks, num_models):
         for name, _ in list(twins[0].named_buffers(recurse=False)):
             setattr(twins[0], name, torch.stack([getattr(twin, name) for twin in twins]))
     return stack
-
-
-def seeded(seed=SEED):
-    """A generator of random numbers that starts at a seed, by default the lecture's."""
-    return torch.Generator().manual_seed(seed)
