@@ -57,7 +57,7 @@ def draw_tanh(reading, ax):
     ax.plot(x, np.tanh(x), color=GRAY, linewidth=2.2)
     floor, wall = -2.6, WIDTH + 1
     # Inputs beyond the picture count in its outermost bins, so that nothing is lost from sight.
-    heights, edges = np.histogram(reading.hpreact.clipX, (-WIDTH, WIDTH))
+    heights, edges = np.histogram(reading.hpreact.clip(-WIDTH, WIDTH), 128, (-WIDTH, WIDTH))
     _bars(ax, edges, floor, 1.1 * heights / max(heights.max(), 1), GOES_IN, upright=True)
     widths, edges = np.histogram(reading.h, 50, (-1, 1))
     _bars(ax, edges, wall, 7 * widths / max(widths.max(), 1), COMES_OUT, upright=False)
