@@ -127,8 +127,11 @@ def test_a_tolerance_is_for_its_kind_of_number():
     assert agree("0.500", "0.549", relative=0.1) and not agree("0.500", "0.551", relative=0.1)
     assert agree("50% 3e-06", "55% 3.3e-06", relative=0.1) and not agree("50%", "56%", relative=0.1)
     assert agree("0.5 7%", "0.9 7%", absolute=0.4) and not agree("0.50", "0.91", absolute=0.4)
-    assert agree("1e-09", "-2e-09", absolute=1e-8) and not agree("1e-09", "-2e-09", relative=10)
+    assert agree("1e-09", "-2e-09", absolute=1e-8) and not agree("1e-09", "-2e-09", factor=10)
     assert agree("0e+00", "3e-12", absolute=1e-8)
+    assert agree("2e-09 5.0", "2e-10 50.0", factor=10) and not agree("2e-09", "1e-10", factor=10)
+    assert not agree("5.0", "50.1", factor=10) and not agree("5.0", "-5.0", factor=10)
+    assert not agree("2e-09", "0e+00", factor=10) and not agree("0.50", "0.00", factor=10)
     assert agree("[2, 5] of 10", "[1, 5] of 10", counts=1) and not agree("[2, 5]", "[4, 5]", counts=1)
     assert not agree("[2, 5]", "[1, 5]", relative=0.9, absolute=3) and not agree("0.50", "0.60", counts=1)
     assert not agree("12:58 of W1", "12:59 of W1", counts=1) and not agree("W1", "W2", counts=1)
@@ -144,6 +147,8 @@ def test_a_tolerance_is_for_its_kind_of_number():
         {"relativ": 0.1, "reason": "a test"},
         {"relative": "0.1", "reason": "a test"},
         {"absolute": -1, "reason": "a test"},
+        {"relative": 1, "reason": "a test"},
+        {"factor": 0.5, "reason": "a test"},
         {"counts": 0.5, "reason": "a test"},
         {"counts": True, "reason": "a test"},
     ],
@@ -278,8 +283,8 @@ def changed(pattern, change, text):
 
 
 def far_off(text):
-    """A 9 before a number's first digit: ten times as much at least, and an integer is another one."""
-    return changed(r"(?<![\d.,])\d", lambda digit: "9" + digit, text)
+    """Nines before a number's first digit: a hundred times as much at least, and an integer is another one."""
+    return changed(r"(?<![\d.,])(?<!\de[+-])\d", lambda digit: "999" + digit, text)
 
 
 def early_digit(text):
@@ -292,7 +297,8 @@ def other_word(text):
 
 
 def other_exponent(text):
-    return changed(r"[1-9][\d.]*e[+-]\d\d", lambda number: number[:-1] + str((int(number[-1]) + 1) % 10), text)
+    """Five orders of magnitude away."""
+    return changed(r"[1-9][\d.]*e[+-]\d\d", lambda number: number[:-1] + str((int(number[-1]) + 5) % 10), text)
 
 
 def missing_line(text):
