@@ -62,6 +62,8 @@ class Tolerance:
     def of(cls, metadata):
         """The tolerance in a cell's metadata; ValueError if something is wrong with it."""
         given = metadata.get("tolerance", {})
+        if not isinstance(given, dict):
+            raise ValueError(f'tolerance: give it as {{"relative": 0.02, "reason": "…"}}, not as {given!r}')
         margins = {key: value for key, value in given.items() if key != "reason"}
         if unknown := margins.keys() - USABLE.keys():
             raise ValueError(f"tolerance: unknown {', '.join(sorted(unknown))}; give one of {', '.join(USABLE)}")

@@ -140,6 +140,7 @@ def test_a_tolerance_is_for_its_kind_of_number():
 @pytest.mark.parametrize(
     "tolerance",
     [
+        0.1,
         {"relative": 0.1},
         {"relative": 0.1, "reason": " "},
         {"reason": "none"},
