@@ -37,7 +37,7 @@ from refresh import write_atomically
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 SECONDS = 0.15  # of CPU time for one turn
-CHECKED_STEPS = 60
+WARM_UP, CHECKED = 20, 60  # steps
 SAME = 1e-5  # how far losses and parameters may be from the lecture loop's
 
 
@@ -199,7 +199,7 @@ def with_torchs_batch_norm(make):
     return made
 
 
-def check(name, reference, make, X, Y, steps=CHECKED_STEPS):
+def check(name, reference, make, X, Y, steps=CHECKED):
     """Exit unless the contender arrives where each seed's reference(seed, steps) does, by reached()."""
     for length in (1, steps):
         contender = make()
@@ -242,8 +242,9 @@ def measure(contenders, X, Y, turns):
     """CPU seconds for a step and network, one row for each turn."""
     lengths = []
     for contender in contenders:
-        contender.train(X, Y, 20)  # the first steps are slow
-        lengths.append(max(20, round(SECONDS / (cpu_seconds(lambda c=contender: c.train(X, Y, 20)) / 20 + 1e-9))))
+        contender.train(X, Y, WARM_UP)
+        seconds = cpu_seconds(lambda c=contender: c.train(X, Y, WARM_UP)) / WARM_UP
+        lengths.append(max(WARM_UP, round(SECONDS / (seconds + 1e-9))))
     pairs = list(zip(contenders, lengths, strict=True))
     return [[cpu_seconds(lambda c=c, n=n: c.train(X, Y, n)) / n / c.networks for c, n in pairs] for _ in range(turns)]
 
@@ -424,7 +425,7 @@ def processor():
 
 
 def measured(row):
-    return {"x": "{:.2f} ×", "%": "+{:.0f} %", "": ""}[row["unit"]].format(row["value"])
+    return {"x": "{:.2f} ×", "%": "{:+.0f} %", "": ""}[row["unit"]].format(row["value"])
 
 
 def as_line(row):
