@@ -62,8 +62,7 @@ class Tolerance:
     def of(cls, metadata):
         """The tolerance in a cell's metadata; ValueError if something is wrong with it."""
         given = metadata.get("tolerance", {})
-        if not isinstance(given, dict):
-            raise ValueError(f'tolerance: give it as {{"relative": 0.02, "reason": "…"}}, not as {given!r}')
+        given = given if isinstance(given, dict) else {str(given): None}
         margins = {key: value for key, value in given.items() if key != "reason"}
         if unknown := margins.keys() - USABLE.keys():
             raise ValueError(f"tolerance: unknown {', '.join(sorted(unknown))}; give one of {', '.join(USABLE)}")
