@@ -97,7 +97,12 @@ def _derived(f, x, gamma, beta, eps):
     return gradients(f(*tensors.values(), eps), tensors)
 
 
-FORWARD = [(SQUARE, GAMMA, BETA, EPS), (SMALLER, GAMMA[:4], BETA[:4], EPS / 2), (LONG, GAMMA, BETA, EPS), (WIDE, GAMMA, BETA, EPS)]
+FORWARD = [
+    (SQUARE, GAMMA, BETA, EPS),
+    (SMALLER, GAMMA[:4], BETA[:4], EPS / 2),
+    (LONG, GAMMA, BETA, EPS),
+    (WIDE, GAMMA, BETA, EPS),
+]
 GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
 check_batch_norm_forward = Check(
     "f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim).",
@@ -213,7 +218,10 @@ def _trained(cls, x, gamma, beta, running_mean, running_var):
 
 def _after_training(cls, x, y, running_mean, running_var):
     layer = _layer(cls, x.shape[1], GAMMA, BETA, running_mean, running_var)
-    layer(x.clone().requires_grad_()), layer(y.clone().requires_grad_())  # as in a network, where x depends on parameters
+    (
+        layer(x.clone().requires_grad_()),
+        layer(y.clone().requires_grad_()),
+    )  # as in a network, where x depends on parameters
     return _buffers(layer, x.shape[1])
 
 
@@ -279,7 +287,8 @@ check_batch_norm = Check(
         Look(partial(_derived_layer, training=False), [(LONG, GAMMA, BETA)],
              "the gradients through layer(x) in eval mode", GRADIENTS, 1e-4, ("x", "gamma", "beta")),
         Look(_by_default, [(LONG / 1000,)], "layer = {}(dim), with eps = 1e-5 and momentum = 0.1; layer(x) in train mode",
-             as_tensors("output", *VECTORS[2:]), (1e-4, 1e-6)),
+             as_tensors("output", *VECTORS[2:]), (1e-4, 1e-6),
+             hint="The defaults are those of nn.BatchNorm1d: eps = 1e-5, added to the variance, and momentum = 0.1."),
         Look(_alone, [(LONG[:1],)], "layer(x) in train mode", as_tensors("output"), 1e-4),
     ],
     WHERE,

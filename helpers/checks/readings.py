@@ -65,7 +65,9 @@ def as_parts(*labels):
             hint = f"Return {len(labels)} results in this order: `return {', '.join(labels)}`."
             raise Verdict(f"it returned {kind}", hint)
         parts = {label: to_array(part, label) for label, part in zip(labels, value, strict=True)}
-        return {label: a[0] if label.startswith("b") and a.ndim == 2 and len(a) == 1 else a for label, a in parts.items()}
+        return {
+            label: a[0] if label.startswith("b") and a.ndim == 2 and len(a) == 1 else a for label, a in parts.items()
+        }
 
     return read
 
@@ -101,6 +103,8 @@ def difference_in_words(wanted, given, label, index):
         expected = "expected a single number" if want.shape == () else f"expected {want.shape}"
         return f"{label} has shape {have.shape}, {expected}"
     a, b = want[index], have[index]
+    if "f" == a.dtype.kind == b.dtype.kind:
+        a, b = a + 0.0, b + 0.0  # -0.0 is 0
     if "f" == a.dtype.kind == b.dtype.kind:  # more digits where four do not tell them apart
         digits = 4 if f"{a:.4g}" != f"{b:.4g}" else 9
         a, b = f"{a:.{digits}g}", f"{b:.{digits}g}"
