@@ -138,10 +138,10 @@ check_linear = Check(
         Look(_start, [(3, 5), (20, 4)], "layer = {}(fan_in, fan_out)", as_tensors("start")),
         # 40,000 numbers or more tell a std to half a per cent.
         Look(_scale, [(400, 100), (100, 400), (900, 50)], "layer = {}(fan_in, fan_out) of many inputs and outputs",
-             as_tensors("the std of layer.weight", "its root mean square, with mean 0 the same,"), (0.02, 1e-4)),
+             as_tensors("the std of layer.weight", "its root mean square, which is the std where the mean is 0"), (0.02, 1e-4)),
         Look(_output, VALUES, "layer = {}(fan_in, fan_out); layer(x)", as_tensors("output")),
         Look(_derived, VALUES[:2], "the gradients through layer(x)", as_tensors("x.grad", "weight.grad", "bias.grad")),
-        Look(_kept, VALUES[1:2], "layer(x), and then layer.out", as_tensors("out")),
+        Look(_kept, VALUES[1:4:2], "layer(x), and then layer.out", as_tensors("out")),
     ],
     lecture_at("chapter 07, the class Linear", 4715),
     call="layer = {}(fan_in, fan_out, bias=True); layer(x)",

@@ -77,12 +77,8 @@ def trainable(layer, names):
             value.requires_grad_()  # the lecture's way: whoever trains a plain class switches its gradients on
     for parameter in listed:
         if not any(parameter is value for value in wanted.values()):
-            others = [name for name, value in vars(layer).items() if value is parameter]
-            others += (
-                [name for name, value in layer.named_buffers() if value is parameter]
-                if hasattr(layer, "named_buffers")
-                else []
-            )
+            tables = vars(layer), *(vars(layer).get(table, {}) for table in ("_parameters", "_buffers"))
+            others = [name for table in tables for name, value in table.items() if value is parameter]
             found = "None" if parameter is None else f"layer.{others[0]}" if others else "another tensor"
             hint = f"An optimizer changes all that is listed there: list {' and '.join(wanted)}, and nothing else."
             raise Verdict(f"{found} is among layer.parameters()", hint)
