@@ -337,7 +337,7 @@ def profile(part, batch_norm, networks, X, Y):
     dx = timed(network.loss, "backward")
     for layer in reversed(network.layers):
         dx = timed(layer, "backward", dx)
-    return sorted(spent.items(), key=lambda row: -row[1])
+    return [(name, seconds) for name, seconds in sorted(spent.items(), key=lambda row: -row[1]) if seconds > 1e-7]
 
 
 def main():
