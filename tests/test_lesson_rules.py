@@ -106,13 +106,13 @@ OPEN = {"jupyter": {"outputs_hidden": True}}
         # first lines
         (replace(DRAWING, "# draw the sums\n", ""), DRAWING, "begin it with a comment"),
         (replace(DRAWING, "# draw the sums", "# 4 at last"), DRAWING, "begin it with a comment"),
-        (replace(DRAWING, "# draw the sums", "# the bell"), DRAWING, "begin it with a comment"),
-        (show(EXPERIMENT, text("it never ends:\n"), **OPEN), EXPERIMENT, "print a heading first"),
+        (replace(DRAWING, "# draw the sums", "# the bell"), DRAWING, "'bell' tells the result of cell 6"),
+        (show(EXPERIMENT, text("it never ends:\n"), **OPEN), EXPERIMENT, "'never' tells the result of cell 5"),
         (show(EXPERIMENT, text("std 4.1\n"), **OPEN), EXPERIMENT, "without the numbers"),
         (
             show(EXPERIMENT, v4.new_output("display_data", {"text/html": "<table>", "text/plain": "a table"}), **OPEN),
             EXPERIMENT,
-            "print a heading first",
+            "print a line in plain words first",
         ),
         # guesses
         (replace(GUESS, "None", "4"), GUESS, "nothing but 'guess = None'"),
@@ -168,6 +168,7 @@ def test_each_rule_finds_what_breaks_it(tmp_path, damage, cell, message):
         put(CHECKED + 1, prose("Its std is 4.0."), code("spread")),
         lambda cells: cells.append(prose("## Next\n\nChapter 01.")),
         replace(DRAWING, "# draw the sums", "# draw the sums of W1"),
+        lambda cells: [add(3, "Is that a bell?")(cells), replace(12, "draw the sums", "draw the bell")(cells)],
         add(FOUND, "It was 4.0, a bell, and never more."),
     ],
 )
