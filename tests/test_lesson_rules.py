@@ -162,6 +162,7 @@ def test_each_rule_finds_what_breaks_it(tmp_path, damage, cell, message):
         add(8, "The first std was the root of the number of coins."),
         replace(GUESS, "None", "None  # a number between 0 and 16"),
         add(EXPERIMENT, "print(f'{spread:.2f} of {spread:>9}')"),
+        put(EXPERIMENT, prose("Now throw them.")),
         add(READING, "<details><summary>And more</summary>\n\nIt was 4.0, a bell.\n</details>"),
         lambda cells: cells[39].update(source="# look\nassert True", metadata={"jupyter": {"source_hidden": True}}),
         lambda cells: cells[DRAWING].metadata.update(tolerance={"relative": 0.1, "reason": "trained for long"}),
