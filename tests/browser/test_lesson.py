@@ -17,6 +17,7 @@ def written(folder):
     """The first lesson of the course, or a small one with its outputs until there is any, in the served folder."""
     for chapter in sorted((ROOT / "notebooks").glob("*.ipynb")):
         if nbformat.read(chapter, 4).metadata.get("form") == "lesson":
+            shutil.copytree(ROOT / "data", folder.parent / "data", dirs_exist_ok=True)  # where a chapter looks for it
             return Path(shutil.copy(chapter, folder))
     nb = nbformat.v4.new_notebook(cells=small_lesson(), metadata={"form": "lesson"})
     tidy(nb)
