@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
@@ -130,7 +129,7 @@ def reference_line(ax, value, label, *, axis="y", color=GRAY, side="right"):
         va=va,
         fontsize=9.5,
         color=color,
-        path_effects=[withStroke(linewidth=3, foreground="white")],  # legible where a line passes below
+        bbox=dict(facecolor="white", edgecolor="none", alpha=0.7, pad=0.5),  # legible where a line passes below
     )
 
 
@@ -249,13 +248,13 @@ def log_scale(ax):
 
 
 def short(value):
-    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e−5; "undefined" for None."""
+    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e-5; "undefined" for None."""
     if value is None:
         return "undefined"
     if 99.5 <= abs(value) < 1000:
-        return f"{value:.0f}".replace("-", "−")
+        return f"{value:.0f}"
     text = f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"
-    return text.replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+    return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
 def _layer_rows(diagnosis, rows, layers):
