@@ -69,6 +69,7 @@ class Board:
         for artist in [*ax.lines, *ax.patches, *ax.collections, *ax.texts]:
             if artist not in drawn[2]:
                 artist.remove()
+        ax.set_prop_cycle(None)  # colours that a picture does not name begin anew
         picture(reading, ax)
         self.drawn[i] = drawn
 
