@@ -143,7 +143,8 @@ def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
     window = window or max(1, len(losses) // 50)
     means = losses[: len(losses) // window * window].reshape(-1, window).mean(1)
     (line,) = ax.plot(np.arange(len(means)) * window + (window - 1) / 2, means, label=label, color=color)
-    ax.plot(losses, color=line.get_color(), alpha=0.18, linewidth=0.6, zorder=1)
+    steps = np.arange(0, len(losses), max(1, len(losses) // 5_000))  # no page shows more
+    ax.plot(steps, losses[steps], color=line.get_color(), alpha=0.18, linewidth=0.6, zorder=1)
     ax.set(xlabel="step", ylabel="minibatch loss")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     return ax

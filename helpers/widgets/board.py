@@ -71,6 +71,8 @@ class Board:
                 artist.remove()
         ax.set_prop_cycle(None)  # colours that a picture does not name begin anew
         picture(reading, ax)
+        if ax.get_legend() and not ax.get_legend_handles_labels()[1]:
+            ax.get_legend().remove()  # what it named is gone
         self.drawn[i] = drawn
 
 
