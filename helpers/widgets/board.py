@@ -40,20 +40,25 @@ class Board:
             self.figure.subplots_adjust(**MARGINS | dict(margins))
         self.pictures = pictures
         self.drawn = [None] * len(pictures)  # of each of the Axes: (picture, pinned, its pinned artists)
-        self.background = self.standing = None  # the pixels of all that stands still, and what that is
+        self.background = None  # the pixels of all that stands still
+        self.standing = [None] * len(pictures)  # and what that is, on each of the Axes
 
     def render(self, reading, pinned=None):
         """The PNG of a reading, as bytes; pinned: another one to draw faintly behind it."""
         with mpl.rc_context(LOOK):
             for i in range(len(self.axes)):
                 self._draw(i, reading, pinned)
+            changed = [i for i, ax in enumerate(self.axes) if _standing(ax) != self.standing[i]]
+            for i in changed:  # from an empty Axes, so that nothing of an earlier setting is left
+                self.drawn[i] = self.standing[i] = None
+                self._draw(i, reading, pinned)
             moving = [(ax, artist) for ax in self.axes for artist in _moving(ax)]
-            standing = [_standing(ax) for ax in self.axes]
-            if standing != self.standing:
+            if changed:
                 for _, artist in moving:
                     artist.set_animated(True)  # left out by canvas.draw
                 self.canvas.draw()
-                self.background, self.standing = np.array(self.canvas.buffer_rgba()), standing
+                self.background = np.array(self.canvas.buffer_rgba())
+                self.standing = [_standing(ax) for ax in self.axes]
             pixels = np.asarray(self.canvas.buffer_rgba())
             pixels[:] = self.background
             for ax, artist in moving:

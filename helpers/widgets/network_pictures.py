@@ -158,6 +158,7 @@ def draw_update_ratios_by_step(reading, ax):
     low, high = decades(medians, 1e-5, 10)  # room for the legend above 1
     ax.set(xlim=(0, up(max((records - 1) * every, 49) + 1)), ylim=(10.0**low, 10.0**high))
     ax.set(xlabel="step", ylabel="update:data ratio")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     log_scale(ax)
     last = [values[-1] for values in ratios.values() if math.isfinite(values[-1])]
     said = f"step {(records - 1) * every:,}: median update:data {short(float(np.median(last)))}" if last else ""
