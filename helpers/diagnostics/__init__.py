@@ -74,7 +74,8 @@ def diagnose(
     for seen, gradient in zip(watcher.seen, at_layers, strict=True):
         seen.gradient = tensor_statistics(gradient, histograms)
     activations, gradients = layer_rows(watcher.seen)
-    rows = parameter_rows(network, watcher.functions.uses, found, at_parameters, changes, optimizer, lr, histograms)
+    tensors = found.values(), at_parameters, changes
+    rows = parameter_rows(network, watcher.functions.uses, found, *tensors, optimizer, lr, histograms)
     return Diagnosis(activations, gradients if loss_fn else [], rows, None if loss is None else loss.item(), findings)
 
 
@@ -90,22 +91,13 @@ def _gradients(loss, places):
     wanted = [place for place in places if place is not None]
     found = iter(())
     if loss is not None and loss.requires_grad and wanted:
-        try:
-            found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
-        except RuntimeError as error:
-            if "checkpoint" not in str(error).lower():
-                raise
-            raise ValueError(
-                "a reentrant checkpoint can't be read: call torch.utils.checkpoint.checkpoint with use_reentrant=False"
-            ) from error
+        found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
     return [None if place is None else next(found, None) for place in places]
 
 
 def _changes(parameters, gradients, lr, optimizer):
     """How the optimizer would change each parameter in its next step, tried on copies; None where it would not."""
     name = type(optimizer).__name__
-    if isinstance(optimizer, torch.optim.LBFGS):
-        raise ValueError("LBFGS calls the loss again within its step, on the network itself: give lr= in its place")
     copies = {}  # deepcopy notes here what it copied, by id
     try:
         trial = copy.deepcopy(optimizer, copies)
@@ -117,8 +109,8 @@ def _changes(parameters, gradients, lr, optimizer):
         for group in trial.param_groups if lr is not None else ():
             group["lr"] = lr
         trial.step()
-    except Exception as error:
-        raise ValueError(f"{name} can't be tried on a copy ({error!r}): give lr= in place of optimizer=") from error
+    except Exception as error:  # LBFGS and SAM want to call the loss again
+        raise ValueError(f"{name} can't be tried on a copy ({error}): give lr= in place of optimizer=") from error
     return [
         None if g is None or id(p) not in copies else copies[id(p)].detach() - p.detach()
         for p, g in zip(parameters, gradients, strict=True)

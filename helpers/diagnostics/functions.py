@@ -17,11 +17,15 @@ INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
 
 # By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
-BY_NAME = {name.lower(): name for name in ACTIVATIONS} | {"specialexpit": "Sigmoid", "clamp": "ReLU", "clampmin": "ReLU"}
+BY_NAME = {name.lower(): name for name in ACTIVATIONS} | {
+    "specialexpit": "Sigmoid",
+    "clamp": "ReLU",
+    "clampmin": "ReLU",
+}
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
 # 1 stands for dimension 1 whatever their number, None for one that is not known.
 PRODUCTS = {"linear": ("Linear", -1), "bilinear": ("Bilinear", -1), "einsum": ("Linear", None)}
-PRODUCTS |= {name: ("Linear", -1) for name in ("matmul", "rmatmul", "mm", "bmm", "mv", "addmm", "baddbmm")}
+PRODUCTS |= dict.fromkeys(("matmul", "rmatmul", "mm", "bmm", "mv", "addmm", "baddbmm"), ("Linear", -1))
 PRODUCTS |= {f"conv{n}d": (f"Conv{n}d", -n - 1) for n in (1, 2, 3)}
 PRODUCTS |= {f"convtranspose{n}d": (f"ConvTranspose{n}d", -n - 1) for n in (1, 2, 3)}
 PRODUCTS |= {"embedding": ("Embedding", -1), "embeddingbag": ("EmbeddingBag", -1), "getitem": ("Embedding", -1)}
@@ -29,9 +33,35 @@ PRODUCTS |= {"batchnorm": ("BatchNorm1d", 1), "instancenorm": ("InstanceNorm1d",
 PRODUCTS |= {"layernorm": ("LayerNorm", -1), "rmsnorm": ("RMSNorm", -1), "nativebatchnorm": ("BatchNorm1d", 1)}
 RECURRENT = {"lstm", "gru", "rnntanh", "rnnrelu", "multiheadattentionforward", "lstmcell", "grucell"}
 # What leaves the units where they are.
-ELEMENTWISE = set("add radd iadd sub rsub isub mul rmul imul div truediv rtruediv itruediv neg pow clone contiguous to "
-                  "float half bfloat16 double type typeas detach dropout alphadropout featuredropout featurealphadropout "
-                  "dropout1d dropout2d dropout3d where maskedfill nantonum addcmul lerp pad setitem fill zero copy".split())  # fmt: skip
+ELEMENTWISE = {
+    "add",
+    "sub",
+    "rsub",
+    "mul",
+    "div",
+    "truedivide",
+    "neg",
+    "pow",
+    "clone",
+    "contiguous",
+    "to",
+    "float",
+    "half",
+}
+ELEMENTWISE |= {"bfloat16", "double", "type", "typeas", "detach", "dropout", "alphadropout", "dropout1d", "dropout2d"}
+ELEMENTWISE |= {
+    "dropout3d",
+    "where",
+    "maskedfill",
+    "nantonum",
+    "addcmul",
+    "lerp",
+    "pad",
+    "setitem",
+    "fill",
+    "zero",
+    "copy",
+}
 ELEMENTWISE |= {*BY_NAME}
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
 LOSSES = {"crossentropy", "nllloss"}
@@ -48,6 +78,7 @@ class Called(NamedTuple):
     bounds: tuple | None
     output: torch.Tensor
     version: int
+    is_layer: bool  # whose forward was called past the hooks
 
 
 class CrossEntropy(NamedTuple):
@@ -159,9 +190,9 @@ class Functions(TorchFunctionMode):
             return (unit if unit == POOLING[key] and t.dim() == output.dim() else None), None
         units = {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape}
         gates = [gate for *_, gate in notes if gate is not None]
-        if key in ("mul", "imul") and gates and all(unit is not None or gate for _, unit, gate in notes):
-            if len(notes) > 1:  # it opens and closes what it is multiplied by: it may be saturated
-                (next((g for g in gates if "igmoid" in g.activation), gates[0])).is_gate = True
+        if key == "mul" and gates and len(notes) > 1 and all(unit is not None or gate for _, unit, gate in notes):
+            # It opens and closes what it is multiplied by: it may be saturated.
+            next((g for g in gates if "igmoid" in g.activation), gates[0]).is_gate = True
         gate = gates[0] if gates and len(notes) == 1 else None
         return (units.pop() if len(units) == 1 else None), gate
 
@@ -171,9 +202,18 @@ class Functions(TorchFunctionMode):
         if owner is None and weights:
             weight = max(weights, key=torch.Tensor.dim)
             name = self.network.tensor_name(weight._base if weight._is_view() else weight, "")
+            key = "embedding" if key == "getitem" else key
             key += f"({name.rpartition('.')[2]})" if name else ""
         kind = getattr(nn, kind, nn.Linear) if owner is None else type(owner)
-        return Called(where.format(key), kind, activation, bounds or ACTIVATIONS.get(activation), output, output._version)
+        return Called(
+            where.format(key),
+            kind,
+            activation,
+            bounds or ACTIVATIONS.get(activation),
+            output,
+            output._version,
+            owner is not None,
+        )
 
     def _where(self):
         """(the layer whose forward was called past the hooks, or None; the place's name, with {} for the function's)."""
@@ -181,6 +221,8 @@ class Functions(TorchFunctionMode):
         while frame.f_back and frame.f_code.co_filename.startswith(INSIDE):
             if frame.f_code.co_filename.startswith(MODULES):
                 break
+            if frame.f_code is type(self.network).__call__.__code__:  # a function in a list of layers
+                return None, f"{self.network.place}.{{}}"
             frame = frame.f_back
         code = frame.f_code
         in_torch = code.co_filename.startswith(INSIDE)
@@ -208,7 +250,12 @@ class Functions(TorchFunctionMode):
 def _is_lookup(args):
     """Whether C[X] looks up rows: X holds whole numbers."""
     index = args[1]
-    return args[0].dim() == 2 and isinstance(index, torch.Tensor) and index.dtype in (torch.int64, torch.int32) and args[0].requires_grad
+    return (
+        args[0].dim() == 2
+        and isinstance(index, torch.Tensor)
+        and index.dtype in (torch.int64, torch.int32)
+        and args[0].requires_grad
+    )
 
 
 def _is_activation(key, args, kwargs):

@@ -62,11 +62,13 @@ class Watcher:
                 self.handles.append(layer.register_forward_hook(lambda layer, args, out: self._after(layer, out)))
             elif all(type(layer) is not cls for cls, _ in self.patched):
                 self._patch(type(layer))
-        self.functions.__enter__()
+        self.is_on, self.listening = True, False
+        self.listen(True)
         return self
 
     def __exit__(self, *error):
-        self.functions.__exit__(*error)
+        self.listen(False)
+        self.is_on = False
         for cls, call in self.patched:
             if call is None:
                 del cls.__call__
@@ -75,6 +77,12 @@ class Watcher:
         for handle in self.handles:
             handle.remove()
         torch.backends.mha.set_fastpath_enabled(self.fast_path)
+
+    def listen(self, wanted):
+        """See functions, or no longer."""
+        if wanted != self.listening:
+            self.listening = wanted
+            self.functions.__enter__() if wanted else self.functions.__exit__(None, None, None)
 
     def call(self, args, kwargs):
         """The network's output. From then on there are no rows: the loss is no layer."""
@@ -106,10 +114,10 @@ class Watcher:
         return any(call.layer is layer for call in self.open)
 
     def about_to_change(self, tensor):
-        """A tensor that waits has its row before a function changes it in place."""
-        call = self.open[-1]
-        if tensor is not None and call.waiting and call.waiting[0].output is tensor:
-            self._settle(call)
+        """A tensor that waits is measured before a function changes it in place."""
+        waiting = self.open[-1].waiting
+        if tensor is not None and waiting and waiting[0].output is tensor and not waiting[1].readings:
+            self._measure(waiting[1], tensor)
 
     def function_called(self, called, unit):
         """(what was seen, the tensor to go on with). In a leaf a first function waits: its row may be the layer's."""
@@ -126,19 +134,23 @@ class Watcher:
 
     def _settle(self, call):
         if call.waiting:
-            called, seen = call.last = call.waiting
-            call.waiting = None
+            called, seen = call.waiting
+            call.waiting, call.last = None, None if called.is_layer else call.waiting
             seen.name = self._numbered(seen.name)
             self._row(seen, called.output)
             call.returned.append((called.output, called.version))
 
     def _row(self, seen, tensor):
+        if not seen.readings:
+            self._measure(seen, tensor)
+        self.seen.append(seen)
+
+    def _measure(self, seen, tensor):
         seen.shape = tuple(tensor.shape)
         if torch._C._functorch.is_batchedtensor(tensor):
             raise ValueError(f"{seen.name} is inside vmap, where a layer sees one example only: call it without vmap")
         if tensor.is_nested:
             raise ValueError(f"{seen.name} puts out a nested (jagged) tensor: pad it, with to_padded_tensor")
-        self.seen.append(seen)
         with torch._C.DisableTorchFunction():
             self.see(seen, tensor)
 
@@ -169,8 +181,11 @@ class Watcher:
         name = self.network.layers[id(layer)][0]
         kind, activation, bounds = type(layer), *activation_of(layer)
         waiting = call.waiting and call.waiting[1]
-        if waiting and activation is None and len(tensors) == 1 and _is(tensors[0], call.waiting[0]):
-            activation, bounds = waiting.activation, waiting.bounds
+        if waiting and len(tensors) == 1 and _is(tensors[0], call.waiting[0]):
+            if activation is None:
+                activation, bounds = waiting.activation, waiting.bounds
+        elif waiting and waiting.activation:
+            self._settle(call)
         name = self._numbered(name)
         for i, t in enumerate(tensors):
             seen = Seen(name + (f"[{i}]" if i else ""), kind, activation, bounds, self.functions.unit(t))

@@ -17,9 +17,12 @@ def fitting(loss_fn, output, targets):
     """The loss function's arguments; for cross_entropy's default, classes last and targets (B, T) are understood."""
     if loss_fn is not cross_entropy:
         return (output,) if targets is None else (output, targets)
-    if not isinstance(output, torch.Tensor):
+    tensor, whole = (
+        isinstance(output, torch.Tensor),
+        isinstance(targets, torch.Tensor) and not targets.is_floating_point(),
+    )
+    if not tensor:
         raise ValueError(f"the model puts out a {type(output).__name__}, not logits: {_line_for(output)}")
-    whole = isinstance(targets, torch.Tensor) and not targets.is_floating_point()
     if whole and output.dim() > 2 and output.shape[:-1] == targets.shape:
         if output.shape[:1] + output.shape[2:] == targets.shape:
             flat = "loss_fn=lambda out, y: F.cross_entropy(out.flatten(0, -2), y.flatten())"
@@ -48,10 +51,9 @@ def loss_number(loss_fn, *arguments):
     loss = loss_fn(*arguments)
     if isinstance(loss, (int, float)):
         return torch.tensor(float(loss))
-    if not isinstance(loss, torch.Tensor):
-        raise ValueError(f"the loss is a {type(loss).__name__}: give a loss_fn that returns one number, a mean")
-    if loss.numel() != 1:
-        raise ValueError(f"the loss has shape {tuple(loss.shape)}: give a loss_fn that returns one number, a mean")
+    kind = f"has shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"is a {type(loss).__name__}"
+    if kind != "has shape ()" and getattr(loss, "numel", int)() != 1:
+        raise ValueError(f"the loss {kind}: give a loss_fn that returns one number, a mean")
     return loss
 
 
@@ -69,6 +71,8 @@ def _leaves(tensors):
         node = nodes.pop()
         if node not in done:
             done.add(node)
+            if type(node).__name__ == "CheckpointFunctionBackward":
+                raise ValueError("a reentrant checkpoint hides its layers: call checkpoint(…, use_reentrant=False)")
             leaves += [node.variable] if hasattr(node, "variable") else []
             nodes += [n for n, _ in node.next_functions if n is not None]
     return leaves
@@ -93,7 +97,11 @@ def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimiz
     found += _cross_entropy(watcher.functions.cross_entropies)
     layers = [layer for _, layer in network.layers.values()]
     modes = [layer for layer in layers if type(layer).__name__ in NORMALISING and hasattr(layer, "training")]
-    if modes and (lr is not None or optimizer is not None) and not any(layer.training for layer in layers[:1] + modes):
+    if (
+        modes
+        and (lr is not None or optimizer is not None)
+        and not any(getattr(layer, "training", False) for layer in layers)
+    ):
         found.append("the model is in eval mode, where dropout is off and BatchNorm does not look at the batch: call "
                      "model.train() to see a step of training")  # fmt: skip
     return found

@@ -29,24 +29,26 @@ class Network:
 
     def __init__(self, model, parameters=None):
         self.root = root = _original(model)
-        if not callable(root) and not isinstance(root, (list, tuple)):
+        fits = callable(root) or isinstance(root, (list, tuple))
+        if not fits:
             raise ValueError(f"model is a {type(model).__name__}: give a module, a function, or a list of layers")
         reached = held(root)
         self.name = getattr(root, "__name__", type(root).__name__).strip("<>")
         self.layers = {}  # id -> (name, layer)
         if isinstance(root, nn.Module):
-            self.layers = {id(m): (name or self.name, m) for name, m in nn.Module.named_modules(root)}
+            self.layers = {id(m): (_written(name) or self.name, m) for name, m in nn.Module.named_modules(root)}
         for path, value in reached.values():
-            if isinstance(value, nn.Module) or (is_own(value) and hasattr(type(value), "__call__")):
-                path = path.replace("._orig_mod", "")
-                self.layers.setdefault(id(value), (path or self.name, value))
-        _refuse([layer for _, layer in self.layers.values()])
+            if isinstance(value, nn.Module) or (is_own(value) and callable(value)):
+                self.layers.setdefault(id(value), (_written(path) or self.name, value))
+        _refuse([root, *(layer for _, layer in self.layers.values())])
         self.containers = {
             i for i, (_, layer) in self.layers.items() if any(id(v) in self.layers for v in _inside(layer))
         }
         self.tensors = {i: (path, value) for i, (path, value) in reached.items() if isinstance(value, torch.Tensor)}
         self.owners = {}  # the class of the layer that holds a tensor, by the tensor's id
-        for _, layer in self.layers.values():
+        for i, (_, layer) in self.layers.items():
+            if i in self.containers and not isinstance(layer, nn.Module):
+                continue  # its use says more
             self.owners |= {id(v): type(layer) for _, v in _parts(layer) if isinstance(v, torch.Tensor)}
         self.parameters = self._own_parameters() if parameters is None else self._named(parameters)
 
@@ -54,7 +56,7 @@ class Network:
         if not isinstance(self.root, (list, tuple)):
             return self.root(*args, **kwargs)
         (x,) = args
-        for layer in self.root:
+        for self.place, layer in enumerate(self.root):
             x = layer(x)
         return x
 
@@ -66,7 +68,7 @@ class Network:
         """By name; None where nobody knows beforehand."""
         root, found = self.root, {}
         if isinstance(root, nn.Module):
-            found = {name.replace("_orig_mod.", ""): p for name, p in nn.Module.named_parameters(root)}
+            found = {_written(name): p for name, p in nn.Module.named_parameters(root)}
         layers = root if isinstance(root, (list, tuple)) else [root]
         for layer in layers:
             method = getattr(type(layer), "parameters", None)
@@ -81,12 +83,10 @@ class Network:
     def _named(self, parameters):
         if isinstance(parameters, dict):
             return parameters
-        if isinstance(parameters, torch.Tensor):
-            raise ValueError("parameters is one tensor: give a list of tensors, or a dict of them by name")
-        parameters = list(parameters)
-        strange = next((p for p in parameters if not isinstance(p, torch.Tensor)), None)
-        if strange is not None:
-            raise ValueError(f"parameters holds a {type(strange).__name__}: give a list of tensors, or a dict of them")
+        parameters = parameters if isinstance(parameters, torch.Tensor) else list(parameters)
+        strange = [type(p).__name__ for p in parameters if not isinstance(p, torch.Tensor)]
+        if strange or isinstance(parameters, torch.Tensor):
+            raise ValueError(f"parameters is, or holds, a {(strange or ['Tensor'])[0]}: give a list or dict of tensors")
         return {self.tensor_name(p, f"parameters[{i}]"): p for i, p in enumerate(parameters)}
 
     def parameters_found(self, uses, leaves):
@@ -94,8 +94,17 @@ class Network:
         used = [t for t, _ in uses.values() if t.requires_grad and t.is_leaf]
         return self._named([*used, *(t for i, t in leaves.items() if i not in uses)])
 
+    def held_leaves(self):
+        """What may be its parameters before it has run: all tensors that it holds and that need a gradient."""
+        return [t for _, t in self.tensors.values() if t.requires_grad and t.is_leaf]
+
     def tensor_name(self, tensor, otherwise):
         return self.tensors[id(tensor)][0] if id(tensor) in self.tensors else otherwise
+
+
+def _written(path):
+    """A path as it was before torch.compile."""
+    return path.replace("._orig_mod", "").replace("_orig_mod.", "")
 
 
 def _original(model):
@@ -106,12 +115,15 @@ def _original(model):
 
 def _refuse(layers):
     for layer in layers:
-        if isinstance(layer, torch.jit.ScriptModule):
-            raise ValueError("a ScriptModule lets nobody look inside: give the module that it was made from")
-        if isinstance(layer, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            raise ValueError(f"{type(layer).__name__} runs replicas of its module: give model.module")
-        if isinstance(layer, nn.Module) and any(nn.parameter.is_lazy(p) for p in layer._parameters.values()):
-            raise ValueError(f"{type(layer).__name__} has no weights yet: let the model run once, model(inputs), first")
+        why = None
+        if isinstance(layer, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            why = "lets nobody look inside: give the Python module or function that it was made from"
+        elif isinstance(layer, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            why = "runs replicas of its module: give model.module"
+        elif isinstance(layer, nn.Module) and any(nn.parameter.is_lazy(p) for p in layer._parameters.values()):
+            why = "has no weights yet: let the model run once, model(inputs), before"
+        if why:
+            raise ValueError(f"{type(layer).__name__} {why}")
 
 
 def held(*roots):

@@ -90,7 +90,9 @@ def plot_diagnosis(diagnosis):
         _stds(weights, "update:data ratio", axes[3], [row.update_to_data for row in weights])
         _rule(axes[3], weights[0].adam_to_data is None, [row.adam_to_data for row in weights])
     missing = "no gradients: call diagnose with targets, or with a loss_fn"
-    for ax, text in zip(axes, ("no layer was seen", missing, missing, "no updates: give lr= or optimizer="), strict=True):
+    for ax, text in zip(
+        axes, ("no layer was seen", missing, missing, "no updates: give lr= or optimizer="), strict=True
+    ):
         if not ax.has_data():
             ax.set_axis_off()
             ax.text(0.5, 0.5, text, ha="center", va="center", color=GRAY, transform=ax.transAxes)

@@ -163,11 +163,11 @@ def layer_rows(all_seen):
     return activations, gradients
 
 
-def parameter_rows(network, uses, parameters, gradients, changes, optimizer, lr, histograms):
-    """A ParameterRow each. parameters: by name; gradients, changes: in their order, None where there is none."""
+def parameter_rows(network, uses, parameters, values, gradients, changes, optimizer, lr, histograms):
+    """A ParameterRow each. parameters: by name; values before the step, gradients, changes: in the same order."""
     rates, rows = _adam_rates(optimizer, lr), []
-    for (name, p), gradient, change in zip(parameters.items(), gradients, changes, strict=True):
-        data = tensor_statistics(p.detach(), histograms)
+    for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
+        data = tensor_statistics(value.detach(), histograms)
         grad = {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
         std, update_std = data.get("std"), tensor_statistics(change, False).get("std")
         kind = network.owners.get(id(p)) or (uses.get(id(p)) or (p, None))[1]
@@ -215,4 +215,3 @@ def _table(head, rows):
     head = "".join(f'<th style="text-align: left">{name}</th>' for name in head.split())
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-

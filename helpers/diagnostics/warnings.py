@@ -60,7 +60,7 @@ def _not_finite(activations, gradients, parameters):
 def _stuck(activations):
     for i, row in enumerate(activations):
         # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
-        inside = row.is_activation and any(r.type.__module__.startswith("torch.nn") for r in activations[i + 1 :])
+        inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
         if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
             yield f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
         if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
@@ -101,8 +101,12 @@ def _by_depth(activations, gradients):
 
 
 def _one_role(indices, rows):
-    """Those of the most common role: a query is not compared with a head. fc1 and fc2, 0.act and 1.act have one."""
-    roles = [(rows[i].type, re.sub(r"\d+| \(call \d+\)", "", rows[i].name)) for i in indices]
+    """Those of the most common role: a query is not compared with a head. fc1 and fc2, 0.act and 1.act have one.
+
+    Of calls of the same layer only the first counts: a recurrent network's steps share their weights.
+    """
+    indices = [i for i in indices if " (call " not in rows[i].name]
+    roles = [(rows[i].type, re.sub(r"\d+", "", rows[i].name)) for i in indices]
     common = Counter(roles).most_common(1)
     return [i for i, role in zip(indices, roles, strict=True) if role == common[0][0]]
 
@@ -144,6 +148,8 @@ def _update_ratios(weights):
     if usual:  # Adam's steps are judged by lr / std: the gradients' size makes no difference to them
         (low, high), measure = ADAM_RATIO, median(usual)
         kind = f"under Adam 0.25 * lr / std is about {measure:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
+    if len(ratios) < 3:  # a median of few says little
+        low, high = low / 10, high * 10
     text = f"update:data is {middle:.1e} for the median weight, and {kind}"
     if measure > high:
         yield f"{text}; the learning rate is probably too high, or the weights are too small"

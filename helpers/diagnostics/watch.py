@@ -1,10 +1,12 @@
 """Watch a training: the statistics of its own forward and backward passes, and what its steps really change."""
 
+import io
 import re
 import time
 from statistics import median
 
 import torch
+from matplotlib.figure import Figure
 from torch import nn
 
 from .hooks import Watcher
@@ -35,14 +37,16 @@ class watch:
         if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
             raise ValueError("a compiled model can't be watched: watch the model before torch.compile, or use diagnose")
         if optimizer is not None and not hasattr(optimizer, "register_step_post_hook"):
-            raise ValueError(f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or none and step()")
+            raise ValueError(
+                f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or none and step()"
+            )
         self.model, self.optimizer, self.every = model, optimizer, every
         self.records, self.steps = [], 0
         self.live = _Live(self) if live else None
-        self.watcher, self.handles = None, []
+        self.watching, self.handles = None, []
 
     def __enter__(self):
-        if self.handles or self.watcher:
+        if self.watching:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
         self.network = Network(self.model)
         if self.optimizer is not None:
@@ -50,22 +54,23 @@ class watch:
                 self.optimizer.register_step_pre_hook(lambda *_: self._before_step()),
                 self.optimizer.register_step_post_hook(lambda *_: self.step()),
             ]
-        self._start()
+        if self.steps % self.every == 0:
+            self._start()
         return self
 
     def __exit__(self, kind, error, traceback):
         self._stop()
+        self.watching = None
         for handle in self.handles:
             handle.remove()
-        self.handles = []
         if self.live and self.records:
             self.live.draw()
 
     def step(self):
         """A step is done: called after every update, by the optimizer if there is one, else by you."""
-        if self.watcher:
-            self._record()
+        if self.watching:
             self._stop()
+            self._record()
         self.steps += 1
         if self.steps % self.every == 0:
             self._start()
@@ -76,7 +81,7 @@ class watch:
         said = {}
         for step, diagnosis in self.records:
             for warning in diagnosis.warnings:
-                said.setdefault(re.sub(r"[-+.\d]+(e[-+]\d+)?%?", "", warning), []).append((step, warning))
+                said.setdefault(_kind(warning), []).append((step, warning))
         if not self.records:
             return ["no step was recorded: give the optimizer, or call step() after each update"]
         last = self.records[-1][0]
@@ -90,52 +95,41 @@ class watch:
 
     def _start(self):
         """Be ready for the forward pass of a step that is recorded."""
-        self.before = None
-        if self.optimizer is None:
-            tensors = self._parameters().values()
-            self.before = {id(p): (p.detach().clone(), p.requires_grad) for p in tensors}
-        self.watcher = _Pass(self.network)
-        self.watcher.__enter__()
+        self.watching = _Pass(self.network)
+        self.before = {} if self.optimizer is not None else self._values(self.network.held_leaves())
+        self.watching.__enter__()
 
     def _stop(self):
-        if self.watcher:
-            self.watcher.__exit__(None, None, None)
-        self.watcher = None
-
-    def _parameters(self):
-        found = self.network.parameters
-        if found is None:
-            uses = self.watcher.functions.uses if self.watcher else {}
-            held = {i: t for i, (_, t) in self.network.tensors.items() if t.requires_grad and t.is_leaf}
-            found = self.network.parameters_found(uses, held)
-        return found
+        if self.watching and self.watching.is_on:
+            self.watching.__exit__(None, None, None)
 
     def _before_step(self):
-        if self.watcher:
-            self.watcher.pause()
-            self.before = {id(p): (p.detach().clone(), p.grad) for p in self._parameters().values()}
+        if self.watching:
+            self._stop()
+            self.before = self._values(self._parameters().values())
+
+    def _values(self, parameters):
+        return {id(p): (p.detach().clone(), p.grad) for p in parameters}
+
+    def _parameters(self):
+        found, uses = self.network.parameters, self.watching.functions.uses
+        return self.network.parameters_found(uses, {}) if found is None else found
 
     def _record(self):
-        self.watcher.pause()
-        parameters = self._parameters()
-        gradients = [self._gradient(p) for p in parameters.values()]
-        changes = [
-            p.detach() - self.before[id(p)][0] if g is not None and id(p) in self.before else None
-            for p, g in zip(parameters.values(), gradients, strict=True)
-        ]
-        uses = self.watcher.functions.uses
-        rows = parameter_rows(self.network, uses, parameters, gradients, changes, self.optimizer, None, False)
-        for seen in self.watcher.seen:
-            seen.gradient = seen.gradient or {}
-        activations, gradients = layer_rows(self.watcher.seen)
-        self.records.append((self.steps, Diagnosis(activations, gradients, rows)))
+        seen, parameters = self.watching.seen, self._parameters()
+        known = [(p, *self.before.get(id(p), (p.detach(), None))) for p in parameters.values()]
+        gradients = [p.grad if self.optimizer is None else gradient for p, _, gradient in known]
+        changes = [None if g is None else p.detach() - old for (p, old, _), g in zip(known, gradients, strict=True)]
+        values = [old for _, old, _ in known]
+        uses, self.watching = self.watching.functions.uses, None
+        rows = parameter_rows(
+            self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False
+        )
+        for one in seen:
+            one.gradient = one.gradient or {}
+        self.records.append((self.steps, Diagnosis(*layer_rows(seen), rows)))
         if self.live:
             self.live.draw_if_cheap()
-
-    def _gradient(self, p):
-        if self.optimizer is not None:
-            return self.before[id(p)][1] if id(p) in self.before else p.grad
-        return p.grad
 
 
 class _Pass(Watcher):
@@ -148,23 +142,29 @@ class _Pass(Watcher):
         super().__enter__()
         root = self.network.root
         if isinstance(root, nn.Module) and not self.network.own_call(root):
+            # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
+            self.listen(False)
             self.handles.append(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True))
+            self.handles.append(root.register_forward_hook(lambda *_: self.listen(False), always_call=True))
         return self
 
     def _begin(self):
+        self.listen(torch.is_grad_enabled())
         if torch.is_grad_enabled():
             self.restart()
 
-    def pause(self):
-        self.rows_wanted = False
+    @property
+    def rows_wanted(self):
+        return torch.is_grad_enabled()  # else it is an evaluation
+
+    @rows_wanted.setter
+    def rows_wanted(self, wanted):
+        pass
 
     def _see(self, seen, tensor):
-        if not tensor.requires_grad and not torch.is_grad_enabled():
-            self.seen.remove(seen)  # an evaluation
-            return
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
         if tensor.requires_grad:
-            tensor.register_hook(lambda g: setattr(seen, "gradient", tensor_statistics(g, False)))
+            tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
 
 
 class _Live:
@@ -172,10 +172,10 @@ class _Live:
 
     def __init__(self, seen):
         try:
-            from IPython.display import display
+            from IPython.display import Image, display
         except ImportError as error:
             raise ImportError("live=True draws in Jupyter: install ipython, or leave live out") from error
-        self.seen, self.display, self.handle = seen, display, None
+        self.seen, self.display, self.image, self.handle = seen, display, Image, None
         self.began, self.spent, self.costs = time.perf_counter(), 0.0, []
 
     def draw_if_cheap(self):
@@ -184,16 +184,23 @@ class _Live:
             self.draw()
 
     def draw(self):
-        from matplotlib.figure import Figure
-
-        start = time.perf_counter()
-        fig = plot_training(self.seen.records, Figure(figsize=(10, 13), layout="constrained", dpi=60))
+        start, pixels = time.perf_counter(), io.BytesIO()
+        plot_training(self.seen.records, Figure(figsize=(10, 13), layout="constrained")).savefig(pixels, dpi=60)
+        picture = self.image(pixels.getvalue())
         if self.handle is None:
-            self.handle = self.display(fig, display_id=True)
+            self.handle = self.display(picture, display_id=True)
         else:
-            self.handle.update(fig)
+            self.handle.update(picture)
         self.costs.append(time.perf_counter() - start)
         self.spent += self.costs[-1]
+
+
+def _kind(warning):
+    """A warning without its numbers, but those of a layer's name."""
+    label, colon, rest = warning.partition(": ")
+    if not re.fullmatch(r"\S+( \(.*\))?", label):
+        label, rest = "", warning
+    return label + colon + re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?%?", "", rest)
 
 
 def _when(steps, last):
