@@ -1,6 +1,5 @@
 """diagnose on networks as learners write them: right, or refused by name with a remedy, and bit-identical afterwards."""
 
-import copy
 import random
 import re
 from collections import namedtuple
@@ -127,7 +126,14 @@ class PlainTanh:
 
 
 def plain_layers():
-    layers = [PlainLinear(12, 20), PlainBatchNorm1d(20), PlainTanh(), PlainLinear(20, 20), PlainTanh(), PlainLinear(20, 5)]
+    layers = [
+        PlainLinear(12, 20),
+        PlainBatchNorm1d(20),
+        PlainTanh(),
+        PlainLinear(20, 20),
+        PlainTanh(),
+        PlainLinear(20, 5),
+    ]
     for layer in layers:
         for p in layer.parameters():
             p.requires_grad = True
@@ -315,20 +321,28 @@ def functional(x):
     return torch.func.functional_call(FUNCTIONAL, dict(FUNCTIONAL.named_parameters()), (x,))
 
 
+def parts():
+    return dict(a=nn.Linear(12, 20), b=nn.Linear(20, 5))
+
+
+def with_parameters(kind):
+    forward, weights = plain_function()
+    return forward, X, dict(targets=Y, parameters=kind(weights)), r"forward.tanh:\d+"
+
+
+def around(a, b):
+    return lambda x: b(F.relu(a(x)))
+
+
 FUNCTIONAL = nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 5))
-square = dict(loss_fn=lambda out: out.square().mean())
-parts = lambda: dict(a=nn.Linear(12, 20), b=nn.Linear(20, 5))  # noqa: E731
 Pair = namedtuple("Pair", "left right")
 
 # name: (the network, its inputs, what else diagnose is given, rows that must be there)
 NETWORKS = {
     "function of plain tensors": lambda: (plain_function()[0], X, dict(targets=Y), r"forward.tanh:\d+ forward.matmul\(W1\):\d+"),
-    "function, parameters in a list": lambda: (
-        *(lambda f, p: (f, X, dict(targets=Y, parameters=list(p.values()))))(*plain_function()), r"forward.tanh:\d+"),
-    "function, parameters in a dict": lambda: (
-        *(lambda f, p: (f, X, dict(targets=Y, parameters=p)))(*plain_function()), r"forward.tanh:\d+"),
-    "lambda around modules": lambda: ((lambda a, b: lambda x: b(F.relu(a(x))))(nn.Linear(12, 9), nn.Linear(9, 5)), X,
-                                      dict(targets=Y), r"a b lambda.relu:\d+"),
+    "function, parameters in a list": lambda: with_parameters(lambda weights: list(weights.values())),
+    "function, parameters in a dict": lambda: with_parameters(dict),
+    "lambda around modules": lambda: (around(nn.Linear(12, 9), nn.Linear(9, 5)), X, dict(targets=Y), r"a b lambda.relu:\d+"),
     "partial": lambda: (partial(lambda W, x: (x @ W).clamp(min=0), parameter(12, 5)), X, dict(targets=Y), r"lambda.clamp:\d+"),
     "list of plain layers": lambda: (plain_layers(), X, dict(targets=Y), "0 1 2 3 4 5"),
     "plain class": lambda: (PlainMLP(), X, dict(targets=Y), "layers.0 layers.1 layers.2 layers.5"),
@@ -411,7 +425,16 @@ def everything(*roots):
         seen.add(id(x))
         if isinstance(x, torch.Tensor):
             grad = x.grad if x.is_leaf else None
-            found.append((id(x), x.data_ptr(), x._version, x.requires_grad, x.detach().clone(), grad if grad is None else grad.clone()))
+            found.append(
+                (
+                    id(x),
+                    x.data_ptr(),
+                    x._version,
+                    x.requires_grad,
+                    x.detach().clone(),
+                    grad if grad is None else grad.clone(),
+                )
+            )
         elif isinstance(x, torch.Generator):
             found.append(x.get_state())
         elif isinstance(x, np.random.Generator):
@@ -462,7 +485,9 @@ def test_a_network_is_read_and_left_as_it_was(name):
     (f(output) if targets is None else f(output, targets)).backward()
     expected = sorted(_spread(p.grad) for p in _parameters(model) if p.grad is not None and p.numel() > 1)
     if name != "clamped and assigned in forward" and name != "an inner backward":
-        assert sorted(row.grad_std for row in result.parameters if row.grad_std is not None) == pytest.approx(expected, rel=1e-4, abs=1e-9)
+        assert sorted(row.grad_std for row in result.parameters if row.grad_std is not None) == pytest.approx(
+            expected, rel=1e-4, abs=1e-9
+        )
     assert result.parameters and all(row.trainable or row.grad_std is None for row in result.parameters)
 
 
@@ -479,5 +504,9 @@ def _parameters(model):
         return [p for layer in model if hasattr(layer, "parameters") for p in layer.parameters()]
     if isinstance(model, partial):
         return model.args
-    cells = [c.cell_contents for c in model.__closure__ or ()] or [{functional: FUNCTIONAL, grad_penalty: POTENTIAL}[model]]
-    return [p for c in cells for p in (c.parameters() if isinstance(c, nn.Module) else [c]) if isinstance(p, torch.Tensor)]
+    cells = [c.cell_contents for c in model.__closure__ or ()] or [
+        {functional: FUNCTIONAL, grad_penalty: POTENTIAL}[model]
+    ]
+    return [
+        p for c in cells for p in (c.parameters() if isinstance(c, nn.Module) else [c]) if isinstance(p, torch.Tensor)
+    ]

@@ -24,9 +24,9 @@ def close_figures():
     plt.close("all")
 
 
-def loop(model, optimizer, steps=7, watched=contextlib.nullcontext(), data=(X, Y), at_end=lambda step: None):
+def loop(model, optimizer, steps=7, watched=None, data=(X, Y), at_end=lambda step: None):
     losses = []
-    with watched as seen:
+    with watched or contextlib.nullcontext() as seen:
         for step in range(steps):
             loss = F.cross_entropy(model(data[0]), data[1])
             optimizer.zero_grad()
@@ -59,7 +59,12 @@ def test_the_readings_are_those_of_the_very_step_and_the_training_is_untouched()
     watched, seen = loop(net, adam, watched=watch(net, adam, every=3))
     assert watched == losses and all(map(torch.equal, net.state_dict().values(), twin.state_dict().values()))
     assert [step for step, _ in seen.records] == [0, 3, 6]
-    assert not any(hooks(net)) and not modes() and not adam._optimizer_step_post_hooks and not adam._optimizer_step_pre_hooks
+    assert (
+        not any(hooks(net))
+        and not modes()
+        and not adam._optimizer_step_post_hooks
+        and not adam._optimizer_step_pre_hooks
+    )
 
     # Against diagnose of the same step, on a third twin.
     net, adam = network()
@@ -131,7 +136,7 @@ def test_plain_tensors_need_a_call_of_step(kind):
 
         model = forward
     with watch(model, every=2) as seen:
-        for step in range(5):
+        for _ in range(5):
             loss = F.cross_entropy(forward(X), Y)
             for p in parameters:
                 p.grad = None
@@ -143,7 +148,7 @@ def test_plain_tensors_need_a_call_of_step(kind):
             with torch.no_grad():
                 forward(X[:1])
     assert [step for step, _ in seen.records] == [0, 2, 4] and not modes()
-    step, diagnosis = seen.records[-1]
+    diagnosis = seen.records[-1][1]
     assert len(diagnosis.parameters) == len(parameters)
     for row, p, before, g in zip(diagnosis.parameters, parameters, old, gradients, strict=True):
         assert row.grad_std == pytest.approx(g.double().std().item(), rel=1e-5)
@@ -166,7 +171,9 @@ def test_interrupted_raising_left_early_and_used_twice():
         with pytest.raises(error):
             loop(net, adam, watched=seen, at_end=stop)
         assert [step for step, _ in seen.records] == [0, 2, 4] and not any(hooks(net)) and not modes()
-        assert [row[:2] for row in before if isinstance(row, tuple)] == [r[:2] for r in everything(net)[:-3] if isinstance(r, tuple)]
+        assert [row[:2] for row in before if isinstance(row, tuple)] == [
+            r[:2] for r in everything(net)[:-3] if isinstance(r, tuple)
+        ]
 
     class Fails(nn.Module):
         def forward(self, x):
@@ -222,7 +229,9 @@ def test_what_turned_unhealthy_and_when():
     assert any(w.startswith("from step 10 on: tanh2: ") and "saturated" in w for w in seen.warnings)
     assert not any("step 0" in w or "tanh1" in w for w in seen.warnings)
     fig = seen.plot()
-    assert len(fig.axes) == 4 and len(fig.axes[0].lines) == 5 and list(fig.axes[0].lines[0].get_xdata()) == [0, 5, 10, 15]
+    assert (
+        len(fig.axes) == 4 and len(fig.axes[0].lines) == 5 and list(fig.axes[0].lines[0].get_xdata()) == [0, 5, 10, 15]
+    )
     assert "1e-3" in fig.axes[3].get_legend().get_texts()[-1].get_text()
     net, adam = network()
     _, seen = loop(net, adam, watched=watch(net, adam, every=1))

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from .hooks import Watcher, map_tensors, tensors_in
 from .learning import computed_from, findings_for, fitting, loss_number
-from .networks import Network, left_as_it_was
+from .networks import Network, held, left_as_it_was
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
 from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
@@ -54,21 +54,22 @@ def diagnose(
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, histograms)
         seen.gradient = get_gradient_edge(tensor) if tensor.requires_grad else None
 
-    with left_as_it_was(model, loss_fn, parameters, inputs, targets), torch.inference_mode(False), grad_mode:
+    reached = network.reached | held(loss_fn, parameters, inputs, targets)
+    with left_as_it_was(reached), torch.inference_mode(False), grad_mode:
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))
             loss = None if loss_fn is None else loss_number(loss_fn, *fitting(loss_fn, output, targets))
         found = network.parameters
         if found is None:
-            found = network.parameters_found(watcher.functions.uses, computed_from([*tensors_in(output), loss], inputs))
+            leaves = watcher.functions.leaves_used()
+            leaves |= computed_from([*tensors_in(output), loss], inputs, watcher.functions.made)
+            found = network.parameters_found(watcher.functions.uses, leaves)
         places = [*(seen.gradient for seen in watcher.seen), *(p if p.requires_grad else None for p in found.values())]
         gradients = _gradients(loss, places)
         at_layers, at_parameters = gradients[: len(watcher.seen)], gradients[len(watcher.seen) :]
         changes = [None] * len(found)
         if optimizer is not None:
             changes = _changes(found.values(), at_parameters, lr, optimizer)
-        elif lr is not None:
-            changes = [None if g is None else -float(lr) * g for g in at_parameters]
         findings = findings_for(network, watcher, found, inputs, output, loss, lr, optimizer)
 
     for seen, gradient in zip(watcher.seen, at_layers, strict=True):

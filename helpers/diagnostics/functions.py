@@ -65,7 +65,8 @@ ELEMENTWISE |= {
 ELEMENTWISE |= {*BY_NAME}
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
 LOSSES = {"crossentropy", "nllloss"}
-KNOWN = {*BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *POOLING, *LOSSES}
+MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
+KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
@@ -103,17 +104,22 @@ class Functions(TorchFunctionMode):
         self.keys = {}  # the name of a function, or None for one that does not matter
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
         self.notes = {}  # id of a tensor -> (a weak reference to it, its units' dimension, the gate that it is)
-        self.cross_entropies = []
+        self.cross_entropies, self.made = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         try:
             key = self.keys[func]
         except KeyError:
-            name = getattr(func, "__name__", "").replace("_", "").lower()
+            name = getattr(func, "__name__", "")
+            name = getattr(func.__self__, "__name__", "") if name == "__set__" else name
+            name = name.replace("_", "").lower()
             key = self.keys[func] = name if name in KNOWN else None
-        if key is None:
-            return func(*args, **kwargs)
+        if key is None or key in MADE:
+            output = func(*args, **kwargs)
+            if kwargs.get("requires_grad") or key in MADE:  # a leaf that is made here is no parameter
+                self.made.append(args[0] if key in MADE else output)
+            return output
         self.watcher.about_to_change(args[0] if args and func.__name__.endswith("_") else None)
         output = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
@@ -122,6 +128,11 @@ class Functions(TorchFunctionMode):
     def unit(self, tensor):
         """The dimension that counts a tensor's units, from the end; None where that is not certain."""
         return self._note(tensor)[0]
+
+    def leaves_used(self):
+        """The weights that were used and need a gradient, by id; but what the call made itself."""
+        made = {id(t) for t in self.made}
+        return {i: t for i, (t, _) in self.uses.items() if t.requires_grad and t.is_leaf and i not in made}
 
     def copy_note(self, tensor, copy):
         self.notes[id(copy)] = weakref.ref(copy), *self._note(tensor)
@@ -140,7 +151,8 @@ class Functions(TorchFunctionMode):
             self._cross_entropy(output, *args, **kwargs)
         if not isinstance(first, torch.Tensor) or not first.is_floating_point() and not first.is_complex():
             return output
-        tensors = [a for a in (*args, *kwargs.values()) if isinstance(a, torch.Tensor)]
+        tensors = [a for a in args if isinstance(a, torch.Tensor)]
+        tensors += [a for a in kwargs.values() if isinstance(a, torch.Tensor)]
         if key == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
             tensors = list(args[1])
         weights = [t for t in tensors if self._is_weight(t)]

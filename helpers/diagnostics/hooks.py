@@ -126,7 +126,8 @@ class Watcher:
             return seen, called.output
         self._settle(call)
         output = _safe(called.output)
-        called = called._replace(output=output, version=output._version)
+        if output is not called.output:
+            called = called._replace(output=output, version=output._version)
         call.waiting = called, seen
         if not call.is_leaf:
             self._settle(call)

@@ -57,9 +57,9 @@ def loss_number(loss_fn, *arguments):
     return loss
 
 
-def computed_from(results, inputs=()):
-    """The leaves with requires_grad that tensors were computed from, by id; but those of the inputs."""
-    outside = {id(t) for t in _leaves(tensors_in(inputs))}
+def computed_from(results, inputs, made):
+    """The leaves with requires_grad that tensors were computed from, by id; but inputs, and what the call made."""
+    outside = {id(t) for t in (*_leaves(tensors_in(inputs)), *made)}
     return {id(t): t for t in _leaves(results) if id(t) not in outside}
 
 
@@ -82,7 +82,7 @@ def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimiz
     """Sentences: what is wrong with the loss, the parameters, the mode."""
     ours = {id(p) for p in parameters.values()}
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-    others = computed_from(tensors_in(output), inputs)
+    others = computed_from(tensors_in(output), inputs, watcher.functions.made)
     others = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for i, t in others.items() if i not in ours]
     found = []
     if loss is not None and not loss.requires_grad and (trainable or others):

@@ -17,6 +17,7 @@ __all__ = ["Network", "held", "left_as_it_was"]
 
 PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType, torch.dtype, torch.device, torch.Size)
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", "ipykernel", "tqdm", "pandas", "PIL"}
+TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 
 
@@ -32,7 +33,7 @@ class Network:
         fits = callable(root) or isinstance(root, (list, tuple))
         if not fits:
             raise ValueError(f"model is a {type(model).__name__}: give a module, a function, or a list of layers")
-        reached = held(root)
+        self.reached = reached = held(root)
         self.name = getattr(root, "__name__", type(root).__name__).strip("<>")
         self.layers = {}  # id -> (name, layer)
         if isinstance(root, nn.Module):
@@ -56,7 +57,8 @@ class Network:
         if not isinstance(self.root, (list, tuple)):
             return self.root(*args, **kwargs)
         (x,) = args
-        for self.place, layer in enumerate(self.root):
+        for place, layer in enumerate(self.root):
+            self.place = place
             x = layer(x)
         return x
 
@@ -91,7 +93,7 @@ class Network:
 
     def parameters_found(self, uses, leaves):
         """By name: the leaves, in the order in which the network used them first."""
-        used = [t for t, _ in uses.values() if t.requires_grad and t.is_leaf]
+        used = [t for i, (t, _) in uses.items() if i in leaves]
         return self._named([*used, *(t for i, t in leaves.items() if i not in uses)])
 
     def held_leaves(self):
@@ -128,15 +130,21 @@ def _refuse(layers):
 
 def held(*roots):
     """Everything that the roots hold: id -> (path, object), through attributes, items and a function's variables."""
-    found, queue = {}, deque(("", root) for root in roots)
+    found, classes, queue = {}, set(), deque(("", root) for root in roots)
     while queue:
         path, value = queue.popleft()
         if isinstance(value, PLAIN) or id(value) in found:
             continue
         found[id(value)] = path, value
+        if isinstance(value, torch.Tensor):
+            continue
+        above = "" if isinstance(value, FunctionType) else path  # what a function uses has a name of its own
         for key, part in _parts(value):
             if not isinstance(part, PLAIN):
-                queue.append((f"{path}.{key}".strip("."), part))
+                queue.append((f"{above}.{key}".strip("."), part))
+        if type(value) not in classes:
+            classes.add(type(value))
+            queue.extend(("", method) for method in _methods(type(value)))
     return found
 
 
@@ -148,8 +156,9 @@ def is_own(value):
 def _parts(value):
     if isinstance(value, nn.Module):
         yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
-        own = {"_parameters", "_buffers", "_modules"}
-        yield from ((k, v) for k, v in vars(value).items() if k not in own and (not isinstance(v, dict) or v))
+        for key, part in vars(value).items():
+            if key not in TORCHS or (part and key.endswith("_hooks")):
+                yield key, part
     elif isinstance(value, dict):
         yield from value.items()
     elif isinstance(value, CONTAINERS):
@@ -163,6 +172,12 @@ def _parts(value):
         yield from (("", value.func), *enumerate(value.args), *value.keywords.items())
     elif is_own(value):
         yield from vars(value).items()
+
+
+def _methods(cls):
+    """The functions of a class and its bases, if they are somebody's own: they may use variables around them."""
+    own = [base for base in cls.__mro__ if base.__module__.partition(".")[0] not in FOREIGN]
+    return (f for base in own for f in vars(base).values() if isinstance(f, FunctionType))
 
 
 def _inside(layer):
@@ -197,9 +212,9 @@ def _is_full(cell):
 
 
 @contextmanager
-def left_as_it_was(*roots):
-    """Put back, bit for bit, what the roots hold: tensors, lists, dicts, attributes, variables, random states."""
-    things = [value for _, value in held(*roots).values()]
+def left_as_it_was(reached):
+    """Put back, bit for bit, what was reached: tensors, lists, dicts, attributes, variables; and the random states."""
+    things = [value for _, value in reached.values()]
     tensors = [_Kept(t) for t in things if isinstance(t, torch.Tensor)]
     undo = [put_back for value in things for put_back in _snapshots(value)]
     random_state, numpy_state = random.getstate(), np.random.get_state()

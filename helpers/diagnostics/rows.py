@@ -170,6 +170,8 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         data = tensor_statistics(value.detach(), histograms)
         grad = {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
         std, update_std = data.get("std"), tensor_statistics(change, False).get("std")
+        if optimizer is None and change is None and lr is not None and grad.get("grad_std") is not None:
+            update_std = abs(float(lr)) * grad["grad_std"]  # plain SGD's
         kind = network.owners.get(id(p)) or (uses.get(id(p)) or (p, None))[1]
         kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
         ratios = dict(grad_to_data=ratio(grad.get("grad_std"), std), update_to_data=ratio(update_std, std))

@@ -113,7 +113,9 @@ class watch:
 
     def _parameters(self):
         found, uses = self.network.parameters, self.watching.functions.uses
-        return self.network.parameters_found(uses, {}) if found is None else found
+        if found is None:
+            found = self.network.parameters_found(uses, self.watching.functions.leaves_used())
+        return found
 
     def _record(self):
         seen, parameters = self.watching.seen, self._parameters()
@@ -122,9 +124,7 @@ class watch:
         changes = [None if g is None else p.detach() - old for (p, old, _), g in zip(known, gradients, strict=True)]
         values = [old for _, old, _ in known]
         uses, self.watching = self.watching.functions.uses, None
-        rows = parameter_rows(
-            self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False
-        )
+        rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
         for one in seen:
             one.gradient = one.gradient or {}
         self.records.append((self.steps, Diagnosis(*layer_rows(seen), rows)))
