@@ -1,14 +1,25 @@
 """What keeps a network from learning is said, what can't be read is refused by name, and what is healthy is left alone."""
 
+import ast
 import copy
 import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+import helpers.diagnostics
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp, lecture_mlp
 from test_diagnose_networks import (
@@ -372,3 +383,54 @@ def test_the_plain_lecture_is_read_like_its_modules():
     tanh = next(row for row in plain.activations if row.type is nn.Tanh)
     assert tanh.saturated == next(row for row in modules.activations if row.name == "tanh").saturated
     assert plain.parameters[0].type is nn.Embedding and not plain.warnings and math.isfinite(plain.loss)
+
+
+# The room by itself
+
+
+def test_the_room_is_copied_into_another_project(tmp_path):
+    """It imports torch, matplotlib, NumPy and Python's own; a project that has a helpers package too takes it along."""
+    room = Path(helpers.diagnostics.__file__).parent
+    allowed = sys.stdlib_module_names | {"torch", "matplotlib", "numpy"}
+    for file in room.glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
+            strange = {name.partition(".")[0] for name in names} - allowed
+            assert not strange or (file.name, strange) == ("watch.py", {"IPython"})
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "__init__.py").write_text("mine = True\n")
+    for name in "looking_glass", "helpers/looks":
+        shutil.copytree(room, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        code = (
+            f"import torch, helpers; from {name.replace('/', '.')} import diagnose, watch; assert helpers.mine\n"
+            "net = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.Tanh(), torch.nn.Linear(5, 3))\n"
+            "fig = diagnose(net, torch.randn(8, 4), torch.arange(8) % 3, lr=0.1).plot(); print(len(fig.axes))"
+        )
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"MPLBACKEND": "Agg"}
+        run = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{code}"]
+        done = subprocess.run(run, capture_output=True, text=True, env=environment, cwd=tmp_path, check=False)
+        assert done.stdout == "4\n", done.stderr
+
+
+@pytest.mark.parametrize("layers", [5, 40])
+def test_the_four_pictures_of_any_network(layers):
+    weights = [parameter(12, 12, scale=0.4, seed=i) for i in range(layers)]
+
+    def forward(x):
+        for W in weights:
+            x = torch.tanh(x @ W)
+        return x
+
+    for histograms in True, False:
+        result = diagnose(forward, X, Y, lr=0.1, histograms=histograms)
+        fig = result.plot()
+        drawn = [ax for ax in fig.axes if ax.get_subplotspec() is not None and ax.get_ylabel()]
+        assert len(drawn) == 4 and drawn[3].get_yscale() == "log"
+        assert len(drawn[3].collections[0].get_offsets()) == layers and len(drawn[3].get_xticks()) <= 12
+        for ax in drawn[:3] if histograms else ():
+            assert len(ax.patches) == layers and (ax.get_legend() is None) == (layers > 12)
+        plt.close(fig)
+    fig = diagnose(forward, X, loss_fn=None).plot()
+    assert "targets" in fig.axes[1].texts[0].get_text() and "lr=" in fig.axes[3].texts[0].get_text()
+    plt.close(fig)

@@ -166,7 +166,9 @@ def _lines(values, steps, ylabel, ax, rule=False):
     ax = ax or plt.subplots()[1]
     for (name, value), color in zip(values.items(), layer_colors(len(values)), strict=True):
         ax.plot(steps[name], _array(value), color=color, label=name, linewidth=1.2 if len(values) <= MANY else 0.7)
-    ax.set(xlabel="step", ylabel=ylabel, yscale="log")
+    spread = np.concatenate([np.abs(_array(value)) for value in values.values()])
+    is_wide = rule or np.nanmax(spread) > 10 * max(np.nanmin(spread), 1e-30) if np.isfinite(spread).any() else False
+    ax.set(xlabel="step", ylabel=ylabel, yscale="log" if is_wide or "ratio" in ylabel else "linear")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     if rule:
         _rule(ax)
@@ -198,9 +200,13 @@ def _rule(ax, by_thumb=True, adam=()):
 
 
 def _symmetric(ax, stds):
-    """Cut the axis at four stds of the widest outline: single far entries would squeeze all else together."""
-    limit = 4 * max((std for std in stds if std), default=0)
-    if limit:
+    """Cut the axis at four stds of the widest outline: single far entries would squeeze all else together.
+
+    Of many outlines the widest quarter is cut as well.
+    """
+    stds = sorted(std for std in stds if std)
+    if stds:
+        limit = 4 * stds[-1 if len(stds) <= MANY else 3 * len(stds) // 4]
         ax.set_xlim(-limit, limit)
     return ax
 

@@ -72,13 +72,14 @@ def _stuck(activations):
 
 def _by_depth(activations, gradients):
     """Whether a std grows or shrinks from the first to the last layer of one role."""
-    layers = _one_role([i for i, row in enumerate(activations) if row.is_activation], activations)
+    compared = [i for i, row in enumerate(activations) if row.is_activation]
+    layers = _one_role(compared, activations)
     if len(layers) < 3:
-        linear = [i for i, row in enumerate(activations) if "Linear" in row.type.__name__]
-        layers = _one_role(linear[:-1], activations)  # the output layer has a scale of its own
+        compared = [i for i, row in enumerate(activations) if "Linear" in row.type.__name__]
+        layers = _one_role(compared[:-1], activations)  # the output layer has a scale of its own
     if len(layers) < 3:
         return
-    steps = len(layers) - 1
+    steps = compared.index(layers[-1]) - compared.index(layers[0])  # layers of other roles count as depth
     first, last = activations[layers[0]], activations[layers[-1]]
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
     if change:

@@ -85,7 +85,10 @@ class watch:
         if not self.records:
             return ["no step was recorded: give the optimizer, or call step() after each update"]
         last = self.records[-1][0]
-        return [f"{_when([step for step, _ in hits], last)}: {hits[0][1]}" for hits in said.values()]
+        # A network that has learned moves less: a rate is too low from the start, or not at all.
+        first = self.records[0][0]
+        said = [hits for hits in said.values() if "too low" not in hits[0][1] or hits[0][0] == first]
+        return [f"{_when([step for step, _ in hits], last)}: {hits[0][1]}" for hits in said]
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
