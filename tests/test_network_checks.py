@@ -266,7 +266,7 @@ WRONG_BATCH_NORMS = [  # and what the verdict says
     (evaluated(lambda self, x, m, v: (x - m) / (v + self.eps).sqrt()), "gamma and beta are missing"),
     (evaluated(lambda self, x, m, v: self.gamma * (x - m) / v.sqrt() + self.beta), "eps is forgotten"),
     (evaluated(lambda self, x, m, v: self.gamma * (x - m) / (v.sqrt() + self.eps) + self.beta), "outside the root"),
-    (evaluated(lambda self, x, m, v: (self.update(x.data), self.output(x, m, v))[1]), "only reads"),
+    (evaluated(lambda self, x, m, v: (self.output(x, m, v), self.update(x.data))[0]), "only reads"),
     (updating(weigh=lambda m: (m, 1 - m)), "wrong way round"),
     (updating(weigh=lambda m: (0, 1)), "overwritten"),
     (updating(weigh=lambda m: (0.9, 0.1)), "hard-coded"),

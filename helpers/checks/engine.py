@@ -21,7 +21,7 @@ import html
 import inspect
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -29,15 +29,7 @@ import numpy as np
 import torch
 
 from helpers.checks import mistakes as usual
-from helpers.checks.readings import (
-    as_number,
-    difference_in_words,
-    first_difference,
-    input_in_words,
-    same,
-    size,
-    to_array,
-)
+from helpers.checks.readings import as_number, difference_in_words, first_difference, input_in_words, same, size
 from helpers.checks.sandbox import Verdict, attempt
 
 BY_HAND = "None of the usual mistakes: work this input out by hand, step by step, beside your code."

@@ -99,6 +99,11 @@ def exchanged(parameters, cases, given, right, tolerance):
     return ""
 
 
+def each(make, table):
+    """A table {sentence: part or parts} with a whole answer made of every part."""
+    return {why: tuple(map(make, parts if isinstance(parts, tuple) else (parts,))) for why, parts in table.items()}
+
+
 def variant(base, **methods):
     """A class like base but for these methods: the way to write down a mistake in a class."""
     return type("Variant", (base,), methods)
