@@ -72,8 +72,7 @@ class BatchNorm1d:
     def backward(self, dout):
         n, scratch = self.n, self.out
         np.matmul(self.ones, dout, out=self.dbeta)
-        np.multiply(dout, self.diff, out=scratch)
-        np.multiply(self.ones @ scratch, self.inv_std, out=self.dgamma)
+        np.multiply(self.ones @ np.multiply(dout, self.diff, out=scratch), self.inv_std, out=self.dgamma)
         # x moves the mean and the variance too: for xhat = diff * inv_std,
         # dx = gamma * inv_std * (dout - dbeta / n - xhat * dgamma / (n - correction)).
         dout -= np.multiply(self.diff, self.inv_std * self.dgamma / (n - self.layer.correction), out=scratch)
@@ -162,8 +161,7 @@ class ELU(Nonlinearity):
     def forward(self, x):
         exp = self.layer.alpha * np.exp(np.minimum(x, 0))
         self.slope = np.where(x > 0, x.dtype.type(1), exp)
-        self.out[...] = np.where(x > 0, x, exp - self.layer.alpha)
-        return self.out
+        return np.where(x > 0, x, exp - self.layer.alpha)
 
 
 class GELU(Nonlinearity):
@@ -181,7 +179,7 @@ class CrossEntropy:
 
     def __init__(self, logits):
         R, self.n, classes = logits.shape
-        self.probs = np.empty_like(logits)
+        self.probs, self.ones = np.empty_like(logits), np.ones((classes, 1), logits.dtype)
         self.classes, self.starts = np.arange(classes), np.arange(R * self.n).reshape(R, self.n) * classes
 
     def forward(self, logits, Y):
@@ -190,9 +188,9 @@ class CrossEntropy:
         self.right = self.starts + self.classes.take(Y)  # where the right classes lie; take refuses any other class
         right_logits = self.probs.reshape(-1).take(self.right)
         np.exp(self.probs, out=self.probs)
-        total = np.einsum("rnv->rn", self.probs)
-        self.probs /= total[:, :, None]
-        return np.add.reduce(np.log(total) - right_logits, axis=1) / self.n
+        total = self.probs @ self.ones  # the sum over the classes: (R, N, 1)
+        self.probs /= total
+        return np.add.reduce(np.log(total)[:, :, 0] - right_logits, axis=1) / self.n
 
     def backward(self):
         dlogits = self.probs
