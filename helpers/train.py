@@ -37,6 +37,7 @@ class History:
         return f"History({len(self):,} steps, mean loss of the last {len(self.loss[-200:])}: {self.loss[-200:].mean():.4f})"
 
 
+@np.errstate(all="ignore")  # as torch: what overflows or divides by zero is infinite or NaN, without a word
 def train(
     model,
     X,
@@ -128,7 +129,6 @@ class Update:
             take(gradients, lr)
         self.steps += 1
 
-    @np.errstate(all="ignore")
     def ratios(self):
         """(records,) by name, or (records, num_models) for a stack."""
         if not self.records:
@@ -144,10 +144,12 @@ class Update:
 
     def _sgd_step(self, gradients, lr):
         """parameter += -lr * gradient; lr is a number, or a tensor of one value for each network."""
-        rows = zip(self.values, gradients, self.ones, strict=True)
-        values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
-        if any(gradient.is_sparse for gradient in gradients):
-            raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
+        values, ones = self.values, self.ones
+        if any(gradient is None or gradient.is_sparse for gradient in gradients):
+            rows = zip(values, gradients, ones, strict=True)
+            values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
+            if any(gradient.is_sparse for gradient in gradients):
+                raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
         if isinstance(lr, torch.Tensor):
             gradients, lr = [lr.view(-1, *[1] * (g.dim() - 1)) * g if lr.dim() else lr * g for g in gradients], 1
         # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
@@ -162,7 +164,6 @@ class Update:
                 group["lr"] = lr
         self.optimizer.step()
 
-    @np.errstate(all="ignore")  # what has exploded is infinite or NaN, without a word
     def _recorded(self, take, gradients, lr):
         """Take the step; the spreads of every weight's update and of its values before it."""
         stacked, weights, at = self.network.stacked, self._weights(self.values), self._weights(gradients)

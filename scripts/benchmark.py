@@ -319,25 +319,29 @@ def watching():
 def profile(part, batch_norm, networks, X, Y):
     """Where a step by hand of a stack goes: [(name, seconds for a step and network)], the largest first."""
     model = (PART_1 if part == 1 else PART_2)[batch_norm](generator=seeded(1), num_models=networks)
-    network, spent = ByHand(model), {}
-    ix = torch.randint(0, len(X), (32,), generator=seeded(1))
-    network.forward(X[ix], Y[ix]), network.backward()
+    network, times = ByHand(model), {}
 
     def timed(layer, name, *args):
-        count = max(20, 4000 // networks)
-        seconds = cpu_seconds(lambda: [getattr(layer, name)(*args) for _ in range(count)])
-        key = f"{type(layer).__name__} {name}"
-        spent[key] = spent.get(key, 0) + seconds / count / networks
-        return getattr(layer, name)(*args)
+        start = time.perf_counter()
+        result = getattr(layer, name)(*args)
+        times.setdefault((layer, name), []).append(time.perf_counter() - start)
+        return result
 
-    x = X[ix].numpy()
-    for layer in network.layers:
-        x = timed(layer, "forward", x)
-    timed(network.loss, "forward", x, Y[ix].numpy())
-    dx = timed(network.loss, "backward")
-    for layer in reversed(network.layers):
-        dx = timed(layer, "backward", dx)
-    return [(name, seconds) for name, seconds in sorted(spent.items(), key=lambda row: -row[1]) if seconds > 1e-7]
+    for step in range(100):
+        ix = torch.randint(0, len(X), (32,), generator=seeded(step))
+        network.forward(X[ix], Y[ix])  # makes the layers, the first time
+        x = X[ix].numpy()
+        for layer in network.layers:
+            x = timed(layer, "forward", x)
+        timed(network.loss, "forward", x, Y[ix].numpy())
+        dx = timed(network.loss, "backward")
+        for layer in reversed(network.layers):
+            dx = timed(layer, "backward", dx)
+    spent = {}
+    for (layer, name), seconds in times.items():
+        kind = f"{type(layer).__name__} {name}"
+        spent[kind] = spent.get(kind, 0) + median(seconds) / networks
+    return [(kind, seconds) for kind, seconds in sorted(spent.items(), key=lambda row: -row[1]) if seconds > 1e-7]
 
 
 def main():
