@@ -11,10 +11,10 @@ QUIETLY   := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 # Whatever -j says: `test` reports the style first, then the units, then the notebooks.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help lab test check unit notebooks browser refresh reset data reproduce bench
+.PHONY: help lab test test-all check unit unit-all notebooks browser refresh reset data reproduce bench costs
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
 # A virtual environment holds absolute paths, so it breaks when its folder is moved; and PYTHON=… asks for
 # another one than what stands there. Either way the stamp counts for nothing. pip's own first line has the path.
@@ -37,15 +37,34 @@ lab: $(INSTALLED)  ## build what is needed, then open the course in JupyterLab (
 	$(PY) -m jupyter lab --LabApp.default_url=/lab/tree/study/00_start_here.ipynb \
 		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
 
-test: check unit notebooks browser  ## everything: style, unit tests, every notebook run and compared, the panels
+# Run each of these targets, whatever becomes of the others, and say at the end what became of each.
+define stages
+told=; status=0; for stage in $(1); do \
+	printf '\n=== %s\n' "$$stage"; \
+	if $(MAKE) --no-print-directory $$stage; then told="$$told, $$stage passed"; \
+	else told="$$told, $$stage FAILED"; status=1; fi; \
+done; \
+printf '\n=== %s\n' "$$told" | sed 's/=== , /=== /'; exit $$status
+endef
+
+test: $(INSTALLED)  ## everything but slow unit tests: style, unit tests, every notebook run and compared, the panels
+	+@$(call stages,check unit notebooks browser)
+
+test-all: $(INSTALLED)  ## everything, with the slow unit tests
+	+@$(call stages,check unit-all notebooks browser)
 
 check: $(INSTALLED)  ## the style of code and notebooks, stale outputs, environment.yml against pyproject.toml
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) scripts/check_notebooks.py
-	$(PY) scripts/check_environment.py
+	@status=0; each() { echo "$$*"; "$$@" || status=1; }; \
+	each $(PY) -m ruff check .; \
+	each $(PY) -m ruff format --check .; \
+	each $(PY) scripts/check_notebooks.py; \
+	each $(PY) scripts/check_environment.py; \
+	exit $$status
 
 unit: $(INSTALLED)
+	$(QUIETLY) $(PY) -m pytest tests --ignore tests/browser -n 2 -m "not slow"
+
+unit-all: $(INSTALLED)
 	$(QUIETLY) $(PY) -m pytest tests --ignore tests/browser -n 2
 
 notebooks: $(INSTALLED)
@@ -69,3 +88,6 @@ reproduce: $(INSTALLED)  ## train the lecture's five networks in full, eight see
 bench: $(INSTALLED)  ## how fast training and the panels are, against plain loops and interact (minutes; on an idle machine)
 	OMP_NUM_THREADS=1 $(PY) scripts/benchmark.py
 	OMP_NUM_THREADS=1 $(PY) scripts/benchmark_panels.py
+
+costs: $(INSTALLED)  ## what each notebook and the unit tests cost, in steps of the lecture's own loop (minutes)
+	$(QUIETLY) $(PY) scripts/costs.py $(NB)

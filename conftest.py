@@ -1,5 +1,6 @@
 """Makes `pytest --nbval` strict: closes the gaps through which nbval 0.11.0 lets a broken notebook pass.
 
+Outputs are compared by scripts/comparison.py, which knows numbers, in place of nbval's own text comparison.
 tests/faults holds one small notebook for each gap, and tests/test_nbval_faults.py shows that it is caught.
 """
 
@@ -11,11 +12,11 @@ import nbval.kernel
 import nbval.plugin
 import pytest
 
+from comparison import Tolerance, compare_outputs, why_ignored
 from refresh import CELL_TIMEOUT, kernel_environment, source_hash, without_widgets
 
 collect_ignore = ["tests/faults"]  # they fail on purpose, so they run only when named on the command line
 POLL_SECONDS = 0.5  # how often a silent kernel is asked whether it lives
-CLAIM = "application/vnd.makemore.claim+json"  # floats at full precision, which differ between processors
 
 
 def pytest_configure(config):
@@ -95,19 +96,6 @@ def execute_cell_input(kernel, source, allow_stdin=None):
     return kernel.kc.execute(source, store_history=True, allow_stdin=allow_stdin, stop_on_error=False)
 
 
-def comparable(outputs):
-    """Outputs as they are compared: no widgets, no claims' JSON, and of a picture only that it is there."""
-    kept = []
-    for output in without_widgets(outputs):
-        if "data" in output:
-            data = {mime: value for mime, value in output.data.items() if mime != CLAIM}
-            if "image/png" in data:
-                data["picture"] = bool(data.pop("image/png"))
-            output = {**output, "data": data}
-        kept.append(nbval.plugin.NotebookNode(output))
-    return kept
-
-
 def setup_cell(cell):
     if reason := getattr(cell.parent, "broken", None):
         pytest.skip(f"not run: {reason}")
@@ -117,7 +105,7 @@ def setup_cell(cell):
 def run_cell(cell):
     """Run a cell and compare its outputs, as nbval does, and see what nbval overlooks."""
     notebook, kernel = cell.parent, cell.parent.kernel
-    strict, cell.options["check"] = cell.options["check"], False  # compared last, and by us
+    compared, cell.options["check"] = cell.options["check"], False  # last, and by us
     if cell.options["skip"]:
         pytest.skip("tagged nbval-skip")
     notebook.broken = f"{cell.name} failed"  # until it has run
@@ -134,12 +122,17 @@ def run_cell(cell):
         cell.raise_cell_error("Tagged raises-exception, but nothing was raised")
     notebook.broken = None
 
-    fresh = comparable(cell.test_outputs)
-    committed = comparable(nbval.plugin.coalesce_streams(cell.cell.outputs))
+    committed, fresh = without_widgets(cell.cell.outputs), without_widgets(cell.test_outputs)
     if cell.cell.execution_count is None or (fresh and not committed):
         cell.raise_cell_error("Its outputs are missing from the notebook: run scripts/refresh.py")
-    if strict and not cell.compare_outputs(fresh, committed):
-        cell.raise_cell_error("Cell outputs differ", "\n".join(cell.comparison_traceback))
+    try:
+        tolerance = Tolerance.of(cell.cell.metadata)
+        if not compared and "lecture-data" not in cell.cell.metadata.get("tags", []):
+            why_ignored(cell.cell.metadata)
+    except ValueError as error:
+        cell.raise_cell_error(f"In its metadata: {error}")
+    if compared and (differences := compare_outputs(committed, fresh, tolerance)):
+        cell.raise_cell_error("Cell outputs differ", "\n".join(differences))
 
 
 class OutputsAreCurrent(pytest.Item):

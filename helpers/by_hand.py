@@ -1,160 +1,300 @@
-"""The backward pass of part 1's networks, written out by hand: NumPy, the chain rule, and nothing else.
+"""Backpropagation by hand: every layer of the course with its backward pass written out, in NumPy.
 
-``train(model, …, backward="by_hand")`` uses it. It computes what autograd computes, in half the time or less:
-there is no graph to record, and every large array is written over the one of the step before.
+``train(model, …, backward="by_hand")`` uses it. As in the lecture that follows this one, d… is the gradient of the
+loss with respect to …, and each line of a ``backward`` can be held against the chain rule on paper. The result is
+autograd's, several times as fast: no graph is recorded, and every array is written over that of the step before.
+
+Every array is (R, rows, columns): R networks (1 for a single one), a row for each example, a column for each feature.
+A vector has one row. A layer keeps what its backward pass needs, and writes into its own arrays only.
 """
+
+from math import pi, sqrt
 
 import numpy as np
 import torch
+from torch import nn
 
-from helpers.models import lecture_mlp
+from helpers import layers
 
 __all__ = ["ByHand"]
 
-LECTURE_NAMES = {
-    "embedding.weight": "C",
-    "hidden.weight": "W1",
-    "hidden.bias": "b1",
-    "batch_norm.gamma": "gamma",
-    "batch_norm.beta": "beta",
-    "output.weight": "W2",
-    "output.bias": "b2",
-}
+
+class Linear:
+    """out = x @ W + b"""
+
+    def __init__(self, layer, x, network):
+        self.W, self.dW = network.with_gradient(layer.weight)
+        self.b, self.db = (None, None) if layer.bias is None else network.with_gradient(layer.bias)
+        self.out, self.dx = np.empty((*x.shape[:2], self.W.shape[2]), x.dtype), np.empty_like(x)
+        self.ones = np.ones((1, 1, x.shape[1]), x.dtype)  # ones @ x is x.sum(1) in a third of the time
+
+    def forward(self, x):
+        self.x = x
+        np.matmul(x, self.W, out=self.out)
+        if self.b is not None:
+            self.out += self.b
+        return self.out
+
+    def backward(self, dout):
+        np.matmul(self.x.swapaxes(1, 2), dout, out=self.dW)
+        if self.b is not None:
+            np.matmul(self.ones, dout, out=self.db)
+        return np.matmul(dout, self.W.swapaxes(1, 2), out=self.dx)
+
+
+class BatchNorm1d:
+    """out = gamma * (x - mean) / sqrt(var + eps) + beta, with the mean and variance of each column"""
+
+    def __init__(self, layer, x, network):
+        self.layer, self.n = layer, x.shape[1]
+        if self.n != network.examples or self.n < 2:
+            got = f"{self.n} vectors of {network.examples} example(s): put a Flatten before it"
+            raise ValueError(f"BatchNorm1d needs two examples or more and one vector for each, not {got}")
+        self.gamma, self.dgamma = network.with_gradient(layer.gamma)
+        self.beta, self.dbeta = network.with_gradient(layer.beta)
+        self.running_mean, self.running_var = network.array(layer.running_mean), network.array(layer.running_var)
+        self.diff, self.out, self.dx = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+        self.ones = np.ones((1, 1, self.n), x.dtype)
+
+    def forward(self, x):
+        n, momentum = self.n, self.layer.momentum
+        mean = self.ones @ x / n
+        np.subtract(x, mean, out=self.diff)
+        squares = self.ones @ np.multiply(self.diff, self.diff, out=self.out)
+        self.inv_std = 1 / np.sqrt(squares / (n - self.layer.correction) + self.layer.eps)
+        np.multiply(self.diff, self.gamma * self.inv_std, out=self.out)
+        self.out += self.beta
+        self.running_mean += momentum * (mean - self.running_mean)
+        self.running_var += momentum * (squares / (n - 1) - self.running_var)
+        return self.out
+
+    def backward(self, dout):
+        n, dx = self.n, self.dx
+        np.matmul(self.ones, dout, out=self.dbeta)
+        np.multiply(dout, self.diff, out=dx)
+        np.multiply(self.ones @ dx, self.inv_std, out=self.dgamma)
+        # x moves the mean and the variance too: for xhat = diff * inv_std,
+        # dx = gamma * inv_std * (dout - dbeta / n - xhat * dgamma / (n - correction)).
+        np.multiply(self.diff, self.inv_std * self.dgamma / (n - self.layer.correction), out=dx)
+        np.subtract(dout, dx, out=dx)
+        dx -= self.dbeta / n
+        dx *= self.gamma * self.inv_std
+        return dx
+
+
+class Embedding:
+    """out = C[x], which is one_hot(x) @ C; its backward pass is then that of a product"""
+
+    def __init__(self, layer, x, network):
+        self.C, self.dC = network.with_gradient(layer.weight)
+        networks, vocab_size, dim = self.C.shape
+        self.out = np.empty((networks, x.shape[-2] * x.shape[-1], dim), self.C.dtype)
+        self.one_hot_rows = np.eye(vocab_size, dtype=self.C.dtype)
+
+    def forward(self, x):
+        # Indices that all networks share are looked up once: (1, rows, vocab_size).
+        self.one_hot = self.one_hot_rows.take(x, axis=0).reshape(-1, self.out.shape[1], len(self.one_hot_rows))
+        return np.matmul(self.one_hot, self.C, out=self.out)
+
+    def backward(self, dout):
+        np.matmul(self.one_hot.swapaxes(1, 2), dout, out=self.dC)  # and indices have no gradient
+
+
+class Flatten:
+    """An example's vectors side by side: nothing but another shape"""
+
+    def __init__(self, layer, x, network):
+        self.x_shape, self.out = x.shape, x.reshape(len(x), network.examples, -1)
+
+    def forward(self, x):
+        return x.reshape(self.out.shape)
+
+    def backward(self, dout):
+        return dout.reshape(self.x_shape)
+
+
+class Nonlinearity:
+    """out = f(x) for each element; the backward pass multiplies by f's slope there"""
+
+    def __init__(self, layer, x, network):
+        self.layer, self.out, self.dx = layer, np.empty_like(x), np.empty_like(x)
+
+    def backward(self, dout):
+        return np.multiply(dout, self.slope, out=self.dx)
+
+
+class Tanh(Nonlinearity):
+    def forward(self, x):
+        return np.tanh(x, out=self.out)
+
+    def backward(self, dout):
+        np.multiply(self.out, self.out, out=self.dx)
+        np.subtract(1, self.dx, out=self.dx)  # 1 - tanh²
+        return np.multiply(self.dx, dout, out=self.dx)
+
+
+class Sigmoid(Nonlinearity):
+    """1 / (1 + exp(-x))"""
+
+    def forward(self, x):
+        np.exp(np.negative(x, out=self.out), out=self.out)
+        np.divide(1, np.add(self.out, 1, out=self.out), out=self.out)
+        self.slope = self.out * (1 - self.out)
+        return self.out
+
+
+class ReLU(Nonlinearity):
+    def forward(self, x):
+        self.slope = x > 0
+        return np.maximum(x, 0, out=self.out)
+
+
+class LeakyReLU(Nonlinearity):
+    def forward(self, x):
+        self.slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.layer.negative_slope))
+        return np.multiply(x, self.slope, out=self.out)
+
+
+class ELU(Nonlinearity):
+    """x where it is positive, alpha * (exp(x) - 1) elsewhere"""
+
+    def forward(self, x):
+        exp = self.layer.alpha * np.exp(np.minimum(x, 0, out=self.out))
+        self.slope = np.where(x > 0, x.dtype.type(1), exp)
+        return np.where(x > 0, x, np.subtract(exp, self.layer.alpha, out=self.out))
+
+
+class GELU(Nonlinearity):
+    """x * P(x), with P(x) the probability that a standard normal draw is below x: (1 + erf(x / sqrt 2)) / 2"""
+
+    def forward(self, x):
+        P = (1 + torch.erf(torch.from_numpy(x / sqrt(2))).numpy()) / 2  # NumPy has no erf
+        density = np.exp(x * x / -2) / sqrt(2 * pi)  # of the normal distribution: the derivative of P
+        self.slope = P + x * density
+        return np.multiply(x, P, out=self.out)
+
+
+class CrossEntropy:
+    """The mean over the examples of -log softmax(logits)[y], for each network"""
+
+    def __init__(self, logits):
+        R, self.n, _ = logits.shape
+        self.probs = np.empty_like(logits)
+        self.rows = np.arange(R)[:, None], np.arange(self.n)
+
+    def forward(self, logits, Y):
+        self.right = *self.rows, Y
+        # Less the largest, so that no exp overflows: the softmax stays what it is.
+        np.subtract(logits, logits.max(2, keepdims=True), out=self.probs)
+        right_logits = self.probs[self.right]
+        np.exp(self.probs, out=self.probs)
+        total = np.einsum("rnv->rn", self.probs)
+        self.probs /= total[:, :, None]
+        return (np.log(total) - right_logits).sum(1) / self.n
+
+    def backward(self):
+        dlogits = self.probs
+        dlogits[self.right] -= 1  # the probabilities, less 1 where it is right
+        dlogits /= self.n  # the loss is a mean
+        return dlogits
+
+
+BY_HAND = {layers.Embedding: Embedding, layers.Flatten: Flatten, layers.Linear: Linear, layers.BatchNorm1d: BatchNorm1d}
+BY_HAND |= {nn.Tanh: Tanh, nn.Sigmoid: Sigmoid, nn.ReLU: ReLU, nn.LeakyReLU: LeakyReLU, nn.ELU: ELU, nn.GELU: GELU}
+PARAMETERS = {Embedding: "weight", Linear: "weight bias", BatchNorm1d: "gamma beta"}
 
 
 class ByHand:
-    """Loss and gradients of one of lecture_mlp's networks, or of a stack of them.
+    """Loss and gradients of a Sequential of the layers above, or of a stack of such networks.
 
-    ``loss, gradients = ByHand(model)(X, Y)``: X ([R,] N, block_size) and Y ([R,] N) are a minibatch; loss is
-    a tensor (), or (R,) for a stack; the gradients are tensors in the order of ``model.parameters()``, which
-    the next call overwrites. Parameters are read where the model keeps them, and BatchNorm's running statistics
-    move there as in train mode. No layer is called, so hooks do not run. Raises ValueError for any other network.
-
-    As in the lecture that follows this one, d… is the gradient of the loss with respect to …. Every array is
-    (R, rows, columns): the networks first, R = 1 for a single one, and a vector is one row.
+    ``loss = network.forward(X, Y)``, then ``gradients = network.backward()``: X ([R,] N, …) and Y ([R,] N) are a
+    minibatch. The loss is a tensor ([R]), the gradients are tensors in the order of ``model.parameters()``, which the
+    next call overwrites. BatchNorm's running statistics move as in train mode. The model's own layers are not called:
+    their hooks do not run. Raises ValueError for a layer or a parameter that it can't do, by name.
     """
 
     def __init__(self, model):
-        _refuse_others(model)
-        self.stacked = model.embedding.weight.dim() == 3
-        self.bn = getattr(model, "batch_norm", None)
-        if self.bn is not None:
-            self.running_mean, self.running_var = map(self._array, (self.bn.running_mean, self.bn.running_var))
-        self.gradients = []
-        for name, p in model.named_parameters():
-            self.gradients.append(torch.zeros_like(p))
-            setattr(self, LECTURE_NAMES[name], self._array(p))
-            setattr(self, "d" + LECTURE_NAMES[name], self._array(self.gradients[-1]))
-        self.one_hot = np.eye(self.C.shape[1], dtype=self.C.dtype)
-        self.h = None
+        self.modules = list(_in_order(model))
+        self.stacked = _refuse_others(model, self.modules)
+        self.gradients = [torch.zeros_like(p) for p in model.parameters()]
+        self.gradient_of = {id(p): gradient for p, gradient in zip(model.parameters(), self.gradients, strict=True)}
+        self.networks = len(self.gradients[0]) if self.stacked else 1
+        self.layers, self.loss, self.shape = [], None, None
 
-    def _array(self, tensor):
-        """The tensor's own memory as an array (R, rows, columns)."""
-        array = tensor.detach().numpy()
-        array = array if self.stacked else array[None]
+    @np.errstate(all="ignore")  # as torch: what overflows or divides by zero is infinite, without a word
+    def forward(self, X, Y):
+        if X.shape != self.shape:
+            self._make_layers(X.numpy())
+        x = self._as_rows(X.numpy())
+        for layer in self.layers:
+            x = layer.forward(x)
+        loss = self.loss.forward(x, Y.numpy())
+        return torch.from_numpy(loss if self.stacked else loss.reshape(()))
+
+    @np.errstate(all="ignore")
+    def backward(self):
+        dx = self.loss.backward()
+        for layer in reversed(self.layers):
+            dx = layer.backward(dx)
+        return self.gradients
+
+    def array(self, tensor):
+        """A parameter's or buffer's own memory as an array (R, rows, columns)."""
+        array = tensor.detach().numpy() if self.stacked else tensor.detach().numpy()[None]
         return array if array.ndim == 3 else array[:, None]
 
-    def __call__(self, X, Y):
-        self._make_room(X.shape[-2])
-        loss = self.forward(X.numpy(), Y.numpy())
-        self.backward()
-        return torch.from_numpy(loss if self.stacked else loss.reshape(())), self.gradients
+    def with_gradient(self, parameter):
+        return self.array(parameter), self.array(self.gradient_of[id(parameter)])
 
-    def forward(self, X, Y):
-        """The loss (R,); keeps what the backward pass needs."""
-        R, N = len(self.C), X.shape[-2]
-        # Looking up C[X] is a product with one-hot rows, and its backward pass then the product's.
-        self.looked_up = self.one_hot.take(X, axis=0).reshape(*X.shape[:-2], -1, len(self.one_hot))
-        self.embcat = (self.looked_up @ self.C).reshape(R, N, -1)  # (R, N, block_size * n_embd)
-        h = np.matmul(self.embcat, self.W1, out=self.h)  # (R, N, n_hidden)
-        if self.bn is None:
-            h += self.b1
-        else:
-            self._batch_norm(h)
-        np.tanh(h, out=h)
+    def _make_layers(self, x):
+        """Layers with arrays for minibatches of this shape: fresh memory costs more than most of the sums."""
+        self.shape, self.examples = x.shape, x.shape[1 if self.stacked and x.ndim > 2 else 0]
+        self.layers, x = [], self._as_rows(x)
+        for module in self.modules:
+            self.layers.append(BY_HAND[type(module)](module, x, self))
+            x = self.layers[-1].out
+        if x.shape[1] != self.examples:
+            raise ValueError(f"{x.shape[1]} vectors of logits for {self.examples} examples: put a Flatten before them")
+        self.loss = CrossEntropy(x)
 
-        logits = np.matmul(h, self.W2, out=self.probs)  # (R, N, vocab_size)
-        logits += self.b2
-        logits -= logits.max(2, keepdims=True)  # so that no exp overflows; the softmax stays what it is
-        self.right = self.one_hot.take(Y, axis=0)
-        right_logits = logits[*self.rows, Y]
-        probs = np.exp(logits, out=logits)
-        total = np.einsum("rnv->rn", probs)
-        probs /= total[:, :, None]
-        return (np.log(total) - right_logits).sum(1) / N
-
-    def _batch_norm(self, x):
-        """x -> gamma * xhat + beta, in place; the running statistics follow."""
-        N, bn = x.shape[1], self.bn
-        mean = self.ones @ x / N
-        x -= mean
-        sum_of_squares = self.ones @ np.multiply(x, x, out=self.xhat)
-        self.inv_std = 1 / np.sqrt(sum_of_squares / (N - bn.correction) + bn.eps)
-        np.multiply(x, self.inv_std, out=self.xhat)
-        np.multiply(self.xhat, self.gamma, out=x)
-        x += self.beta
-        self.running_mean += bn.momentum * (mean - self.running_mean)
-        self.running_var += bn.momentum * (sum_of_squares / (N - 1) - self.running_var)
-
-    def backward(self):
-        """Every gradient, from the loss back to the embedding."""
-        h, dh, dlogits = self.h, self.dh, self.probs
-        R, N, _ = h.shape
-        dlogits -= self.right  # softmax and cross-entropy in one: the probabilities, less 1 where it is right
-        dlogits /= N  # the loss is a mean
-        np.matmul(h.swapaxes(1, 2), dlogits, out=self.dW2)
-        np.matmul(self.ones, dlogits, out=self.db2)
-        np.matmul(dlogits, self.W2.swapaxes(1, 2), out=dh)
-
-        h *= h  # tanh' is 1 - tanh²
-        dh *= np.subtract(1, h, out=h)
-        if self.bn is None:
-            np.matmul(self.ones, dh, out=self.db1)
-        else:
-            self._batch_norm_backward(dh)
-        np.matmul(self.embcat.swapaxes(1, 2), dh, out=self.dW1)
-        demb = (dh @ self.W1.swapaxes(1, 2)).reshape(R, -1, self.C.shape[2])  # (R, N * block_size, n_embd)
-        np.matmul(self.looked_up.swapaxes(-1, -2), demb, out=self.dC)
-
-    def _batch_norm_backward(self, dout):
-        """dout -> the gradient before the BatchNorm, in place; its mean and std depend on the input too."""
-        N, xhat = dout.shape[1], self.xhat
-        np.matmul(self.ones, dout, out=self.dbeta)
-        np.matmul(self.ones, np.multiply(dout, xhat, out=self.h), out=self.dgamma)
-        xhat *= self.dgamma / (N - self.bn.correction)
-        dout -= xhat
-        dout -= self.dbeta / N
-        dout *= self.gamma * self.inv_std
-
-    def _make_room(self, N):
-        """Arrays for N examples, kept from step to step: fresh memory costs more than most of the sums."""
-        if self.h is None or self.h.shape[1] != N:
-            R, n_hidden, vocab_size = self.W2.shape
-            self.h, self.dh, self.xhat = (np.empty((R, N, n_hidden), self.C.dtype) for _ in range(3))
-            self.probs = np.empty((R, N, vocab_size), self.C.dtype)
-            self.rows = np.arange(R)[:, None], np.arange(N)
-            # ones @ x sums over the batch, three times as fast as x.sum(1).
-            self.ones = np.ones((1, 1, N), self.C.dtype)
+    def _as_rows(self, x):
+        """Characters as they are; numbers ([R,] N, columns) or (N, T, columns) as (R, rows, columns)."""
+        if type(self.modules[0]) is layers.Embedding:
+            return x
+        x = x if self.stacked and x.ndim == 3 else x.reshape(1, -1, x.shape[-1])
+        return np.broadcast_to(x, (self.networks, *x.shape[1:]))
 
 
-def _refuse_others(model):
-    """ValueError for a network that is not built as lecture_mlp builds one."""
+def _in_order(model):
+    """The layers of a Sequential and of those inside it."""
+    for layer in model if type(model) is layers.Sequential else [model]:
+        yield from _in_order(layer) if type(layer) is layers.Sequential else [layer]
 
-    def structure(network):
-        layers = [(name, type(layer)) for name, layer in network.named_children()]
-        return type(network), layers, [name for name, _ in network.named_parameters()]
 
-    instead = 'leave backward="by_hand" out: autograd takes any network'
-    stage = "batchnorm" if hasattr(model, "batch_norm") else "kaiming"
-    if structure(model) != structure(lecture_mlp(stage, generator=torch.Generator())):
-        layers = ", ".join(type(layer).__name__ for layer in model.children())
-        raise ValueError(
-            "the backward pass by hand is written for the networks of lecture_mlp, not for this "
-            f"{type(model).__name__}({layers}); {instead}"
-        )
-    for name, p in model.named_parameters():
-        if not p.requires_grad or p.device.type != "cpu" or p.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"the backward pass by hand trains every parameter, in float32 or float64 on the CPU; {name} is "
-                f"{p.dtype} on {p.device}{'' if p.requires_grad else ' and frozen'}; {instead}"
-            )
+def _refuse_others(model, modules):
+    """Whether the model is a stack; ValueError for what has no backward pass here."""
+
+    def refuse(reason):
+        raise ValueError(f'{reason}; leave backward="by_hand" out: autograd takes any network')
+
+    for i, layer in enumerate(modules):
+        by_hand, name = BY_HAND.get(type(layer)), type(layer).__name__
+        names = " ".join(name for name, _ in layer.named_parameters())
+        if by_hand is None or getattr(layer, "approximate", "none") != "none":
+            refuse(f"there is no backward pass by hand for {name} ({layer})")
+        if names != PARAMETERS.get(by_hand, "") and not (by_hand is Linear and names == "weight"):
+            refuse(f"there is no backward pass by hand for a {name} with the parameters {names}")
+        if by_hand is Embedding and i:
+            refuse("by hand an Embedding is the first layer")
+    parameters = dict(model.named_parameters())
+    if not len(parameters) == sum(len(list(layer.parameters())) for layer in modules) > 0:
+        refuse("by hand every layer has parameters of its own, and one layer at least has some")
+    dtype = next(model.parameters()).dtype
+    for name, p in parameters.items():
+        if not p.requires_grad or p.device.type != "cpu" or p.dtype != dtype or dtype.itemsize < 4:
+            what = f"{name} is {p.dtype} on {p.device}{'' if p.requires_grad else ' and frozen'}"
+            refuse(f"by hand every parameter is trained, all float32 or all float64, on the CPU; {what}")
+    stacked = {p.dim() > 1 + name.endswith("weight") for name, p in parameters.items()}
+    if len(stacked) > 1 or (stacked == {True} and len({len(p) for p in parameters.values()}) > 1):
+        refuse("by hand every layer is of the same stack, with the same num_models, or none is")
+    return stacked == {True}

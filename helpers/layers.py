@@ -63,6 +63,24 @@ class Linear(nn.Module):
         return f"{fan_in}, {fan_out}, bias={self.bias is not None}" + (f", num_models={models[0]}" if models else "")
 
 
+def _normalize_over_batch(layer, x):
+    """``gamma * (x - mean) / sqrt(var + eps) + beta`` over the batch, in a fraction of the time; moves the buffers.
+
+    torch's kernel divides the sum of squares by n. With c = (n - correction) / n its variance is c * var, and
+    gamma / sqrt(var + eps) = gamma * sqrt(c) / sqrt(c * var + c * eps): the formula, for the kernel's variance.
+    """
+    n, stacked = x.shape[-2], x.dim() == 3
+    c = 1 - layer.correction / n
+    features = layer.gamma * sqrt(c), layer.beta, layer.running_mean, layer.running_var
+    if stacked:  # every feature is normalised alone, so a stack's are more features of one network
+        x, features = x.transpose(0, 1).reshape(n, -1), [feature.view(-1) for feature in features]
+    # F.batch_norm, but for eps=0, the lecture's, which that refuses.
+    out, _, inv_std = torch.native_batch_norm(x, *features, True, layer.momentum, layer.eps * c)
+    if layer.eps == 0 and not inv_std.all():
+        out = out * (inv_std / inv_std)  # a constant feature: the kernel takes 0 / 0 for 0, but it is NaN
+    return out.view(n, *layer.gamma.shape).transpose(0, 1) if stacked else out
+
+
 class BatchNorm1d(nn.Module):
     """Make every feature's mean 0 and variance 1 over the batch, then scale by gamma and shift by beta.
 
@@ -89,32 +107,23 @@ class BatchNorm1d(nn.Module):
         self.register_buffer("running_var", torch.ones(shape))
 
     def forward(self, x):
-        gamma, shape = self.gamma, x.shape
-        if shape[:-2] + shape[-1:] != gamma.shape:
-            wanted = (*gamma.shape[:-1], "N", gamma.shape[-1])
-            raise ValueError(
-                f"BatchNorm1d got an input of shape {tuple(shape)}, not ({', '.join(map(str, wanted))}): "
-                "the batch is dimension -2; make the layer with num_models for a stack of networks"
-            )
-        if not self.training:
-            mean, var = _over_batch(self.running_mean), _over_batch(self.running_var)
-            scale = _over_batch(gamma) / (var + self.eps).sqrt()
-            return (x - mean) * scale + _over_batch(self.beta)
-        n = shape[-2]
-        if n < 2:
+        self._check_shape(x)
+        if self.training:
+            return _normalize_over_batch(self, x)  # the same formula with the batch's own mean and variance
+        mean, var = _over_batch(self.running_mean), _over_batch(self.running_var)
+        xhat = (x - mean) / torch.sqrt(var + self.eps)
+        return _over_batch(self.gamma) * xhat + _over_batch(self.beta)
+
+    def _check_shape(self, x):
+        *models, dim = self.gamma.shape
+        if (*x.shape[:-2], *x.shape[-1:]) != (*models, dim) or x.dim() < 2:
+            wanted = ", ".join(map(str, [*models, "N", dim]))
+            remedy = "the batch is dimension -2; make the layer with num_models for a stack of networks"
+            if not models and x.dim() == 3:
+                remedy += ", or put a Flatten before it, or give it x.flatten(0, 1), where x is (N, T, C)"
+            raise ValueError(f"BatchNorm1d got an input of shape {tuple(x.shape)}, not ({wanted}): {remedy}")
+        if self.training and x.shape[-2] < 2:
             raise ValueError("BatchNorm1d needs two examples or more in train mode; call .eval() for a single one")
-        # torch's kernel is several times as fast as the formula, and updates the buffers. It divides the sum of
-        # squares by n: with c = (n - correction) / n its variance is c times ours, and
-        # gamma / sqrt(var + eps) = gamma * sqrt(c) / sqrt(c * var + c * eps).
-        c = 1 - self.correction / n
-        gamma = gamma * sqrt(c) if self.correction else gamma
-        features = gamma, self.beta, self.running_mean, self.running_var
-        if len(shape) == 3:  # every feature is normalised alone: a stack's are more features of one network
-            x, features = x.transpose(0, 1).reshape(n, -1), [f.view(-1) for f in features]
-        out, _, inv_std = torch.native_batch_norm(x, *features, True, self.momentum, self.eps * c)
-        if self.eps == 0 and not inv_std.all():
-            out = out * (inv_std / inv_std)  # a constant feature: the kernel takes 0 / 0 for 0, but it is NaN
-        return out if len(shape) == 2 else out.view(n, *gamma.shape).transpose(0, 1)
 
     def extra_repr(self):
         *models, dim = self.gamma.shape

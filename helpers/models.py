@@ -1,5 +1,6 @@
 """The lecture's networks, drawn from their seed in the lecture's own order: C first."""
 
+import copy
 from collections import OrderedDict
 from math import sqrt
 
@@ -8,7 +9,7 @@ from torch import nn
 
 from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Sequential, Tanh
 
-__all__ = ["NONLINEARITIES", "SEED", "STAGES", "deep_mlp", "lecture_mlp"]
+__all__ = ["NONLINEARITIES", "SEED", "STAGES", "alone", "deep_mlp", "lecture_mlp", "seeded"]
 
 SEED = 2147483647  # the lecture's, for the networks of both its parts
 STAGES = ("original", "softmax", "tanh", "kaiming", "batchnorm")  # each on top of the one before
@@ -25,6 +26,11 @@ NONLINEARITIES = {
 
 VOCAB_SIZE, BLOCK_SIZE, N_EMBD, N_HIDDEN = 27, 3, 10, 200
 FAN_IN = BLOCK_SIZE * N_EMBD
+
+
+def seeded(seed=SEED):
+    """A generator of its own for every seed: ``lecture_mlp(stage, generator=seeded())`` is the lecture's network."""
+    return torch.Generator().manual_seed(seed)
 
 
 def lecture_mlp(stage, *, generator=None, num_models=None):
@@ -150,6 +156,18 @@ def _deep_mlp(depth, n_hidden, gain, batch_norm, correction, nonlinearity, gener
         if i < depth and NONLINEARITIES[nonlinearity]:
             layers[f"{nonlinearity}{i}"] = NONLINEARITIES[nonlinearity]()
     return Sequential(layers)
+
+
+def alone(stack, r):
+    """Network r of a stack, by itself: a copy of its parameters and buffers, in the same layers with the same modes.
+
+    Raises IndexError where the stack has no network r, and ValueError for a single network.
+    """
+    if not any(isinstance(layer, (Embedding, Linear)) and layer.weight.dim() == 3 for layer in stack.modules()):
+        raise ValueError("this network is no stack: alone takes one that was made with num_models")
+    copies = {id(p): nn.Parameter(p.detach()[r].clone(), p.requires_grad) for p in stack.parameters()}
+    copies |= {id(buffer): buffer[r].clone() for buffer in stack.buffers()}
+    return copy.deepcopy(stack, copies)  # deepcopy takes what stands in copies for its own work
 
 
 def _generators(generator, num_models):

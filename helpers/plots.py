@@ -7,12 +7,21 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import display
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from helpers.compare import mean_interval
 
 __all__ = [
+    "AFTER",
+    "BEFORE",
     "STAGE_COLORS",
+    "TRAIN",
+    "VALIDATION",
+    "WITH",
+    "WITHOUT",
+    "gain_color",
     "layer_colors",
     "plot_activations",
     "plot_gradients",
@@ -32,6 +41,12 @@ __all__ = [
 # Okabe and Ito's palette, safe for colour-blind readers, without the yellow that vanishes on white.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 GRAY = "#666666"
+# Pairs that mean the same in every figure; in each the two differ in lightness too, so a grey print keeps them apart.
+BEFORE, AFTER = ORANGE, BLUE
+TRAIN, VALIDATION = PURPLE, "#6B2C5C"  # light and dark purple
+WITHOUT, WITH = "#A0A0A0", "#00734F"  # grey, dark green
+# From low gains (light orange) to high ones (dark red); depth has viridis, in layer_colors.
+GAINS = LinearSegmentedColormap.from_list("gains", ["#F2B25C", "#E0662F", "#A81E2D", "#4A0A1E"])
 STAGE_COLORS = dict(original=VERMILION, softmax=BLUE, tanh=GREEN, kaiming=ORANGE, batchnorm=PURPLE)
 STAGE_LABELS = {
     "original": "original",
@@ -56,6 +71,8 @@ STYLE = {
     "grid.linewidth": 0.8,
     "legend.frameon": False,
     "lines.linewidth": 1.8,
+    "axes.unicode_minus": True,
+    "axes.formatter.use_mathtext": True,  # 10⁻³ on linear axes, as on log ones
 }
 
 
@@ -84,26 +101,35 @@ def small_png(pixels):
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def layer_colors(n):
-    """n colours, one a layer, from the input (dark) to the output (light): the same depth, the same colour."""
-    return [plt.cm.viridis(x) for x in np.linspace(0, 0.85, n)]
+def gain_color(gain):
+    """The colour of an init gain in every figure: one ramp over log gain, from 0.2 to 5."""
+    return GAINS(np.log(float(gain) / 0.2) / np.log(25))
 
 
-def reference_line(ax, value, label, *, axis="y", color=GRAY):
-    """A labelled dashed line across the Axes at a value of its y axis (or of its x axis)."""
-    line, place = (ax.axhline, ax.get_yaxis_transform()) if axis == "y" else (ax.axvline, ax.get_xaxis_transform())
+def reference_line(ax, value, label, *, axis="y", color=GRAY, side="right"):
+    """A labelled dashed line across the Axes at a value of its y axis (or of its x axis).
+
+    side: where the label of a horizontal line stands: at its "right" end, its "left" end, or "outside", beside
+    the Axes, where nothing is drawn over it.
+    """
+    horizontal, offset, ha, va = axis == "y", (3, -3), "left", "top"
+    line, place = (ax.axhline, ax.get_yaxis_transform()) if horizontal else (ax.axvline, ax.get_xaxis_transform())
     line(value, color=color, linestyle="--", linewidth=1.1, zorder=1.5)
-    at = (1, value) if axis == "y" else (value, 1)
+    if horizontal:
+        offset, ha, va = dict(
+            right=((-3, 3), "right", "bottom"), left=((3, 3), "left", "bottom"), outside=((4, 0), "left", "center")
+        )[side]
     ax.annotate(
         label,
-        at,
+        (0 if side == "left" else 1, value) if horizontal else (value, 1),
         xycoords=place,
-        xytext=(-3, 3) if axis == "y" else (3, -3),
+        xytext=offset,
         textcoords="offset points",
-        ha="right" if axis == "y" else "left",
-        va="bottom" if axis == "y" else "top",
+        ha=ha,
+        va=va,
         fontsize=9.5,
         color=color,
+        bbox=dict(facecolor="white", edgecolor="none", alpha=0.7, pad=0.5),  # legible where a line passes below
     )
 
 
@@ -117,7 +143,8 @@ def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
     window = window or max(1, len(losses) // 50)
     means = losses[: len(losses) // window * window].reshape(-1, window).mean(1)
     (line,) = ax.plot(np.arange(len(means)) * window + (window - 1) / 2, means, label=label, color=color)
-    ax.plot(losses, color=line.get_color(), alpha=0.18, linewidth=0.6, zorder=1)
+    steps = np.arange(0, len(losses), max(1, len(losses) // 5_000))  # no page shows more
+    ax.plot(steps, losses[steps], color=line.get_color(), alpha=0.18, linewidth=0.6, zorder=1)
     ax.set(xlabel="step", ylabel="minibatch loss")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     return ax
@@ -144,45 +171,48 @@ def plot_saturation_map(h, *, ax=None, threshold=0.99):
     return ax
 
 
-def plot_activations(diagnosis, *, ax=None, layers=None):
-    """Viz #1: the distribution of what each layer puts out, one outline a layer; a peak at 0 may be cut.
+# The four pictures of diagnose and train: one function each, for cells and for panels.
+
+
+def plot_activations(diagnosis, *, ax=None, layers=None, legend=True):
+    """Viz #1: the distribution of what each layer puts out, one outline per layer; a peak at 0 may be cut.
 
     layers: a layer class or a tuple of them; by default the nonlinearities (all layers, if there is none).
-    Source: the lecture, 1:26:51.
+    legend: False leaves the labels, with std and saturated share, to the caller. Source: the lecture, 1:26:51.
     """
     rows = _layer_rows(diagnosis, diagnosis.activations, layers)
     labels = []
     for row in rows:
         share = f", {row.saturated:.1%} saturated" if row.saturated is not None else ""
         share = f", {row.dead:.1%} dead" if row.dead is not None else share
-        labels.append(f"{row.name}: std {_number(row.std)}{share}")
-    return _outlines(rows, labels, "activation", ax)
+        labels.append(f"{row.name}: std {short(row.std)}{share}")
+    return _outlines(rows, labels, "activation", ax, legend)
 
 
-def plot_gradients(diagnosis, *, ax=None, layers=None):
-    """Viz #2: the distribution of the loss's gradient at each layer's output. layers: as in plot_activations.
+def plot_gradients(diagnosis, *, ax=None, layers=None, legend=True):
+    """Viz #2: the distribution of the loss's gradient at each layer's output. layers, legend: as in plot_activations.
 
     Source: the lecture, 1:30:54.
     """
     if not diagnosis.gradients:
         raise ValueError("the diagnosis has no gradients: call diagnose with targets, or with a loss_fn")
     rows = _layer_rows(diagnosis, diagnosis.gradients, layers)
-    labels = [f"{row.name}: std {_number(row.std)}" for row in rows]
-    return _symmetric(_outlines(rows, labels, "gradient at the layer's output", ax), [row.std for row in rows])
+    labels = [f"{row.name}: std {short(row.std)}" for row in rows]
+    return _symmetric(_outlines(rows, labels, "gradient at the layer's output", ax, legend), [row.std for row in rows])
 
 
-def plot_parameter_gradients(diagnosis, *, ax=None):
+def plot_parameter_gradients(diagnosis, *, ax=None, legend=True):
     """Viz #3: the distribution of each weight's gradient (two dimensions or more), with its grad:data ratio.
 
     Source: the lecture, 1:36:15.
     """
     rows = [row for row in diagnosis.parameters if len(row.shape) > 1]
-    labels = [f"{row.name} {row.shape}: grad:data {_number(row.grad_to_data)}" for row in rows]
-    ax = _outlines(rows, labels, "gradient of the weight", ax, [row.grad_histogram for row in rows])
+    labels = [f"{row.name} {row.shape}: grad:data {short(row.grad_to_data)}" for row in rows]
+    ax = _outlines(rows, labels, "gradient of the weight", ax, legend, [row.grad_histogram for row in rows])
     return _symmetric(ax, [row.grad_std for row in rows])
 
 
-def plot_update_ratios(ratios, *, ax=None, every=1):
+def plot_update_ratios(ratios, *, ax=None, every=1, legend=True):
     """Viz #4: each weight's update:data ratio by step, on a log axis, with the 1e-3 that is a rule of thumb.
 
     ratios: a History of train(..., record_ratios_every=k), or a dict of name -> array (records,), one record
@@ -196,12 +226,36 @@ def plot_update_ratios(ratios, *, ax=None, every=1):
     for (name, ratio), color in zip(ratios.items(), layer_colors(len(ratios)), strict=True):
         ratio = _array(ratio)
         ax.plot(np.arange(len(ratio)) * every, ratio, color=color, label=name, linewidth=1.2)
-    ax.set(xlabel="step", ylabel="update:data ratio", yscale="log")
+    ax.set(xlabel="step", ylabel="update:data ratio")
+    log_scale(ax)
     ax.xaxis.set_major_formatter("{x:,.0f}")
     # Named in the legend: beside the line the text would lie on the ratios of a good learning rate.
     ax.axhline(1e-3, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5, label="1e-3, a rule of thumb")
-    _legend_beside(ax)
+    if legend:
+        _legend_beside(ax)
     return ax
+
+
+def layer_colors(n):
+    """n colours, one per layer, from the input (dark) to the output (light): the same depth, the same colour."""
+    return [plt.cm.viridis(x) for x in np.linspace(0, 0.85, n)]
+
+
+def log_scale(ax):
+    """A log y axis with its decades only: the ticks between them take half of the drawing time."""
+    if ax.get_yscale() != "log":
+        ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(NullLocator())
+
+
+def short(value):
+    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e-5; "undefined" for None."""
+    if value is None:
+        return "undefined"
+    if 99.5 <= abs(value) < 1000:
+        return f"{value:.0f}"
+    text = f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"
+    return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
 def _layer_rows(diagnosis, rows, layers):
@@ -215,7 +269,8 @@ def _layer_rows(diagnosis, rows, layers):
     return [row for row, wanted in zip(rows, chosen, strict=True) if wanted]
 
 
-def _outlines(rows, labels, xlabel, ax, histograms=None):
+def _outlines(rows, labels, xlabel, ax, legend, histograms=None):
+    """One outline per row, as a line: a panel redraws it ten times as fast as matplotlib's stairs."""
     ax = ax or plt.subplots()[1]
     histograms = histograms or [row.histogram for row in rows]
     highest = 0
@@ -224,12 +279,14 @@ def _outlines(rows, labels, xlabel, ax, histograms=None):
             ax.plot([], [], color=color, label=label)
             continue
         density, edges = map(_array, histogram)
-        ax.stairs(density, edges, color=color, label=label, linewidth=1.5)
+        heights = np.concatenate([[0], np.repeat(density, 2), [0]])
+        ax.plot(np.repeat(edges, 2), heights, color=color, label=label, linewidth=1.5)
         highest = max(highest, density[(edges[:-1] > 0) | (edges[1:] <= 0)].max(initial=0))
     if highest:  # the bin at 0 does not count: a ReLU's zeros would squeeze all else to the ground
         ax.set_ylim(0, 1.2 * highest)
     ax.set(xlabel=xlabel, ylabel="density")
-    _legend_beside(ax)
+    if legend:
+        _legend_beside(ax)
     return ax
 
 
@@ -245,8 +302,11 @@ def _legend_beside(ax):
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)
 
 
-def _number(value):
-    return "undefined" if value is None else f"{value:.2g}" if abs(value) >= 0.01 else f"{value:.1e}"
+def _array(values):
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+# To here.
 
 
 def plot_loss_log(log, *, ax=None):
@@ -299,7 +359,3 @@ def plot_loss_log_curves(log, *, ax=None):
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.legend()
     return ax
-
-
-def _array(values):
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)

@@ -1,15 +1,14 @@
 """Training, evaluation and sampling, for one network or for a stack of them."""
 
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from helpers.by_hand import ByHand
-from helpers.minibatches import minibatches
-from helpers.update_ratios import UpdateRatios
 
 __all__ = ["History", "evaluate", "sample", "train"]
 
@@ -54,92 +53,141 @@ def train(
 ):
     """Train on minibatches drawn as the lecture draws them; returns the History.
 
-    X (N, block_size) and Y (N,) are the training set. lr: a number, or a function of the step (from 0):
-    ``lambda step: 0.1 if step < 100_000 else 0.01`` is the lecture's. Each step draws
-    ``torch.randint(0, N, (batch_size,), generator=generator)``, computes the cross-entropy of
-    ``model(X[ix])`` and its gradients, and takes ``parameter += -lr * gradient``, unless a torch optimizer
-    is given, which then takes the step (with lr, if lr is not None).
+    X (N, …) and Y (N,) are the training set. lr: a number, or a function of the step (from 0), such as the lecture's
+    ``lambda step: 0.1 if step < 100_000 else 0.01``. Every step is ``parameter += -lr * gradient``, unless a torch
+    optimizer is given, which then takes it (with lr, if lr is not None).
+    In a stack (logits with a model dimension) one generator shows every network the same minibatches, a list of
+    generators gives each its own, and lr may be a tensor of one value for each, without an optimizer.
+    backward="by_hand" takes helpers.by_hand's gradients: equal up to rounding, several times as fast, for networks of
+    the course's layers.
+    record_ratios_every=k keeps std(update) / std(data) of every weight (two dimensions or more) at every k-th step,
+    from step 0, in History.update_ratio; data are the values before the step, where diagnose takes them too.
 
-    For a stack (logits with a model dimension) one generator shows every network the same minibatches; a list
-    of generators gives each its own. Without an optimizer lr may then be a tensor of one value a network.
-
-    backward="by_hand" takes the gradients from helpers.by_hand instead of autograd: twice as fast or more, equal
-    up to rounding, and only for the networks of lecture_mlp, alone or in a stack.
-
-    record_ratios_every=k keeps the update:data ratio of every weight (two dimensions or more) at every k-th
-    step, from step 0, in History.update_ratio: of ``lr * gradient`` to the values before the step, where
-    diagnose takes them too; with an optimizer, of the change that it made.
-
-    The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters
-    as they are and returns the History so far. Raises ValueError for data that can't be trained on, and for a
-    network that has no backward pass by hand.
+    The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters as they
+    are and returns the History so far. Raises ValueError for data, a learning rate or a network that can't be used.
     """
     _check_data(X, Y)
-    if steps < 0:
-        raise ValueError(f"steps is {steps}: give the number of minibatches to train on, 0 or more")
-    if lr is None and optimizer is None:
-        raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
-    if backward not in ("autograd", "by_hand"):
-        raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
+    _check_settings(Y, steps, lr, optimizer, backward)
     rate = lr if callable(lr) else lambda step: lr
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    parameters = list(trainable.values())
-    gradients_of = ByHand(model) if backward == "by_hand" else Autograd(model)
-    sgd = PlainSGD(parameters)
-    losses, ratios = [], None
+    network = ByHand(model) if backward == "by_hand" else Autograd(model, list(trainable.values()))
+    update = Update(trainable, network, optimizer, record_ratios_every)
+    losses = []
     model.train()
-    drawn = minibatches(X, Y, batch_size, generator, steps)
-    bar = tqdm(drawn, total=steps, unit="step", disable=not progress, leave=False, delay=1)
     try:
-        with closing(drawn):
-            for step, (Xb, Yb) in enumerate(bar):
-                loss, gradients = gradients_of(Xb, Yb)
-                recording = record_ratios_every and step % record_ratios_every == 0
-                step_size = _checked(rate(step), loss, optimizer)
-                if recording:
-                    ratios = ratios or UpdateRatios(trainable, loss.dim() == 1, optimizer)
-                    ratios.before_step(gradients, step_size)
-                if optimizer is None:
-                    sgd.step(gradients, step_size)
-                else:
-                    _optimizer_step(optimizer, parameters, gradients, step_size)
-                losses.append(loss)
-                if recording:
-                    ratios.after_step()
+        for step in tqdm(range(steps), unit="step", disable=not progress, leave=False, delay=1):
+            Xb, Yb = _minibatch(X, Y, batch_size, generator)
+            loss = network.forward(Xb, Yb)
+            gradients = network.backward()
+            update(gradients, _checked(rate(step), loss, optimizer))
+            losses.append(loss)
     except KeyboardInterrupt:
         print(f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now")
-    loss = torch.stack(losses) if losses else torch.empty(0)
-    return History(loss, ratios.by_name() if ratios else {}, record_ratios_every)
+    return History(torch.stack(losses) if losses else torch.empty(0), update.ratios(), record_ratios_every)
+
+
+def _minibatch(X, Y, batch_size, generator):
+    """Drawn as the lecture does; with a list of generators one for each network, (num_models, batch_size, …)."""
+    if isinstance(generator, (list, tuple)):
+        ix = torch.stack([torch.randint(0, len(X), (batch_size,), generator=g) for g in generator])
+    else:
+        ix = torch.randint(0, len(X), (batch_size,), generator=generator)
+    return X[ix], Y[ix]
 
 
 class Autograd:
-    """Losses and gradients of any network; ByHand is its twin."""
+    """Loss and gradients of any network, from torch; ByHand is its twin."""
 
-    def __init__(self, model):
-        self.model = model
-        self.parameters = [p for p in model.parameters() if p.requires_grad]
+    def __init__(self, model, parameters):
+        self.model, self.parameters = model, parameters
 
-    def __call__(self, X, Y):
-        loss = _loss(self.model(X), Y)
-        total = loss.sum() if loss.dim() else loss  # the sum trains every network of a stack on its own loss
-        return loss.detach(), torch.autograd.grad(total, self.parameters, allow_unused=True)
+    def forward(self, X, Y):
+        self.loss = _loss(self.model(X), Y)
+        self.stacked = self.loss.dim() == 1
+        return self.loss.detach()
+
+    def backward(self):
+        total = self.loss.sum() if self.stacked else self.loss  # the sum trains every network on its own loss
+        return torch.autograd.grad(total, self.parameters, allow_unused=True)
 
 
-class PlainSGD:
-    """parameter += -lr * gradient; lr is a number, or a tensor of one value a network."""
+class Update:
+    """Takes the steps, and keeps the update:data ratio of every weight at the first and every ``every``-th of them."""
 
-    def __init__(self, parameters):
-        self.values = [p.detach() for p in parameters]  # the same memory, without a graph
-        self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in parameters]
+    def __init__(self, trainable, network, optimizer, every):
+        self.trainable, self.network, self.optimizer, self.every = trainable, network, optimizer, every
+        self.values = [p.detach() for p in trainable.values()]  # the same memory, without a graph
+        self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in self.values]
+        self.steps, self.records = 0, []
 
-    def step(self, gradients, lr):
+    def __call__(self, gradients, lr):
+        take = self._sgd_step if self.optimizer is None else self._optimizer_step
+        if self.every and self.steps % self.every == 0:
+            self.records.append(self._recorded(take, gradients, lr))
+        else:
+            take(gradients, lr)
+        self.steps += 1
+
+    @np.errstate(all="ignore")
+    def ratios(self):
+        """(records,) by name, or (records, num_models) for a stack."""
+        if not self.records:
+            return {}
+        updates, data = (np.array(part, np.float64) for part in zip(*self.records, strict=True))
+        ratios = torch.from_numpy(updates / np.where(data > 0, data, np.nan)).float()
+        return dict(zip(self._weights(self.trainable), ratios.unbind(1), strict=True))
+
+    def _weights(self, each):
+        """What belongs to the weights, of what there is for each parameter."""
+        rows = zip(each, self.values, strict=True)
+        return [one for one, p in rows if p.dim() - self.network.stacked > 1]
+
+    def _sgd_step(self, gradients, lr):
+        """parameter += -lr * gradient; lr is a number, or a tensor of one value for each network."""
         rows = zip(self.values, gradients, self.ones, strict=True)
         values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
+        if any(gradient.is_sparse for gradient in gradients):
+            raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
         if isinstance(lr, torch.Tensor):
-            gradients, lr = [_along_networks(lr, gradient) * gradient for gradient in gradients], 1
+            gradients, lr = [lr.view(-1, *[1] * (g.dim() - 1)) * g if lr.dim() else lr * g for g in gradients], 1
         # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
         # without a second array of that size, which would cost more than the sums.
         torch._foreach_addcmul_(values, gradients, ones, value=-lr)
+
+    def _optimizer_step(self, gradients, lr):
+        for p, gradient in zip(self.trainable.values(), gradients, strict=True):
+            p.grad = gradient
+        if lr is not None:
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+        self.optimizer.step()
+
+    @np.errstate(all="ignore")  # what has exploded is infinite or NaN, without a word
+    def _recorded(self, take, gradients, lr):
+        """Take the step; the spreads of every weight's update and of its values before it."""
+        stacked, weights, at = self.network.stacked, self._weights(self.values), self._weights(gradients)
+        data = [_spread(p, stacked) for p in weights]
+        before = [p.clone() for p in weights] if self.optimizer else weights
+        take(gradients, lr)
+        if self.optimizer:
+            size, changes = 1, [p - q for p, q in zip(weights, before, strict=True)]
+        else:
+            size, changes = abs(lr.numpy(force=True) if isinstance(lr, torch.Tensor) else lr), at
+        rows = zip(data, changes, at, strict=True)
+        return [np.nan * d if g is None else size * _spread(change, stacked) for d, change, g in rows], data
+
+
+def _spread(tensor, stacked):
+    """std * sqrt(n - 1), for each network of a stack, in a fraction of torch.std's time; exactly 0 for constant data."""
+    x = (tensor.float() if tensor.dtype.itemsize < 4 else tensor).numpy(force=True)  # NumPy has no bfloat16
+    x = x.reshape(len(x) if stacked else 1, -1)
+    squares, mean = np.vecdot(x, x), np.add.reduce(x, axis=1) / x.shape[1]
+    spread = squares - x.shape[1] * mean**2
+    if not (spread > squares / 2).all():  # two large numbers' difference: once more, with the mean taken off first
+        deviations = x - mean[:, None]
+        deviations[(x == x[:, :1]).all(1)] = 0  # where a constant's mean is rounded
+        spread = np.vecdot(deviations, deviations)
+    return np.sqrt(spread if stacked else spread[0])
 
 
 def _loss(logits, Y):
@@ -151,26 +199,10 @@ def _loss(logits, Y):
 
 
 def _checked(lr, loss, optimizer):
-    if isinstance(lr, torch.Tensor) and lr.dim():
-        if optimizer is not None:
-            raise ValueError("lr is a tensor of several: an optimizer takes one number for all networks")
-        if lr.shape != loss.shape:
-            raise ValueError(f"lr has shape {tuple(lr.shape)} for {loss.numel()} network(s): give one value each")
+    if isinstance(lr, torch.Tensor) and lr.dim() and (optimizer is not None or lr.shape != loss.shape):
+        wanted = f"{loss.numel()} network(s)" if optimizer is None else "an optimizer, which takes one number for all"
+        raise ValueError(f"lr has shape {tuple(lr.shape)} for {wanted}")
     return lr
-
-
-def _along_networks(lr, parameter):
-    """lr in a shape that multiplies a parameter (num_models, …), where there is one lr a network."""
-    return lr.view(-1, *[1] * (parameter.dim() - 1)) if lr.dim() else lr
-
-
-def _optimizer_step(optimizer, parameters, gradients, lr):
-    for p, grad in zip(parameters, gradients, strict=True):
-        p.grad = grad
-    if lr is not None:
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-    optimizer.step()
 
 
 @torch.no_grad()
@@ -223,3 +255,17 @@ def _eval_mode(model):
 def _check_data(X, Y):
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
+    if Y.dim() != 1:
+        shapes = f"Y has shape {tuple(Y.shape)}, not ({len(Y)},)"
+        raise ValueError(f"{shapes}: each example has one target; what has several is several examples")
+
+
+def _check_settings(Y, steps, lr, optimizer, backward):
+    if steps < 0:
+        raise ValueError(f"steps is {steps}: give the number of minibatches to train on, 0 or more")
+    if lr is None and optimizer is None:
+        raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
+    if backward not in ("autograd", "by_hand"):
+        raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
+    if backward == "by_hand" and Y.min() < 0:
+        raise ValueError('Y has targets below 0, which by hand count too: leave backward="by_hand" out')

@@ -5,85 +5,36 @@ rule below yields what is wrong: a cell's index, or None for the notebook, and a
 """
 
 import argparse
+import base64
 import json
 import re
+import struct
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
 
+from lesson_rules import LESSON_RULES
+from notebook_parts import ANY_BLOCK, Lesson, Notebook, Problem, exercises, first_line, is_hidden, tags
 from refresh import ROOT, find_notebooks, source_hash
 
 MAX_BYTES = 1_000_000
+MAX_ANIMATION_BYTES = 600_000
+PLAYS = 3
 MAX_CODE_LINES = 25
+MAX_FOLDED_LINES = 40  # of a cell that nobody has to read: a figure, or what guards the page's sentences
 MIN_WORDS = 500
 VIDEO = re.compile(r"https://youtu\.be/P6sfmUTpUmc\?t=\d+")
 KNOWN_TAGS = {
-    *("setup", "definition", "exercise", "check"),
+    *("setup", "definition", "guess", "exercise", "check"),
     *("lecture-data", "nbval-ignore-output", "raises-exception"),
 }
 MACHINE_PATH = re.compile(r"(?<![\w.~/])(/(work|home|root|tmp|Users|private|var|opt|mnt)/\S*|[A-Za-z]:\\+Users\\\S*)")
 LINK = re.compile(r"""(?:\]\(|(?:href|src)=["'])([\w./-]+\.\w+)""")  # to a file; a URL has a colon
-SOLUTION = re.compile(r"<details>\s*<summary>Solution</summary>(.*?)</details>", re.DOTALL)
-PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-ANY_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 REFRESH = "run scripts/refresh.py"
-
-Problem = tuple[int | None, str]
-
-
-@dataclass(frozen=True)
-class Notebook:
-    """A notebook as a file, `raw`, and as nbformat reads it, `nb`."""
-
-    path: Path
-    raw: bytes
-    nb: nbformat.NotebookNode
-
-    def code(self) -> Iterator[tuple[int, nbformat.NotebookNode]]:
-        return ((i, cell) for i, cell in enumerate(self.nb.cells) if cell.cell_type == "code")
-
-    def prose(self) -> Iterator[tuple[int, nbformat.NotebookNode]]:
-        return ((i, cell) for i, cell in enumerate(self.nb.cells) if cell.cell_type == "markdown")
-
-    def outputs(self) -> Iterator[tuple[int, nbformat.NotebookNode, nbformat.NotebookNode]]:
-        return ((i, cell, output) for i, cell in self.code() for output in cell.outputs)
-
-
-def tags(cell: nbformat.NotebookNode) -> list[str]:
-    return cell.metadata.get("tags", [])
-
-
-@dataclass(frozen=True)
-class Exercise:
-    """An exercise as it stands: the stub's cell, the check's (None if another cell follows), the solutions."""
-
-    index: int
-    title: str
-    stub: str
-    check: str | None
-    solutions: list[str]
-
-
-def exercises(nb: nbformat.NotebookNode) -> Iterator[Exercise]:
-    """Exercises of a notebook: heading, stub, check, then prose with hints and a folded solution."""
-    for index, cell in enumerate(nb.cells):
-        if "exercise" not in tags(cell):
-            continue
-        headings = re.findall(r"^### (Exercise .*)", nb.cells[index - 1].source if index else "", re.MULTILINE)
-        following = nb.cells[index + 1 :]
-        check = following[0].source if following and "check" in tags(following[0]) else None
-        prose = []
-        for later in following[check is not None :]:
-            if later.cell_type != "markdown":
-                break
-            prose.append(later.source)
-        solutions = [block for folded in SOLUTION.findall("\n".join(prose)) for block in PYTHON_BLOCK.findall(folded)]
-        yield Exercise(index, headings[-1] if headings else "", cell.source, check, solutions)
 
 
 # The file
@@ -116,6 +67,13 @@ def known_tags(notebook: Notebook) -> Iterator[Problem]:
     for index, cell in enumerate(notebook.nb.cells):
         for tag in set(tags(cell)) - KNOWN_TAGS:
             yield index, f"unknown tag {tag!r}: correct it, or add it to KNOWN_TAGS"
+
+
+def tolerances(notebook: Notebook) -> Iterator[Problem]:
+    for index, cell in enumerate(notebook.nb.cells):
+        tolerance = cell.metadata.get("tolerance")
+        if tolerance is not None and not (isinstance(tolerance, dict) and str(tolerance.get("reason") or "").strip()):
+            yield index, 'a tolerance without a reason: add "reason" to it, so that nobody has to guess it'
 
 
 # Its outputs
@@ -165,6 +123,19 @@ def alt_text(notebook: Notebook) -> Iterator[Problem]:
             yield index, 'a figure without alt text: show it by helpers.plots.show(fig, "…")'
 
 
+def animations(notebook: Notebook) -> Iterator[Problem]:
+    for index, _, output in notebook.outputs():
+        png = base64.b64decode(output.get("data", {}).get("image/png", ""))
+        control = png.find(b"acTL")  # an animation's chunk: how many frames, how often they play
+        if control < 0 or control > png.find(b"IDAT"):
+            continue
+        plays = struct.unpack(">I", png[control + 8 : control + 12])[0]
+        if plays != PLAYS:
+            yield index, f"an animation that plays {plays or 'for ever'}, not {PLAYS} times: save it with loop={PLAYS}"
+        if len(png) > MAX_ANIMATION_BYTES:
+            yield index, f"an animation of {len(png):,} bytes, {MAX_ANIMATION_BYTES:,} at most: fewer frames or colours"
+
+
 # What a learner reads
 
 
@@ -187,14 +158,15 @@ def one_thread(notebook: Notebook) -> Iterator[Problem]:
 def short_cells(notebook: Notebook) -> Iterator[Problem]:
     for index, cell in notebook.code():
         lines = len(cell.source.splitlines())
-        if lines > MAX_CODE_LINES:
-            yield index, f"{lines} lines of code, {MAX_CODE_LINES} at most: split it"
+        most = MAX_FOLDED_LINES if cell.metadata.get("jupyter", {}).get("source_hidden") else MAX_CODE_LINES
+        if lines > most:
+            yield index, f"{lines} lines of code, {most} at most: split it"
 
 
 def enough_prose(notebook: Notebook) -> Iterator[Problem]:
-    prose, code = len(list(notebook.prose())), len(list(notebook.code()))
-    if prose < code:
-        yield None, f"{prose} prose cells for {code} code cells: say more, or join code cells"
+    read = [cell for _, cell in notebook.code() if not is_hidden(cell, "source") and "guess" not in tags(cell)]
+    if (prose := len(list(notebook.prose()))) < len(read):
+        yield None, f"{prose} prose cells for {len(read)} code cells: say more, or join code cells"
 
 
 def enough_words(notebook: Notebook) -> Iterator[Problem]:
@@ -207,10 +179,7 @@ def enough_words(notebook: Notebook) -> Iterator[Problem]:
 
 def folded_results(notebook: Notebook) -> Iterator[Problem]:
     for index, cell in notebook.code():
-        if not cell.metadata.get("jupyter", {}).get("outputs_hidden") or not cell.outputs:
-            continue
-        first = cell.outputs[0].get("text") or cell.outputs[0].get("data", {}).get("text/plain", "")
-        line = next(filter(None, first.split("\n")), "")
+        line = first_line(cell, html=False) if is_hidden(cell, "outputs") else ""
         if re.search(r"\d", line) and not line.startswith("<Figure"):
             heading = "print a heading first, without the numbers"
             yield (index, f"JupyterLab shows a folded output's first line, and {line!r} tells the result: {heading}")
@@ -235,8 +204,8 @@ def complete_exercises(notebook: Notebook) -> Iterator[Problem]:
 
 
 RULES = [
-    *(size, line_ends, unique_ids, kernel, known_tags),
-    *(execution_counts, current_outputs, errors, stderr, machine_paths, alt_text),
+    *(size, line_ends, unique_ids, kernel, known_tags, tolerances),
+    *(execution_counts, current_outputs, errors, stderr, machine_paths, alt_text, animations),
     *(title, video_link, one_thread, short_cells, enough_prose, enough_words),
     *(folded_results, links, complete_exercises),
 ]
@@ -255,13 +224,16 @@ def check(path: Path) -> list[str]:
     if (nb.nbformat, nb.nbformat_minor) < (4, 5):
         return [f"{name}: nbformat {nb.nbformat}.{nb.nbformat_minor} has no cell ids: make it 4.5 in JupyterLab"]
     notebook, problems = Notebook(path, raw, nb), []
-    for rule in RULES:
-        for index, message in rule(notebook):
-            where = str(name)
-            if index is not None:
-                beginning = nb.cells[index].source[:40].split("\n")[0]
-                where = f"{name}, cell {index} ({beginning} …)"
-            problems.append(f"{where}: {message}")
+    found = [problem for rule in RULES for problem in rule(notebook)]
+    if nb.metadata.get("form") == "lesson":  # the others follow; then this line goes
+        lesson = Lesson(notebook)
+        found += [problem for rule in LESSON_RULES for problem in rule(lesson)]
+    for index, message in found:
+        where = str(name)
+        if index is not None:
+            beginning = nb.cells[index].source[:40].split("\n")[0]
+            where = f"{name}, cell {index} ({beginning} …)"
+        problems.append(f"{where}: {message}")
     return problems
 
 

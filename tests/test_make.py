@@ -11,7 +11,18 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("Makefile", "pyproject.toml", "constraints.txt", "scripts/install.sh")
-TARGETS = ("lab", "test", "check", "browser", "refresh", "reset", "data", "reproduce", "bench", "help")
+TARGETS = [
+    *("lab", "test", "test-all", "check", "browser", "refresh", "reset", "data", "reproduce", "bench", "costs", "help")
+]
+STEPS = [  # of `make test`
+    "-m ruff check .",
+    "-m ruff format --check .",
+    "scripts/check_notebooks.py",
+    "scripts/check_environment.py",
+    "-m pytest tests --ignore tests/browser -n 2 -m not slow",
+    "-m pytest --nbval notebooks -n 2 --dist loadfile",
+    "-m pytest tests/browser",
+]
 
 pytestmark = pytest.mark.skipif(
     os.name == "nt" or not shutil.which("make"), reason="needs make; Windows has commands of its own"
@@ -78,7 +89,7 @@ def fake_python(checkout, version="3.12", *, has_venv=True, pip_fails=False):
 def test_help_is_the_default_and_gives_each_target_one_line(checkout):
     shown = make(checkout).stdout
     assert shown == make(checkout, "help").stdout
-    assert sorted(re.findall(r"^  make (\w+) +\S", shown, re.MULTILINE)) == sorted(TARGETS)
+    assert sorted(re.findall(r"^  make ([\w-]+) +\S", shown, re.MULTILINE)) == sorted(TARGETS)
 
 
 @pytest.mark.parametrize("version", ["2.7", "3.6", "3.10", "3.14"])
@@ -175,26 +186,31 @@ def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
     script(checkout / ".venv/bin/python", 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log')
     assert make(checkout, "-j8", "test").returncode == 0
     steps = [line.split(" ", 1)[1] for line in (checkout / "log").read_text().splitlines()]
-    assert steps == [
-        "-m ruff check .",
-        "-m ruff format --check .",
-        "scripts/check_notebooks.py",
-        "scripts/check_environment.py",
-        "-m pytest tests --ignore tests/browser -n 2",
-        "-m pytest --nbval notebooks -n 2 --dist loadfile",
-        "-m pytest tests/browser",
-    ]
+    assert steps == STEPS
 
 
-def test_a_failing_step_fails_the_whole(checkout):
+@pytest.mark.parametrize(
+    ("failing", "stage"),
+    [("ruff format", "check"), ("check_environment", "check"), ("-n 2 -m", "unit"), ("--nbval", "notebooks")],
+)
+def test_a_failing_step_stops_no_other_and_fails_the_whole(checkout, failing, stage):
     give_venv(checkout)
-    no_notebook = 'case "$*" in *--nbval*) exit 5 ;; esac'  # pytest's word for nothing collected
-    script(checkout / ".venv/bin/python", no_notebook)
-    assert make(checkout, "test").returncode != 0
-    script(checkout / ".venv/bin/python", 'case "$*" in *check_environment*) exit 1 ;; esac; echo "$@"')
+    says = f'echo "ran $*" >> log; case "$*" in *"{failing}"*) exit 5 ;; esac'  # 5: no test was collected
+    script(checkout / ".venv/bin/python", says)
     failed = make(checkout, "test")
     assert failed.returncode != 0
-    assert "pytest" not in failed.stdout
+    assert (checkout / "log").read_text().splitlines() == [f"ran {step}" for step in STEPS]
+    told = failed.stdout.splitlines()[-1]
+    assert f"{stage} FAILED" in told and told.count("passed") == 3
+
+
+def test_all_tests_are_those_of_test_and_the_slow_ones(checkout):
+    give_venv(checkout)
+    script(checkout / ".venv/bin/python", 'echo "ran $*" >> log')
+    done = make(checkout, "test-all")
+    assert done.returncode == 0 and "FAILED" not in done.stdout
+    steps = [step.removesuffix(" -m not slow") for step in STEPS]
+    assert (checkout / "log").read_text().splitlines() == [f"ran {step}" for step in steps]
 
 
 def test_nb_and_lab_args_reach_their_scripts(checkout):

@@ -1,27 +1,46 @@
-"""How every check judges: run the learner's code, read what it returns, compare, name the mistake.
+"""How every check judges: run the answer, read what it gives, compare, name the mistake.
 
-The exercises stand in helpers.checks. Each is data: the inputs to try, the right function, and the usual
-mistakes, pairs of a sentence and the wrong function that it describes. An answer that equals a wrong function on
-every input names its own misconception. No learner's mistake ends in a traceback of ours.
+A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. Its `right` is an answer,
+its `mistakes` are wrong answers, a dict {sentence: answer or tuple of answers}: they give the hint, the audit of the
+inputs, and the tests. To add one:
+
+- A number or a function: write the right answer under `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the
+  place in the course, the second in the lecture, and the inputs; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
+- A choice: `check_it = choice("what it is about", right="layer 2", wrong={"layer 1": "why not", …}, …)`; several at
+  once: `choices(…, {"question": (right, {wrong: "why not"})})`. A wrong answer is never shown the right one.
+- A network or a loop to mend: a generator under `@conditions(…)` that looks at the answer and yields triples
+  (whether it is so, what is the matter if not, what helps); then `check_it.right` and `check_it.mistakes`.
+- A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_05.py.
+
+An answer that is like a known mistake on all inputs is told its sentence; else what can be observed (mistakes.py); else
+to work out by hand the smallest input that differs. No learner's mistake ends in a traceback of ours.
 """
 
-import contextlib
-import copy
 import dis
 import html
+import inspect
 import io
-import itertools
-import os
-import random
 import re
-import sysconfig
-import traceback
-import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from numbers import Real
+from functools import cached_property, partial
 
 import numpy as np
 import torch
+
+from helpers.checks import mistakes as usual
+from helpers.checks.readings import (
+    as_number,
+    difference_in_words,
+    first_difference,
+    input_in_words,
+    same,
+    size,
+    to_array,
+)
+from helpers.checks.sandbox import Verdict, attempt
+
+BY_HAND = "None of the usual mistakes: work this input out by hand, step by step, beside your code."
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,14 +79,6 @@ class CheckResult:
         return f'<div style="border-left: 4px solid {colour}; padding-left: 0.8em">{rows}</div>'
 
 
-class Verdict(Exception):
-    """Ends a check early, where there is nothing to compare."""
-
-    def __init__(self, difference, misconception="", status="wrong"):
-        super().__init__(difference)
-        self.difference, self.misconception, self.status = difference, misconception, status
-
-
 def is_empty(function):
     """Whether a function's body does nothing but pass, or return None or `...`."""
     code = getattr(function, "__code__", None)
@@ -78,269 +89,185 @@ def is_empty(function):
     return bool(steps) and does_nothing
 
 
-@contextlib.contextmanager
-def _sandbox(printed):
-    """Let code print, warn, draw random numbers, switch gradients off: nothing of it stays."""
-    python, numpy, dtype = random.getstate(), np.random.get_state(), torch.get_default_dtype()
-    try:
-        with contextlib.ExitStack() as stack:
-            gradients = (torch.inference_mode(False), torch.enable_grad())
-            quiet = (contextlib.redirect_stdout(printed), warnings.catch_warnings(action="ignore"))
-            for context in (torch.random.fork_rng(devices=[]), *gradients, *quiet):
-                stack.enter_context(context)
-            random.seed(0)  # the same verdict every time
-            np.random.seed(0)
-            torch.default_generator.manual_seed(0)
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
-        torch.set_default_dtype(dtype)
-
-
-def _from_error(error, signature):
-    """The verdict on an exception: its type and message, and the learner's own line that it came through."""
-    if isinstance(error, NotImplementedError):
-        return Verdict("it still raises NotImplementedError", status="not attempted")
-    if isinstance(error, TypeError) and "ellipsis" in str(error):
-        return Verdict("a `...` is left to fill in", status="not attempted")
-    library = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
-    foreign = ("<frozen", os.path.dirname(__file__), *library)
-    lines = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(foreign)]
-    message = re.sub(r"0x[0-9a-f]+", "0x...", (str(error).splitlines() or [""])[0])[:200]
-    text = f"your code raised {type(error).__name__}: {message}"
-    if lines:
-        text += f", in line {lines[-1].lineno}" + (f": `{lines[-1].line}`" if lines[-1].line else "")
-    elif isinstance(error, TypeError):
-        return Verdict(text, f"The check calls `{signature}`: does your definition take these arguments?")
-    return Verdict(text, "The code stops before there is a result to compare: mend this error first.")
-
-
-def _same(a, b):
-    """Whether two arguments, or lists of them, are still equal."""
-    if isinstance(a, (tuple, list)):
-        return len(a) == len(b) and all(map(_same, a, b))
-    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
-
-
-def _run(answer, args, signature, read, printed):
-    """What the answer gives for copies of args, read; a Verdict where there is nothing to compare."""
-    args, before = copy.deepcopy(args), copy.deepcopy(args)
-    with _sandbox(printed):
-        try:
-            value = answer(*args)
-        except Verdict:
-            raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a learner's code may raise
-            raise _from_error(error, signature) from None
-        if not _same(args, before):
-            hint = "The caller still needs that input: make a new object (`x = x - 1`, not `x -= 1`)."
-            raise Verdict("your code changed its input in place", hint)
-        if any(v is ... for v in (value if isinstance(value, (tuple, list)) else [value])):
-            raise Verdict("it still returns `...`", status="not attempted")
-        if value is None:
-            hint = " Printing a value does not return it." if printed.getvalue() else ""
-            raise Verdict("your function returned None", "Did you forget `return`?" + hint)
-        try:
-            return read(value)
-        except Verdict:
-            raise
-        except Exception:  # noqa: BLE001 - whatever it may return: a dict, a ragged list, a generator
-            kind = type(value).__name__
-            raise Verdict(f"it returned an object of type {kind}", "It cannot be read as a result.") from None
-
-
-def as_array(value, label="result"):
-    """A reader: [(label, array)] from anything made of numbers: a tensor, a numpy array, a list, a number."""
-    # torch rounds a Python float to its default dtype, and refuses an array with negative strides.
-    value = float(value) if isinstance(value, Real) and not isinstance(value, bool) else value
-    value = np.array(value) if isinstance(value, (float, np.ndarray)) else value
-    tensor = torch.as_tensor(value).detach().cpu()
-    if isinstance(value, (list, tuple)) and tensor.is_floating_point():
-        tensor = torch.as_tensor(value, dtype=torch.float64)  # of Python floats it makes torch.float32
-    if tensor.is_complex():
-        raise Verdict(f"{label} is complex", "Only real numbers belong here: is a negative number rooted?")
-    return [(label, (tensor if tensor.dtype == torch.bool else tensor.double()).numpy())]
-
-
-def as_number(value):
-    """A reader for one number: of Python, numpy, or a tensor of one element."""
-    [(label, array)] = as_array(value)
-    if array.dtype == bool:
-        raise Verdict("it returned a truth value", "Return the number itself, not a comparison.")
-    return [(label, array.reshape(()) if array.size == 1 else array)]
-
-
-def as_bools(value):
-    """A reader for truth values; numbers are kept apart from them, whatever their values."""
-    [(label, array)] = as_array(value)
-    return [(label, array), ("dtype", np.array("bool" if array.dtype == bool else "numbers"))]
-
-
-def as_tensors(*labels):
-    """The reader for one torch tensor, or for a tuple of them, one a label."""
-
-    def read(value):
-        parts = list(zip(labels, value if len(labels) > 1 else [value], strict=True))
-        for label, part in parts:
-            if not isinstance(part, torch.Tensor):
-                kind = type(part).__name__
-                raise Verdict(f"{label} is of type {kind}", "Only torch tensors carry gradients: return one.")
-        return [as_array(part, label)[0] for label, part in parts]
-
-    return read
-
-
-def as_parts(*labels):
-    """A reader for a tuple of things made of numbers, one a label."""
-
-    def read(value):
-        names = ", ".join(labels)
-        if not isinstance(value, (tuple, list)) or len(value) != len(labels):
-            kind = f"{len(value)} things" if isinstance(value, (tuple, list)) else type(value).__name__
-            raise Verdict(f"it returned {kind}", f"Return {len(labels)} results in this order: `return {names}`.")
-        return [as_array(part, label)[0] for label, part in zip(labels, value, strict=True)]
-
-    return read
-
-
-def _difference(wanted, given, tolerance, *, reveal=True):
-    """None where two readings agree, else (text, column) of the first difference.
-
-    column: (j, n), the index in the last dimension and that dimension's size; () where there is none.
-    """
-    relative, absolute = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance / 10)
-    for (label, want), (_, have) in zip(wanted, given, strict=True):
-        if want.shape != have.shape:
-            return f"{label} has shape {have.shape}, expected {want.shape}", ()
-        text = want.dtype.kind == "U"
-        same = want == have if text else np.isclose(have, want, relative, absolute, equal_nan=True)
-        if not np.all(same):
-            index = tuple(int(i) for i in np.argwhere(~np.asarray(same))[0])
-            a, b = want[index], have[index]
-            if "f" == a.dtype.kind == b.dtype.kind:  # more digits where four do not tell them apart
-                digits = 4 if f"{a:.4g}" != f"{b:.4g}" else 9
-                a, b = f"{a:.{digits}g}", f"{b:.{digits}g}"
-            expected = f"expected {a}, yours is {b}" if reveal else f"yours, {b}, is not right"
-            return f"{label}{list(index) if index else ''}: {expected}", index and (index[-1], want.shape[-1])
-    return None
-
-
-def _values(tensor):
-    values = [float(f"{v:.4g}") for v in tensor.tolist()] if tensor.is_floating_point() else tensor.tolist()
-    return str(values) if len(values) <= 8 else f"{len(values)} values from {min(values)} to {max(values)}"
-
-
-def _tried(name, parameters, args, call, column=()):
-    """The call in words: short inputs in full, of a matrix the column in which the answer first differs."""
-    shown, details = [], ""
-    for parameter, arg in zip(parameters.split(", "), args, strict=False):
-        text = f"{arg:.4g}" if isinstance(arg, float) else str(arg)
-        if isinstance(arg, dict):
-            text = parameter
-        elif isinstance(arg, list) and isinstance(arg[0], torch.Tensor):
-            text = parameter
-            details += f", {parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}"
-        elif isinstance(arg, torch.Tensor):
-            fits = column and arg.shape[-1] == column[1]
-            text = _values(arg) if arg.dim() == 1 else parameter
-            details += f", {parameter} of shape {tuple(arg.shape)}" if arg.dim() > 1 else ""
-            if fits and arg.dim() == 2:
-                details += f" with {parameter}[:, {column[0]}] = {_values(arg[:, column[0]])}"
-            elif fits and arg.dim() == 1 and call:
-                details += f", {parameter}[{column[0]}] = {arg[column[0]]:.4g}"
-        shown.append(text)
-    return (call or f"{name}({', '.join(shown)})") + details
-
-
-def not_attempted(call, reason):
-    """The CheckResult for a stub."""
-    text = f"`{call}`: {reason}. Fill it in, run its cell, then run this one again."
-    return CheckResult("not attempted", text)
-
-
-def judge(answer, parameters, cases, right, mistakes, look, *, read=as_number, tolerance=1e-5, call=None, reveal=True):
-    """The CheckResult for a callable: right where it reads like `right` on every case (a tuple of arguments).
-
-    parameters: their names, for display; call: how to display what is not simply a call of the answer.
-    mistakes: pairs of a sentence and a wrong function, the likeliest first.
-    read: turns a returned value into [(label, array)], or raises a Verdict.
-    tolerance: relative, with a tenth of it absolute; or a pair (relative, absolute).
-    reveal: whether a wrong answer is shown the right one, which a guess out of a few should not be.
-    """
-    name = str(getattr(answer, "__name__", "f")).replace("<lambda>", "f")
-    signature = call or f"{name}({parameters})"
+def is_a_function(answer):
+    """A Verdict for what cannot be called, or does nothing yet."""
     if answer is None or answer is ... or is_empty(answer):
-        return not_attempted(signature, "it is still empty")
+        raise Verdict("it is still empty", status="not attempted")
     if not callable(answer):
         given = f"the check was given an object of type {type(answer).__name__}"
-        return CheckResult("wrong", signature, given, "Pass its name alone, without calling it.", look)
-
-    printed, given, found = io.StringIO(), [], None
-    with _sandbox(io.StringIO()):
-        for args in cases:
-            try:
-                given.append(_run(answer, args, signature, read, printed))
-            except Verdict as v:
-                if v.status == "not attempted":
-                    return not_attempted(signature, v.difference)
-                if found is None:
-                    tried = _tried(name, parameters, args, call)
-                    found = CheckResult("wrong", tried, v.difference, v.misconception, look)
-                break
-            differs = _difference(read(right(*args)), given[-1], tolerance, reveal=reveal)
-            if differs and found is None:
-                text, column = differs
-                found = CheckResult("wrong", _tried(name, parameters, args, call, column), text, "", look)
-        if found is None:
-            found = CheckResult("right", f"{signature} gives what it should on every input tried")
-        elif not found.misconception:
-            found = replace(found, misconception=_likely(mistakes, cases, given, read, tolerance))
-    note = " / ".join(printed.getvalue().split("\n")).strip(" /")[:200]
-    return replace(found, note=f"your code printed {note}" if note else "")
+        raise Verdict(given, "Pass its name alone, without calling it.")
 
 
-def combined(compose, *tables):
-    """Mistakes that may come together: every combination of one entry a table, those with a single mistake first.
+def is_given(answer):
+    """A Verdict for what is still to be filled in."""
+    if answer is None or answer is ... or is_empty(answer):
+        raise Verdict("there is no answer yet", status="not attempted")
 
-    tables: pairs of a sentence and a part, the right part with an empty sentence; compose: makes the function of
-    the parts. Returns (the right function, mistakes).
+
+@dataclass(frozen=True)
+class Look:
+    """One experiment on an answer: `trial(answer, *args)` for each of the cases, tuples of args.
+
+    call: how it is displayed, {} for the answer's name; without it, as a call of the answer. read: a reader
+    (readings.py). tolerance: relative, with a tenth of it absolute; or a pair (relative, absolute). hint: what helps
+    where an answer differs here, in place of what looks likely.
     """
-    made = []
-    for entries in itertools.product(*tables):
-        sentences = [sentence for sentence, _ in entries if sentence]
-        made.append((len(sentences), " ".join(sentences), compose(*(part for _, part in entries))))
-    (_, _, right), *wrong = sorted(made, key=lambda entry: entry[0])
-    return right, [(sentence, function) for _, sentence, function in wrong]
+
+    trial: Callable
+    cases: Sequence[tuple] = ((),)
+    call: str = ""
+    read: Callable = as_number
+    tolerance: float | tuple[float, float] = 1e-5
+    parameters: tuple[str, ...] | None = None
+    hint: str = ""
+
+    def __post_init__(self):
+        if self.parameters is None:
+            object.__setattr__(self, "parameters", tuple(inspect.signature(self.trial).parameters)[1:])
 
 
-def _likely(mistakes, cases, given, read, tolerance):
-    """The sentence of the first wrong function that agrees with all that was given, or what else can be said."""
-    for sentence, wrong in mistakes:
-        answered = zip(cases, given, strict=False)  # an exception leaves the last cases without an answer
-        # A wrong function that cannot take an input which the learner's code took is not what the learner did.
-        with contextlib.suppress(Exception):
-            if not any(_difference(read(wrong(*args)), reading, tolerance) for args, reading in answered):
-                return sentence
-    arrays = [array.ravel() for reading in given for _, array in reading if array.dtype.kind == "f"]
-    numbers = np.concatenate(arrays or [[]])
-    if np.isnan(numbers).any():
-        return "A NaN comes from 0/0, inf - inf, or the log or root of a negative number: print each step to find it."
-    if np.isinf(numbers).any():
-        return "An infinity comes from a division by zero, log(0) or an overflow: print each step to find it."
-    if len(given) > 1 and not any(_difference(given[0], reading, tolerance) for reading in given[1:]):
-        return "The answer is the same for every input: is each argument used?"
-    return "None of the usual mistakes: work this input out by hand, step by step, beside your code."
+class Check:
+    """An exercise's check: call it with an answer, it gives a CheckResult.
+
+    doc: what is asked; right: a right answer; looks: the experiments, in the order of a lesson; where: the place to
+    look at, from lecture_at; agreed: what a right answer is told; refuse(answer): raises a Verdict on a stub;
+    note(answer): what a right answer is told besides, or "".
+    """
+
+    def __init__(
+        self, doc, right, looks, where, *, call="{}", agreed="", refuse=is_a_function, note=None, mistakes=None
+    ):
+        self.__doc__, self.right, self.looks, self.where = doc, right, looks, where
+        self.call, self.agreed, self.refuse, self.note = call, agreed, refuse, note
+        self.mistakes = mistakes or {}
+
+    def __call__(self, answer):
+        result = self._judged(answer, torch.float32)
+        if result.status == "wrong" and torch.get_default_dtype() != torch.float32:  # the notebook's may be another
+            return self._judged(answer, torch.get_default_dtype()) or result
+        return result
+
+    def _judged(self, answer, dtype):
+        printed = io.StringIO()
+        run = partial(self._run, answer, printed=printed, dtype=dtype)
+        name = str(run(Look(_name, read=lambda text: text), (), "f"))
+        call = self.call.format(name)
+        refused = run(Look(lambda a: self.refuse(a) or 0.0), (), call)
+        if isinstance(refused, Verdict):
+            return self._verdict(refused, call)
+        outcomes = [[run(look, args, call) for args in look.cases] for look in self.looks]
+        result = CheckResult("right", self.agreed or f"{call} gives what it should on every input tried")
+        for k, (look, given, wanted) in enumerate(zip(self.looks, outcomes, self._wanted, strict=True)):
+            stubs = [o for o in given if isinstance(o, Verdict) and o.status == "not attempted"]
+            if stubs:
+                return self._verdict(stubs[0], call)
+            off = [
+                i
+                for i, (a, b) in enumerate(zip(wanted, given, strict=True))
+                if isinstance(b, Verdict) or not same(a, b, look.tolerance)
+            ]
+            if off:
+                result = self._wrong(answer, k, min(off, key=lambda i: size(look.cases[i])), outcomes, name, run)
+                break
+        if result and self.note:
+            extra = run(Look(self.note, read=str), (), call)
+            return replace(result, note=extra if isinstance(extra, str) else "")
+        note = " / ".join(printed.getvalue().split("\n")).strip(" /")[:200]
+        return replace(result, note=f"your code printed {note}" if note else "")
+
+    def _run(self, answer, look, args, signature="", **options):
+        return attempt(look.trial, answer, args, look.read, signature=signature, **options)
+
+    def _verdict(self, verdict, call):
+        if verdict.status == "not attempted":
+            return CheckResult(verdict.status, _to_be_filled_in(call, verdict.difference))
+        return CheckResult("wrong", call, verdict.difference, verdict.misconception, self.where)
+
+    def _wrong(self, answer, k, i, outcomes, name, run):
+        """The CheckResult for an answer that differs on the i-th case of the k-th look."""
+        look, want, have = self.looks[k], self._wanted[k][i], outcomes[k][i]
+        words = partial(input_in_words, name, look.parameters, look.cases[i], call=look.call.format(name))
+        if isinstance(have, Verdict):
+            tried, text = words(), have.difference
+            if have.kind == have.difference:
+                return CheckResult("wrong", tried, text, have.misconception, self.where)
+            hint = self._known(outcomes, look.tolerance, [k]) or have.misconception
+            return CheckResult("wrong", tried, text, hint, self.where)
+        label, index = first_difference(want, have, look.tolerance)
+        column = (index[-1], want[label].shape[-1]) if index else None
+        tried = words(column)
+        hint = self._known(outcomes, look.tolerance, range(len(self.looks))) or self._known(
+            outcomes, look.tolerance, [k]
+        )
+        hint = look.hint or hint or self._observed(answer, look, self._wanted[k], outcomes[k], have[label], run)
+        return CheckResult("wrong", tried, difference_in_words(want, have, label, index), hint or BY_HAND, self.where)
+
+    def _known(self, outcomes, tolerance, looks):
+        """The sentence of the known mistake that is like the answer in these looks; "" for none, or for several."""
+        fits = set()
+        for sentence, trace in self._traces:
+            # Where the answer raised there is nothing to compare; what is left must show the mistake.
+            pairs = [(t, o, w) for j in looks for t, o, w in zip(trace[j], outcomes[j], self._wanted[j], strict=True)]
+            left = [(t, o, w) for t, o, w in pairs if not isinstance(o, Verdict)]
+            alike = all(same(t, o, tolerance) for t, o, _ in left)
+            if alike and any(not same(t, w, tolerance) for t, _, w in left):
+                fits.add(sentence)
+        return fits.pop() if len(fits) == 1 else ""
+
+    def _observed(self, answer, look, wanted, given, numbers, run):
+        """What can be said of any answer by comparing it with the right one; numbers: what it gave in this place."""
+        readings = [reading for reading in given if not isinstance(reading, Verdict)]
+        if not look.call:
+            ask = partial(self._run, self.right, look, printed=io.StringIO())
+            idle = usual.never_used(look.parameters, look.cases, partial(run, look), ask, look.tolerance)
+            found = idle or usual.exchanged(look.parameters, look.cases, given, ask, look.tolerance)
+            if not found and len(readings) == len(given):
+                found = usual.relation(wanted, given, look.tolerance)
+            if found:
+                return found
+        numbers = numbers if numbers.dtype.kind == "f" else np.zeros(1)
+        if np.isnan(numbers).any():
+            return (
+                "A NaN comes from 0/0, inf - inf, or the log or root of a negative number: print each step to find it."
+            )
+        if np.isinf(numbers).any():
+            return "An infinity comes from a division by zero, log(0) or an overflow: print each step to find it."
+        return ""
+
+    def _trace(self, answer):
+        return [[self._run(answer, look, args, printed=io.StringIO()) for args in look.cases] for look in self.looks]
+
+    @cached_property
+    def _wanted(self):
+        return [[{}] * len(look.cases) for look in self.looks] if self.right is None else self._trace(self.right)
+
+    @cached_property
+    def _traces(self):
+        return [(sentence, self._trace(wrong)) for sentence, wrong in self.wrong_answers()]
+
+    def wrong_answers(self):
+        """Every known mistake as a pair (sentence, wrong answer)."""
+        for sentence, answers in self.mistakes.items():
+            for answer in answers if isinstance(answers, tuple) else (answers,):
+                yield sentence, answer
+
+    def audit(self):
+        """Complaints about the inputs: known mistakes that pass on all of them, or that two sentences fit."""
+        names, complaints = [sentence for sentence, _ in self._traces], []
+        traces = [("the right answer", self._wanted), *self._traces]
+        for i, (sentence, trace) in enumerate(traces):
+            for other, earlier in traces[:i]:
+                looks = zip(self.looks, trace, earlier, strict=True)
+                if other != sentence and all(
+                    same(a, b, k.tolerance) for k, x, y in looks for a, b in zip(x, y, strict=True)
+                ):
+                    complaints.append(f"{sentence!r} and {other!r} look the same")
+        return complaints if names else ["no known mistakes"]
 
 
-def seeded_randn(*shape, seed, dtype=torch.float32):
-    """Normal numbers to try a function on: always the same, and short enough to be worked with by hand."""
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(shape, generator=generator, dtype=dtype).round(decimals=2)
+def _name(answer):
+    return str(getattr(answer, "__name__", "f")).replace("<lambda>", "f")
 
 
-def lecture_at(hint, seconds):
-    """Where to look: a place in the notebooks, and the second in the lecture."""
-    minutes, time = seconds // 60, f"{seconds // 60 % 60}:{seconds % 60:02}"
-    time = f"{minutes // 60}:{time:0>5}" if minutes >= 60 else time
-    return f"{hint}; the lecture at {time}, https://youtu.be/P6sfmUTpUmc?t={seconds}"
+def _to_be_filled_in(call, reason):
+    return f"`{call}`: {reason}. Fill it in, run its cell, then run this one again."

@@ -1,139 +1,69 @@
-"""What every slider panel is made of: named controls, a picture redrawn by blitting, and a place for errors.
+"""What every slider panel is made of: controls, pictures redrawn by blitting, a place for errors.
 
-A panel shows one `reading` (what an ordinary function returned for the controls' values) in a few pictures.
-When a control moves, only the artists that move are drawn again, over a saved background: about four times
-faster than a whole new figure, so the picture follows the hand.
+A new panel is one file, as short as logits.py, and a line in __init__.py:
+1. `read_…(*, gain, seed)`, an ordinary function: the controls' values in, a *reading* out (a dataclass, mostly).
+   If the reading has `warnings`, a list of texts, they stand below the picture.
+2. `draw_…(reading, ax)`, its pictures: ordinary functions that draw a reading on an Axes, in a cell as well. Draw
+   everything each time and set limits, labels and title; limits in steps (`up`, `decades`) rarely change, and
+   while limits, ticks and legend stay equal, only lines, bars and texts are drawn again, over a saved background.
+3. controls: `slider(name, sentence, value, low, high, step)`, `choice`, `switch`, `seed_control`; each hands its value
+   to `read` as the argument of its name ("init gain" is `init_gain`). A seed control brings its own "new seed" button.
+4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it.
+In tests/test_widgets.py, a row of PANELS tries it: every control, pin, errors, re-runs, memory.
 """
 
-import copy
 import html
 import io
-import struct
+import random
 import threading
 import traceback
-import zlib
 from contextlib import contextmanager
 
 import ipywidgets as widgets
-import matplotlib as mpl
-import numpy as np
 from IPython import get_ipython
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
-from helpers.plots import STYLE, small_png
-from helpers.widgets.knobs import button
+from helpers.models import SEED
+from helpers.plots import small_png
+from helpers.widgets.board import Board, decades, legend, up
 
-__all__ = ["Board", "Panel"]
+__all__ = ["Panel", "button", "choice", "decades", "legend", "log_slider", "seed_control", "slider", "switch", "up"]
 
-LOOK = STYLE | {"axes.titlesize": 11}
-PIXELS_PER_INCH = 150  # 1.5 times the size on the page: sharp on dense screens, quick to encode
-MARGINS = dict(left=0.072, right=0.985, bottom=0.145, top=0.915, wspace=0.19)
 WARNINGS = 3  # shown at a time
+CLOSED = "This panel was closed when its cell ran again, or by close(). Run the cell to open a new one."
 # JupyterLab may run widgets' callbacks in a thread of their own, beside the cells', and matplotlib is not made for two.
 _drawing = threading.RLock()
-_open = {}  # cell id -> (execution count, the panels that it opened)
-
-
-class Board:
-    """A figure with a picture on each of its Axes, outside pyplot, which would keep it for ever.
-
-    margins: as in Figure.subplots_adjust. They are fixed, so that nothing jumps when numbers grow longer, and the
-    same reading gives the same bytes whatever was drawn before.
-    """
-
-    def __init__(self, pictures, *, figsize=(10, 3.8), mosaic=None, margins=MARGINS):
-        with mpl.rc_context(LOOK):
-            self.figure = Figure(figsize=figsize, dpi=PIXELS_PER_INCH, layout="none")
-            self.canvas = FigureCanvasAgg(self.figure)
-            if mosaic:
-                self.axes = list(self.figure.subplot_mosaic(mosaic).values())
-            else:
-                self.axes = list(self.figure.subplots(1, len(pictures), squeeze=False)[0])
-            self.figure.subplots_adjust(**margins)
-            self.canvas.draw()  # makes the pixels
-        self.pictures, self.background = list(pictures), None
-        # Of each of the Axes: (picture, frame, the pixels of all that stands still), or None.
-        self.built = [None] * len(self.pictures)
-
-    def render(self, reading, pinned=None):
-        """The PNG of a reading, as bytes; pinned: another one to draw faintly behind it."""
-        for i, picture in enumerate(self.pictures):
-            picture.pinned = pinned
-            frame = picture.frame(reading)
-            if self.built[i] is None or self.built[i][:2] != (picture, frame):
-                self.built[i] = None  # whatever stops the drawing half-way, the next one begins anew
-                self.background = None
-                self.built[i] = picture, frame, self._still(i, reading)
-        if self.background is None:
-            # Side by side, on white: of two pixels at one place the darker one is drawn on.
-            self.background = np.minimum.reduce([pixels for *_, pixels in self.built])
-        pixels = np.asarray(self.canvas.buffer_rgba())
-        pixels[:] = self.background
-        for picture, ax in zip(self.pictures, self.axes, strict=True):
-            picture.move(reading)
-            for artist in picture.moving:
-                ax.draw_artist(artist)
-        return _png(pixels)
-
-    def _still(self, i, reading):
-        """Draw all that stands still on one of the Axes: the pixels."""
-        picture, ax = self.pictures[i], self.axes[i]
-        with mpl.rc_context(LOOK):
-            ax.clear()
-            picture.build(ax, reading)
-            picture.move(reading)
-            for artist in picture.moving:
-                artist.set_animated(True)
-            for other in self.axes:
-                other.set_visible(other is ax)
-            self.canvas.draw()
-        for other in self.axes:
-            other.set_visible(True)
-        return np.array(self.canvas.buffer_rgba())
-
-
-def _png(pixels):
-    """A PNG of (height, width, 4) bytes: three times as fast as Pillow's, which tries five filters on every row."""
-    height, width, _ = pixels.shape
-    rows = np.empty((height, 1 + 4 * width), np.uint8)
-    rows[:, 0] = 2  # each row as its difference to the one above
-    flat = pixels.reshape(height, -1)
-    rows[0, 1:] = flat[0]
-    np.subtract(flat[1:], flat[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)  # 8 bits each of red, green, blue, alpha
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")
-    chunks = (struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in parts)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+_open = {}  # cell -> (execution count, the panels that it opened)
 
 
 class Panel(widgets.VBox):
-    """Controls, a picture of `reading()`, and what went wrong, if anything did.
+    """Controls, the pictures of a reading, and what went wrong, if anything did.
 
-    controls: {name: widget}, made by helpers.widgets.knobs. read(**values by name, blanks as underscores) -> a reading,
-    an ordinary function that works without any widget. board: the Board that draws it. alt: what the picture
-    shows, for those who can't see it. note: a sentence beside the buttons. Running the same cell
-    again closes the panel that it opened before.
+    read: the function that the controls' values are handed to. pictures: functions draw(reading, ax); a list that
+    `read` may change. controls: a list of widgets made below. alt: what the pictures show, for those who can't see
+    them. buttons, note: beside the controls. layout: as in Board. Running a cell again closes what it opened before.
     """
 
-    def __init__(self, controls, read, board, *, alt, buttons=(), note=""):
+    def __init__(self, read, pictures, controls, *, alt, buttons=(), note="", **layout):
         _close_those_of_an_earlier_run(self)
-        self.controls, self.read, self.board, self.alt = controls, read, board, alt
+        self.read, self.board, self.alt = read, Board(pictures, **layout), alt
+        self.controls = {control.description: control for control in controls}
         self.reading = self.pinned = None
         self.picture = widgets.Image(format="png", layout={"width": "1000px", "max_width": "100%"})
         self.message = widgets.HTML()
-        boxes = [widgets.VBox([widget, widget.says]) for widget in controls.values()]
+        boxes = [widgets.VBox([control, control.says]) for control in controls]
         grid = widgets.Box(boxes, layout={"flex_flow": "row wrap", "max_width": "1000px"})
+        if "seed" in self.controls:
+            buttons = [*buttons, _new_seed(self.controls["seed"])]
         self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
         row = widgets.HBox([*buttons, self.pin_button, *([widgets.HTML(note)] if note else [])])
         super().__init__([grid, row, self.picture, self.message])
-        for widget in controls.values():
-            widget.observe(lambda _: self.update(), "value")
+        for control in controls:
+            control.observe(lambda _: self.update(), "value")
         self.update()
 
     def values(self):
         """What the controls say, as keyword arguments for `read`."""
-        return {name.replace(" ", "_"): widget.value for name, widget in self.controls.items()}
+        return {control.argument: control.value for control in self.controls.values()}
 
     def update(self):
         """Read again and redraw."""
@@ -143,7 +73,7 @@ class Panel(widgets.VBox):
 
     def redraw(self):
         self.picture.value = self.board.render(self.reading, self.pinned)
-        warnings = getattr(getattr(self.reading, "diagnosis", None), "warnings", [])
+        warnings = getattr(self.reading, "warnings", [])
         lines = [f"diagnose says: {text}" for text in warnings[:WARNINGS]]
         lines += [f"and {len(warnings) - WARNINGS} warnings more"] if len(warnings) > WARNINGS else []
         self.message.value = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
@@ -151,7 +81,7 @@ class Panel(widgets.VBox):
     def pin(self):
         """Keep the present reading faintly behind all later ones, or let the one that is kept go."""
         with self.errors_shown():
-            self.pinned = copy.deepcopy(self.reading) if self.pinned is None else None
+            self.pinned = self.reading if self.pinned is None else None
             self.pin_button.description = "pin" if self.pinned is None else "unpin"
             self.redraw()
 
@@ -162,18 +92,28 @@ class Panel(widgets.VBox):
             with _drawing:
                 yield
         except Exception as error:  # noqa: BLE001 - whatever it is, the learner should see it
+            if self.is_closed:
+                return  # a callback that was on its way when the panel closed
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})"
             self.message.value = f'<div role="alert" style="color: #a33b00"><b>{html.escape(text)}</b></div>'
 
+    @property
+    def is_closed(self):
+        return self.comm is None
+
     def close(self):
-        for child in self.children:
-            _close(child)
-        self.layout.close()
-        super().close()
+        """Close all widgets and let go of all that is large: IPython's Out keeps the panel itself for ever."""
+        if not self.is_closed:
+            _close(self)
+        vars(self).pop("_repr_mimebundle_", None)  # ipywidgets puts None there; ours has a message
+        self.children, self.controls = (), {}
+        self.read = self.board = self.reading = self.pinned = self.picture = self.message = self.pin_button = None
 
     def _repr_mimebundle_(self, **options):
         """The live view, and beside it a still picture for those who read without a kernel."""
+        if self.is_closed:
+            return {"text/plain": CLOSED}, {}
         data = super()._repr_mimebundle_(**options)
         still = small_png(io.BytesIO(self.picture.value))
         return {**data, "image/png": still}, {"image/png": {"alt": self.alt, "width": 1000}}
@@ -184,9 +124,10 @@ def _close(widget):
     for child in getattr(widget, "children", ()):
         _close(child)
     widget.unobserve_all()
-    for part in (getattr(widget, "style", None), widget.layout, widget):
+    for part in getattr(widget, "style", None), widget.layout:
         if part is not None:
             part.close()
+    widgets.Widget.close(widget)
 
 
 def _close_those_of_an_earlier_run(panel):
@@ -194,10 +135,62 @@ def _close_those_of_an_earlier_run(panel):
     shell = get_ipython()
     if shell is None:
         return
-    cell = (shell.get_parent() or {}).get("metadata", {}).get("cellId")
+    request = shell.get_parent() or {}
+    # JupyterLab and VS Code name the cell; for others, the same code is the same cell.
+    cell = request.get("metadata", {}).get("cellId") or request.get("content", {}).get("code")
     count, panels = _open.get(cell, (None, []))
     if count != shell.execution_count:
         for old in panels:
             old.close()
         panels = []
     _open[cell] = (shell.execution_count, [*panels, panel])
+
+
+def control(kind, name, says, *, argument=None, **options):
+    """A widget that carries its name in words, a sentence of what it does, and the argument of `read` that it gives."""
+    style = {"description_width": "115px"}
+    widget = kind(description=name, style=style, tooltip=says, layout={"width": "490px"}, **options)
+    note = f'<div style="font-size: 85%; line-height: 1.3; opacity: 0.75">{html.escape(says)}</div>'
+    above = -4 if "Slider" in kind.__name__ or kind is widgets.Checkbox else 0  # they leave room below them
+    widget.says = widgets.HTML(note, layout={"margin": f"{above}px 0 6px 123px", "width": "365px"})
+    widget.argument = argument or name.replace(" ", "_")
+    return widget
+
+
+def slider(name, says, value, low, high, step, **options):
+    """Whole numbers if `step` is one."""
+    kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
+    return control(kind, name, says, value=value, min=low, max=high, step=step, **options)
+
+
+def log_slider(name, says, value, low, high, digits):
+    """From 10**low to 10**high, ten steps per decade; so many digits are shown."""
+    options = dict(base=10, min=low, max=high, step=0.1, readout_format=f".{digits}g")
+    return control(widgets.FloatLogSlider, name, says, value=value, **options)
+
+
+def choice(name, says, options, value, **more):
+    return control(widgets.Dropdown, name, says, options=list(options), value=value, **more)
+
+
+def switch(name, says, value, **options):
+    return control(widgets.Checkbox, name, says, value=value, **options)
+
+
+def seed_control(value=SEED):
+    says = "Where the random numbers come from."
+    return control(widgets.BoundedIntText, "seed", says, value=value, min=0, max=2**32 - 1)
+
+
+def button(name, says, on_click):
+    """A button; on_click takes no arguments."""
+    made = widgets.Button(description=name, tooltip=says, layout={"width": "auto"})
+    made.on_click(lambda _: on_click())
+    return made
+
+
+def _new_seed(seed):
+    def draw():
+        seed.value = random.SystemRandom().randrange(2**31)  # leaves Python's own random state alone
+
+    return button("new seed", "Draw all random numbers anew.", draw)

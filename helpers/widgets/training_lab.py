@@ -5,21 +5,21 @@ import html
 import math
 import time
 
+import numpy as np
 import torch
 
 from helpers.layers import Linear
 from helpers.models import SEED, STAGES, deep_mlp, lecture_mlp
+from helpers.plots import BLUE, plot_loss, reference_line
 from helpers.train import train
-from helpers.widgets.explore import EXAMPLES, default_splits, network_reading
-from helpers.widgets.knobs import button, by_name, choice, gain_knob, learning_rate_knob
-from helpers.widgets.panel import Board, Panel
-from helpers.widgets.pictures import (
-    ActivationsByLayer,
-    GradientsByLayer,
-    LossByStep,
-    UpdateRatiosByStep,
-    WeightGradientsByLayer,
+from helpers.widgets.network import EXAMPLES, default_splits, gain_slider, network_reading
+from helpers.widgets.network_pictures import (
+    draw_activations,
+    draw_gradients,
+    draw_update_ratios_by_step,
+    draw_weight_gradients,
 )
+from helpers.widgets.panel import Panel, button, choice, log_slider, up
 
 __all__ = ["NETWORKS", "TrainingRun", "training_lab"]
 
@@ -58,7 +58,7 @@ class TrainingRun:
         self.generator = torch.Generator().manual_seed(self.seed)
         self.model = build(self.generator)
         self.gain, self.losses = own_gain, []
-        self.ratio_steps, self.ratios, self.every = [], {}, STEPS
+        self.ratios, self.ratios_every = {}, STEPS
         self.set_gain(own_gain if gain is None else gain)
 
     @torch.no_grad()
@@ -88,13 +88,11 @@ class TrainingRun:
             record_ratios_every=steps,
             progress=False,
         )
-        if len(self.losses) % self.every == 0:
-            self.ratio_steps.append(len(self.losses))
+        if len(self.losses) % self.ratios_every == 0:
             for name, ratio in history.update_ratio.items():
                 self.ratios.setdefault(name, []).append(ratio[0].item())
-        if len(self.ratio_steps) > MOST_RATIOS:
-            self.every *= 2
-            self.ratio_steps = self.ratio_steps[::2]
+        if len(next(iter(self.ratios.values()))) > MOST_RATIOS:
+            self.ratios_every *= 2
             self.ratios = {name: values[::2] for name, values in self.ratios.items()}
         self.losses += history.loss.tolist()
 
@@ -113,10 +111,29 @@ class TrainingRun:
             Y[:EXAMPLES],
             label="",  # the headline says the step for all pictures
             lr=self.learning_rate,
-            losses=self.losses,
+            losses=list(self.losses),
             headline=f"step {step:,}: {said or 'not trained yet'}",
-            ratios=(self.ratio_steps, self.ratios),
+            update_ratio={name: list(values) for name, values in self.ratios.items()},
+            ratios_every=self.ratios_every,
         )
+
+
+def draw_loss(reading, ax):
+    """The minibatch losses so far, and their running mean; in the title the step and the recent loss."""
+    losses = np.array(reading.losses)
+    if len(losses):
+        plot_loss(losses, ax=ax, color=BLUE)
+    seen = losses[-20_000:][np.isfinite(losses[-20_000:])]
+    top = np.quantile(seen, 0.98) * 1.05 if len(seen) else 0
+    # Above 75 it has blown up: where it left is what there is to see.
+    ax.set(xlim=(0, up(max(len(losses), 100))), ylim=(1.8, 3.6 if top <= 3.6 else min(up(top), 75)))
+    ax.set(xlabel="step", ylabel="minibatch loss")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    reference_line(ax, math.log(27), "ln 27")
+    ax.set_title(reading.headline)
+
+
+PICTURES = [draw_loss, draw_update_ratios_by_step, draw_activations, draw_gradients, draw_weight_gradients]
 
 
 def training_lab(network="deep", *, learning_rate=0.1, gain=None, steps=0, splits=None):
@@ -135,31 +152,27 @@ class _TrainingLab(Panel):
         for _ in range(0, steps, STEPS):
             self.run.advance()
         self.task = None
-        controls = by_name(
-            choice("network", "One of the course's; a change begins at step 0.", NETWORKS, network),
-            learning_rate_knob(learning_rate, "Takes effect at the next step."),
-            gain_knob(self.run.gain, "Scales the hidden weights, at once."),
-        )
         self.start_button = button("start", "Train on, in the background.", self.start)
         self.pause_button = button("pause", "Stop after the present steps.", self.pause)
-        self.reset_button = button("reset", "Back to step 0, the same weights.", self.reset)
         self.pause_button.disabled = True
-        lines = [(math.log(27), "ln 27")]
-        pictures = [
-            LossByStep(lines),
-            UpdateRatiosByStep(),
-            ActivationsByLayer(),
-            GradientsByLayer(),
-            WeightGradientsByLayer(),
-        ]
-        board = Board(pictures, figsize=(11, 6.4), mosaic="LLLUUU;AAGGWW", margins=MARGINS)
         super().__init__(
-            controls,
             self._read,
-            board,
+            PICTURES,
+            [
+                choice("network", "One of the course's; a change begins at step 0.", NETWORKS, network),
+                log_slider("learning rate", "Takes effect at the next step.", learning_rate, -4, 1, 2),
+                gain_slider(self.run.gain, "Scales the hidden weights, at once."),
+            ],
             alt="The loss and update:data by step, and histograms of activations and gradients, so far.",
-            buttons=[self.start_button, self.pause_button, self.reset_button],
+            buttons=[
+                self.start_button,
+                self.pause_button,
+                button("reset", "Back to step 0, the same weights.", self.reset),
+            ],
             note="Jupyter's own stop button does not reach this training: press pause.",
+            figsize=(11, 6.4),
+            mosaic="LLLUUU;AAGGWW",
+            margins=MARGINS,
         )
 
     def _read(self, network, learning_rate, init_gain):
@@ -206,15 +219,12 @@ class _TrainingLab(Panel):
                 while time.perf_counter() - began < SECONDS_A_CHUNK and not self.run.failed:
                     self.run.advance()
                 if self.run.failed or time.perf_counter() - drawn > SECONDS_A_PICTURE:
-                    self._look()
+                    self.reading = self.run.read()
+                    self.redraw()
                     drawn = time.perf_counter()
                 sound = True
             await asyncio.sleep(0.005)
         self._training(False)
-
-    def _look(self):
-        self.reading = self.run.read()
-        self.redraw()
 
     def redraw(self):
         super().redraw()
@@ -228,5 +238,7 @@ class _TrainingLab(Panel):
             self.message.value = f'<div role="alert"><b>{html.escape(text)}</b></div>' + self.message.value
 
     def close(self):
-        self.pause()
+        if not self.is_closed:
+            self.pause()
         super().close()
+        self.run = None

@@ -1,0 +1,122 @@
+"""The kinds of checks that take a few lines: of a function, of a choice, of a thing to be mended."""
+
+import inspect
+from collections.abc import Mapping
+
+import torch
+
+from helpers.checks.engine import Check, Look, is_given
+from helpers.checks.readings import to_array
+from helpers.checks.sandbox import Verdict
+
+
+def check(place, seconds, cases=((),), **options):
+    """Make a Check of the right function that follows; cases: tuples of arguments; options: those of a Look."""
+
+    def make(right):
+        parameters = tuple(inspect.signature(right).parameters)
+        look = Look(lambda answer, *args: answer(*args), cases, parameters=parameters, **options)
+        call = "{}(" + ", ".join(parameters) + ")"
+        return Check(right.__doc__, right, [look], lecture_at(place, seconds), call=call)
+
+    return make
+
+
+def conditions(tried, place, seconds, cases=((),)):
+    """Make a Check of the generator that follows: it looks at an answer, and yields what must be so.
+
+    It yields triples: whether it is so, what is the matter where it is not, what helps. The first that is not so is
+    told. tried: what the answer is, in words. Set its `right` and `mistakes` afterwards.
+    """
+
+    def make(look_at):
+        def trial(answer, *args):
+            for is_so, matter, hint in look_at(answer, *args):
+                if not is_so:
+                    raise Verdict(matter, hint)
+            return 0.0
+
+        look = Look(trial, cases, tried, lambda value: {}, parameters=tuple(inspect.signature(look_at).parameters)[1:])
+        agreed = f"{tried}: all that is asked for is so"
+        return Check(
+            look_at.__doc__, None, [look], lecture_at(place, seconds), call=tried, agreed=agreed, refuse=is_given
+        )
+
+    return make
+
+
+def choice(doc, tried, right, wrong, place, seconds, *, agreed=""):
+    """A Check of one question: right, the right option; wrong: a dict {option: why not}. Options: text or numbers."""
+    result = choices(doc, tried, {tried: (right, wrong)}, place, seconds, agreed=agreed)
+    trial, result.right = result.looks[0].trial, right
+    result.mistakes = {why: option for option, why in wrong.items()}
+    result.looks = [Look(lambda answer: trial({tried: answer}), call=tried)]
+    return result
+
+
+def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", otherwise="Work it out, or try it."):
+    """A Check of a dict {question: option}, for questions {question: (right option, {wrong option: why not})}.
+
+    No result shows a right option. otherwise: what helps where a number is not among the options.
+    """
+
+    def trial(answer):
+        if not isinstance(answer, Mapping):
+            given = f"the check was given an object of type {type(answer).__name__}"
+            raise Verdict(given, f"Pass a dict of {len(questions)} entries: {', '.join(map(repr, questions))}.")
+        faults = [f"{key!r} is not asked for" for key in answer if key not in questions]
+        faults += [f"{key!r} is missing" for key in questions if key not in answer]
+        if answer and faults:
+            raise Verdict(", ".join(faults), f"The keys are: {', '.join(map(repr, questions))}.")
+        for key in questions:
+            if answer.get(key) is None or answer[key] is ...:
+                raise Verdict(f"{key!r} has no {noun} yet", status="not attempted")
+        for key, (right, wrong) in questions.items():
+            (kind, given), name = _option(answer[key]), "it" if key == tried else repr(key)
+            if (kind, given) == _option(right):
+                continue
+            options = f"Choose one of {', '.join(map(repr, sorted([right, *wrong], key=str)))}."
+            hint = "Give a number." if _option(right)[0] == "number" else options
+            if kind != _option(right)[0]:
+                raise Verdict(f"{name} is {kind if given is None else given!r}", hint)
+            reasons = {_option(option): why for option, why in wrong.items()}
+            if kind == "text" and (kind, given) not in reasons:
+                raise Verdict(f"{name} is {given!r}, which is not one of the options", hint)
+            shown = f"{given:g}" if kind == "number" else repr(given)
+            raise Verdict(f"{name} is {shown}, which is not right", reasons.get((kind, given), otherwise))
+        return 0.0
+
+    answer = {key: right for key, (right, _) in questions.items()}
+    mistakes = {}
+    for key, (_, wrong) in questions.items():
+        for option, why in wrong.items():
+            mistakes[why] = (*mistakes.get(why, ()), {**answer, key: option})
+    where, agreed = lecture_at(place, seconds), agreed or f"{tried}: right"
+    looks = [Look(trial, call=tried)]
+    return Check(doc, answer, looks, where, call=tried, agreed=agreed, refuse=is_given, mistakes=mistakes)
+
+
+def _option(value):
+    """An option as it is compared, (kind, value): text without case, or a number."""
+    if isinstance(value, str):
+        return "text", str(value).strip().casefold()
+    try:
+        array = to_array(value)
+    except Exception:  # noqa: BLE001 - whatever it may be
+        return f"of type {type(value).__name__}", None
+    if array.size != 1:
+        return f"of shape {array.shape}", None
+    return ("a truth value" if array.dtype == bool else "number"), array.item()
+
+
+def lecture_at(hint, seconds):
+    """Where to look: a place in the notebooks, and the second in the lecture."""
+    minutes, time = seconds // 60, f"{seconds // 60 % 60}:{seconds % 60:02}"
+    time = f"{minutes // 60}:{time:0>5}" if minutes >= 60 else time
+    return f"{hint}; the lecture at {time}, https://youtu.be/P6sfmUTpUmc?t={seconds}"
+
+
+def seeded_randn(*shape, seed, dtype=torch.float32):
+    """Normal numbers to try a function on: always the same, and short enough to be worked with by hand."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=dtype).round(decimals=2)

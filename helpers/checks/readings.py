@@ -1,0 +1,150 @@
+"""What an answer returned, read as labelled arrays, compared with what it should be, and put into words."""
+
+import numpy as np
+import torch
+
+from helpers.checks.sandbox import Verdict
+
+
+def to_array(value, label="result"):
+    """float64, or bool, from anything made of numbers: tensors, arrays, numbers, and lists of them."""
+    if isinstance(value, (list, tuple)):
+        return np.array([to_array(part, label) for part in value])
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu().resolve_conj().resolve_neg()
+        value = (value.double() if value.is_floating_point() else value).numpy()
+    elif hasattr(value, "__float__") and not isinstance(value, (bool, np.ndarray, np.generic)):
+        value = float(value)
+    array = np.asarray(value)
+    if array.dtype.kind == "c":
+        raise Verdict(f"{label} is complex", "Only real numbers belong here: is a negative number rooted?")
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"no numbers: {array.dtype}")
+    return array if array.dtype == bool else array.astype(float)
+
+
+def as_array(value):
+    """A reader of anything made of numbers."""
+    return {"result": to_array(value)}
+
+
+def as_number(value):
+    """A reader of one number: of Python, NumPy, or a tensor of one element."""
+    array = to_array(value)
+    if array.dtype == bool:
+        raise Verdict("it returned a truth value", "Return the number itself, not a comparison.")
+    return {"result": array.reshape(()) if array.size == 1 else array}
+
+
+def as_bools(value):
+    """A reader of truth values; numbers are kept apart from them, whatever their values."""
+    array = to_array(value)
+    return {"result": array, "dtype": np.array("bool" if array.dtype == bool else "numbers")}
+
+
+def as_tensors(*labels):
+    """The reader of one torch tensor, or of a tuple of them, one per label."""
+
+    def read(value):
+        parts = dict(zip(labels, value if len(labels) > 1 else [value], strict=True))
+        for label, part in parts.items():
+            if not isinstance(part, torch.Tensor):
+                kind = type(part).__name__
+                raise Verdict(f"{label} is of type {kind}", "Only torch tensors carry gradients: return one.")
+        return {label: to_array(part, label) for label, part in parts.items()}
+
+    return read
+
+
+def as_parts(*labels):
+    """The reader of a tuple of things made of numbers, one per label; a bias may have shape (1, n) or (n,)."""
+
+    def read(value):
+        if not isinstance(value, (tuple, list)) or len(value) != len(labels):
+            kind = f"{len(value)} things" if isinstance(value, (tuple, list)) else type(value).__name__
+            hint = f"Return {len(labels)} results in this order: `return {', '.join(labels)}`."
+            raise Verdict(f"it returned {kind}", hint)
+        parts = {label: to_array(part, label) for label, part in zip(labels, value, strict=True)}
+        return {
+            label: a[0] if label.startswith("b") and a.ndim == 2 and len(a) == 1 else a for label, a in parts.items()
+        }
+
+    return read
+
+
+def first_difference(wanted, given, tolerance):
+    """None where two readings agree, else (label, index or None): the first entry that differs, None for a shape.
+
+    tolerance: relative, with a tenth of it absolute; or a pair (relative, absolute).
+    """
+    relative, absolute = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance / 10)
+    for label, want in wanted.items():
+        have = given[label]
+        if want.shape != have.shape:
+            return label, None
+        text = "U" in (want.dtype.kind, have.dtype.kind)
+        same = want == have if text else np.isclose(have, want, relative, absolute, equal_nan=True)
+        if not np.all(same):
+            return label, tuple(int(i) for i in np.argwhere(~np.asarray(same))[0])
+    return None
+
+
+def same(a, b, tolerance):
+    """Whether two outcomes are alike: two readings that agree, or two Verdicts of one kind."""
+    if isinstance(a, Verdict) or isinstance(b, Verdict):
+        return isinstance(a, Verdict) and isinstance(b, Verdict) and a.kind == b.kind
+    return first_difference(a, b, tolerance) is None
+
+
+def difference_in_words(wanted, given, label, index):
+    """A difference as a learner reads it."""
+    want, have = wanted[label], given[label]
+    if index is None:
+        expected = "expected a single number" if want.shape == () else f"expected {want.shape}"
+        return f"{label} has shape {have.shape}, {expected}"
+    a, b = want[index], have[index]
+    if "f" == a.dtype.kind == b.dtype.kind:
+        a, b = a + 0.0, b + 0.0  # -0.0 is 0
+    if "f" == a.dtype.kind == b.dtype.kind:  # more digits where four do not tell them apart
+        digits = 4 if f"{a:.4g}" != f"{b:.4g}" else 9
+        a, b = f"{a:.{digits}g}", f"{b:.{digits}g}"
+    return f"{label}{list(index) if index else ''}: expected {a}, yours is {b}"
+
+
+def size(arg):
+    """How many numbers or letters an argument has: of two inputs, the smaller is easier to work out by hand."""
+    if isinstance(arg, (list, tuple)):
+        return sum(map(size, arg))
+    return arg.numel() if isinstance(arg, torch.Tensor) else len(arg) if isinstance(arg, str) else 1
+
+
+def input_in_words(name, parameters, args, column=None, call=""):
+    """The input tried: small ones in full, of a large matrix the column in which the answer first differs.
+
+    call: the display of what is not simply a call of the answer; column: (j, n), the j-th of n columns.
+    """
+    shown, details = [], ""
+    for parameter, arg in zip(parameters, args, strict=False):
+        text = f"{arg:.4g}" if isinstance(arg, float) else getattr(arg, "__name__", str(arg))
+        if isinstance(arg, dict):
+            text = parameter
+        elif isinstance(arg, list) and isinstance(arg[0], torch.Tensor):
+            text = parameter
+            details += f", {parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}"
+        elif isinstance(arg, torch.Tensor):
+            in_full, fits = arg.numel() <= 12 and not call, column and arg.dim() and arg.shape[-1] == column[1]
+            text = str(_rounded(arg)) if in_full else parameter
+            if arg.dim() > 1 and not in_full:
+                details += f", {parameter} of shape {tuple(arg.shape)}"
+                few = fits and arg.dim() == 2 and len(arg) <= 12
+                details += f" with {parameter}[:, {column[0]}] = {_rounded(arg[:, column[0]])}" if few else ""
+            elif fits and call:
+                details += f", {parameter}[{column[0]}] = {_rounded(arg[column[0]])}"
+        shown.append(text)
+    return (call or f"{name}({', '.join(shown)})") + details
+
+
+def _rounded(tensor):
+    if tensor.dim():
+        return [_rounded(part) for part in tensor]
+    return float(f"{tensor:.4g}") if tensor.is_floating_point() else tensor.item()

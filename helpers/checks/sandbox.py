@@ -1,0 +1,163 @@
+"""Where a learner's code runs: what it prints is kept, what it raises is told, what it switches is put back."""
+
+import contextlib
+import copy
+import dis
+import os
+import random
+import re
+import sys
+import sysconfig
+import traceback
+import warnings
+
+import numpy as np
+import torch
+
+
+class Verdict(Exception):
+    """Ends a look at an answer where there is nothing to compare: what is the matter, and what helps."""
+
+    def __init__(self, difference, misconception="", *, status="wrong", kind=""):
+        super().__init__(difference)
+        self.difference, self.misconception, self.status = difference, misconception, status
+        self.kind = kind or difference  # two answers that raise the same type of error behave alike
+
+
+def _directory():
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted
+        return None
+
+
+def _put_environment_back(before):
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+PRINTING = vars(torch._tensor_str.PRINT_OPTS)
+SETTINGS = [  # whatever code may switch: how to read it, how to put it back
+    (random.getstate, random.setstate),
+    (np.random.get_state, np.random.set_state),
+    (np.geterr, lambda before: np.seterr(**before)),
+    (np.get_printoptions, lambda before: np.set_printoptions(**before)),
+    (torch.get_rng_state, torch.set_rng_state),
+    (torch.get_num_threads, torch.set_num_threads),
+    (torch.get_default_dtype, torch.set_default_dtype),
+    (lambda: str(torch.get_default_device()), lambda before: torch.set_default_device(None if before == "cpu" else before)),
+    (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
+    (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
+    (lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
+     lambda before: torch.autograd.set_detect_anomaly(*before)),
+    (PRINTING.copy, PRINTING.update),
+    (lambda: dict(os.environ), _put_environment_back),
+    (_directory, lambda before: before and os.chdir(before)),
+    (sys.getrecursionlimit, sys.setrecursionlimit),
+]  # fmt: skip
+
+
+@contextlib.contextmanager
+def sandbox(printed, dtype=torch.float32):
+    """Run a block with gradients on, known seeds and this default dtype; put all SETTINGS back afterwards."""
+    before = [(put_back, read()) for read, put_back in SETTINGS]
+    try:
+        with contextlib.ExitStack() as stack:
+            streams = contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed)
+            gradients = torch.inference_mode(False), torch.enable_grad()
+            for context in (*streams, *gradients, warnings.catch_warnings(action="ignore"), np.errstate(all="ignore")):
+                stack.enter_context(context)
+            torch.set_default_dtype(dtype)
+            if str(torch.get_default_device()) != "cpu":
+                torch.set_default_device(None)  # the inputs are there
+            random.seed(0)  # the same verdict every time
+            np.random.seed(0)
+            torch.default_generator.manual_seed(0)
+            yield
+    finally:
+        for put_back, value in before:
+            put_back(value)
+
+
+def attempt(trial, answer, args, read, *, signature, printed, dtype=torch.float32):
+    """What trial(answer, *args) gives, read: {label: array}; or a Verdict where there is nothing to compare.
+
+    Whatever the learner's code raises is a Verdict, but for KeyboardInterrupt. args are copied: no code can spoil them.
+    """
+    with sandbox(printed, dtype):
+        args, before = _copied(args, dtype), _copied(args, dtype)
+        try:
+            value = trial(answer, *args)
+            if not _same(args, before):
+                hint = "The caller still needs that input: make a new object (`x = x - 1`, not `x -= 1`)."
+                raise Verdict("your code changed its input in place", hint)
+        except KeyboardInterrupt:
+            raise
+        except Verdict as verdict:
+            return verdict
+        except BaseException as error:  # noqa: BLE001 - whatever a learner's code may raise
+            return _verdict_on(error, signature)
+        try:
+            if value is ... or (isinstance(value, (tuple, list)) and any(part is ... for part in value)):
+                return Verdict("it still returns `...`", status="not attempted")
+            if value is None:
+                hint = " Printing a value does not return it." if printed.getvalue() else ""
+                return Verdict("your function returned None", "Did you forget `return`?" + hint)
+            return read(value)
+        except KeyboardInterrupt:
+            raise
+        except Verdict as verdict:
+            return verdict
+        except BaseException:  # noqa: BLE001 - whatever it may be: a dict, a ragged list, a thing that resists
+            kind = type(value).__name__
+            return Verdict(f"it returned an object of type {kind}", "It cannot be read as a result.")
+
+
+def _copied(arg, dtype):
+    """A copy of an argument, or of a tuple of them, with float32 tensors in the learner's default dtype."""
+    if isinstance(arg, (tuple, list)):
+        return type(arg)(_copied(part, dtype) for part in arg)
+    if isinstance(arg, torch.Tensor):
+        return arg.to(dtype, copy=True) if arg.dtype == torch.float32 else arg.clone()
+    return copy.copy(arg)
+
+
+def _same(a, b):
+    """Whether two arguments, or lists of them, are still equal."""
+    if isinstance(b, (tuple, list)):
+        return len(a) == len(b) and all(map(_same, a, b))
+    return torch.equal(a, b) if isinstance(b, torch.Tensor) else a == b
+
+
+def _verdict_on(error, signature):
+    """The verdict on an exception: its type and message, and the learner's own line that it came through."""
+    try:
+        message = re.sub(r"0x[0-9a-f]+", "0x...", (str(error).splitlines() or [""])[0])[:200]
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001 - an error whose own text is broken
+        message = ""
+    if re.search(r"'ellipsis'|(not|of|type) ellipsis", message):
+        return Verdict("a `...` is left to fill in", status="not attempted")
+    kind = type(error).__name__
+    library = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
+    foreign = ("<frozen", os.path.dirname(__file__), *library)
+    if isinstance(error, NotImplementedError) and _ends_in_a_raise(error.__traceback__, foreign):
+        return Verdict("it still raises NotImplementedError", status="not attempted")
+    lines = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(foreign)]
+    text = f"your code raised {kind}" + (f": {message}" if message else "")
+    if lines:
+        text += f", in line {lines[-1].lineno}" + (f": `{lines[-1].line}`" if lines[-1].line else "")
+    elif isinstance(error, TypeError):
+        hint = f"The check calls `{signature}`: does your definition take these arguments?"
+        return Verdict(text, hint, kind=kind)
+    return Verdict(text, "The code stops before there is a result to compare: mend this error first.", kind=kind)
+
+
+def _ends_in_a_raise(trace, foreign):
+    """Whether an exception was raised by a `raise` of the learner's own, and not by torch."""
+    while trace.tb_next:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code
+    return not code.co_filename.startswith(foreign) and dis.opname[code.co_code[trace.tb_lasti]] == "RAISE_VARARGS"

@@ -1,0 +1,128 @@
+"""Chapter 05: what BatchNorm makes of a batch when one number moves, and its running statistics."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from matplotlib.collections import LineCollection
+from matplotlib.ticker import MaxNLocator
+from matplotlib.transforms import Affine2D, IdentityTransform, blended_transform_factory
+
+from helpers.layers import BatchNorm1d
+from helpers.models import SEED
+from helpers.plots import BLUE, GREEN, VERMILION, reference_line
+from helpers.widgets.panel import Panel, legend, log_slider, slider
+
+__all__ = ["BatchNormReading", "batch_norm_explorer", "read_batch_norm"]
+
+TRUE_MEAN, TRUE_STD = 1.0, 4.0  # of the batches that BatchNorm's running statistics see
+
+
+@dataclass
+class BatchNormReading:
+    """A batch of one feature, normalised; and the running statistics after each of many batches."""
+
+    x: np.ndarray
+    out: np.ndarray
+    running_mean: np.ndarray
+    running_std: np.ndarray
+
+
+@torch.no_grad()
+def read_batch_norm(*, moved_number=10.0, batch_size=5, gamma=1.0, beta=0.0, momentum=0.1, batches_seen=50):
+    """BatchNorm's forward pass on `batch_size` numbers, the first of them moved: a BatchNormReading.
+
+    The running statistics are those of a second layer that sees `batches_seen` batches of N(1, 4²).
+    """
+    generator = torch.Generator().manual_seed(SEED)
+    others = TRUE_STD * torch.randn(32, generator=generator) + TRUE_MEAN
+    others[:4] = torch.tensor([-4.0, -2.0, 1.0, 5.0])  # five by default, as in the lecture's own widget
+    x = torch.cat([torch.tensor([moved_number]), others[: batch_size - 1]])
+    layer = BatchNorm1d(1)
+    layer.gamma.fill_(gamma)
+    layer.beta.fill_(beta)
+    watched = BatchNorm1d(1, momentum=momentum)
+    means, variances = [0.0], [1.0]
+    for _ in range(batches_seen):
+        watched(TRUE_STD * torch.randn(batch_size, 1, generator=generator) + TRUE_MEAN)
+        means.append(watched.running_mean.item())
+        variances.append(watched.running_var.item())
+    return BatchNormReading(x.numpy(), layer(x[:, None])[:, 0].numpy(), np.array(means), np.sqrt(variances))
+
+
+class _Joined(LineCollection):
+    """Lines from inputs, above, to outputs, below; placed when drawn, because the limits may change until then."""
+
+    def __init__(self, x, out, inputs, **style):
+        super().__init__([], transform=IdentityTransform(), **style)
+        self.ends, self.inputs = (np.stack([x, np.ones_like(x)], 1), np.stack([out, np.zeros_like(out)], 1)), inputs
+
+    def draw(self, renderer):
+        above, below = self.inputs.transform(self.ends[0]), self.axes.transData.transform(self.ends[1])
+        self.set_segments(np.stack([above, below], 1))
+        super().draw(renderer)
+
+
+def draw_normalised(reading, ax):
+    """A batch of one feature (above) and what BatchNorm makes of it (below), with both Gaussians."""
+    x, out = reading.x, reading.out
+    limit = 3.6 * max(1, math.ceil(abs(out).max() / 3.6))
+    # The axis below shows the outputs; the inputs, from -36 to 36, have the axis above.
+    inputs = blended_transform_factory(Affine2D().translate(36, 0).scale(1 / 72, 1) + ax.transAxes, ax.transData)
+    z = np.linspace(-4, 4, 120)
+    bell = 0.5 * np.exp(-(z**2) / 2)
+    ax.fill_between(z * x.std() + x.mean(), 1, 1 + bell, color=BLUE, alpha=0.2, transform=inputs)
+    ax.fill_between(z * out.std() + out.mean(), -bell, 0, color=GREEN, alpha=0.2)
+    for part, color, size in (slice(1, None), "0.35", 4.5), (slice(1), VERMILION, 7):  # the moved one on top
+        ax.add_collection(_Joined(x[part], out[part], inputs, color=color, linewidth=1.1, zorder=2), autolim=False)
+        ax.plot(x[part], np.ones_like(x[part]), "o", color=color, markersize=size, transform=inputs)
+        ax.plot(out[part], np.zeros_like(x[part]), "o", color=color, markersize=size)
+    ax.set(xlim=(-limit, limit), ylim=(-0.8, 1.8), yticks=[], xlabel="outputs (train mode)")
+    if not ax.child_axes:
+        functions = (lambda out: out / ax.get_xlim()[1] * 36), (lambda x: x / 36 * ax.get_xlim()[1])
+        ax.secondary_xaxis("top", functions=functions).set_xlabel("inputs")
+    for y, va, name, values in (0.975, "top", "inputs", x), (0.025, "bottom", "outputs", out):
+        text = f"{name}: mean {_fixed(values.mean())}, std {_fixed(values.std())}"
+        ax.text(0.015, y, text, transform=ax.transAxes, fontsize=10, va=va)
+
+
+def _fixed(value):
+    return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")  # no −0.00
+
+
+def draw_running_statistics(reading, ax):
+    """What the running mean and std have become after each batch, against the true ones."""
+    mean, std = reading.running_mean, reading.running_std
+    ax.plot(mean, color=BLUE, label="running mean")
+    ax.plot(std, color=GREEN, label="running std")
+    batches = len(mean) - 1
+    ax.set(xlim=(0, batches), ylim=(-4, 8), xlabel="batches seen")
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    reference_line(ax, TRUE_MEAN, "true\nmean", side="outside")
+    reference_line(ax, TRUE_STD, "true\nstd", side="outside")
+    legend(ax, loc="lower right", fontsize=9)
+    after = f"after {batches} batch{'es' if batches > 1 else ''} of {len(reading.x)}"
+    ax.set_title(f"{after}: mean {_fixed(mean[-1])}, std {_fixed(std[-1])}")
+
+
+def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, momentum=0.1, batches=50):
+    """Move one number of a batch, and see what BatchNorm makes of all of them; then its running statistics.
+
+    Left, the lecture's own bonus widget: 5 numbers, one on a slider from -30 to 30, with gamma, beta and more
+    numbers beside. Right, what momentum makes of the running mean and std of batches drawn from one Gaussian.
+    """
+    controls = [
+        slider("moved number", "The orange one among the inputs.", moved, -30, 30, 0.5),
+        slider("batch size", "How many numbers are normalised together.", batch_size, 2, 32, 1),
+        slider("gamma", "Scales what is normalised.", gamma, -2, 3, 0.1),
+        slider("beta", "Shifts it afterwards.", beta, -3, 3, 0.1),
+        log_slider("momentum", "The weight of the newest batch in the running statistics.", momentum, -3, 0, 3),
+        slider("batches seen", "How many the running statistics have seen.", batches, 1, 200, 1),
+    ]
+    alt = (
+        f"{batch_size} numbers joined to their normalised values, both as Gaussians; and the running statistics by batch, "
+        f"at momentum {momentum:g}."
+    )
+    margins = {"left": 0.02, "top": 0.84, "right": 0.945}
+    return Panel(read_batch_norm, [draw_normalised, draw_running_statistics], controls, alt=alt, margins=margins)
