@@ -94,6 +94,12 @@ def test_layers_in_a_list_and_plain_tensors_are_not_the_models():
     assert not said(mlp(), X.clone().requires_grad_(), Y)  # an input is no parameter
 
 
+def test_weights_that_are_made_anew_in_each_call():
+    text = said(lambda x: x @ torch.randn(12, 5, requires_grad=True), X, Y)
+    assert "no parameters" in text and "outside" in text and "parameters=" in text
+    assert "ln(5)" not in said(lambda x: x, torch.zeros(64, 5), Y)
+
+
 def test_the_optimizer_holds_none_or_not_all():
     net, old = mlp(), mlp()
     text = said(net, X, Y, optimizer=torch.optim.SGD(old.parameters(), lr=0.1))
@@ -242,6 +248,9 @@ def test_gates_and_outputs_may_be_saturated_and_hidden_layers_not():
     for gate in swish, lambda x: 0.5 * x * (1 + torch.tanh(x)), lambda x: torch.sigmoid(x) * torch.tanh(x / 100):
         assert "saturated" not in said(nn.Sequential(*big, lambda_layer(gate), nn.Linear(16, 5)), X, loss_fn=None)
         assert "saturated" not in said(lambda x, gate=gate: gate(40 * x @ PLAIN), X, loss_fn=None)
+    squeeze = module(lambda self, x: self.out(self.a(x) * self.gate(40 * self.a(x))[:, None].squeeze(1)), a=nn.Linear(12, 16),
+                     gate=nn.Sigmoid(), out=nn.Linear(16, 5))  # fmt: skip
+    assert "saturated" not in said(squeeze, X, Y)
     assert "saturated" not in said(nn.Sequential(*big, nn.Sigmoid()), X, loss_fn=None)
     assert "saturated" in said(nn.Sequential(*big, nn.Sigmoid(), nn.Linear(16, 5)), X, loss_fn=None)
 
@@ -266,6 +275,13 @@ def test_adam_is_judged_by_its_own_measure():
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, eps=10)
     assert "eps" in said(net, words, letters, optimizer=adam)
     assert diagnose(net, words, letters, lr=0.1).parameters[3].adam_to_data is None
+
+
+def test_other_optimizers_have_a_measure_of_their_own():
+    net = mlp()
+    for kind in torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Rprop, torch.optim.RAdam, torch.optim.Adadelta:
+        result = diagnose(net, X, Y, optimizer=kind(net.parameters()))
+        assert result.parameters[0].update_to_data > 0 and not result.warnings
 
 
 def test_complex_entries_are_measured_whole():

@@ -63,10 +63,22 @@ ELEMENTWISE |= {
     "copy",
 }
 ELEMENTWISE |= {*BY_NAME}
+RESHAPING = {
+    "view",
+    "reshape",
+    "unsqueeze",
+    "squeeze",
+    "getitem",
+    "expand",
+    "expandas",
+    "permute",
+    "transpose",
+    "flatten",
+}
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
 LOSSES = {"crossentropy", "nllloss"}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
-KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *POOLING, *LOSSES}
+KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
@@ -123,7 +135,7 @@ class Functions(TorchFunctionMode):
         self.watcher.about_to_change(args[0] if args and func.__name__.endswith("_") else None)
         output = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            return self._look(key, output, args, kwargs)
+            return self._look(func, key, output, args, kwargs)
 
     def unit(self, tensor):
         """The dimension that counts a tensor's units, from the end; None where that is not certain."""
@@ -145,7 +157,7 @@ class Functions(TorchFunctionMode):
         reference, *note = self.notes.get(id(tensor), (lambda: None, None, None))
         return note if reference() is tensor else (None, None)
 
-    def _look(self, key, output, args, kwargs):
+    def _look(self, func, key, output, args, kwargs):
         first = output[0] if key in RECURRENT or key == "nativebatchnorm" else output
         if key in LOSSES:
             self._cross_entropy(output, *args, **kwargs)
@@ -166,14 +178,14 @@ class Functions(TorchFunctionMode):
             if key in ("layernorm", "rmsnorm") and len(args[1] if len(args) > 1 else kwargs["normalized_shape"]) > 1:
                 unit = None
             self._used(weights, kind)
-            called = self._called(key, kind, first, weights) if weights else None
+            called = self._called(func, key, kind, first, weights) if weights else None
         elif key in RECURRENT:
             unit = -1
         else:
             self._used(weights, None)
             unit, gate = self._carried(key, first, tensors)
             if key in BY_NAME and _is_activation(key, args, kwargs) and not (weights and weights[0] is tensors[0]):
-                called = self._called(key, BY_NAME[key], first, (), _bounds(key, args, kwargs))
+                called = self._called(func, key, BY_NAME[key], first, (), _bounds(key, args, kwargs))
         if called is not None:
             seen, copy = self.watcher.function_called(called, unit)
             if copy is not first:
@@ -200,7 +212,11 @@ class Functions(TorchFunctionMode):
         if key in POOLING:
             (t, unit, _), *_ = notes
             return (unit if unit == POOLING[key] and t.dim() == output.dim() else None), None
-        units = {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape}
+        units = (
+            set()
+            if key in RESHAPING
+            else {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape}
+        )
         gates = [gate for *_, gate in notes if gate is not None]
         if key == "mul" and gates and len(notes) > 1 and all(unit is not None or gate for _, unit, gate in notes):
             # It opens and closes what it is multiplied by: it may be saturated.
@@ -208,17 +224,17 @@ class Functions(TorchFunctionMode):
         gate = gates[0] if gates and len(notes) == 1 else None
         return (units.pop() if len(units) == 1 else None), gate
 
-    def _called(self, key, kind, output, weights, bounds=None):
+    def _called(self, func, key, kind, output, weights, bounds=None):
         activation = kind if key in BY_NAME else None
+        written = "embedding" if key == "getitem" else func.__name__.strip("_")
         owner, where = self._where()
         if owner is None and weights:
             weight = max(weights, key=torch.Tensor.dim)
             name = self.network.tensor_name(weight._base if weight._is_view() else weight, "")
-            key = "embedding" if key == "getitem" else key
-            key += f"({name.rpartition('.')[2]})" if name else ""
+            written += f"({_tail(name)})" if name else ""
         kind = getattr(nn, kind, nn.Linear) if owner is None else type(owner)
         return Called(
-            where.format(key),
+            where.format(written),
             kind,
             activation,
             bounds or ACTIVATIONS.get(activation),
@@ -257,6 +273,12 @@ class Functions(TorchFunctionMode):
             softmaxed = values.shape[1] > 1 and bool((values >= 0).all() and ((total - 1).abs() < 1e-3).all())
             is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
             self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], is_mean, softmaxed))
+
+
+def _tail(name):
+    """The last part of a weight's name, or all of it if that is a number."""
+    tail = name.rpartition(".")[2]
+    return name if tail.isdigit() else tail
 
 
 def _is_lookup(args):

@@ -179,19 +179,19 @@ class Watcher:
             return output
 
     def _layer_rows(self, layer, call, tensors):
-        name = self.network.layers[id(layer)][0]
-        kind, activation, bounds = type(layer), *activation_of(layer)
-        waiting = call.waiting and call.waiting[1]
-        if waiting and len(tensors) == 1 and _is(tensors[0], call.waiting[0]):
+        name, kind, activation, bounds = self.network.layers[id(layer)][0], type(layer), *activation_of(layer)
+        waiting = None
+        if call.waiting and len(tensors) == 1 and _is(tensors[0], call.waiting[0]):
+            waiting = call.waiting[1]  # it ends with a function, whose row is then its own
             if activation is None:
                 activation, bounds = waiting.activation, waiting.bounds
-        elif waiting and waiting.activation:
+        elif call.waiting and call.waiting[0].activation:
             self._settle(call)
         name = self._numbered(name)
         for i, t in enumerate(tensors):
-            seen = Seen(name + (f"[{i}]" if i else ""), kind, activation, bounds, self.functions.unit(t))
-            if waiting and i == 0:
-                seen.is_gate = waiting.is_gate
+            seen = waiting or Seen("", kind, None, None, None)
+            seen.name, seen.type, seen.activation = name + (f"[{i}]" if i else ""), kind, activation
+            seen.bounds, seen.unit = bounds, self.functions.unit(t)
             self._row(seen, t)
 
     def _hand_over(self, seen, layer):

@@ -42,7 +42,9 @@ def _line_for(output):
     for where, value in zip(place, values, strict=True):
         if value is None or (isinstance(value, torch.Tensor) and value.dim() == 0):
             return f"give inputs=(x, targets), no targets=, and loss_fn=lambda out: out{where}, if that is the loss"
-    where = ".logits" if hasattr(output, "logits") else place[0] if place else ".logits"
+    if not place and not hasattr(output, "logits"):
+        return "let it return a tensor, or give a loss_fn that makes a loss of this"
+    where = ".logits" if hasattr(output, "logits") else place[0]
     return f"give loss_fn=lambda out, y: F.cross_entropy(out{where}, y)"
 
 
@@ -87,6 +89,11 @@ def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimiz
     found = []
     if loss is not None and not loss.requires_grad and (trainable or others):
         found.append(_no_gradient(watcher, output))
+    if loss is not None and not parameters and not others:
+        found.append(
+            "no parameters were found, so nothing learns: weights that are made inside the call are new ones each time; "
+            "make them outside, with requires_grad=True, or give parameters="
+        )
     if others:
         found.append(
             f"{_some(others)}: the output depends on this, but it is not among the model's parameters, so no optimizer "

@@ -30,9 +30,10 @@ class Network:
 
     def __init__(self, model, parameters=None):
         self.root = root = _original(model)
-        fits = callable(root) or isinstance(root, (list, tuple))
+        fits = (callable(root) and not isinstance(root, type)) or isinstance(root, (list, tuple))
         if not fits:
-            raise ValueError(f"model is a {type(model).__name__}: give a module, a function, or a list of layers")
+            kind = f"the class {root.__name__}" if isinstance(root, type) else f"a {type(model).__name__}"
+            raise ValueError(f"model is {kind}: give a module (an object), a function, or a list of layers")
         self.reached = reached = held(root)
         self.name = getattr(root, "__name__", type(root).__name__).strip("<>")
         self.layers = {}  # id -> (name, layer)

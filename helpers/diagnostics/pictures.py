@@ -212,6 +212,8 @@ def _symmetric(ax, stds):
 
 
 def _legend_beside(ax, labels):
+    if not labels:
+        return
     if len(labels) <= MANY:
         ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)
         return

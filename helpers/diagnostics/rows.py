@@ -20,7 +20,8 @@ ACTIVATIONS = {"Tanh": (-1, 1), "Softsign": (-1, 1), "Sigmoid": (0, 1), "Hardsig
 ACTIVATIONS |= {"ReLU": "dies", "ReLU6": "dies"}
 ACTIVATIONS |= dict.fromkeys(["LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"])
 ACTIVATIONS |= dict.fromkeys(["Hardswish", "Softplus", "LogSigmoid"])
-ADAMS = {"Adam", "AdamW", "NAdam", "RAdam", "Adamax"}
+# By whose measure an optimizer is judged. (RAdam's first steps are none of both.)
+RULES = {frozenset({"SGD", "ASGD"}): "SGD", frozenset({"Adam", "AdamW", "NAdam", "Adamax"}): "Adam"}
 
 
 def activation_of(layer):
@@ -78,6 +79,7 @@ class ParameterRow:
         above: the learning rate is too high. Far below: too low, or the weights are too large.
     adam_to_data: under Adam and its kin only: 0.25 * lr / std, about what update_to_data is after the first
         hundred steps, whatever the gradients; at the first step it is lr / std.
+    update_rule: "SGD" or "Adam", by whose measure update_to_data is judged; None for other optimizers.
 
     None where undefined: for a constant tensor (a fresh bias, gamma or beta: its std is 0), for a parameter
     that is frozen or that the loss does not depend on, and update_to_data without lr and optimizer.
@@ -99,6 +101,7 @@ class ParameterRow:
     update_std: float | None = None
     update_to_data: float | None = None
     adam_to_data: float | None = None
+    update_rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,7 +168,10 @@ def layer_rows(all_seen):
 
 def parameter_rows(network, uses, parameters, values, gradients, changes, optimizer, lr, histograms):
     """A ParameterRow each. parameters: by name; values before the step, gradients, changes: in the same order."""
-    rates, rows = _adam_rates(optimizer, lr), []
+    kinds = {"SGD"} if optimizer is None else {base.__name__ for base in type(optimizer).__mro__}
+    rule = next((name for names, name in RULES.items() if kinds & names), None)
+    groups, rows = [] if optimizer is None else optimizer.param_groups, []
+    rates = {id(p): float(group["lr"] if lr is None else lr) for group in groups for p in group["params"]}
     for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
         data = tensor_statistics(value.detach(), histograms)
         grad = {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
@@ -175,20 +181,12 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         kind = network.owners.get(id(p)) or (uses.get(id(p)) or (p, None))[1]
         kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
         ratios = dict(grad_to_data=ratio(grad.get("grad_std"), std), update_to_data=ratio(update_std, std))
-        if update_std is not None and id(p) in rates:
-            ratios["adam_to_data"] = ratio(0.25 * rates[id(p)], std)
+        if update_std is not None:
+            ratios |= dict(update_rule=rule, adam_to_data=ratio(0.25 * rates[id(p)], std) if rule == "Adam" else None)
         rows.append(
             ParameterRow(name, kind, tuple(p.shape), p.requires_grad, **data, **grad, update_std=update_std, **ratios)
         )
     return rows
-
-
-def _adam_rates(optimizer, lr):
-    """The learning rate of each parameter that Adam or one of its kin holds, by id."""
-    if optimizer is None or not any(base.__name__ in ADAMS for base in type(optimizer).__mro__):
-        return {}
-    groups = optimizer.param_groups
-    return {id(p): float(group["lr"] if lr is None else lr) for group in groups for p in group["params"]}
 
 
 def _plain(row):

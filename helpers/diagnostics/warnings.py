@@ -144,6 +144,8 @@ def _update_ratios(weights):
         cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
         yield f"the median weight would not move at all: {cause}"
         return
+    if any(p.update_rule is None for p in weights if p.update_to_data is not None):
+        return  # an optimizer with a measure of its own
     usual = [p.adam_to_data for p in weights if p.adam_to_data]
     (low, high), measure, kind = UPDATE_RATIO, middle, "1e-04 to 1e-02 is usual"
     if usual:  # Adam's steps are judged by lr / std: the gradients' size makes no difference to them
@@ -162,7 +164,7 @@ def _update_ratios(weights):
 
 def _fast_output(weights):
     """Whether the output layer learns faster than the hidden ones, by more than its small size explains."""
-    weights = [p for p in weights if p.grad_to_data and "Embedding" not in p.type.__name__]
+    weights = [p for p in weights if p.grad_to_data and len(p.shape) == 2 and p.type is weights[-1].type]
     if len(weights) < 3:
         return
     by_update = all(p.update_to_data for p in weights)  # it knows of learning rates of their own
