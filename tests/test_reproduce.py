@@ -35,6 +35,7 @@ def reproduce(out):
     return run.stdout
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_and_another_is_kept_apart(tmp_path):
     out = tmp_path / "loss_log.json"
     said = reproduce(out)
@@ -95,6 +96,7 @@ def test_a_seeds_networks_equal_their_solo_runs_and_share_their_minibatches():
             assert result["val"][r] == pytest.approx(evaluate(model, *splits.val), abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_an_interrupt_leaves_no_process_and_no_half_trained_stage(tmp_path):
     out = tmp_path / "loss_log.json"

@@ -147,6 +147,7 @@ def test_every_moved_control_changes_the_picture(opened):
         move(opened, name, before[1])
 
 
+@pytest.mark.slow
 @every_panel
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
