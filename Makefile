@@ -16,19 +16,13 @@ QUIETLY   := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
 
-# A virtual environment holds absolute paths, so it breaks when its folder is moved; and PYTHON=… asks for
-# another one than what stands there. Either way the stamp counts for nothing. pip's own first line has the path.
-in_place := $(shell grep -qsF "$$(pwd -P)/.venv/bin/python" .venv/bin/pip && test -x $(PY) && echo yes)
-ifneq ($(origin PYTHON),file)
-version  := $(shell "$(PYTHON)" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || echo none)
-in_place := $(in_place)$(shell test -x .venv/bin/python$(version) || echo other)
-endif
-ifneq ($(in_place),yes)
+# A .venv that was moved, or whose Python is another than PYTHON=… asks for, has to be made again.
+ifneq ($(shell sh scripts/install.sh "$(PYTHON)" "$(origin PYTHON)" fits && echo yes),yes)
 .PHONY: $(INSTALLED)
 endif
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@sh scripts/install.sh "$(PYTHON)" $(origin PYTHON)
+	@sh scripts/install.sh "$(PYTHON)" "$(origin PYTHON)"
 	@touch $@
 
 lab: $(INSTALLED)  ## build what is needed, then open the course in JupyterLab (LAB_ARGS=… is passed on)

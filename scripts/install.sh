@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes .venv, if there is none that fits, and installs the pinned packages: sh scripts/install.sh PYTHON ORIGIN
 # ORIGIN is "file" when nobody asked for a particular Python: any .venv of a supported one is then kept.
+# With a third word it does nothing, but says by its exit status whether the .venv that is there fits.
 set -eu
 python=$1
 origin=${2:-file}
@@ -11,21 +12,23 @@ refuse() { echo "$1" >&2; exit 1; }
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
 is_supported() { case " $supported " in *" $1 "*) test -n "$1" ;; *) false ;; esac; }
 
-# pip's own first line tells where its environment was made.
+# A virtual environment holds absolute paths, so it breaks when its folder is moved; pip's first line has the path.
 found=
 if grep -qsF "$(pwd -P)/.venv/bin/python" .venv/bin/pip; then found=$(version_of .venv/bin/python); fi
 
-if [ "$origin" != file ] || ! is_supported "$found"; then
-    wanted=$(version_of "$python")
+wanted=$found
+if [ "$origin" != file ] || ! is_supported "$found"; then wanted=$(version_of "$python"); fi
+fits() { is_supported "$found" && [ "$found" = "$wanted" ]; }
+
+if [ $# -gt 2 ]; then fits; exit; fi
+if ! fits; then
     [ -n "$wanted" ] || refuse "Python not found: '$python' does not run. $remedy"
     is_supported "$wanted" || refuse "Python $wanted ('$python') does not fit. $remedy"
-    if [ "$found" != "$wanted" ]; then
-        "$python" -c 'import venv, ensurepip' 2>/dev/null ||
-            refuse "'$python' cannot make virtual environments; on Debian and Ubuntu: sudo apt install python$wanted-venv"
-        rm -rf .venv
-        echo "Making .venv with Python $wanted …"
-        "$python" -m venv .venv
-    fi
+    "$python" -c 'import venv, ensurepip' 2>/dev/null ||
+        refuse "'$python' cannot make virtual environments; on Debian and Ubuntu: sudo apt install python$wanted-venv"
+    rm -rf .venv
+    echo "Making .venv with Python $wanted …"
+    "$python" -m venv .venv
 fi
 
 echo "Installing the pinned packages (some minutes the first time) …"

@@ -60,11 +60,16 @@ def script(path, text):
     return path
 
 
+def give_python(folder, text):
+    """The .venv's python: it knows its version, and does this with everything else."""
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    script(folder / ".venv/bin/python", f'case "$*" in *version_info*) echo {version}; exit ;; esac\n{text}')
+
+
 def give_venv(folder, place=None):
     """A .venv that looks installed, as make looks at it; `place` is where its pip believes it stands."""
     script(folder / ".venv/bin/pip", f"exec '{place or folder}/.venv/bin/python' -m pip")
-    python = script(folder / ".venv/bin/python", "echo the course runs")
-    shutil.copy(python, python.with_name(f"python{sys.version_info[0]}.{sys.version_info[1]}"))
+    give_python(folder, "echo the course runs")
     for name in FILES:  # made before the stamp, whatever a copy does to times
         os.utime(folder / name, (1, 1))
     (folder / ".venv/.installed").touch()
@@ -79,7 +84,7 @@ def fake_python(checkout, version="3.12", *, has_venv=True, pip_fails=False):
         '  "-m venv .venv")',
         "    mkdir -p .venv/bin",
         "    printf '#!/bin/sh\\n%s' \"# $PWD/.venv/bin/python\" > .venv/bin/pip",
-        f"    printf '#!/bin/sh\\nexit {7 * pip_fails}\\n' > .venv/bin/python",
+        f"    printf '#!/bin/sh\\ncase \"$*\" in *version_info*) echo {version}; exit ;; esac\\nexit {7 * pip_fails}\\n' > .venv/bin/python",
         "    chmod +x .venv/bin/* ;;",
         "esac",
     ]
@@ -183,7 +188,7 @@ def test_an_install_that_fails_leaves_no_stamp(checkout):
 def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
     give_venv(checkout)
     # Slow at its start, so that a later step which did not wait would be seen to overtake it.
-    script(checkout / ".venv/bin/python", 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log')
+    give_python(checkout, 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log')
     assert make(checkout, "-j8", "test").returncode == 0
     steps = [line.split(" ", 1)[1] for line in (checkout / "log").read_text().splitlines()]
     assert steps == STEPS
@@ -196,7 +201,7 @@ def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
 def test_a_failing_step_stops_no_other_and_fails_the_whole(checkout, failing, stage):
     give_venv(checkout)
     says = f'echo "ran $*" >> log; case "$*" in *"{failing}"*) exit 5 ;; esac'  # 5: no test was collected
-    script(checkout / ".venv/bin/python", says)
+    give_python(checkout, says)
     failed = make(checkout, "test")
     assert failed.returncode != 0
     assert (checkout / "log").read_text().splitlines() == [f"ran {step}" for step in STEPS]
@@ -206,7 +211,7 @@ def test_a_failing_step_stops_no_other_and_fails_the_whole(checkout, failing, st
 
 def test_all_tests_are_those_of_test_and_the_slow_ones(checkout):
     give_venv(checkout)
-    script(checkout / ".venv/bin/python", 'echo "ran $*" >> log')
+    give_python(checkout, 'echo "ran $*" >> log')
     done = make(checkout, "test-all")
     assert done.returncode == 0 and "FAILED" not in done.stdout
     steps = [step.removesuffix(" -m not slow") for step in STEPS]
