@@ -280,7 +280,7 @@ def _outlines(rows, labels, xlabel, ax, legend, histograms=None):
             continue
         density, edges = map(_array, histogram)
         heights = np.concatenate([[0], np.repeat(density, 2), [0]])
-        ax.plot(np.repeat(edges, 2), heights, color=color, label=label, linewidth=1.5)
+        ax.plot(np.repeat(edges, 2), heights, color=color, label=label, linewidth=1.5, solid_joinstyle="miter")
         highest = max(highest, density[(edges[:-1] > 0) | (edges[1:] <= 0)].max(initial=0))
     if highest:  # the bin at 0 does not count: a ReLU's zeros would squeeze all else to the ground
         ax.set_ylim(0, 1.2 * highest)
