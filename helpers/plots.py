@@ -133,6 +133,23 @@ def reference_line(ax, value, label, *, axis="y", color=GRAY, side="right"):
     )
 
 
+def log_scale(ax):
+    """A log y axis with its decades only: the ticks between them take half of the drawing time."""
+    if ax.get_yscale() != "log":
+        ax.set_yscale("log")
+        ax.yaxis.set_minor_locator(NullLocator())
+
+
+def short(value):
+    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e-5; "undefined" for None."""
+    if value is None:
+        return "undefined"
+    if 99.5 <= abs(value) < 1000:
+        return f"{value:.0f}"
+    text = f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"
+    return text.replace("e-0", "e-").replace("e+0", "e+")
+
+
 def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
     """Minibatch losses by step: every step faintly, and the mean of each `window` steps as a line.
 
@@ -169,6 +186,62 @@ def plot_saturation_map(h, *, ax=None, threshold=0.99):
     ax.grid(False)
     ax.set(xlabel="unit", ylabel="example")
     return ax
+
+
+def plot_loss_log(log, *, ax=None):
+    """Final train and validation loss of the five stages: means over the seeds, with 95 % t-intervals.
+
+    log: what `make reproduce` wrote, as a dict. The intervals are those of each mean alone; whether two stages
+    differ is read from helpers.compare.paired_difference, which is narrower.
+    """
+    ax = ax or plt.subplots()[1]
+    stages = list(log["stages"])
+    for row, stage in enumerate(stages):
+        color = STAGE_COLORS[stage]
+        train, val = (mean_interval(log["stages"][stage][part]) for part in ("train", "val"))
+        ax.plot([train.mean, val.mean], [row, row], color=color, linewidth=2.5, alpha=0.35)
+        for part, face, side in (train, "white", "right"), (val, color, "left"):
+            if part.n > 1:
+                ax.errorbar(part.mean, row, xerr=part.high - part.mean, color=color, capsize=5, linewidth=1.3)
+            ax.plot(part.mean, row, "o", color=color, markerfacecolor=face, markeredgewidth=1.6, markersize=6)
+            edge = (part.low if side == "right" else part.high) if part.n > 1 else part.mean
+            ax.annotate(
+                f"{part.mean:.4f}",
+                (edge, row),
+                xytext=(-8 if side == "right" else 8, 0),
+                textcoords="offset points",
+                ha=side,
+                va="center",
+                fontsize=9.5,
+            )
+    seeds = f"\nmean and 95 % interval of {len(log['seeds'])} seeds" if len(log["seeds"]) > 1 else ""
+    ax.set_yticks(range(len(stages)), [STAGE_LABELS[s] for s in stages])
+    ax.set(xlabel=f"final loss (ring: train, dot: validation){seeds}", ylim=(len(stages) - 0.5, -0.5))
+    ax.locator_params(axis="x", nbins=5)
+    ax.margins(x=0.32)
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+def plot_loss_log_curves(log, *, ax=None):
+    """Minibatch loss by step of the five stages, smoothed: the mean over the seeds, with the range of all of them.
+
+    log: what `make reproduce` wrote, as a dict.
+    """
+    ax = ax or plt.subplots()[1]
+    for stage, result in log["stages"].items():
+        curves, color = np.asarray(result["curve"]), STAGE_COLORS[stage]
+        steps = (np.arange(curves.shape[1]) + 0.5) * log["curve_every"]
+        ax.fill_between(steps, curves.min(0), curves.max(0), color=color, alpha=0.2, linewidth=0)
+        ax.plot(steps, curves.mean(0), color=color, label=STAGE_LABELS[stage], linewidth=1.2)
+    ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {log['curve_every']:,} steps")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.legend()
+    return ax
+
+
+def _array(values):
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 # The four pictures of diagnose and train: one function each, for cells and for panels.
@@ -241,23 +314,6 @@ def layer_colors(n):
     return [plt.cm.viridis(x) for x in np.linspace(0, 0.85, n)]
 
 
-def log_scale(ax):
-    """A log y axis with its decades only: the ticks between them take half of the drawing time."""
-    if ax.get_yscale() != "log":
-        ax.set_yscale("log")
-        ax.yaxis.set_minor_locator(NullLocator())
-
-
-def short(value):
-    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e-5; "undefined" for None."""
-    if value is None:
-        return "undefined"
-    if 99.5 <= abs(value) < 1000:
-        return f"{value:.0f}"
-    text = f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"
-    return text.replace("e-0", "e-").replace("e+0", "e+")
-
-
 def _layer_rows(diagnosis, rows, layers):
     """The rows (of activations or of gradients, which are in step) of the layers asked for."""
     called = diagnosis.activations
@@ -280,7 +336,7 @@ def _outlines(rows, labels, xlabel, ax, legend, histograms=None):
             continue
         density, edges = map(_array, histogram)
         heights = np.concatenate([[0], np.repeat(density, 2), [0]])
-        ax.plot(np.repeat(edges, 2), heights, color=color, label=label, linewidth=1.5)
+        ax.plot(np.repeat(edges, 2), heights, color=color, label=label, linewidth=1.5, solid_joinstyle="miter")
         highest = max(highest, density[(edges[:-1] > 0) | (edges[1:] <= 0)].max(initial=0))
     if highest:  # the bin at 0 does not count: a ReLU's zeros would squeeze all else to the ground
         ax.set_ylim(0, 1.2 * highest)
@@ -300,62 +356,3 @@ def _symmetric(ax, stds):
 
 def _legend_beside(ax):
     ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)
-
-
-def _array(values):
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-# To here.
-
-
-def plot_loss_log(log, *, ax=None):
-    """Final train and validation loss of the five stages: means over the seeds, with 95 % t-intervals.
-
-    log: what `make reproduce` wrote, as a dict. The intervals are those of each mean alone; whether two stages
-    differ is read from helpers.compare.paired_difference, which is narrower.
-    """
-    ax = ax or plt.subplots()[1]
-    stages = list(log["stages"])
-    for row, stage in enumerate(stages):
-        color = STAGE_COLORS[stage]
-        train, val = (mean_interval(log["stages"][stage][part]) for part in ("train", "val"))
-        ax.plot([train.mean, val.mean], [row, row], color=color, linewidth=2.5, alpha=0.35)
-        for part, face, side in (train, "white", "right"), (val, color, "left"):
-            if part.n > 1:
-                ax.errorbar(part.mean, row, xerr=part.high - part.mean, color=color, capsize=5, linewidth=1.3)
-            ax.plot(part.mean, row, "o", color=color, markerfacecolor=face, markeredgewidth=1.6, markersize=6)
-            edge = (part.low if side == "right" else part.high) if part.n > 1 else part.mean
-            ax.annotate(
-                f"{part.mean:.4f}",
-                (edge, row),
-                xytext=(-8 if side == "right" else 8, 0),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=9.5,
-            )
-    seeds = f"\nmean and 95 % interval of {len(log['seeds'])} seeds" if len(log["seeds"]) > 1 else ""
-    ax.set_yticks(range(len(stages)), [STAGE_LABELS[s] for s in stages])
-    ax.set(xlabel=f"final loss (ring: train, dot: validation){seeds}", ylim=(len(stages) - 0.5, -0.5))
-    ax.locator_params(axis="x", nbins=5)
-    ax.margins(x=0.32)
-    ax.grid(axis="y", visible=False)
-    return ax
-
-
-def plot_loss_log_curves(log, *, ax=None):
-    """Minibatch loss by step of the five stages, smoothed: the mean over the seeds, with the range of all of them.
-
-    log: what `make reproduce` wrote, as a dict.
-    """
-    ax = ax or plt.subplots()[1]
-    for stage, result in log["stages"].items():
-        curves, color = np.asarray(result["curve"]), STAGE_COLORS[stage]
-        steps = (np.arange(curves.shape[1]) + 0.5) * log["curve_every"]
-        ax.fill_between(steps, curves.min(0), curves.max(0), color=color, alpha=0.2, linewidth=0)
-        ax.plot(steps, curves.mean(0), color=color, label=STAGE_LABELS[stage], linewidth=1.2)
-    ax.set(xlabel="step", ylabel=f"minibatch loss, mean of {log['curve_every']:,} steps")
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    ax.legend()
-    return ax

@@ -1,8 +1,9 @@
-"""What the slider panels show, without a panel: the readings against plain torch, and the live training."""
+"""What the slider panels show, without a panel: readings against plain torch, theory against wide layers, the training."""
 
 import copy
 import math
 from importlib import import_module
+from itertools import pairwise
 
 import pytest
 import torch
@@ -11,71 +12,46 @@ from torch import nn
 
 from helpers.diagnostics import diagnose
 from helpers.layers import Linear
-from helpers.models import SEED, STAGES, deep_mlp, lecture_mlp
+from helpers.models import NONLINEARITIES, SEED, STAGES, deep_mlp, lecture_mlp
 from helpers.train import train
 from helpers.widgets.batch_norm import read_batch_norm
 from helpers.widgets.logits import CHARACTERS, read_logits
-from helpers.widgets.network import default_splits, read_network, read_update_ratios
-from helpers.widgets.training_lab import MOST_RATIOS, NETWORKS, STEPS, TrainingRun
+from helpers.widgets.network import default_splits, expected_std, read_network, read_update_ratios
+from helpers.widgets.training_lab import NETWORKS, STEPS, TrainingRun
 
 
 def generator(seed=SEED):
     return torch.Generator().manual_seed(seed)
 
 
-def first(n=200):
-    return tuple(part[:n] for part in default_splits().train)
+def trained(model, g, **options):
+    return train(model, *default_splits().train, generator=g, progress=False, **options)
 
 
-def plain(rows):
-    """Rows as dicts of numbers and lists, for ==."""
-    return [
-        {name: [list(t) for t in value] if name.endswith("histogram") else value for name, value in vars(row).items()}
-        for row in rows
-    ]
+def same(one, other):
+    return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
 
 
 class TestReadNetwork:
     def test_reads_what_diagnose_reads_of_the_same_deep_mlp(self):
-        model = deep_mlp(gain=1.3, depth=4, n_hidden=50, nonlinearity="relu", batch_norm=True, generator=generator(7))
-        expected = diagnose(model, *first(), lr=0.2)
-        reading = read_network(init_gain=1.3, depth=4, width=50, nonlinearity="relu", batch_norm=True, seed=7, lr=0.2)
-        names = ["relu1", "relu2", "relu3"]
-        assert [row.name for row in reading.activations] == names
-        assert [row.name for row in reading.gradients] == names
-        assert plain(reading.activations) == plain(row for row in expected.activations if row.name in names)
-        assert plain(reading.gradients) == plain(row for row in expected.gradients if row.name in names)
+        setting = dict(depth=4, nonlinearity="relu", batch_norm=True)
+        model = deep_mlp(gain=1.3, n_hidden=50, generator=generator(7), **setting)
+        expected = diagnose(model, *(part[:200] for part in default_splits().train), lr=0.2)
+        reading = read_network(init_gain=1.3, width=50, seed=7, lr=0.2, **setting)
+        for rows, all_rows in (reading.activations, expected.activations), (reading.gradients, expected.gradients):
+            assert [row.name for row in rows] == ["relu1", "relu2", "relu3"]
+            for row, other in zip(rows, (row for row in all_rows if row.name.startswith("relu")), strict=True):
+                assert (row.std, row.dead, list(row.histogram[0])) == (other.std, other.dead, list(other.histogram[0]))
         weights = [row for row in expected.parameters if row.name.endswith("weight")]
         assert len(weights) == 5  # with the embedding, without gammas and betas
-        assert plain(reading.parameters) == plain(weights)
-        assert reading.diagnosis.warnings == expected.warnings
-
-    def test_its_numbers_are_plain_torchs(self):
-        X, Y = first()
-        model = deep_mlp(generator=generator())
-        outputs, x = [], X
-        for layer in model:
-            x = layer(x)
-            if isinstance(layer, nn.Tanh):
-                x.retain_grad()
-                outputs.append(x)
-        F.cross_entropy(x, Y).backward()
-        reading = read_network()
-        for row, gradient, out in zip(reading.activations, reading.gradients, outputs, strict=True):
-            assert row.std == pytest.approx(out.std().item(), rel=1e-5)
-            assert row.saturated == pytest.approx((out.abs() > 0.97).double().mean().item())
-            assert gradient.std == pytest.approx(out.grad.std().item(), rel=1e-5)
-        for row, (name, p) in zip(
-            reading.parameters, [(n, p) for n, p in model.named_parameters() if p.dim() > 1], strict=True
-        ):
-            assert row.name == name
-            assert row.update_to_data == pytest.approx((0.1 * p.grad.std() / p.std()).item(), rel=1e-5)
+        for row, other in zip(reading.parameters, weights, strict=True):
+            assert (row.name, row.grad_std, row.update_to_data) == (other.name, other.grad_std, other.update_to_data)
+        assert reading.warnings == expected.warnings
 
     def test_a_linear_network_has_its_rows_before_the_next_linear(self):
-        plain_rows = read_network(nonlinearity="linear", depth=3).activations
-        assert [row.name for row in plain_rows] == ["linear1", "linear2"]
-        normalised = read_network(nonlinearity="linear", depth=3, batch_norm=True).activations
-        assert [row.name for row in normalised] == ["batch_norm1", "batch_norm2"]
+        for batch_norm, name in (False, "linear"), (True, "batch_norm"):
+            rows = read_network(nonlinearity="linear", depth=3, batch_norm=batch_norm).activations
+            assert [row.name for row in rows] == [f"{name}1", f"{name}2"]
 
     def test_only_the_knob_changes_the_draws(self):
         low, high = read_network(init_gain=0.5), read_network(init_gain=2)
@@ -86,26 +62,16 @@ class TestReadNetwork:
 
     def test_the_curve_starts_from_the_networks_own_input(self):
         model = deep_mlp(generator=generator())
-        square = model.embedding(first()[0]).square().mean().item()
+        square = model.embedding(default_splits().train[0][:200]).square().mean().item()
         reading = read_network(nonlinearity="linear", depth=6, init_gain=1.5)
         assert reading.expected_std == pytest.approx([1.5**k * math.sqrt(square) for k in range(1, 6)], rel=1e-5)
 
-
-class TestReadUpdateRatios:
-    def test_is_what_train_records(self):
+    def test_update_ratios_are_what_train_records_and_the_rows_those_of_step_0(self):
         model = deep_mlp(gain=1.2, batch_norm=True, generator=(g := generator(5)))
-        history = train(
-            model, *default_splits().train, steps=12, lr=0.3, generator=g, record_ratios_every=1, progress=False
-        )
+        history = trained(model, g, steps=12, lr=0.3, record_ratios_every=1)
         reading = read_update_ratios(learning_rate=0.3, init_gain=1.2, batch_norm=True, steps=12, seed=5)
         assert reading.losses == history.loss.tolist()
         assert reading.update_ratio == {name: values.tolist() for name, values in history.update_ratio.items()}
-        assert set(reading.update_ratio) == {row.name for row in reading.parameters}
-
-    @pytest.mark.parametrize("batch_norm", [False, True])
-    def test_its_rows_are_those_of_step_0(self, batch_norm):
-        reading = read_update_ratios(steps=3, batch_norm=batch_norm)
-        assert len(reading.parameters) == 7
         for row in reading.parameters:
             assert row.update_to_data == pytest.approx(reading.update_ratio[row.name][0], rel=1e-4)
 
@@ -115,85 +81,89 @@ class TestReadUpdateRatios:
         assert rows[-1].std == pytest.approx(0.1, abs=0.01)  # the output layer's own tenth stays
 
 
+class TestExpectedStd:
+    def test_a_tanh_network_comes_to_rest_at_point_65_or_dies_out_slowly(self):
+        for square in 1.0, 0.01:  # wherever it starts
+            assert expected_std(5 / 3, 60, input_square=square)[-1] == pytest.approx(0.6513, abs=5e-5)
+        stds = expected_std(1.0, 400)
+        assert all(a > b for a, b in pairwise(stds))
+        assert stds[-1] == pytest.approx(1 / math.sqrt(2 * 400), rel=0.05)  # q' = q - 2 q², so q = 1 / (2 layers)
+
+    def test_relu_keeps_the_mean_square_at_root_2_and_halves_it_at_1(self):
+        # A rectified Gaussian N(0, s²) has mean square s²/2 and mean s/sqrt(2 pi).
+        factor = math.sqrt(1 / 2 - 1 / (2 * math.pi))
+        for gain, first, ratio in (math.sqrt(2), math.sqrt(6), 1), (1.0, math.sqrt(3), math.sqrt(0.5)):
+            expected = [first * factor * ratio**k for k in range(5)]
+            assert expected_std(gain, 5, "relu", input_square=3.0) == pytest.approx(expected, rel=1e-5)
+
+    def test_batch_norm_makes_the_gain_irrelevant(self):
+        for gain in 0.2, 1.0, 5.0:
+            stds = expected_std(gain, 3, "tanh", batch_norm=True, input_square=9.0)
+            assert stds == pytest.approx([0.6279] * 3, abs=1e-4)  # sqrt(E[tanh(z)²]) for a standard normal z
+
+    @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+    @pytest.mark.parametrize("gain", [0.5, 5 / 3, 4.0])
+    def test_wide_layers_come_close(self, nonlinearity, gain):
+        width, square, g = 2000, 2.0, generator()
+        x = torch.randn(100, width, generator=g) * math.sqrt(square)
+        x *= math.sqrt(square) / x.square().mean(1, keepdim=True).sqrt()
+        f = (NONLINEARITIES[nonlinearity] or nn.Identity)()
+        for std in expected_std(gain, 4, nonlinearity, input_square=square):
+            x = f(x @ (torch.randn(width, width, generator=g) * gain / math.sqrt(width)))
+            # Over a layer's units, example by example: all examples of a layer share its weights.
+            assert x.std(1).square().mean().sqrt().item() == pytest.approx(std, rel=0.04)
+
+
 class TestReadLogits:
-    @pytest.mark.parametrize("scale", [0.0, 0.5, 1.0, 15.0])
+    @pytest.mark.parametrize("scale", [0.0, 0.5, 15.0])
     @pytest.mark.parametrize("label", [0, 3])
     def test_agrees_with_cross_entropy(self, scale, label):
-        logits = [1.0, -2.5, 5.0, 0.0]
-        reading = read_logits(logits, label, scale=scale)
-        x = torch.tensor([logits]) * scale
-        assert reading.loss == pytest.approx(F.cross_entropy(x, torch.tensor([label])).item(), abs=1e-6)
-        assert reading.probabilities == pytest.approx(x.softmax(1)[0].tolist(), abs=1e-7)
-        assert reading.logits == pytest.approx(x[0].tolist())
-        for s, loss in zip(reading.scales, reading.losses, strict=True):
-            expected = F.cross_entropy(torch.tensor([logits]) * float(s), torch.tensor([label])).item()
-            assert loss == pytest.approx(expected, abs=1e-5)
+        logits = torch.tensor([[1.0, -2.5, 5.0, 0.0]])
+        reading = read_logits(logits[0], label, scale=scale)
+        assert reading.probabilities == pytest.approx((scale * logits).softmax(1)[0].tolist(), abs=1e-7)
+        for s, loss in [(scale, reading.loss), *zip(reading.scales, reading.losses, strict=True)]:
+            assert loss == pytest.approx(F.cross_entropy(logits * float(s), torch.tensor([label])).item(), abs=1e-5)
 
-    def test_draws_27_one_a_character(self):
-        reading = read_logits(None, 26, seed=3)
-        assert reading.logits == torch.randn(27, generator=generator(3)).tolist()
-        itos = default_splits().itos
-        assert list(CHARACTERS) == [itos[i] for i in range(27)]
+    def test_draws_27_one_per_character(self):
+        assert read_logits(None, 26, seed=3).logits == torch.randn(27, generator=generator(3)).tolist()
+        assert list(CHARACTERS) == [default_splits().itos[i] for i in range(27)]
 
-    def test_extreme_logits_do_not_overflow(self):
+    def test_extreme_logits_do_not_overflow_and_a_label_outside_is_refused(self):
         assert read_logits([1000.0, 0.0, 0.0, 0.0], 1).loss == pytest.approx(1000)
-
-    @pytest.mark.parametrize("label", [-1, 4])
-    def test_a_label_outside_is_refused_by_name(self, label):
-        with pytest.raises(ValueError, match=f"label is {label}.*from 0 to 3"):
-            read_logits([0.0] * 4, label)
+        for label in -1, 4:
+            with pytest.raises(ValueError, match=f"label is {label}.*from 0 to 3"):
+                read_logits([0.0] * 4, label)
 
 
 class TestReadBatchNorm:
     @pytest.mark.parametrize("size", [2, 5, 32])
     def test_agrees_with_torchs_batch_norm(self, size):
         reading = read_batch_norm(moved_number=-7.5, batch_size=size, gamma=1.7, beta=-0.4)
-        theirs = nn.BatchNorm1d(1)
-        with torch.no_grad():
-            theirs.weight.fill_(1.7)
-            theirs.bias.fill_(-0.4)
-            x = torch.from_numpy(reading.x)
-            out = theirs(x[:, None])[:, 0]
-        assert len(reading.x) == size
-        assert reading.x[0] == -7.5
-        assert reading.out == pytest.approx(out.numpy(), abs=1e-5)
+        assert (len(reading.x), reading.x[0]) == (size, -7.5)
+        normalised = F.batch_norm(torch.from_numpy(reading.x)[:, None], None, None, training=True)[:, 0]
+        assert reading.out == pytest.approx((1.7 * normalised - 0.4).numpy(), abs=1e-5)
 
-    def test_the_first_five_numbers_are_the_widgets_own(self):
+    def test_the_first_five_numbers_are_the_lectures_own(self):
         assert read_batch_norm().x.tolist() == [10, -4, -2, 1, 5]
 
-    def test_the_running_statistics_are_torchs(self):
-        reading = read_batch_norm(batch_size=4, momentum=0.2, batches_seen=30)
-        g = generator()
-        torch.randn(32, generator=g)
-        theirs = nn.BatchNorm1d(1, momentum=0.2)
-        for i in range(30):
-            theirs(4 * torch.randn(4, 1, generator=g) + 1)
-            assert reading.running_mean[i + 1] == pytest.approx(theirs.running_mean.item(), abs=1e-5)
-            assert reading.running_std[i + 1] == pytest.approx(theirs.running_var.sqrt().item(), rel=1e-5)
+    def test_the_running_statistics_are_torchs_and_come_to_the_true_ones(self):
+        reading = read_batch_norm(batch_size=32, momentum=0.02, batches_seen=500)
+        torch.randn(32, generator=(g := generator()))
+        theirs = nn.BatchNorm1d(1, momentum=0.02)
         assert (reading.running_mean[0], reading.running_std[0]) == (0, 1)
-
-    def test_a_long_run_comes_to_the_true_statistics(self):
-        reading = read_batch_norm(batch_size=32, momentum=0.01, batches_seen=1000)
-        assert reading.running_mean[-1] == pytest.approx(1, abs=0.3)
-        assert reading.running_std[-1] == pytest.approx(4, rel=0.05)
+        for mean, std in zip(reading.running_mean[1:], reading.running_std[1:], strict=True):
+            theirs(4 * torch.randn(32, 1, generator=g) + 1)
+            assert mean == pytest.approx(theirs.running_mean.item(), abs=1e-5)
+            assert std == pytest.approx(theirs.running_var.sqrt().item(), rel=1e-5)
+        assert (mean, std) == (pytest.approx(1, abs=0.3), pytest.approx(4, rel=0.05))
 
 
 class TestTrainingRun:
-    def weights(self, run):
-        return [p.detach().clone() for p in run.model.parameters()]
-
-    @pytest.mark.parametrize("name", NETWORKS)
-    def test_its_networks_are_the_courses(self, name):
-        expected = {
-            "deep": lambda g: deep_mlp(generator=g),
-            "deep, linear": lambda g: deep_mlp(nonlinearity="linear", generator=g),
-            "deep, batch norm": lambda g: deep_mlp(gain=1, batch_norm=True, generator=g),
-        }
-        for stage in STAGES:
-            expected[f"one hidden layer, {stage}"] = lambda g, stage=stage: lecture_mlp(stage, generator=g)
-        model, mine = expected[name](generator()), TrainingRun(name).model
-        for a, b in zip(model.parameters(), mine.parameters(), strict=True):
-            assert torch.equal(a, b)
+    def test_a_stage_is_the_lectures_network(self):
+        assert same(TrainingRun("one hidden layer, softmax").model, lecture_mlp("softmax", generator=generator()))
+        assert {f"one hidden layer, {stage}" for stage in STAGES} < set(NETWORKS)
+        with pytest.raises(ValueError, match="unknown network 'resnet'.*deep, batch norm"):
+            TrainingRun("resnet")
 
     @pytest.mark.parametrize("name", ["deep", "deep, batch norm", "one hidden layer, original"])
     def test_chunks_are_what_train_does_in_one_go(self, name):
@@ -201,106 +171,58 @@ class TestTrainingRun:
         for _ in range(4):
             run.advance()
         run.read()  # a look changes nothing
+        run.learning_rate = 0.01  # on the fly
         run.advance()
-        build, _ = NETWORKS[name]
-        model = build(g := generator())
-        history = train(model, *default_splits().train, steps=5 * STEPS, lr=0.05, generator=g, progress=False)
-        assert run.losses == history.loss.tolist()
-        for a, b in zip(model.parameters(), run.model.parameters(), strict=True):
-            assert torch.equal(a, b)
-        for a, b in zip(model.buffers(), run.model.buffers(), strict=True):
-            assert torch.equal(a, b)
+        model = NETWORKS[name][0](g := generator())
+        history = trained(model, g, steps=5 * STEPS, lr=lambda step: 0.05 if step < 4 * STEPS else 0.01)
+        assert run.losses == history.loss.tolist() and same(run.model, model)
 
     def test_reset_gives_the_same_weights_and_minibatches(self):
-        run = TrainingRun("deep, batch norm")
-        fresh = self.weights(run)
+        run, twin = TrainingRun("deep, batch norm"), TrainingRun("deep, batch norm")
         run.advance(20)
-        losses, trained = run.losses, self.weights(run)
         run.set_gain(0.7)
         run.reset()
-        assert all(map(torch.equal, self.weights(run), fresh))
-        assert (run.losses, run.ratios, run.gain) == ([], {}, 1.0)
+        assert same(run.model, twin.model) and (run.losses, run.ratios, run.gain) == ([], {}, 1.0)
         run.advance(20)
-        assert run.losses == losses
-        assert all(map(torch.equal, self.weights(run), trained))
+        twin.advance(20)
+        assert run.losses == twin.losses and same(run.model, twin.model)
 
     @pytest.mark.parametrize("name", ["deep", "deep, linear", "deep, batch norm"])
     def test_a_gain_turned_at_step_0_is_the_gain_it_is_drawn_at(self, name):
-        run = TrainingRun(name)
-        run.set_gain(3.0)
-        run.set_gain(0.6)
-        drawn = deep_mlp(
-            gain=0.6,
-            batch_norm=name == "deep, batch norm",
-            nonlinearity="linear" if name == "deep, linear" else "tanh",
-            generator=generator(),
-        )
-        for a, b in zip(drawn.parameters(), run.model.parameters(), strict=True):
-            torch.testing.assert_close(a, b)
-        reset = TrainingRun(name, gain=0.6)
-        for a, b in zip(drawn.parameters(), reset.model.parameters(), strict=True):
-            torch.testing.assert_close(a, b)
+        turned, reset = TrainingRun(name), TrainingRun(name, gain=0.6)
+        turned.set_gain(3.0)
+        turned.set_gain(0.6)
+        setting = dict(batch_norm=name == "deep, batch norm", nonlinearity="linear" if "linear" in name else "tanh")
+        drawn = deep_mlp(gain=0.6, generator=generator(), **setting)
+        for run in turned, reset:
+            for a, b in zip(drawn.parameters(), run.model.parameters(), strict=True):
+                torch.testing.assert_close(a, b)
 
     def test_a_gain_turned_while_training_scales_the_hidden_weights_only(self):
         run = TrainingRun("deep")
         run.advance(5)
         before = copy.deepcopy(run.model)
         run.set_gain(1.0)
-        linears = [layer for layer in run.model if isinstance(layer, Linear)]
-        old = [layer for layer in before if isinstance(layer, Linear)]
+        linears, old = ([layer.weight for layer in m if isinstance(layer, Linear)] for m in (run.model, before))
         for a, b in zip(linears[:-1], old[:-1], strict=True):
-            torch.testing.assert_close(a.weight, b.weight * 3 / 5)
-        assert torch.equal(linears[-1].weight, old[-1].weight)
-        assert torch.equal(run.model.embedding.weight, before.embedding.weight)
-
-    def test_the_learning_rate_changes_on_the_fly(self):
-        run = TrainingRun("deep", learning_rate=0.1)
-        run.advance(5)
-        run.learning_rate = 0.01
-        run.advance(5)
-        model = deep_mlp(generator=(g := generator()))
-        history = train(
-            model,
-            *default_splits().train,
-            steps=10,
-            lr=lambda step: 0.1 if step < 5 else 0.01,
-            generator=g,
-            progress=False,
-        )
-        assert run.losses == history.loss.tolist()
+            torch.testing.assert_close(a, b * 3 / 5)
+        assert torch.equal(linears[-1], old[-1]) and torch.equal(run.model.embedding.weight, before.embedding.weight)
 
     def test_ratios_are_thinned_but_stay_in_step(self, monkeypatch):
         monkeypatch.setattr(import_module("helpers.widgets.training_lab"), "MOST_RATIOS", 8)
-        run = TrainingRun("one hidden layer, kaiming")
-        every_step = train(
-            lecture_mlp("kaiming", generator=(g := generator())),
-            *default_splits().train,
-            steps=40 * STEPS,
-            lr=0.1,
-            generator=g,
-            record_ratios_every=1,
-            progress=False,
-        ).update_ratio
+        run, model = TrainingRun("one hidden layer, kaiming"), lecture_mlp("kaiming", generator=(g := generator()))
+        every_step = trained(model, g, steps=40 * STEPS, lr=0.1, record_ratios_every=1).update_ratio
         for _ in range(40):
             run.advance()
             assert all(len(values) <= 8 for values in run.ratios.values())
-        assert run.ratios_every % STEPS == 0
         for name, values in run.ratios.items():
             assert values == every_step[name][:: run.ratios_every].tolist()  # the newest are there
-
-    def test_not_thinned_before_there_are_too_many(self):
-        run = TrainingRun("one hidden layer, kaiming")
-        for _ in range(10):
-            run.advance()
-        assert run.ratios_every == STEPS and all(len(values) == 10 for values in run.ratios.values())
-        assert MOST_RATIOS >= 100
 
     def test_a_blown_up_loss_is_noticed_and_can_be_read(self):
         run = TrainingRun("deep, linear", learning_rate=10.0)
         assert not run.failed
         run.advance(20)
-        assert run.failed
-        assert run.read().diagnosis.warnings
+        assert run.failed and run.read().warnings
         run.learning_rate = 0.01
         run.reset()
         run.advance()
@@ -308,11 +230,6 @@ class TestTrainingRun:
 
     def test_its_reading_says_the_step_and_the_recent_loss(self):
         run = TrainingRun("deep")
-        assert run.read().headline == "step 0: not trained yet"
+        assert "step 0" in run.read().headline
         run.advance(10)
-        mean = sum(run.losses) / 10
-        assert run.read().headline == f"step 10: loss {mean:.3f}, the mean of the last 10"
-
-    def test_an_unknown_network_is_refused_by_name(self):
-        with pytest.raises(ValueError, match="unknown network 'resnet'.*deep, batch norm"):
-            TrainingRun("resnet")
+        assert "step 10" in run.read().headline and f"{sum(run.losses) / 10:.3f}" in run.read().headline

@@ -391,77 +391,61 @@ def test_callbacks_in_several_threads_at_once_do_not_blank_the_picture():
         panel.close()
 
 
-class TestReadsItsControls:
-    """The picture is that of the ordinary function at what the controls say."""
+READS = {
+    "gain_explorer": (
+        {"init gain": 0.5, "depth": 4, "width": 50, "nonlinearity": "relu", "batch norm": True, "seed": 9},
+        lambda: read_network(init_gain=0.5, depth=4, width=50, nonlinearity="relu", batch_norm=True, seed=9),
+    ),
+    "logit_explorer": ({"logit 0": 4.0, "label": 0, "scale": 2.0}, lambda: read_logits([4.0, 0, 5, 0], 0, scale=2.0)),
+    "batch_norm_explorer": ({"gamma": -1.0, "batches seen": 20}, lambda: read_batch_norm(gamma=-1.0, batches_seen=20)),
+    "update_ratio_explorer": (
+        {"1/sqrt(fan_in)": False, "learning rate": 1.0},
+        lambda: read_update_ratios(learning_rate=1.0, fan_in=False, steps=10),
+    ),
+}
 
-    def test_gain_explorer(self, gain):
-        move(gain, "init gain", 3.0)
-        move(gain, "depth", 4)
-        move(gain, "width", 50)
-        move(gain, "nonlinearity", "relu")
-        move(gain, "batch norm", True)
-        move(gain, "seed", 9)
-        expected = read_network(
-            init_gain=gain.controls["init gain"].value, depth=4, width=50, nonlinearity="relu", batch_norm=True, seed=9
-        )
-        assert gain.reading.label == "gain 3.00"
-        assert [row.std for row in gain.reading.activations] == [row.std for row in expected.activations]
-        move(gain, "left picture", "update:data by layer")
-        assert gain.board.pictures == [PICTURES["update:data by layer"], PICTURES["std by depth"]]
 
-    def test_the_telling_gains_are_among_the_sliders_values(self):
-        knob = gain_slider(1.0)
-        steps = (np.array([0.5, 1.0, 5 / 3, 3.0, 5.0]) - knob.min) / knob.step
-        assert steps == pytest.approx(steps.round(), abs=1e-9)
+@pytest.mark.parametrize("name", READS)
+def test_the_picture_is_that_of_the_ordinary_function_at_what_the_controls_say(name):
+    panel, (settings_, read) = make(name), READS[name]
+    for knob, value in settings_.items():
+        move(panel, knob, value)
+    assert png(panel) == panel.board.render(read())
+    panel.close()
 
-    def test_diagnoses_warnings_are_shown_but_not_all(self, gain):
-        move(gain, "init gain", 5.0)
-        warnings = gain.reading.warnings
-        assert len(warnings) > panel_module.WARNINGS
-        assert gain.message.value.count("diagnose says") == panel_module.WARNINGS
-        assert f"{len(warnings) - panel_module.WARNINGS} warnings more" in gain.message.value
 
-    def test_logit_explorer(self):
-        panel = make("logit_explorer")
-        move(panel, "logit 0", 4.0)
-        move(panel, "label", 0)
-        move(panel, "scale", 2.0)
-        assert panel.reading.loss == pytest.approx(read_logits([4.0, 0, 5, 0], 0, scale=2.0).loss)
-        assert panel.controls["seed"].disabled and not panel.controls["logit 0"].disabled
-        move(panel, "how many", 27)
-        move(panel, "label", 26)
-        move(panel, "seed", 4)
-        assert panel.reading.loss == pytest.approx(read_logits(None, 26, scale=2.0, seed=4).loss)
-        assert panel.controls["logit 0"].disabled and not panel.controls["seed"].disabled
-        move(panel, "how many", 4)
-        assert panel.controls["label"].value == panel.reading.label == 3
-        panel.close()
-
-    def test_batch_norm_explorer(self):
-        panel = make("batch_norm_explorer")
-        move(panel, "gamma", -1.0)
-        move(panel, "batches seen", 20)
-        expected = read_batch_norm(gamma=-1.0, batches_seen=20)
-        assert panel.reading.out.tolist() == expected.out.tolist()
-        assert panel.reading.running_std.tolist() == expected.running_std.tolist()
-        panel.close()
-
-    def test_update_ratio_explorer(self):
-        panel = make("update_ratio_explorer")
-        move(panel, "1/sqrt(fan_in)", False)
-        move(panel, "learning rate", 1.0)
-        expected = read_update_ratios(learning_rate=1.0, fan_in=False, steps=10)
-        assert panel.reading.update_ratio == expected.update_ratio
-        panel.close()
-
-    def test_pictures_are_named_and_two(self):
+def test_the_pictures_of_gain_explorer_are_named_and_two(gain):
+    move(gain, "left picture", "update:data by layer")
+    assert gain.board.pictures == [PICTURES["update:data by layer"], PICTURES["std by depth"]]
+    for wrong in ("activations by layer", "loss"), ("std by depth",):
         with pytest.raises(ValueError, match="choose two of activations by layer"):
-            panels.gain_explorer(pictures=("activations by layer", "loss"))
-        with pytest.raises(ValueError, match="choose two"):
-            panels.gain_explorer(pictures=("std by depth",))
+            panels.gain_explorer(pictures=wrong)
+    knob = gain_slider(1.0)  # the telling gains are among its values
+    steps = (np.array([0.5, 1.0, 5 / 3, 3.0, 5.0]) - knob.min) / knob.step
+    assert steps == pytest.approx(steps.round(), abs=1e-9)
 
 
-def test_the_alt_text_of_a_batch_says_how_large_it_is():
+def test_diagnoses_warnings_are_shown_but_not_all(gain):
+    move(gain, "init gain", 5.0)
+    assert len(gain.reading.warnings) > panel_module.WARNINGS
+    assert gain.message.value.count("diagnose says") == panel_module.WARNINGS
+    assert f"{len(gain.reading.warnings) - panel_module.WARNINGS} warnings more" in gain.message.value
+
+
+def test_27_logits_are_drawn_from_the_seed_and_4_stand_on_sliders():
+    panel = make("logit_explorer")
+    seed, logit, label = (panel.controls[name] for name in ("seed", "logit 0", "label"))
+    assert seed.disabled and not logit.disabled
+    for knob, value in {"how many": 27, "label": 26, "seed": 4}.items():
+        move(panel, knob, value)
+    assert panel.reading.loss == pytest.approx(read_logits(None, 26, seed=4).loss)
+    assert logit.disabled and not seed.disabled
+    move(panel, "how many", 4)
+    assert label.value == panel.reading.label == 3
+    panel.close()
+
+
+def test_the_alt_text_says_what_is_set():
     assert panels.batch_norm_explorer(batch_size=32, momentum=0.01).alt.startswith("32 numbers")
 
 

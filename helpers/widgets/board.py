@@ -7,6 +7,7 @@ whole new figure, so the picture follows the hand.
 import math
 import struct
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib as mpl
 import numpy as np
@@ -143,13 +144,31 @@ def decades(values, least, most):
 def _png(pixels):
     """A PNG of (height, width, 4) bytes, opaque: three times as fast as Pillow's, which tries five filters on a row."""
     height, width, _ = pixels.shape
+    colors = np.empty((height, width, 3), np.uint8)
+    for i in range(3):
+        colors[:, :, i] = pixels[:, :, i]  # three times as fast as all at once
+    colors = colors.reshape(height, -1)
     rows = np.empty((height, 1 + 3 * width), np.uint8)
     rows[:, 0] = 2  # each row as its difference to the one above
-    differences = rows[:, 1:].reshape(height, width, 3)
-    for color in range(3):
-        differences[0, :, color] = pixels[0, :, color]
-        np.subtract(pixels[1:, :, color], pixels[:-1, :, color], out=differences[1:, :, color])
+    rows[0, 1:] = colors[0]
+    np.subtract(colors[1:], colors[:-1], out=rows[1:, 1:])
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits each of red, green, blue
-    parts = (b"IHDR", header), (b"IDAT", zlib.compress(rows, 1)), (b"IEND", b"")
+    parts = (b"IHDR", header), (b"IDAT", _deflate(rows)), (b"IEND", b"")
     chunks = (struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in parts)
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+_second_core = ThreadPoolExecutor(1)
+
+
+def _deflate(rows):
+    """zlib.compress(rows, 1), its two halves at once, for zlib lets other threads run."""
+
+    def squeeze(part, end):
+        raw = zlib.compressobj(1, zlib.DEFLATED, -15)
+        return raw.compress(part) + raw.flush(end)
+
+    half = len(rows) // 2
+    below = _second_core.submit(squeeze, rows[half:], zlib.Z_FINISH)
+    above = squeeze(rows[:half], zlib.Z_FULL_FLUSH)  # ends on a whole byte, so the other can follow
+    return b"\x78\x01" + above + below.result() + struct.pack(">I", zlib.adler32(rows))

@@ -131,7 +131,7 @@ def draw_std_by_depth(reading, ax):
     ax.plot(range(len(theory)), theory, color=GRAY, linewidth=1.6, label="theory, infinitely wide")
     labels = [str(i) for i in range(1, len(stds) + 1)]
     _draw_points(ax, stds, labels, decades([*stds, *theory], 0.2, 1), "std of the layer's output")
-    ax.set_title(_titled(reading, f"std {short(reading.activations[-1].std)} in layer {len(stds)}"))
+    ax.set_title(f"std {short(reading.activations[-1].std)} in layer {len(stds)}")
 
 
 def draw_update_ratios_by_layer(reading, ax):
@@ -144,7 +144,7 @@ def draw_update_ratios_by_layer(reading, ax):
     labels = [name.removeprefix(prefix) or name for name in names]
     _draw_points(ax, ratios, labels, decades(ratios, 1e-4, 1), "update:data of the weight")
     middle = np.nanmedian(ratios) if not np.isnan(ratios).all() else None
-    ax.set_title(_titled(reading, f"median update:data {short(middle)}"))
+    ax.set_title(f"median update:data {short(middle)}")
 
 
 def draw_update_ratios_by_step(reading, ax):

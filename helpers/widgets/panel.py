@@ -12,6 +12,7 @@ A new panel is one file, as short as logits.py, and a line in __init__.py:
 In tests/test_widgets.py, a row of PANELS tries it: every control, pin, errors, re-runs, memory.
 """
 
+import gc
 import html
 import io
 import random
@@ -142,6 +143,8 @@ def _close_those_of_an_earlier_run(panel):
     if count != shell.execution_count:
         for old in panels:
             old.close()
+        if panels:
+            gc.collect()  # figures hold each other in circles: without it their pixels stay, 7 MB a run, for long
         panels = []
     _open[cell] = (shell.execution_count, [*panels, panel])
 
