@@ -16,13 +16,19 @@ def check_tanh_gradient(t):
 
 check_tanh_gradient.mistakes = {
     "t is tanh's output already: you take tanh a second time.": lambda t: 1 - t.tanh() ** 2,
-    "The square is missing: tanh's slope is the same at t and at -t, and smooth.": (lambda t: 1 - t, lambda t: 1 - t.abs()),
+    "The square is missing: tanh's slope is the same at t and at -t, and smooth.": (
+        lambda t: 1 - t,
+        lambda t: 1 - t.abs(),
+    ),
     "That is the gradient of the sigmoid.": (lambda t: t * (1 - t), lambda t: t.sigmoid() * (1 - t.sigmoid())),
     "That is t squared: the gradient is what is left of 1.": lambda t: t**2,
     "Square t before it is taken from 1.": lambda t: (1 - t) ** 2,
     "That is 1 plus t squared: the gradient shrinks as |t| grows.": lambda t: 1 + t**2,
     "That is tanh itself, not its gradient.": torch.tanh,
-    "That is differentiated once more: 1 - t squared is the gradient.": (lambda t: -2 * t, lambda t: -2 * t * (1 - t**2)),
+    "That is differentiated once more: 1 - t squared is the gradient.": (
+        lambda t: -2 * t,
+        lambda t: -2 * t * (1 - t**2),
+    ),
 }
 
 ON, OFF = 0.999, 0.2
@@ -30,7 +36,13 @@ UNITS = (
     [[ON, OFF, -ON], [-ON, ON, ON], [ON, ON, -ON]],  # square: the wrong axis then has a shape that fits
     [[ON, -ON, 0.98, OFF], [ON, ON, 0.98, -ON], [ON, -ON, -0.98, -ON]],
     # dead, though 1 - h^2 > 0.01; alive, though the mean of |h| is above 0.99; dead; alive but for one
-    [[0.992, ON, -ON, OFF], [-0.994, ON, -ON, ON], [0.992, ON, -ON, -OFF], [0.993, 0.96, -ON, OFF], [0.992, ON, -ON, OFF]],
+    [
+        [0.992, ON, -ON, OFF],
+        [-0.994, ON, -ON, ON],
+        [0.992, ON, -ON, -OFF],
+        [0.993, 0.96, -ON, OFF],
+        [0.992, ON, -ON, OFF],
+    ],
     [[ON, ON, -ON]] * 63 + [[ON, 0.5, ON]],
     [[ON, ON, -ON]] * 2999 + [[ON, 0.5, ON]],
 )
