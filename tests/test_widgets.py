@@ -63,6 +63,7 @@ PANELS = {
         "steps": [10, 20],
         "seed": [0, 5],
     },
+    "saturation_explorer": {"W1 scale": [0.0, 0.2, 1.5], "b1 scale": [0.0, 0.01, 10.0], "seed": [0, 7]},
     "training_lab": {"init gain": [0.2, 1.0, 5.0], "network": list(NETWORKS), "learning rate": [1e-4, 10.0]},
 }
 SMALL = {"update_ratio_explorer": {"steps": 10}}
@@ -145,6 +146,7 @@ def test_every_moved_control_changes_the_picture(panel):
         move(panel, name, before[1])
 
 
+@pytest.mark.slow
 @every_name
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
