@@ -22,7 +22,7 @@ def _batch(n, dim, seed):
 
 
 # Square first: a statistic over the wrong axis then has a shape that fits, and can be named.
-SQUARE, SMALLER, LONG, WIDE = _batch(5, 5, 1), _batch(4, 4, 2), _batch(9, 5, 3), _batch(3, 5, 4)
+SQUARE, SMALLER, LONG, WIDE = _batch(5, 5, 1), _batch(4, 4, 2), _batch(9, 5, 3), _batch(2, 5, 4)
 VALUES = GAMMA, BETA, MEAN, VAR = [torch.tensor(values, dtype=torch.float32) for values in (
     [1.5, -0.5, 2, 0.8, 1.2], [0.3, 1, -2, 0.5, 0.1], [4, -1, 0.5, 2, -3], [0.5, 2, 3, 0.1, 1.5])]  # fmt: skip
 
@@ -78,7 +78,7 @@ def _derived(f, x, gamma, beta, eps):
 
 
 GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
-BATCHES = SQUARE, SMALLER, LONG, WIDE
+BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
 FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]
 check_batch_norm_forward = Check(
     "f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim).",

@@ -2,15 +2,15 @@
 
 A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. Its `right` is an answer,
 its `mistakes` are wrong answers, a dict {sentence: answer or tuple of answers}: they give the hint, the audit of the
-inputs, and the tests. To add one:
+inputs, and the tests, which find every check by themselves. To add one, with the helpers of kinds.py:
 
-- A number or a function: write the right answer under `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the
-  place in the course, the second in the lecture, and the inputs; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
-- A choice: `check_it = choice("what it is about", right="layer 2", wrong={"layer 1": "why not", …}, …)`; several at
-  once: `choices(…, {"question": (right, {wrong: "why not"})})`. A wrong answer is never shown the right one.
-- A network or a loop to mend: a generator under `@conditions(…)` that looks at the answer and yields triples
-  (whether it is so, what is the matter if not, what helps); then `check_it.right` and `check_it.mistakes`.
-- A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_05.py.
+- A number or a function: `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the place in the course, the second
+  in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
+- A choice: `check_it = choice("Which layer is at fault?", "the layer at fault", "layer 2", {"layer 1": "why not", …},
+  "chapter 03, …", 779)`; several at once: `choices(…, {"question": (right, {wrong: "why not"})}, …)`.
+- A network or a loop to mend: a generator under `@conditions("the network", "chapter 07, …", 4715)` looks at the answer
+  and yields (whether it is so, what is the matter if not, what helps); then `check_it.right = …`, `.mistakes = …`.
+- A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_07.py.
 
 An answer that is like a known mistake on all inputs is told its sentence; else what can be observed (mistakes.py); else
 to work out by hand the smallest input that differs. No learner's mistake ends in a traceback of ours.
@@ -167,7 +167,7 @@ class Check:
         """The CheckResult for an answer that differs in this look: its smallest input, and the likely cause."""
         rows = [row for row in zip(self._trials, self._wanted, given, strict=True) if row[0][0] is look]
         off = [row for row in rows if isinstance(row[2], Verdict) or not same(row[1], row[2], look.tolerance)]
-        (_, args), want, have = min(off, key=lambda row: size(row[0][1]))
+        (_, args), want, have = min(off, key=lambda row: (isinstance(row[2], Verdict), size(row[0][1])))
         words = partial(input_in_words, name, look.names, args, call=look.call.format(name))
         if isinstance(have, Verdict):
             sure = have.kind == have.difference
