@@ -303,8 +303,8 @@ def test_an_exception_on_another_input_does_not_hide_an_earlier_difference_nor_i
 @pytest.mark.parametrize(
     ("check", "answer"),
     [
-        (checks.check_dead_units, lambda h: (h.abs_() > 0.99).all(0)),
-        (checks.check_tanh_gradient, lambda t: t.square_().neg_().add_(1)),
+        (checks.check_dead_units, lambda f, x: (x.tanh_().abs() > 0.99).all(0)),
+        (checks.check_sigmoid_slope, lambda s: s.square_().neg_().add_(1)),
         (checks.check_build_dataset, lambda w, s, n: (checks.check_build_dataset.right(w, s, n), w.pop())[0]),
         (checks.check_build_dataset, lambda w, s, n: (checks.check_build_dataset.right(w, s, n), s.clear())[0]),
         (checks.check_collapse, lambda w, b: (w[0].mul_(2), b[0])),
