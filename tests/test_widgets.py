@@ -323,7 +323,7 @@ def kernel():
     kernel.manager.shutdown_kernel(now=True)
 
 
-ROWS = [(f"{name}()", 20) for name in PANELS] + [(f"display({name}())", 20) for name in PANELS]
+ROWS = [(code.format(name), 12) for name in PANELS for code in ("{}()", "display({}())")]
 
 
 @pytest.mark.slow
