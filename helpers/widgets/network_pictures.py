@@ -115,7 +115,7 @@ def draw_weight_gradients(reading, ax):
 def _draw_points(ax, values, labels, ylim, ylabel):
     """One number per layer, on a log axis, with room for the legend at its foot."""
     low, high = ylim
-    low -= math.ceil(0.15 * (high - low))
+    low -= math.ceil(0.25 * (high - low))
     ax.plot(range(len(values)), values, "o", color=BLUE, markersize=6, label="this network", zorder=3)
     every = max(1, len(labels) // 12)
     ax.xaxis.set_major_locator(FixedLocator(range(0, len(labels), every)))
