@@ -80,10 +80,7 @@ def _derived(f, x, gamma, beta, eps):
 
 
 GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
-FORWARD = [
-    (x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], e)
-    for x, e in zip((SQUARE, SMALLER, LONG, WIDE), (0.3, 0.15, 0.3, 0.2))
-]
+FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], e) for x, e in zip((SQUARE, SMALLER, LONG, WIDE), (0.3, 0.15, 0.3, 0.2))]
 check_batch_norm_forward = Check(
     "f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim).",
     _function(),
@@ -180,10 +177,7 @@ def _called(cls, x, gamma, beta, running_mean, running_var, training=True):
 
 def _after_training(cls, x, y, running_mean, running_var):
     layer = _layer(cls, x.shape[1], GAMMA, BETA, running_mean, running_var)
-    (
-        layer(x.clone().requires_grad_()),
-        layer(y.clone().requires_grad_()),
-    )  # as in a network, where x depends on parameters
+    layer(x.clone().requires_grad_()), layer(y.clone().requires_grad_())  # as in a network, where x depends on parameters
     return _buffers(layer)
 
 

@@ -11,7 +11,7 @@ from helpers.models import SEED, lecture_mlp, seeded
 from helpers.plots import BLUE
 from helpers.widgets.panel import Panel, seed_control, slider, up
 
-__all__ = ["FirstLookReading", "draw_answers", "draw_names", "draw_first_loss", "first_look", "read_first_look"]
+__all__ = ["FirstLookReading", "draw_answers", "draw_first_loss", "draw_names", "first_look", "read_first_look"]
 
 ANSWERS = "#1f3b57"  # the colour of h in chapter 03's panel
 EXAMPLES, NAMES, LETTERS = 32, 10, 16
