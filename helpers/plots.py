@@ -8,10 +8,18 @@ import numpy as np
 import torch
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.ticker import NullLocator
 from PIL import Image
 
 from helpers.compare import mean_interval
+from helpers.diagnostics.pictures import (  # handed on: the four pictures, and what they share with the panels
+    layer_colors,
+    log_scale,
+    plot_activations,
+    plot_gradients,
+    plot_parameter_gradients,
+    plot_update_ratios,
+    short,
+)
 
 __all__ = [
     "AFTER",
@@ -23,6 +31,7 @@ __all__ = [
     "WITHOUT",
     "gain_color",
     "layer_colors",
+    "log_scale",
     "plot_activations",
     "plot_gradients",
     "plot_histogram",
@@ -33,6 +42,7 @@ __all__ = [
     "plot_saturation_map",
     "plot_update_ratios",
     "reference_line",
+    "short",
     "show",
     "small_png",
     "use_style",
@@ -133,23 +143,6 @@ def reference_line(ax, value, label, *, axis="y", color=GRAY, side="right"):
     )
 
 
-def log_scale(ax):
-    """A log y axis with its decades only: the ticks between them take half of the drawing time."""
-    if ax.get_yscale() != "log":
-        ax.set_yscale("log")
-        ax.yaxis.set_minor_locator(NullLocator())
-
-
-def short(value):
-    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e-5; "undefined" for None."""
-    if value is None:
-        return "undefined"
-    if 99.5 <= abs(value) < 1000:
-        return f"{value:.0f}"
-    text = f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"
-    return text.replace("e-0", "e-").replace("e+0", "e+")
-
-
 def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
     """Minibatch losses by step: every step faintly, and the mean of each `window` steps as a line.
 
@@ -242,117 +235,3 @@ def plot_loss_log_curves(log, *, ax=None):
 
 def _array(values):
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
-# The four pictures of diagnose and train: one function each, for cells and for panels.
-
-
-def plot_activations(diagnosis, *, ax=None, layers=None, legend=True):
-    """Viz #1: the distribution of what each layer puts out, one outline per layer; a peak at 0 may be cut.
-
-    layers: a layer class or a tuple of them; by default the nonlinearities (all layers, if there is none).
-    legend: False leaves the labels, with std and saturated share, to the caller. Source: the lecture, 1:26:51.
-    """
-    rows = _layer_rows(diagnosis, diagnosis.activations, layers)
-    labels = []
-    for row in rows:
-        share = f", {row.saturated:.1%} saturated" if row.saturated is not None else ""
-        share = f", {row.dead:.1%} dead" if row.dead is not None else share
-        labels.append(f"{row.name}: std {short(row.std)}{share}")
-    return _outlines(rows, labels, "activation", ax, legend)
-
-
-def plot_gradients(diagnosis, *, ax=None, layers=None, legend=True):
-    """Viz #2: the distribution of the loss's gradient at each layer's output. layers, legend: as in plot_activations.
-
-    Source: the lecture, 1:30:54.
-    """
-    if not diagnosis.gradients:
-        raise ValueError("the diagnosis has no gradients: call diagnose with targets, or with a loss_fn")
-    rows = _layer_rows(diagnosis, diagnosis.gradients, layers)
-    labels = [f"{row.name}: std {short(row.std)}" for row in rows]
-    return _symmetric(_outlines(rows, labels, "gradient at the layer's output", ax, legend), [row.std for row in rows])
-
-
-def plot_parameter_gradients(diagnosis, *, ax=None, legend=True):
-    """Viz #3: the distribution of each weight's gradient (two dimensions or more), with its grad:data ratio.
-
-    Source: the lecture, 1:36:15.
-    """
-    rows = [row for row in diagnosis.parameters if len(row.shape) > 1]
-    labels = [f"{row.name} {row.shape}: grad:data {short(row.grad_to_data)}" for row in rows]
-    ax = _outlines(rows, labels, "gradient of the weight", ax, legend, [row.grad_histogram for row in rows])
-    return _symmetric(ax, [row.grad_std for row in rows])
-
-
-def plot_update_ratios(ratios, *, ax=None, every=1, legend=True):
-    """Viz #4: each weight's update:data ratio by step, on a log axis, with the 1e-3 that is a rule of thumb.
-
-    ratios: a History of train(..., record_ratios_every=k), or a dict of name -> array (records,), one record
-    every `every` steps. Source: the lecture, 1:39:55.
-    """
-    ax = ax or plt.subplots()[1]
-    every = getattr(ratios, "ratios_every", every)
-    ratios = getattr(ratios, "update_ratio", ratios)
-    if not ratios:
-        raise ValueError("no update:data ratios: call train with record_ratios_every=k to record them")
-    for (name, ratio), color in zip(ratios.items(), layer_colors(len(ratios)), strict=True):
-        ratio = _array(ratio)
-        ax.plot(np.arange(len(ratio)) * every, ratio, color=color, label=name, linewidth=1.2)
-    ax.set(xlabel="step", ylabel="update:data ratio")
-    log_scale(ax)
-    ax.xaxis.set_major_formatter("{x:,.0f}")
-    # Named in the legend: beside the line the text would lie on the ratios of a good learning rate.
-    ax.axhline(1e-3, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5, label="1e-3, a rule of thumb")
-    if legend:
-        _legend_beside(ax)
-    return ax
-
-
-def layer_colors(n):
-    """n colours, one per layer, from the input (dark) to the output (light): the same depth, the same colour."""
-    return [plt.cm.viridis(x) for x in np.linspace(0, 0.85, n)]
-
-
-def _layer_rows(diagnosis, rows, layers):
-    """The rows (of activations or of gradients, which are in step) of the layers asked for."""
-    called = diagnosis.activations
-    if layers is None:
-        chosen = [row.is_activation for row in called]
-    else:
-        chosen = [issubclass(row.type, layers) for row in called]
-    chosen = chosen if any(chosen) or layers is not None else [True] * len(called)
-    return [row for row, wanted in zip(rows, chosen, strict=True) if wanted]
-
-
-def _outlines(rows, labels, xlabel, ax, legend, histograms=None):
-    """One outline per row, as a line: a panel redraws it ten times as fast as matplotlib's stairs."""
-    ax = ax or plt.subplots()[1]
-    histograms = histograms or [row.histogram for row in rows]
-    highest = 0
-    for histogram, label, color in zip(histograms, labels, layer_colors(len(rows)), strict=True):
-        if histogram is None:  # NaN, or no gradient: the legend still says so
-            ax.plot([], [], color=color, label=label)
-            continue
-        density, edges = map(_array, histogram)
-        heights = np.concatenate([[0], np.repeat(density, 2), [0]])
-        ax.plot(np.repeat(edges, 2), heights, color=color, label=label, linewidth=1.5, solid_joinstyle="miter")
-        highest = max(highest, density[(edges[:-1] > 0) | (edges[1:] <= 0)].max(initial=0))
-    if highest:  # the bin at 0 does not count: a ReLU's zeros would squeeze all else to the ground
-        ax.set_ylim(0, 1.2 * highest)
-    ax.set(xlabel=xlabel, ylabel="density")
-    if legend:
-        _legend_beside(ax)
-    return ax
-
-
-def _symmetric(ax, stds):
-    """Cut the axis at four stds of the widest outline: single far entries would squeeze all else together."""
-    limit = 4 * max((std for std in stds if std), default=0)
-    if limit:
-        ax.set_xlim(-limit, limit)
-    return ax
-
-
-def _legend_beside(ax):
-    ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)

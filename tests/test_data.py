@@ -411,8 +411,9 @@ def log_in_page(handler, over):
 
 def endless(handler, over):
     send(handler, b"", length=10**12)
-    while not over.is_set():
-        handler.wfile.write(b"x" * 65536)
+    for _ in range(100):  # as much as no buffer takes; who wants all of it waits for the rest
+        handler.wfile.write(b"x" * 10**6)
+    over.wait()
 
 
 def trickle(handler, over, content):
@@ -430,7 +431,7 @@ BAD = {
     "not found": lambda handler, over: send(handler, b"404: Not Found", status=404),
     "a log-in page": log_in_page,
     "not http": lambda handler, over: handler.wfile.write(b"what?\r\n\r\n"),
-    "endless": endless,  # no more is read than the file's length: the deadline is far
+    "endless": endless,  # no more is read than the file's length, and the deadline is far
 }
 SLOW = {
     "hanging": lambda handler, over: over.wait(),

@@ -2,11 +2,9 @@
 
 import itertools
 import math
-import operator
 from collections import Counter
 from decimal import Decimal
 from fractions import Fraction
-from functools import reduce
 from statistics import NormalDist
 
 import numpy as np
@@ -23,16 +21,18 @@ from helpers.checks import (
     check_conv_as_linear,
     check_conv_output_size,
     check_dead_units,
+    check_first_steps,
     check_fixed_point,
     check_fold,
+    check_four_layers,
     check_gain_powers,
     check_grad_to_data,
     check_gradient_growth,
     check_initial_loss,
     check_kaiming_std,
     check_saturated_share,
+    check_sigmoid_slope,
     check_tanh_gain,
-    check_tanh_gradient,
     check_unigram_entropy,
     check_update_ratio,
     check_what_trains,
@@ -67,9 +67,14 @@ def dataset_by_unfold(words, stoi, block_size=3):
     return windows[:, :-1], windows[:, -1]
 
 
-def gradient_by_autograd(t):
-    z = torch.atanh(t.double()).requires_grad_()
-    return torch.autograd.grad(z.tanh().sum(), z)[0]
+def sigmoid_slope_by_autograd(s):
+    x = s.double().logit(eps=1e-12).requires_grad_()
+    return torch.autograd.grad(x.sigmoid().sum(), x)[0].float()
+
+
+def slopes(activation, x):
+    x = x.detach().clone().requires_grad_()
+    return torch.autograd.grad(activation(x).sum(), x)[0]
 
 
 def gain_by_quantiles():
@@ -191,14 +196,17 @@ RIGHT = {
         math.log, lambda v: -torch.tensor(1 / v).log(), lambda v: F.cross_entropy(torch.zeros(1, v), torch.tensor([0])),
         lambda v: -np.log(np.float64(1) / v), lambda v: torch.tensor([v], requires_grad=True, dtype=torch.float32).log(),
     ],
-    check_tanh_gradient: [
-        lambda t: (1 - t) * (1 + t), lambda t: 1 - t.numpy() ** 2, gradient_by_autograd, lambda t: [1 - row**2 for row in t],
+    check_sigmoid_slope: [
+        lambda s: s - s**2, lambda s: s.numpy() * (1 - s.numpy()), lambda s: 0.25 - (s - 0.5) ** 2, sigmoid_slope_by_autograd,
     ],
     check_dead_units: [
-        lambda h: h.abs().min(0).values > 0.99, lambda h: on(h).sum(0) == len(h), lambda h: on(h).float().mean(0) == 1,
-        lambda h: (np.abs(h.numpy()) > 0.99).all(axis=0), lambda h: [on(column).all() for column in h.T],
-        lambda h: [all(abs(v) > 0.99 for v in column) for column in h.T.tolist()], lambda h: reduce(operator.and_, on(h)),
+        lambda f, x: slopes(f, x).max(0).values < 0.02, lambda f, x: (slopes(f, x) < 0.02).sum(0) == len(x),
+        lambda f, x: (slopes(f, x).numpy() < 0.02).all(axis=0), lambda f, x: ~(slopes(f, x) >= 0.02).any(0),
+        lambda f, x: [(slopes(f, column) < 0.02).all() for column in x.T],
+        lambda f, x: ((f(x + 1e-3) - f(x - 1e-3)) / 2e-3 < 0.02).all(0),
     ],
+    check_four_layers: [{"a": "dead", "b": "linear", "c": "saturated", "d": "healthy"}],
+    check_first_steps: ["B", "b"],
     check_kaiming_std: [
         lambda fan_in, gain: gain / fan_in**0.5, lambda n, g: g * torch.tensor(n).rsqrt(), lambda n, g: np.sqrt(g**2 / n),
     ],
@@ -279,13 +287,19 @@ WRONG = {  # none of these is on a check's own list
         math.log2, math.sqrt, lambda v: round(math.log(v), 2), lambda v: str(math.log(v)), complex, lambda v: True,
         lambda v: torch.log_softmax(torch.ones(v), 0), lambda v: math.log(min(v, 1000)), lambda v: sum(1 / i for i in range(1, v)),
     ],
-    check_tanh_gradient: [
-        lambda t: 1 - t**3, lambda t: 1 - t**4, lambda t: 1 - t.relu() ** 2, lambda t: (1 - t**2).mean(), lambda t: 1 / t,
+    check_sigmoid_slope: [
+        lambda s: 1 - s**2, lambda s: s * (1 - s) / 2, lambda s: (s * (1 - s)).mean(), lambda s: (s * (1 - s)).sqrt(), lambda s: 1 / s,
     ],
     check_dead_units: [
-        lambda h: on(h).float().mean(0) > 0.999, lambda h: on(h, 0.999).all(0), lambda h: h.abs().median(0).values > 0.99,
-        lambda h: on(h[:1000]).all(0), lambda h: on(h).sum(0) >= len(h) - 1, lambda h: (h.round().abs() == 1).all(0),
+        lambda f, x: slopes(f, x).median(0).values < 0.02, lambda f, x: slopes(f, x).mean(0) < 0.01,
+        lambda f, x: (slopes(f, x[:1000]) < 0.02).all(0), lambda f, x: (slopes(f, x) < 0.02).sum(0) >= len(x) - 1,
+        lambda f, x: (slopes(f, x) < 0.01).all(0), lambda f, x: x.abs().min(0).values > 2.6,
     ],
+    check_four_layers: [
+        {"a": "saturated", "b": "linear", "c": "dead", "d": "healthy"}, {"a": "dead"}, "dead", ["dead", "linear", "saturated", "healthy"],
+        dict.fromkeys("abcd", "healthy"),
+    ],
+    check_first_steps: ["A", "C", "D", 2, ["B"]],
     check_kaiming_std: [
         lambda n, g: 0.2, lambda n, g: 5 / 3 / n**0.5, lambda n, g: g / (n + 1) ** 0.5, lambda n, g: n / g**0.5,
         lambda n, g: (torch.randn(n, 200) * g / n**0.5).std(), lambda n, g: max(g, 1) / n**0.5,

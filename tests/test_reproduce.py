@@ -35,6 +35,7 @@ def path(tmp_path):
     return tmp_path / "log.json"
 
 
+@pytest.mark.slow
 def test_a_run_of_all_stages_is_written_and_drawn(path, monkeypatch):
     monkeypatch.setenv("MAKEMORE_NAMES", str(ROOT / "data" / "bundled_names.txt"))
     run = subprocess.run(command(path, 1000), check=False, cwd=ROOT, capture_output=True, text=True)
@@ -110,6 +111,7 @@ def test_a_seeds_networks_equal_their_solo_runs_and_share_their_minibatches(monk
             assert result["val"][r] == pytest.approx(evaluate(model, *splits.val), abs=2e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_an_interrupt_leaves_no_process_and_no_half_trained_stage(path):
     process = subprocess.Popen(

@@ -65,6 +65,7 @@ PANELS = {
         "steps": [10, 20],
         "seed": [0, 5],
     },
+    "saturation_explorer": {"W1 scale": [0.0, 0.2, 1.5], "b1 scale": [0.0, 0.01, 10.0], "seed": [0, 7]},
     "training_lab": {"init gain": [0.2, 1.0, 5.0], "network": list(NETWORKS), "learning rate": [1e-4, 10.0]},
 }
 SMALL = {"update_ratio_explorer": {"steps": 10}}
@@ -147,6 +148,7 @@ def test_every_moved_control_changes_the_picture(panel):
         move(panel, name, before[1])
 
 
+@pytest.mark.slow
 @every_name
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
@@ -323,7 +325,7 @@ def kernel():
     kernel.manager.shutdown_kernel(now=True)
 
 
-ROWS = [(f"{name}()", 20) for name in PANELS] + [(f"display({name}())", 20) for name in PANELS]
+ROWS = [(code.format(name), 12) for name in PANELS for code in ("{}()", "display({}())")]
 
 
 @pytest.mark.slow

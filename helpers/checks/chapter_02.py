@@ -13,7 +13,9 @@ def check_initial_loss(vocab_size):
 
 check_initial_loss.mistakes = {
     "That is the probability of each character: the loss is minus its log.": lambda v: 1 / v,
-    "That is the probability of being wrong: take minus the log of the probability of being right.": lambda v: 1 - 1 / v,
+    "That is the probability of being wrong: take minus the log of the probability of being right.": lambda v: (
+        1 - 1 / v
+    ),
     "The end character is one of the vocab_size characters already: take none away.": lambda v: math.log(v - 1),
     "The end character is one of the vocab_size characters already: add none.": lambda v: math.log(v + 1),
     "That is a sum over all characters: only the right one's log-probability counts.": lambda v: v * math.log(v),

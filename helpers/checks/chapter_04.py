@@ -44,7 +44,14 @@ check_tanh_gain.mistakes = {
     "That is E[tanh(z)^2] itself: the gain is 1 over its root.": lambda: MEAN_SQUARE,
     "The root is missing: the gain is a ratio of stds, not of variances.": lambda: 1 / MEAN_SQUARE,
     "That is 1 / E[|tanh(z)|]: a std is the root of the mean square.": lambda: 1 / 0.55597,
-    "That is made of tanh's gradient, 1 - tanh(z)^2: forward, tanh(z) counts.": (lambda: 1 / 0.60571, lambda: 0.46440**-0.5),
+    "That is made of tanh's gradient, 1 - tanh(z)^2: forward, tanh(z) counts.": (
+        lambda: 1 / 0.60571,
+        lambda: 0.46440**-0.5,
+    ),
     "That is 1 / tanh(1): average tanh(z)^2 over a normal z.": lambda: 1 / math.tanh(1),
-    "That is where gain 5/3 settles: here pre-activations have std 1.": (lambda: 1.0855, lambda: 0.6513, lambda: 1 / 0.6513),
+    "That is where gain 5/3 settles: here pre-activations have std 1.": (
+        lambda: 1.0855,
+        lambda: 0.6513,
+        lambda: 1 / 0.6513,
+    ),
 }

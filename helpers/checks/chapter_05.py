@@ -22,7 +22,7 @@ def _batch(n, dim, seed):
 
 
 # Square first: a statistic over the wrong axis then has a shape that fits, and can be named.
-SQUARE, SMALLER, LONG, WIDE = _batch(5, 5, 1), _batch(4, 4, 2), _batch(9, 5, 3), _batch(3, 5, 4)
+SQUARE, SMALLER, LONG, WIDE = _batch(5, 5, 1), _batch(4, 4, 2), _batch(9, 5, 3), _batch(2, 5, 4)
 VALUES = GAMMA, BETA, MEAN, VAR = [torch.tensor(values, dtype=torch.float32) for values in (
     [1.5, -0.5, 2, 0.8, 1.2], [0.3, 1, -2, 0.5, 0.1], [4, -1, 0.5, 2, -3], [0.5, 2, 3, 0.1, 1.5])]  # fmt: skip
 
@@ -42,36 +42,34 @@ def _over(mean, var, correction=0, keep=True, detached=""):
 
 
 STATISTICS = {
-    "The variance is over the wrong axis: the batch is dimension 0.": tuple(_over(0, 1, c, False) for c in (0, 1))
-        + tuple(lambda x, c=c: (x.mean(0), x.var(1, correction=c, keepdim=True)) for c in (0, 1)),
-    "Mean and variance are over the wrong axis: the batch is dimension 0 (over dimension 1 it is LayerNorm).": tuple(
-        _over(1, 1, c, keep) for c in (0, 1) for keep in (True, False)),
+    "The variance is over the wrong axis: the batch is dimension 0.": (
+        *(lambda x, c=c, k=k: (x.mean(0), x.var(1, correction=c, keepdim=k)) for c in (0, 1) for k in (False, True)),),
+    "Mean and variance are over the wrong axis: the batch is dimension 0 (over dimension 1 it is LayerNorm).": (
+        *(_over(1, 1, c, keep) for c in (0, 1) for keep in (True, False)),),
     "Mean and variance are over all entries: each feature has its own.": (_over(None, None), _over(None, None, 1)),
     "The mean is not subtracted before the squares are averaged.": lambda x: (x.mean(0), x.square().mean(0)),
-    "The variance is the sum of the squares divided by len(x), the size of the batch.": tuple(
-        lambda x, n=n: (x.mean(0), x.var(0, correction=0) * len(x) / n(x)) for n in (lambda x: 1, lambda x: x.shape[1])),
+    "The variance is the sum of the squares divided by len(x), the size of the batch.": (
+        *(lambda x, n=n: (x.mean(0), x.var(0, correction=0) * len(x) / n(x)) for n in (lambda x: 1, lambda x: x.shape[1])),),
     "The variance is unbiased (torch.var's default, by N - 1): the forward pass divides by N.": _over(0, 0, 1),
-    "The batch statistics are detached: they depend on x, and its gradient flows through them too.": tuple(
-        _over(0, 0, detached=which) for which in ("mv", "m", "v")),
+    "The batch statistics are detached: they depend on x, and its gradient flows through them too.": (
+        *(_over(0, 0, detached=which) for which in ("mv", "m", "v")),),
 }  # fmt: skip
 SCALES = {
-    "eps is forgotten, or not the one given: add it to the variance, under the root.": tuple(
-        lambda x, m, v, g, b, e, c=c: _scaled(x, m, v, g, b, c) for c in (0, 1e-5)),
+    "eps is forgotten, or not the one given: add it to the variance, under the root.": (
+        *(lambda x, m, v, g, b, e, c=c: _scaled(x, m, v, g, b, c) for c in (0, 1e-5)),),
     "eps is outside the root: add it to the variance.": lambda x, m, v, g, b, e: (x - m) / (v.sqrt() + e) * g + b,
     "That divides by the variance: divide by its root.": lambda x, m, v, g, b, e: (x - m) / (v + e) * g + b,
-    "gamma and beta are missing from the output.": lambda x, m, v, g, b, e: (x - m) / (v + e).sqrt(),
+    "gamma and beta are missing from the output.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, 0, e),
     "gamma is missing from the output: multiply by it.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e),
     "beta is missing from the output: add it.": lambda x, m, v, g, b, e: _scaled(x, m, v, g, 0, e),
     "beta is multiplied by gamma too: scale, then shift.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e) * g,
     "The mean is not subtracted.": lambda x, m, v, g, b, e: _scaled(x, 0, v, g, b, e),
-    "The std does not divide: divide by it.": (
-        lambda x, m, v, g, b, e: (x - m) * g + b, lambda x, m, v, g, b, e: (x - m) * (v + e).sqrt() * g + b),
-    "beta has the wrong sign: add it.": lambda x, m, v, g, b, e: _scaled(x, m, v, g, -b, e),
+    "The std does not divide: divide by it.": lambda x, m, v, g, b, e: (x - m) * g + b,
 }  # fmt: skip
 
 
-def _function(statistics=_over(0, 0), scaled=_scaled):
-    return lambda x, gamma, beta, eps: scaled(x, *statistics(x), gamma, beta, eps)
+def _function(statistics=None, scaled=_scaled):
+    return lambda x, gamma, beta, eps: scaled(x, *(statistics or _over(0, 0))(x), gamma, beta, eps)
 
 
 def _derived(f, x, gamma, beta, eps):
@@ -80,7 +78,8 @@ def _derived(f, x, gamma, beta, eps):
 
 
 GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
-FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], e) for x, e in zip((SQUARE, SMALLER, LONG, WIDE), (0.3, 0.15, 0.3, 0.2))]
+BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
+FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]
 check_batch_norm_forward = Check(
     "f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim).",
     _function(),
@@ -102,15 +101,13 @@ check_batch_norm_forward = Check(
 class _BatchNorm(nn.Module):
     """The right answer, in pieces that the mistakes replace."""
 
-    start = {"gamma": 1.0, "beta": 0.0, "running_mean": 0.0, "running_var": 1.0, "training": True}
     statistics, scaled = staticmethod(_over(0, 0, keep=False)), staticmethod(_scaled)
 
     def __init__(self, dim, eps=1e-5, momentum=0.1):
         super().__init__()
-        self.eps, self.momentum, self.training = eps, momentum, self.start["training"]
-        for name in VECTORS:
-            value = torch.full((dim,), self.start[name])
-            setattr(self, name, nn.Parameter(value) if name in VECTORS[:2] else value)
+        self.eps, self.momentum = eps, momentum
+        self.gamma, self.beta = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim))
+        self.running_mean, self.running_var = torch.zeros(dim), torch.ones(dim)
 
     def forward(self, x):
         if self.training and len(x) < 2:
@@ -127,8 +124,12 @@ class _BatchNorm(nn.Module):
         self.running_var = old * self.running_var + new * var(x)
 
 
-def _starting(**values):
-    return variant(_BatchNorm, start={**_BatchNorm.start, **values})
+def _starting(name, value):
+    def __init__(self, *args, **how):
+        _BatchNorm.__init__(self, *args, **how)
+        setattr(self, name, value) if name == "training" else getattr(self, name).data.fill_(value)
+
+    return variant(_BatchNorm, __init__=__init__)
 
 
 def _updating(var=lambda x: x.var(0), weigh=lambda m: (1 - m, m)):
@@ -177,7 +178,10 @@ def _called(cls, x, gamma, beta, running_mean, running_var, training=True):
 
 def _after_training(cls, x, y, running_mean, running_var):
     layer = _layer(cls, x.shape[1], GAMMA, BETA, running_mean, running_var)
-    layer(x.clone().requires_grad_()), layer(y.clone().requires_grad_())  # as in a network, where x depends on parameters
+    (
+        layer(x.clone().requires_grad_()),
+        layer(y.clone().requires_grad_()),
+    )  # as in a network, where x depends on parameters
     return _buffers(layer)
 
 
@@ -224,7 +228,7 @@ check_batch_norm = Check(
     _BatchNorm,
     [
         Look(_start, call="layer = {}(dim, eps, momentum)", read=as_tensors(*(f"layer.{n}" for n in (*VECTORS, "training")))),
-        Look(_called, [(x, *(v[: x.shape[1]] for v in VALUES)) for x in (SQUARE, SMALLER, LONG, WIDE)],
+        Look(_called, [(x, *(v[: x.shape[1]] for v in VALUES)) for x in BATCHES],
              f"layer(x) in train mode with eps = {EPS}", OUTPUT, 1e-4),
         Look(_derived_layer, [(LONG, GAMMA, BETA)], "the gradients through layer(x) in train mode", GRADIENTS, 1e-4),
         Look(_after_training, [(LONG, SQUARE, MEAN, VAR), (WIDE, LONG, MEAN, VAR)], "the buffers after layer(x) and "
@@ -244,9 +248,9 @@ check_batch_norm = Check(
     refuse=is_a_class("running_mean"),
     note=_without_defaults,
     mistakes={
-        "running_var starts at 1, not 0: an untrained layer in eval mode leaves its input as it is.": _starting(running_var=0.0),
-        "gamma starts at 1: at 0 every output would be 0.": _starting(gamma=0.0),
-        "A new layer is in train mode.": _starting(training=False),
+        "running_var starts at 1, not 0: an untrained layer in eval mode leaves its input as it is.": _starting("running_var", 0.0),
+        "gamma starts at 1: at 0 every output would be 0.": _starting("gamma", 0.0),
+        "A new layer is in train mode.": _starting("training", False),
         **each(lambda part: variant(_BatchNorm, statistics=staticmethod(part)), STATISTICS),
         **each(lambda part: variant(_BatchNorm, scaled=staticmethod(part)), SCALES),
         "The momentum is the wrong way round: new = (1 - momentum) * old + momentum * batch.": _updating(weigh=lambda m: (m, 1 - m)),

@@ -102,14 +102,20 @@ STDS = {
 }  # fmt: skip
 DRAWS = each(lambda std: lambda n, m: torch.randn(n, m) * std(n, m), STDS) | {
     "torch.rand is uniform from 0 to 1: torch.randn is normal.": (torch.rand, lambda n, m: torch.rand(n, m) / n**0.5),
-    "All weights are the same: units that start alike stay alike.": (torch.zeros, lambda n, m: torch.ones(n, m) / n**0.5),
+    "All weights are the same: units that start alike stay alike.": (
+        torch.zeros,
+        lambda n, m: torch.ones(n, m) / n**0.5,
+    ),
 }
 PRODUCTS = {
     "The bias is not added.": lambda x, w, b: x @ w,
     "The bias is subtracted.": lambda x, w, b: x @ w - b,
     "The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.": lambda x, w, b: x @ w.T + b,
     "The root of fan_in divides once more: it belongs into the weight.": lambda x, w, b: x @ w / len(w) ** 0.5 + b,
-    "A nonlinearity is part of it: a layer of its own.": (lambda x, w, b: (x @ w + b).tanh(), lambda x, w, b: (x @ w + b).relu()),
+    "A nonlinearity is part of it: a layer of its own.": (
+        lambda x, w, b: (x @ w + b).tanh(),
+        lambda x, w, b: (x @ w + b).relu(),
+    ),
 }
 check_linear = Check(
     """A class with cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).

@@ -1,6 +1,9 @@
 """Chapters 11 and 12: ratios of standard deviations."""
 
+import torch
+
 from helpers.checks.kinds import check, seeded_randn
+from helpers.checks.mistakes import each
 
 SIZES = ((6, 4, 1e-3), (3, 5, 0.02), (2, 8, 3.0))  # rows, columns, the scale of the smaller tensor
 
@@ -11,19 +14,15 @@ def tensors(seed):
             for i, (n, m, s) in enumerate(SIZES)]  # fmt: skip
 
 
-SPREAD = "That is not a ratio of stds, which leave the means out: "
 RATIOS = {  # of a to b
-    SPREAD + "you take mean absolute values, norms, largest values or means.": (
-        lambda b, a: a.abs().mean() / b.abs().mean(), lambda b, a: a.norm() / b.norm(),
-        lambda b, a: a.abs().max() / b.abs().max(), lambda b, a: a.mean() / b.mean()),
-    SPREAD + "the std is the root of the variance.": lambda b, a: a.var() / b.var(),
+    "Only stds leave the means out: these are mean absolute values, norms, largest values, means or variances.": tuple(
+        lambda b, a, f=f: f(a) / f(b) for f in (
+            lambda t: t.abs().mean(), torch.norm, lambda t: t.abs().max(), torch.mean, torch.var)),
     "The quotients are taken first: divide one std by the other.": (
         lambda b, a: (a / b).std(), lambda b, a: (a / b).mean(), lambda b, a: (a / b).abs().mean()),
-    "That is one ratio per column or row: take the std over all entries.": (
-        lambda b, a: a.std(0) / b.std(0), lambda b, a: a.std(1) / b.std(1)),
+    "One ratio per column or row: take the std over all entries.": tuple(
+        lambda b, a, d=d: a.std(d) / b.std(d) for d in (0, 1)),
     "One of the two is missing: divide one std by the other.": (lambda b, a: a.std(), lambda b, a: b.std()),
-    "That is a product or a difference: divide one std by the other.": (
-        lambda b, a: a.std() * b.std(), lambda b, a: (a.std() - b.std()).abs()),
     "One std is by N, the other by N - 1: take the same for both.": (
         lambda b, a: a.std(correction=0) / b.std(), lambda b, a: a.std() / b.std(correction=0)),
     "A learning rate comes in: it is in there already, or not asked for.": tuple(
@@ -53,8 +52,7 @@ def check_update_ratio(parameter, update):
 
 
 check_update_ratio.mistakes = {
-    "That is a natural log: the guide line at -3 stands for 1/1000, so take log10.":
-        lambda p, u: (u.std() / p.std()).log(),
+    "That is a natural log: -3 stands for 1/1000, so take log10.": lambda p, u: (u.std() / p.std()).log(),
     "The log is missing: the ratio runs over powers of ten, so take its log10.": lambda p, u: u.std() / p.std(),
     "The sign is wrong: that is log10 of parameter over update.": lambda p, u: (p.std() / u.std()).log10(),
     "The logs are divided: the log of a ratio is a difference of logs.": (
@@ -64,6 +62,5 @@ check_update_ratio.mistakes = {
         lambda p, u: u.abs().log10().mean() - p.abs().log10().mean(), lambda p, u: (u / p).abs().log10().std()),
     "The update is added first: compare the update with the parameter as it is.": (
         lambda p, u: (u.std() / (p + u).std()).log10(), lambda p, u: (u.std() / (p - u).std()).log10()),
-    **{why: tuple((lambda p, u, f=f: f(p, u).log10()) for f in (fs if isinstance(fs, tuple) else (fs,)))
-       for why, fs in RATIOS.items()},
+    **each(lambda ratio: lambda p, u: ratio(p, u).log10(), RATIOS),
 }  # fmt: skip

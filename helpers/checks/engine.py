@@ -2,15 +2,15 @@
 
 A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. Its `right` is an answer,
 its `mistakes` are wrong answers, a dict {sentence: answer or tuple of answers}: they give the hint, the audit of the
-inputs, and the tests. To add one:
+inputs, and the tests, which find every check by themselves. To add one, with the helpers of kinds.py:
 
-- A number or a function: write the right answer under `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the
-  place in the course, the second in the lecture, and the inputs; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
-- A choice: `check_it = choice("what it is about", right="layer 2", wrong={"layer 1": "why not", …}, …)`; several at
-  once: `choices(…, {"question": (right, {wrong: "why not"})})`. A wrong answer is never shown the right one.
-- A network or a loop to mend: a generator under `@conditions(…)` that looks at the answer and yields triples
-  (whether it is so, what is the matter if not, what helps); then `check_it.right` and `check_it.mistakes`.
-- A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_05.py.
+- A number or a function: `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the place in the course, the second
+  in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
+- A choice: `check_it = choice("Which layer is at fault?", "the layer at fault", "layer 2", {"layer 1": "why not", …},
+  "chapter 03, …", 779)`; several at once: `choices(…, {"question": (right, {wrong: "why not"})}, …)`.
+- A network or a loop to mend: a generator under `@conditions("the network", "chapter 07, …", 4715)` looks at the answer
+  and yields (whether it is so, what is the matter if not, what helps); then `check_it.right = …`, `.mistakes = …`.
+- A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_07.py.
 
 An answer that is like a known mistake on all inputs is told its sentence; else what can be observed (mistakes.py); else
 to work out by hand the smallest input that differs. No learner's mistake ends in a traceback of ours.
@@ -24,8 +24,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import combinations
 
-import numpy as np
 import torch
 
 from helpers.checks import mistakes as usual
@@ -96,13 +96,13 @@ def is_given(answer):
         raise Verdict("there is no answer yet", status="not attempted")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Look:
     """One experiment on an answer: `trial(answer, *args)` for each of the cases, tuples of args.
 
-    call: how it is displayed, {} for the answer's name; without it, as a call of the answer. read: a reader
-    (readings.py). tolerance: relative, with a tenth of it absolute; or a pair (relative, absolute). hint: what helps
-    where an answer differs here, in place of what looks likely.
+    call: how it is displayed, {} for the answer's name; without it, as a call of the answer. read: see readings.py.
+    tolerance: relative, with a tenth of it absolute; or a pair (relative, absolute). parameters: the names of args.
+    hint: what helps where an answer differs here, in place of what looks likely.
     """
 
     trial: Callable
@@ -110,12 +110,12 @@ class Look:
     call: str = ""
     read: Callable = as_number
     tolerance: float | tuple[float, float] = 1e-5
-    parameters: tuple[str, ...] | None = None
+    parameters: Sequence[str] = ()
     hint: str = ""
 
-    def __post_init__(self):
-        if self.parameters is None:
-            object.__setattr__(self, "parameters", tuple(inspect.signature(self.trial).parameters)[1:])
+    @property
+    def names(self):
+        return self.parameters or tuple(inspect.signature(self.trial).parameters)[1:]
 
 
 class Check:
@@ -126,12 +126,9 @@ class Check:
     note(answer): what a right answer is told besides, or "".
     """
 
-    def __init__(
-        self, doc, right, looks, where, *, call="{}", agreed="", refuse=is_a_function, note=None, mistakes=None
-    ):
+    def __init__(self, doc, right, looks, where, *, call, agreed="", refuse=is_a_function, note=None, mistakes=None):
         self.__doc__, self.right, self.looks, self.where = doc, right, looks, where
-        self.call, self.agreed, self.refuse, self.note = call, agreed, refuse, note
-        self.mistakes = mistakes or {}
+        self.call, self.agreed, self.refuse, self.note, self.mistakes = call, agreed, refuse, note, mistakes or {}
 
     def __call__(self, answer):
         result = self._judged(answer, torch.float32)
@@ -141,101 +138,62 @@ class Check:
 
     def _judged(self, answer, dtype):
         printed = io.StringIO()
-        run = partial(self._run, answer, printed=printed, dtype=dtype)
-        name = str(run(Look(_name, read=lambda text: text), (), "f"))
+        run = partial(attempt, answer, printed=printed, dtype=dtype)
+        name = run(Look(lambda a: str(getattr(a, "__name__", "f")).replace("<lambda>", "f"), read=str))
+        name = name if isinstance(name, str) else "f"
         call = self.call.format(name)
-        refused = run(Look(lambda a: self.refuse(a) or 0.0), (), call)
-        if isinstance(refused, Verdict):
-            return self._verdict(refused, call)
-        outcomes = [[run(look, args, call) for args in look.cases] for look in self.looks]
-        result = CheckResult("right", self.agreed or f"{call} gives what it should on every input tried")
-        for k, (look, given, wanted) in enumerate(zip(self.looks, outcomes, self._wanted, strict=True)):
-            stubs = [o for o in given if isinstance(o, Verdict) and o.status == "not attempted"]
-            if stubs:
-                return self._verdict(stubs[0], call)
-            off = [
-                i
-                for i, (a, b) in enumerate(zip(wanted, given, strict=True))
-                if isinstance(b, Verdict) or not same(a, b, look.tolerance)
-            ]
-            if off:
-                result = self._wrong(answer, k, min(off, key=lambda i: size(look.cases[i])), outcomes, name, run)
+        refused = run(Look(lambda a: self.refuse(a) or 0.0), signature=call)
+        given = (
+            [refused] if isinstance(refused, Verdict) else [run(k, args, signature=call) for k, args in self._trials]
+        )
+        for (look, _), want, have in zip(self._trials, self._wanted, given, strict=False):
+            if isinstance(have, Verdict) and have.status == "not attempted":
+                text = f"`{call}`: {have.difference}. Fill it in, run its cell, then run this one again."
+                return CheckResult("not attempted", text)
+            if have is refused:
+                return CheckResult("wrong", call, have.difference, have.misconception, self.where)
+            if isinstance(have, Verdict) or not same(want, have, look.tolerance):
+                result = self._wrong(look, given, name, run)
                 break
-        if result and self.note:
-            extra = run(Look(self.note, read=str), (), call)
-            return replace(result, note=extra if isinstance(extra, str) else "")
-        note = " / ".join(printed.getvalue().split("\n")).strip(" /")[:200]
-        return replace(result, note=f"your code printed {note}" if note else "")
+        else:
+            note = self.note and run(Look(self.note, read=str))
+            result = CheckResult(
+                "right", self.agreed or f"{call} gives what it should on every input tried", note=note or ""
+            )
+        said = " / ".join(printed.getvalue().split("\n")).strip(" /")[:200]
+        return replace(result, note=f"your code printed {said}") if said else result
 
-    def _run(self, answer, look, args, signature="", **options):
-        return attempt(look.trial, answer, args, look.read, signature=signature, **options)
-
-    def _verdict(self, verdict, call):
-        if verdict.status == "not attempted":
-            return CheckResult(verdict.status, _to_be_filled_in(call, verdict.difference))
-        return CheckResult("wrong", call, verdict.difference, verdict.misconception, self.where)
-
-    def _wrong(self, answer, k, i, outcomes, name, run):
-        """The CheckResult for an answer that differs on the i-th case of the k-th look."""
-        look, want, have = self.looks[k], self._wanted[k][i], outcomes[k][i]
-        words = partial(input_in_words, name, look.parameters, look.cases[i], call=look.call.format(name))
+    def _wrong(self, look, given, name, run):
+        """The CheckResult for an answer that differs in this look: its smallest input, and the likely cause."""
+        rows = [row for row in zip(self._trials, self._wanted, given, strict=True) if row[0][0] is look]
+        off = [row for row in rows if isinstance(row[2], Verdict) or not same(row[1], row[2], look.tolerance)]
+        (_, args), want, have = min(off, key=lambda row: (isinstance(row[2], Verdict), size(row[0][1])))
+        words = partial(input_in_words, name, look.names, args, call=look.call.format(name))
         if isinstance(have, Verdict):
-            tried, text = words(), have.difference
-            if have.kind == have.difference:
-                return CheckResult("wrong", tried, text, have.misconception, self.where)
-            hint = self._known(outcomes, look.tolerance, [k]) or have.misconception
-            return CheckResult("wrong", tried, text, hint, self.where)
+            sure = have.kind == have.difference
+            hint = have.misconception if sure else self._known(given, look) or have.misconception
+            return CheckResult("wrong", words(), have.difference, hint, self.where)
         label, index = first_difference(want, have, look.tolerance)
         column = (index[-1], want[label].shape[-1]) if index else None
-        tried = words(column)
-        hint = self._known(outcomes, look.tolerance, range(len(self.looks))) or self._known(
-            outcomes, look.tolerance, [k]
-        )
-        hint = look.hint or hint or self._observed(answer, look, self._wanted[k], outcomes[k], have[label], run)
-        return CheckResult("wrong", tried, difference_in_words(want, have, label, index), hint or BY_HAND, self.where)
+        hint = look.hint or self._known(given) or self._known(given, look)
+        if not hint and not look.call:
+            ask = partial(attempt, self.right, look, printed=io.StringIO())
+            hint = usual.observed(look, [(a, w, g) for (_, a), w, g in rows], partial(run, look), ask)
+        text = difference_in_words(want, have, label, index)
+        return CheckResult("wrong", words(column), text, hint or usual.not_a_number(have[label]) or BY_HAND, self.where)
 
-    def _known(self, outcomes, tolerance, looks):
-        """The sentence of the known mistake that is like the answer in these looks; "" for none, or for several."""
+    def _known(self, given, only=None):
+        """The sentence of the known mistake that is like the answer, in one look or in all; "" for none or several."""
         fits = set()
         for sentence, trace in self._traces:
             # Where the answer raised there is nothing to compare; what is left must show the mistake.
-            pairs = [(t, o, w) for j in looks for t, o, w in zip(trace[j], outcomes[j], self._wanted[j], strict=True)]
-            left = [(t, o, w) for t, o, w in pairs if not isinstance(o, Verdict)]
-            alike = all(same(t, o, tolerance) for t, o, _ in left)
-            if alike and any(not same(t, w, tolerance) for t, _, w in left):
+            rows = zip(self._trials, trace, self._wanted, given, strict=True)
+            rows = [
+                (k.tolerance, m, w, h) for (k, _), m, w, h in rows if k is (only or k) and not isinstance(h, Verdict)
+            ]
+            if all(same(m, h, t) for t, m, _, h in rows) and not all(same(w, h, t) for t, _, w, h in rows):
                 fits.add(sentence)
         return fits.pop() if len(fits) == 1 else ""
-
-    def _observed(self, answer, look, wanted, given, numbers, run):
-        """What can be said of any answer by comparing it with the right one; numbers: what it gave in this place."""
-        readings = [reading for reading in given if not isinstance(reading, Verdict)]
-        if not look.call:
-            ask = partial(self._run, self.right, look, printed=io.StringIO())
-            idle = usual.never_used(look.parameters, look.cases, partial(run, look), ask, look.tolerance)
-            found = idle or usual.exchanged(look.parameters, look.cases, given, ask, look.tolerance)
-            if not found and len(readings) == len(given):
-                found = usual.relation(wanted, given, look.tolerance)
-            if found:
-                return found
-        numbers = numbers if numbers.dtype.kind == "f" else np.zeros(1)
-        if np.isnan(numbers).any():
-            return (
-                "A NaN comes from 0/0, inf - inf, or the log or root of a negative number: print each step to find it."
-            )
-        if np.isinf(numbers).any():
-            return "An infinity comes from a division by zero, log(0) or an overflow: print each step to find it."
-        return ""
-
-    def _trace(self, answer):
-        return [[self._run(answer, look, args, printed=io.StringIO()) for args in look.cases] for look in self.looks]
-
-    @cached_property
-    def _wanted(self):
-        return [[{}] * len(look.cases) for look in self.looks] if self.right is None else self._trace(self.right)
-
-    @cached_property
-    def _traces(self):
-        return [(sentence, self._trace(wrong)) for sentence, wrong in self.wrong_answers()]
 
     def wrong_answers(self):
         """Every known mistake as a pair (sentence, wrong answer)."""
@@ -245,21 +203,23 @@ class Check:
 
     def audit(self):
         """Complaints about the inputs: known mistakes that pass on all of them, or that two sentences fit."""
-        names, complaints = [sentence for sentence, _ in self._traces], []
-        traces = [("the right answer", self._wanted), *self._traces]
-        for i, (sentence, trace) in enumerate(traces):
-            for other, earlier in traces[:i]:
-                looks = zip(self.looks, trace, earlier, strict=True)
-                if other != sentence and all(
-                    same(a, b, k.tolerance) for k, x, y in looks for a, b in zip(x, y, strict=True)
-                ):
-                    complaints.append(f"{sentence!r} and {other!r} look the same")
-        return complaints if names else ["no known mistakes"]
+        traces, complaints = [("the right answer", self._wanted), *self._traces], []
+        for (one, a), (other, b) in combinations(traces, 2):
+            alike = all(same(x, y, look.tolerance) for (look, _), x, y in zip(self._trials, a, b, strict=True))
+            complaints += [f"{one!r} and {other!r} look the same"] if one != other and alike else []
+        return complaints
 
+    def _trace(self, answer):
+        return [attempt(answer, look, args, printed=io.StringIO()) for look, args in self._trials]
 
-def _name(answer):
-    return str(getattr(answer, "__name__", "f")).replace("<lambda>", "f")
+    @cached_property
+    def _trials(self):
+        return [(look, args) for look in self.looks for args in look.cases]
 
+    @cached_property
+    def _wanted(self):
+        return self._trace(self.right) if self.right is not None else [{} for _ in self._trials]
 
-def _to_be_filled_in(call, reason):
-    return f"`{call}`: {reason}. Fill it in, run its cell, then run this one again."
+    @cached_property
+    def _traces(self):
+        return [(sentence, self._trace(wrong)) for sentence, wrong in self.wrong_answers()]

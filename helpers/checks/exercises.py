@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from helpers.checks.engine import Check, Look, is_given
+from helpers.checks.engine import Check, Look, Verdict, is_given
 from helpers.checks.kinds import check, lecture_at, seeded_randn
 from helpers.checks.readings import as_parts
-from helpers.checks.sandbox import Verdict
 
 NAMES = ("C", "W1", "b1", "W2", "b2")  # from the input to the loss
 BLOCKED = {  # the wrong member nearest to the loss is told first: the way back begins there
@@ -20,16 +19,15 @@ BLOCKED = {  # the wrong member nearest to the loss is told first: the way back 
     "C": "C's gradient comes back through W1, and W1 is all zeros: it is exactly 0.",
 }
 KNOWN_SETS = {
-    (): "Nothing trains only where there is no bias at all. One parameter reaches the loss with no zero in between: "
-        "follow the gradient back from the logits, and stop at the first.",
-    ("C",): '"C is the main contributor" is a published answer, and wrong: its gradient comes back through W2 and W1, '
-            "both zero, so it is exactly 0.",
-    NAMES: "Zeros are not fine: a gradient that passes a zero weight, or is multiplied by a zero activation, is "
-           "exactly 0. Print every gradient.",
-    ("b1", "b2"): "A bias needs no input, but b1 needs a way back: through W2, which is all zeros, so its gradient is "
-                  "exactly 0.",
-    ("W1", "W2"): "Both weights meet zeros: W2's gradient is multiplied by h = tanh(0) = 0, W1's comes back through W2 = 0.",
-}  # fmt: skip
+    (): "One parameter reaches the loss with no zero in between: go back from the logits, and stop at the first.",
+    ("C",): '"C is the main contributor" is a published answer, and wrong: it is cut off by W2 and W1, both zero.',
+    NAMES: "Zeros are not fine: a gradient that meets a zero weight or a zero activation is exactly 0. Print them all.",
+    ("b1", "b2"): "A bias needs no input, but b1 needs a way back: through W2, which is all zeros.",
+    (
+        "W1",
+        "W2",
+    ): "Both weights meet zeros: W2's gradient is multiplied by h = tanh(0) = 0, W1's comes back through W2.",
+}
 
 
 def _set(answer):
@@ -55,8 +53,7 @@ def _reason(names):
 
 
 def _judged(answer):
-    names = _set(answer)
-    if names != ("b2",):
+    if (names := _set(answer)) != ("b2",):
         raise Verdict(f"yours, {', '.join(names) or 'none'}, is not right", _reason(names))
     return 0.0
 
@@ -120,27 +117,22 @@ check_fold.mistakes = {
     "eps is forgotten: it is added to the variance, under the root.": _fold(lambda g, v, e: g / v.sqrt()),
     "eps is outside the root: add it to the variance, before the root.": _fold(lambda g, v, e: g / (v.sqrt() + e)),
     "eps is hard-coded as 1e-5: use the one that is given.": _fold(lambda g, v, e: g / (v + 1e-5).sqrt()),
-    "eps is subtracted: it is added to the variance.": _fold(lambda g, v, e: g / (v - e).sqrt()),
-    "BatchNorm divides by the root of running_var + eps, the std: not by the variance, and it does not multiply.": (
-        _fold(lambda g, v, e: g / (v + e)), _fold(lambda g, v, e: g / v), _fold(lambda g, v, e: g * (v + e).sqrt()),
-        _fold(lambda g, v, e: g / (v**2 + e).sqrt())),
-    "gamma is forgotten: the scale is gamma / sqrt(running_var + eps).": _fold(lambda g, v, e: 1 / (v + e).sqrt()),
-    "running_var is forgotten: the scale is gamma / sqrt(running_var + eps).": _fold(lambda g, v, e: g),
+    "BatchNorm divides by the root of running_var + eps: not by the variance, and it does not multiply.": (
+        _fold(lambda g, v, e: g / (v + e)), _fold(lambda g, v, e: g * (v + e).sqrt())),
+    "gamma or running_var is forgotten: the scale is gamma / sqrt(running_var + eps).": (
+        _fold(lambda g, v, e: 1 / (v + e).sqrt()), _fold(lambda g, v, e: g)),
     "The variance is scaled by 31/32 or 32/31: running_var is used as it is, in eval mode no batch counts.": (
         _fold(lambda g, v, e: g / (v * 31 / 32 + e).sqrt()), _fold(lambda g, v, e: g / (v * 32 / 31 + e).sqrt())),
-    "The scale is on the rows of W: a unit of the Linear is a column here, (fan_in, fan_out).":
-        _fold(weight=lambda W, s: W * s[:, None]),
-    "The scale is missing from W2: it multiplies the columns of W.": _fold(weight=lambda W, s: W),
-    "The columns of W are divided by the scale: multiply.": _fold(weight=lambda W, s: W / s),
+    "The scale is on the rows of W: a unit of the Linear is a column here, (fan_in, fan_out).": _fold(
+        weight=lambda W, s: W * s[:, None]),
+    "The scale multiplies the columns of W.": (_fold(weight=lambda W, s: W), _fold(weight=lambda W, s: W / s)),
     "W2 is transposed: its layout stays that of W, (fan_in, fan_out).": _fold(weight=lambda W, s: (W * s).T),
     "running_mean is forgotten: it is subtracted from b before the scale.": _fold(bias=lambda b, s, m, h: b * s + h),
-    "b and running_mean are both scaled: b2 is (b - running_mean) * s + beta.": (
+    "b and running_mean are both scaled, beta is not: b2 is (b - running_mean) * s + beta.": (
         _fold(bias=lambda b, s, m, h: b - m * s + h), _fold(bias=lambda b, s, m, h: b * s - m + h),
-        _fold(bias=lambda b, s, m, h: b - m + h)),
-    "beta is scaled too: it is added after the scale.": _fold(bias=lambda b, s, m, h: (b - m + h) * s),
+        _fold(bias=lambda b, s, m, h: b - m + h), _fold(bias=lambda b, s, m, h: (b - m + h) * s)),
     "A sign is wrong in b2: it is (b - running_mean) * s + beta.": (
-        _fold(bias=lambda b, s, m, h: (b + m) * s + h), _fold(bias=lambda b, s, m, h: (m - b) * s + h),
-        _fold(bias=lambda b, s, m, h: (b - m) * s - h)),
+        _fold(bias=lambda b, s, m, h: (b + m) * s + h), _fold(bias=lambda b, s, m, h: (b - m) * s - h)),
     "b, running_mean and beta are all in b2: (b - running_mean) * s + beta.": (
         _fold(bias=lambda b, s, m, h: (b - m) * s), _fold(bias=lambda b, s, m, h: h - m * s),
         _fold(bias=lambda b, s, m, h: b), _fold(bias=lambda b, s, m, h: h)),

@@ -1,5 +1,7 @@
 """The kinds of checks that take a few lines: of a function, of a choice, of a thing to be mended."""
 
+import contextlib
+import copy
 import inspect
 from collections.abc import Mapping
 
@@ -26,11 +28,14 @@ def conditions(tried, place, seconds, cases=((),)):
     """Make a Check of the generator that follows: it looks at an answer, and yields what must be so.
 
     It yields triples: whether it is so, what is the matter where it is not, what helps. The first that is not so is
-    told. tried: what the answer is, in words. Set its `right` and `mistakes` afterwards.
+    told. tried: what the answer is, in words. An nn.Module is looked at as a copy: looking changes nothing in it.
     """
 
     def make(look_at):
         def trial(answer, *args):
+            if isinstance(answer, torch.nn.Module):
+                with contextlib.suppress(RuntimeError):  # a tensor that it keeps may have a graph, and no copy
+                    answer = copy.deepcopy(answer)
             for is_so, matter, hint in look_at(answer, *args):
                 if not is_so:
                     raise Verdict(matter, hint)

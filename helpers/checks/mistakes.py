@@ -4,12 +4,13 @@ They are observed on every input tried, so that a sentence made here is a fact a
 """
 
 import math
+from functools import partial
 from itertools import combinations
 
 import numpy as np
 import torch
 
-from helpers.checks.readings import same
+from helpers.checks.readings import relative, same
 from helpers.checks.sandbox import Verdict
 
 LN10 = math.log(10)
@@ -37,31 +38,33 @@ OPERATORS = {
 }
 
 
-def relation(wanted, given, tolerance):
-    """What the given readings are to the wanted ones, as a sentence; "" where it is nothing simple.
+def observed(look, rows, run, right):
+    """What can be seen of an answer from outside, as a sentence; "" where it is nothing simple.
 
-    Both are lists of readings, one per input.
+    rows: (args, the right outcome, the answer's) for every input; run, right: give the outcome of either for args.
     """
-    wanted, given = ([array for reading in readings for array in reading.values()] for readings in (wanted, given))
-    if any(a.shape != b.shape or "f" != a.dtype.kind or a.dtype != b.dtype for a, b in zip(wanted, given, strict=True)):
+    return _never_used(look, rows, run, right) or _exchanged(look, rows, right) or _relation(look, rows)
+
+
+def _relation(look, rows):
+    """What the given numbers are to the wanted ones."""
+    if any(isinstance(outcome, Verdict) for row in rows for outcome in row[1:]):
         return ""
-    want, have = (np.concatenate([array.ravel() for array in arrays]) for arrays in (wanted, given))
-    relative, absolute = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance / 10)
+    pairs = [(want, have[label]) for _, wanted, have in rows for label, want in wanted.items()]
+    if any(a.shape != b.shape or "f" != a.dtype.kind or a.dtype != b.dtype for a, b in pairs):
+        return ""
+    want, have = (np.concatenate([array.ravel() for array in arrays]) for arrays in zip(*pairs, strict=True))
+    close = partial(np.allclose, rtol=relative(look.tolerance)[0], atol=relative(look.tolerance)[1])
     with np.errstate(all="ignore"):
         for factor, sentence in FACTORS.items():
-            if np.allclose(have, factor * want, relative, absolute):
+            if close(have, factor * want):
                 return sentence
-        if len(np.unique(want)) > 1:
-            factor = have[np.abs(want).argmax()] / want[np.abs(want).argmax()]
-            if np.allclose(have, factor * want, relative, absolute) and abs(factor) > 1e-9:
-                return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
-            if np.allclose(have - want, (have - want)[0], relative, max(absolute, relative)):
-                more = have[0] - want[0]
-                return f"Yours is always {abs(more):.4g} {'more' if more > 0 else 'less'} than expected."
-        for words, operator in OPERATORS.items():
-            if np.allclose(have, operator(want), relative, absolute, equal_nan=True):
-                return f"Yours is {words}"
-    return ""
+        factor, more = (have / want)[np.abs(want).argmax()], (have - want)[0]
+        if len(np.unique(want)) > 1 and abs(factor) > 1e-9 and close(have, factor * want):
+            return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
+        if len(np.unique(want)) > 1 and close(have, want + more):
+            return f"Yours is always {abs(more):.4g} {'more' if more > 0 else 'less'} than expected."
+        return next((f"Yours is {words}" for words, operator in OPERATORS.items() if close(have, operator(want))), "")
 
 
 def _other(arg):
@@ -73,29 +76,34 @@ def _other(arg):
     return 0.5 * arg + 0.05 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
 
 
-def never_used(parameters, cases, run, right, tolerance):
-    """The parameters that change the right answer on these cases and never the learner's, in a sentence or ""."""
+def _never_used(look, rows, run, right):
+    """The parameters whose change changes the right answer and never the learner's."""
     idle = []
-    for i, name in enumerate(parameters):
-        changed = [(*args[:i], _other(args[i]), *args[i + 1 :]) for args in cases if _other(args[i]) is not None]
-        before = [args for args in cases if _other(args[i]) is not None]
-        pairs = [(run(a), run(b)) for a, b in zip(before, changed, strict=True)]
-        alike = pairs and not any(isinstance(a, Verdict) or not same(a, b, tolerance) for a, b in pairs)
-        if alike and not all(same(right(a), right(b), tolerance) for a, b in zip(before, changed, strict=True)):
-            idle.append(name)
+    for i, name in enumerate(look.names[: len(rows[0][0])]):
+        changed = [(*args[:i], _other(args[i]), *args[i + 1 :]) for args, _, _ in rows]
+        if all(args[i] is not None for args in changed) and not any(isinstance(have, Verdict) for _, _, have in rows):
+            alike = all(same(have, run(args), look.tolerance) for args, (_, _, have) in zip(changed, rows, strict=True))
+            if alike and not all(same(w, right(a), look.tolerance) for a, (_, w, _) in zip(changed, rows, strict=True)):
+                idle.append(name)
     return f"Your answer stays the same when {' or '.join(idle)} changes: where is it used?" if idle else ""
 
 
-def exchanged(parameters, cases, given, right, tolerance):
-    """Two parameters, or two results, that have changed places, in a sentence or ""."""
-    for i, j in combinations(range(len(parameters)), 2):
-        swapped = []
-        for args in cases:
-            args = list(args)
-            args[i], args[j] = args[j], args[i]
-            swapped.append(right(tuple(args)))
-        if not any(isinstance(a, Verdict) for a in given) and all(map(same, swapped, given, [tolerance] * len(given))):
-            return f"{parameters[i]} and {parameters[j]} have changed places."
+def _exchanged(look, rows, right):
+    """Two parameters that have changed places."""
+    for i, j in combinations(range(len(rows[0][0])), 2):
+        order = list(range(len(rows[0][0])))
+        order[i], order[j] = j, i
+        if all(same(right(tuple(args[k] for k in order)), have, look.tolerance) for args, _, have in rows):
+            return f"{look.names[i]} and {look.names[j]} have changed places."
+    return ""
+
+
+def not_a_number(numbers):
+    """Where a NaN or an infinity may come from."""
+    if numbers.dtype.kind == "f" and np.isnan(numbers).any():
+        return "A NaN comes from 0/0, inf - inf, or the log or root of a negative number: print each step to find it."
+    if numbers.dtype.kind == "f" and np.isinf(numbers).any():
+        return "An infinity comes from a division by zero, log(0) or an overflow: print each step to find it."
     return ""
 
 

@@ -80,38 +80,32 @@ def sandbox(printed, dtype=torch.float32):
             put_back(value)
 
 
-def attempt(trial, answer, args, read, *, signature, printed, dtype=torch.float32):
-    """What trial(answer, *args) gives, read: {label: array}; or a Verdict where there is nothing to compare.
+def attempt(answer, look, args=(), *, printed, signature="", dtype=torch.float32):
+    """What look.trial(answer, *args) gives, as look.read reads it; or a Verdict where there is nothing to read.
 
     Whatever the learner's code raises is a Verdict, but for KeyboardInterrupt. args are copied: no code can spoil them.
     """
     with sandbox(printed, dtype):
-        args, before = _copied(args, dtype), _copied(args, dtype)
+        args, before, value = _copied(args, dtype), _copied(args, dtype), None
         try:
-            value = trial(answer, *args)
+            value = look.trial(answer, *args)
             if not _same(args, before):
                 hint = "The caller still needs that input: make a new object (`x = x - 1`, not `x -= 1`)."
                 raise Verdict("your code changed its input in place", hint)
-        except KeyboardInterrupt:
-            raise
-        except Verdict as verdict:
-            return verdict
-        except BaseException as error:  # noqa: BLE001 - whatever a learner's code may raise
-            return _verdict_on(error, signature)
-        try:
-            if value is ... or (isinstance(value, (tuple, list)) and any(part is ... for part in value)):
-                return Verdict("it still returns `...`", status="not attempted")
+            if value is ... or isinstance(value, (tuple, list)) and any(part is ... for part in value):
+                raise Verdict("it still returns `...`", status="not attempted")
             if value is None:
                 hint = " Printing a value does not return it." if printed.getvalue() else ""
-                return Verdict("your function returned None", "Did you forget `return`?" + hint)
-            return read(value)
+                raise Verdict("your function returned None", "Did you forget `return`?" + hint)
+            return look.read(value)
         except KeyboardInterrupt:
             raise
         except Verdict as verdict:
             return verdict
-        except BaseException:  # noqa: BLE001 - whatever it may be: a dict, a ragged list, a thing that resists
-            kind = type(value).__name__
-            return Verdict(f"it returned an object of type {kind}", "It cannot be read as a result.")
+        except BaseException as error:  # noqa: BLE001 - whatever a learner's code may raise, or may return
+            if value is None:
+                return _verdict_on(error, signature)
+            return Verdict(f"it returned an object of type {type(value).__name__}", "It cannot be read as a result.")
 
 
 def _copied(arg, dtype):

@@ -11,9 +11,10 @@ import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
 
+from .holdings import held, left_as_it_was
 from .hooks import Watcher, map_tensors, tensors_in
 from .learning import computed_from, findings_for, fitting, loss_number
-from .networks import Network, held, left_as_it_was
+from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
 from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
@@ -54,7 +55,7 @@ def diagnose(
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, histograms)
         seen.gradient = get_gradient_edge(tensor) if tensor.requires_grad else None
 
-    reached = network.reached | held(loss_fn, parameters, inputs, targets)
+    reached = network.reached | held(loss_fn, network.parameters, inputs, targets)
     with left_as_it_was(reached), torch.inference_mode(False), grad_mode:
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))

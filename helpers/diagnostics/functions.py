@@ -16,12 +16,14 @@ __all__ = ["Called", "Functions"]
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
 
+
+def _words(text):
+    return set(text.split())
+
+
 # By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
-BY_NAME = {name.lower(): name for name in ACTIVATIONS} | {
-    "specialexpit": "Sigmoid",
-    "clamp": "ReLU",
-    "clampmin": "ReLU",
-}
+BY_NAME = {name.lower(): name for name in ACTIVATIONS}
+BY_NAME |= dict(specialexpit="Sigmoid", clamp="ReLU", clampmin="ReLU")
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
 # 1 stands for dimension 1 whatever their number, None for one that is not known.
 PRODUCTS = {"linear": ("Linear", -1), "bilinear": ("Bilinear", -1), "einsum": ("Linear", None)}
@@ -31,54 +33,21 @@ PRODUCTS |= {f"convtranspose{n}d": (f"ConvTranspose{n}d", -n - 1) for n in (1, 2
 PRODUCTS |= {"embedding": ("Embedding", -1), "embeddingbag": ("EmbeddingBag", -1), "getitem": ("Embedding", -1)}
 PRODUCTS |= {"batchnorm": ("BatchNorm1d", 1), "instancenorm": ("InstanceNorm1d", 1), "groupnorm": ("GroupNorm", 1)}
 PRODUCTS |= {"layernorm": ("LayerNorm", -1), "rmsnorm": ("RMSNorm", -1), "nativebatchnorm": ("BatchNorm1d", 1)}
-RECURRENT = {"lstm", "gru", "rnntanh", "rnnrelu", "multiheadattentionforward", "lstmcell", "grucell"}
+RECURRENT = _words("lstm gru rnntanh rnnrelu multiheadattentionforward lstmcell grucell")
 # What leaves the units where they are.
-ELEMENTWISE = {
-    "add",
-    "sub",
-    "rsub",
-    "mul",
-    "div",
-    "truedivide",
-    "neg",
-    "pow",
-    "clone",
-    "contiguous",
-    "to",
-    "float",
-    "half",
-}
-ELEMENTWISE |= {"bfloat16", "double", "type", "typeas", "detach", "dropout", "alphadropout", "dropout1d", "dropout2d"}
-ELEMENTWISE |= {
-    "dropout3d",
-    "where",
-    "maskedfill",
-    "nantonum",
-    "addcmul",
-    "lerp",
-    "pad",
-    "setitem",
-    "fill",
-    "zero",
-    "copy",
-}
-ELEMENTWISE |= {*BY_NAME}
-RESHAPING = {
-    "view",
-    "reshape",
-    "unsqueeze",
-    "squeeze",
-    "getitem",
-    "expand",
-    "expandas",
-    "permute",
-    "transpose",
-    "flatten",
-}
+ELEMENTWISE = _words(
+    "add sub rsub mul div truedivide neg pow clone contiguous to float half bfloat16 double type typeas"
+)
+ELEMENTWISE |= _words(
+    "detach dropout alphadropout dropout1d dropout2d dropout3d where maskedfill nantonum addcmul lerp"
+)
+ELEMENTWISE |= _words("pad setitem fill zero copy") | BY_NAME.keys()
+RESHAPING = _words("view reshape unsqueeze squeeze getitem expand expandas permute transpose flatten")
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
 LOSSES = {"crossentropy", "nllloss"}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
 KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
+KEYS = {}  # of the functions that were called so far: their name, or None for one that does not matter
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
@@ -113,7 +82,6 @@ class Functions(TorchFunctionMode):
         super().__init__()
         self.watcher, self.network = watcher, network
         self.weights = {id(p) for p in (network.parameters or {}).values()} | set(network.tensors)
-        self.keys = {}  # the name of a function, or None for one that does not matter
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
         self.notes = {}  # id of a tensor -> (a weak reference to it, its units' dimension, the gate that it is)
         self.cross_entropies, self.made = [], []
@@ -121,12 +89,12 @@ class Functions(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         try:
-            key = self.keys[func]
+            key = KEYS[func]
         except KeyError:
             name = getattr(func, "__name__", "")
             name = getattr(func.__self__, "__name__", "") if name == "__set__" else name
             name = name.replace("_", "").lower()
-            key = self.keys[func] = name if name in KNOWN else None
+            key = KEYS[func] = name if name in KNOWN else None
         if key is None or key in MADE:
             output = func(*args, **kwargs)
             if kwargs.get("requires_grad") or key in MADE:  # a leaf that is made here is no parameter

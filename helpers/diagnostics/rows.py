@@ -161,7 +161,7 @@ def layer_rows(all_seen):
     activations, gradients = [], []
     for seen in all_seen:
         is_activation = seen.activation is not None and not seen.is_gate
-        for rows, values in (activations, seen.readings), (gradients, seen.gradient):
+        for rows, values in (activations, seen.readings), (gradients, seen.gradient or {}):
             rows.append(LayerRow(seen.name, seen.type, seen.shape, **values, is_activation=is_activation))
     return activations, gradients
 

@@ -41,7 +41,7 @@ class watch:
                 f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or none and step()"
             )
         self.model, self.optimizer, self.every = model, optimizer, every
-        self.records, self.steps = [], 0
+        self.steps, self._kept = 0, []
         self.live = _Live(self) if live else None
         self.watching, self.handles = None, []
 
@@ -63,7 +63,7 @@ class watch:
         self.watching = None
         for handle in self.handles:
             handle.remove()
-        if self.live and self.records:
+        if self.live and self._kept:
             self.live.draw()
 
     def step(self):
@@ -74,6 +74,15 @@ class watch:
         self.steps += 1
         if self.steps % self.every == 0:
             self._start()
+
+    @property
+    def records(self):
+        """(step, Diagnosis) of every step that was recorded."""
+        for i, (step, *kept) in enumerate(self._kept):
+            if len(kept) > 1:  # made when first asked for: the training need not wait for it
+                seen, rows = kept
+                self._kept[i] = step, Diagnosis(*layer_rows(seen), rows)
+        return list(self._kept)
 
     @property
     def warnings(self):
@@ -128,9 +137,7 @@ class watch:
         values = [old for _, old, _ in known]
         uses, self.watching = self.watching.functions.uses, None
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        for one in seen:
-            one.gradient = one.gradient or {}
-        self.records.append((self.steps, Diagnosis(*layer_rows(seen), rows)))
+        self._kept.append((self.steps, seen, rows))
         if self.live:
             self.live.draw_if_cheap()
 
@@ -183,12 +190,14 @@ class _Live:
 
     def draw_if_cheap(self):
         elapsed = time.perf_counter() - self.began
-        if self.spent + (median(self.costs[-3:]) if self.costs else 0.3) <= LIVE_SHARE * elapsed:
+        if self.spent + (median(self.costs[-3:]) if self.costs else 0.5) <= LIVE_SHARE * elapsed:
             self.draw()
 
     def draw(self):
         start, pixels = time.perf_counter(), io.BytesIO()
-        plot_training(self.seen.records, Figure(figsize=(10, 13), layout="constrained")).savefig(pixels, dpi=60)
+        fig = Figure(figsize=(10, 13))  # a constrained layout would take twice the time
+        fig.subplots_adjust(left=0.08, right=0.72, bottom=0.05, top=0.98, hspace=0.12)
+        plot_training(self.seen.records, fig).savefig(pixels, dpi=60)
         picture = self.image(pixels.getvalue())
         if self.handle is None:
             self.handle = self.display(picture, display_id=True)
