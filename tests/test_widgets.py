@@ -25,6 +25,7 @@ from helpers import widgets as panels
 from helpers.widgets import board as board_module
 from helpers.widgets import panel as panel_module
 from helpers.widgets.batch_norm import read_batch_norm
+from helpers.widgets.first_look import read_first_look
 from helpers.widgets.logits import read_logits
 from helpers.widgets.network import PICTURES, gain_slider, read_network, read_update_ratios
 from helpers.widgets.training_lab import NETWORKS
@@ -41,6 +42,7 @@ PANELS = {
         "left picture": list(PICTURES),
         "right picture": list(PICTURES),
     },
+    "first_look": {"W1 scale": [0.0, 0.2, 1.5], "W2 scale": [0.01, 0.1, 1.5], "seed": [0, 2]},
     "logit_explorer": {
         "scale": [0.0, 1.0, 15.0],
         "how many": [4, 27],
@@ -397,6 +399,10 @@ READS = {
     "gain_explorer": (
         {"init gain": 0.5, "depth": 4, "width": 50, "nonlinearity": "relu", "batch norm": True, "seed": 9},
         lambda: read_network(init_gain=0.5, depth=4, width=50, nonlinearity="relu", batch_norm=True, seed=9),
+    ),
+    "first_look": (
+        {"W1 scale": 0.2, "W2 scale": 0.01, "seed": 3},
+        lambda: read_first_look(w1_scale=0.2, w2_scale=0.01, seed=3),
     ),
     "logit_explorer": ({"logit 0": 4.0, "label": 0, "scale": 2.0}, lambda: read_logits([4.0, 0, 5, 0], 0, scale=2.0)),
     "batch_norm_explorer": ({"gamma": -1.0, "batches seen": 20}, lambda: read_batch_norm(gamma=-1.0, batches_seen=20)),

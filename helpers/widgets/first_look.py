@@ -1,0 +1,103 @@
+"""Chapter 00's panel: an untrained network, the scale of its two layers, and what it answers, loses and writes."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from helpers.data import load_splits
+from helpers.models import SEED, lecture_mlp, seeded
+from helpers.plots import BLUE
+from helpers.widgets.panel import Panel, seed_control, slider, up
+
+__all__ = ["FirstLookReading", "draw_answers", "draw_first_loss", "draw_names", "first_look", "read_first_look"]
+
+ANSWERS = "#1f3b57"  # the colour of h in chapter 03's panel
+EXAMPLES, NAMES, LETTERS = 32, 10, 16
+
+
+@dataclass
+class FirstLookReading:
+    """What a network does before training: h (examples, units), the loss on these examples, and names that it writes."""
+
+    h: np.ndarray
+    loss: float
+    names: list
+
+
+@torch.no_grad()
+def read_first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
+    """The lecture's first network, W1 and b1, W2 and b2 multiplied, on its first minibatch: a FirstLookReading."""
+    splits = splits or load_splits()
+    X, Y = splits.train
+    generator = seeded(seed)
+    model = lecture_mlp("original", generator=generator)
+    for layer, scale in ((model.hidden, w1_scale), (model.output, w2_scale)):
+        layer.weight *= scale
+        layer.bias *= scale
+    ix = torch.randint(0, len(X), (EXAMPLES,), generator=generator)
+    h = model[:-1](X[ix])  # all but the last layer
+    loss = F.cross_entropy(model.output(h), Y[ix]).item()
+    return FirstLookReading(h.numpy(), loss, write_names(model, splits.itos, generator=seeded(seed)))
+
+
+def write_names(model, itos, generator):
+    """Ten names, a letter of each at a time; "…" where a name goes on."""
+    contexts = torch.zeros(NAMES, 3, dtype=torch.int64)
+    for _ in range(LETTERS + 1):
+        drawn = torch.multinomial(model(contexts[:, -3:]).softmax(-1), 1, generator=generator)
+        contexts = torch.cat([contexts, drawn], 1)
+    rows = ["".join(itos[i] for i in row) for row in contexts[:, 3:].tolist()]
+    return [row.partition(".")[0] if "." in row else row[:LETTERS] + "…" for row in rows]
+
+
+def draw_answers(reading, ax):
+    """The histogram of h: what the hidden units answer."""
+    weights = np.full(reading.h.size, 1 / reading.h.size)
+    shares, *_ = ax.hist(
+        reading.h.ravel(), 40, (-1, 1), weights=weights, histtype="stepfilled", color=ANSWERS, alpha=0.75
+    )
+    ax.set(xlim=(-1.05, 1.05), ylim=(0, up(1.05 * shares.max())), ylabel="share of all answers")
+    ax.set_xlabel("h: an answer lies between −1 and 1")
+    ax.set_xticks([-1, -0.5, 0, 0.5, 1])
+    ax.set_title("what the 200 hidden units answer")
+
+
+def draw_first_loss(reading, ax):
+    """The loss before training, as one bar."""
+    ax.bar([0], [reading.loss], 0.6, color=BLUE)
+    ax.text(0, reading.loss, f"{reading.loss:.2f}", ha="center", va="bottom", color=BLUE, fontsize=12, weight="bold")
+    ax.set(xlim=(-0.6, 0.6), ylim=(0, up(max(1.1 * reading.loss, 50))), xticks=[], ylabel="loss on 32 examples")
+    ax.set_title("first loss")
+
+
+def draw_names(reading, ax):
+    """The names, one on each line."""
+    ax.set(xlim=(0, 1), ylim=(NAMES - 0.4, -0.6), xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.set_title(f"{NAMES} names that it writes")
+    for row, name in enumerate(reading.names):
+        look = dict(family="monospace", fontsize=11) if name else dict(fontsize=9.5, alpha=0.6, style="italic")
+        ax.text(0, row, name or "(ends at once)", va="center", **look)
+
+
+def first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
+    """Turn the scale of W1 and of W2 in a network that is not trained: its answers, its first loss, its names."""
+    splits = splits or load_splits()
+
+    def read(**values):
+        return read_first_look(**values, splits=splits)
+
+    what = "The weights and biases of the {} layer are multiplied by it."
+    controls = [
+        slider("W1 scale", what.format("hidden"), w1_scale, 0, 1.5, 0.05, argument="w1_scale"),
+        slider("W2 scale", what.format("output"), w2_scale, 0, 1.5, 0.01, argument="w2_scale"),
+        seed_control(seed),
+    ]
+    alt = (
+        f"The histogram of h, the first loss as a bar, and ten names, at W1 scale {w1_scale:g}, W2 scale {w2_scale:g}."
+    )
+    layout = dict(mosaic="aaaaabbccc", margins=dict(wspace=1.6, bottom=0.16))
+    return Panel(read, [draw_answers, draw_first_loss, draw_names], controls, alt=alt, **layout)
