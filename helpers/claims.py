@@ -1,78 +1,121 @@
-"""What the lecture says beside what was measured: one row a claim, asserted, and kept for chapter 14 to collect."""
+"""What the lecture says beside what was measured: asserted, shown, and kept for chapter 14 to collect."""
 
 from html import escape
 from math import isfinite
 
 from IPython.display import display
 
-__all__ = ["MIME", "claim"]
+__all__ = ["MIME", "claim", "claims", "saved_claims", "table"]
 
-MIME = "application/vnd.makemore.claim+json"  # the row as data, in the output beside what is shown of it
+MIME = "application/vnd.makemore.claim+json"  # the row, or a list of rows, as data beside what is shown of it
 
-VERDICTS = ("holds", "approximately", "slip")
-COLORS = {"holds": "#00795a", "approximately": "#8a6100", "slip": "#b04a00", "not judged": "#666"}
+COLORS = {"slip": "#b04a00", "remark": "#5a4fa0", "order of magnitude": "#8a6100", "approximately": "#8a6100"}
+COLORS |= {"holds": "#00795a", "not judged": "#666"}
+VERDICTS = [*COLORS][:-1]
+WIDTHS = {"chapter": 5, "claim": 26, "the lecture": 10, "measured": 12, "verdict": 9}  # of the columns, in em
 
 
-def claim(text, *, chapter, measured, stated, tolerance, verdict="holds", names=None):
-    """Show one quantitative claim with its verdict, and assert that verdict.
+def claim(text, *, chapter, measured=None, stated=None, tolerance=None, verdict="holds", names=None):
+    """Show one claim of the lecture with its verdict, and assert that verdict.
 
-    text: the claim in one phrase. chapter: the time in the lecture where it stands, such as "4:19". measured,
-    stated: numbers in the same unit. tolerance: how far apart they may be. verdict: what is asserted, "holds"
-    or "approximately" (a loosely stated figure; the tolerance says how loosely) of numbers within the tolerance
-    of each other, or "slip" of numbers that are further apart than that.
-    names: the Names in use, for a figure that depends on the lecture's file: with other names it is shown but
-    not judged. Everything else is always judged.
+    text: the claim in one phrase. chapter: the time in the lecture where it stands, such as "4:19". measured, stated:
+    numbers in the same unit. tolerance: how far apart they may be. names: the Names in use, for a figure that depends
+    on the lecture's file; with other names it is shown and not judged. Everything else is always judged. Verdicts:
 
-    Raises AssertionError if the verdict does not come out, ValueError for an unknown verdict or a figure that is
-    not a finite number. The output also holds the row as JSON, under the MIME type ``MIME``.
+    - "holds", "approximately": within the tolerance; the second is for a figure that is stated loosely.
+    - "order of magnitude": the tolerance is a factor, at most 10; measured / stated lies between 1 / factor and factor.
+    - "slip": further apart than the tolerance.
+    - "remark": worth knowing, but no judgement of a number; it has no stated and no tolerance, and may have measured.
+
+    Raises AssertionError if the verdict does not come out, ValueError for an unknown verdict and for a figure that is
+    missing, out of place or not finite. The output also holds the row as JSON, under the MIME type ``MIME``.
     """
+    row, fault = _judge(text, chapter, measured, stated, tolerance, verdict, names)
+    assert not fault, fault
+    display({MIME: row, "text/html": table([row], head=False), "text/plain": _line(row)}, raw=True)
+
+
+def claims(rows):
+    """Show several claims as one table, slips first, then remarks, and assert each.
+
+    rows: for each claim the arguments of ``claim``, as a dict. The errors are those of ``claim``; an AssertionError
+    names every row whose verdict does not come out. The output holds the list of rows as JSON, under ``MIME``.
+    """
+    defaults = {"measured": None, "stated": None, "tolerance": None, "verdict": "holds", "names": None}
+    first = {"slip": 0, "remark": 1}
+    rows = sorted((defaults | row for row in rows), key=lambda row: first.get(row["verdict"], 2))
+    judged = [_judge(**row) for row in rows]
+    faults = [fault for _, fault in judged if fault]
+    assert not faults, "\n".join(faults)
+    rows = [row for row, _ in judged]
+    display({MIME: rows, "text/html": table(rows), "text/plain": "\n".join(map(_line, rows))}, raw=True)
+
+
+def saved_claims(notebook):
+    """The rows of every claim in a notebook's saved outputs, in order. notebook: the JSON of its file."""
+    outputs = [output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    kept = [data[MIME] for data in outputs if MIME in data]
+    return [row for rows in kept for row in (rows if isinstance(rows, list) else [rows])]
+
+
+def table(rows, *, head=True):
+    """Rows as they are kept under ``MIME``, as HTML: without a head, every number says what it is."""
+    stated, measured = ("{}", "<b>{}</b>") if head else ("stated {}", "measured <b>{}</b>")
+    lines = [[f"<b>{name}</b>" for name in WIDTHS]] if head else []
+    for row in rows:
+        (m, s), verdict = _numbers(row), f'<b style="color:{COLORS[row["verdict"]]}">{row["verdict"]}</b>'
+        lines.append([row["chapter"], escape(row["text"]), s and stated.format(s), m and measured.format(m), verdict])
+    # A table, since GitHub drops styles: there the cells must stand apart without them. Fixed widths, so that the
+    # rows of several claims line up.
+    cell = '<td style="width:{}em; text-align:left">{}</td>'.format
+    body = "".join(f"<tr>{''.join(map(cell, WIDTHS.values(), line))}</tr>" for line in lines)
+    return f'<table style="table-layout:fixed; width:62em; margin:0">{body}</table>'
+
+
+def _judge(text, chapter, measured, stated, tolerance, verdict, names):
+    """The row as it is kept, and what is wrong with its verdict ("" if nothing is)."""
     if verdict not in VERDICTS:
         raise ValueError(f"unknown verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
-    measured, stated, tolerance = float(measured), float(stated), float(tolerance)
-    if not all(map(isfinite, (measured, stated, tolerance))):
-        raise ValueError(f"claim {text!r}: measured {measured}, stated {stated}, tolerance {tolerance}: give numbers")
-    judged = names is None or names.source == "lecture"
-    close = abs(measured - stated) <= tolerance
-    if judged:
-        assert close != (verdict == "slip"), (
-            f"{text} ({chapter}): measured {measured:.6g}, stated {stated:.6g}, tolerance {tolerance:.2g}: "
-            f"this does not come out as {verdict!r}"
+    figures = {"measured": measured, "stated": stated, "tolerance": tolerance}
+    figures = {name: None if figure is None else float(figure) for name, figure in figures.items()}
+    given = {name: figure for name, figure in figures.items() if figure is not None}
+    remark, factor = verdict == "remark", verdict == "order of magnitude"
+    if not all(map(isfinite, given.values())) or (given.keys() - {"measured"} if remark else len(given) < 3):
+        wanted = "measured alone, or nothing" if remark else "three finite numbers"
+        raise ValueError(f"claim {text!r}: measured {measured}, stated {stated}, tolerance {tolerance}: give {wanted}")
+    if factor and not (1 <= tolerance <= 10 and stated):
+        raise ValueError(
+            f"claim {text!r}: tolerance {tolerance}: give a factor from 1 to 10, and a stated that is not 0"
         )
-    row = {
-        "text": text,
-        "chapter": chapter,
-        "measured": measured,
-        "stated": stated,
-        "tolerance": tolerance,
-        "verdict": verdict if judged else "not judged",
-    }
-    display({MIME: row, "text/html": _html(row), "text/plain": _plain(row)}, raw=True)
+    row = {"text": text, "chapter": chapter, **figures, "verdict": verdict}
+    if factor:
+        row |= {"tolerance": None, "factor": figures["tolerance"]}
+    if names is not None and names.source != "lecture":
+        return row | {"verdict": "remark" if remark else "not judged"}, ""
+    close = remark or (
+        1 / tolerance <= measured / stated <= tolerance if factor else abs(measured - stated) <= tolerance
+    )
+    if close != (verdict == "slip"):
+        return row, ""
+    numbers = f"measured {measured:.6g}, stated {stated:.6g}, tolerance {tolerance:.2g}"
+    return row, f"{text} ({chapter}): {numbers}: this does not come out as {verdict!r}"
 
 
 def _numbers(row):
-    """Measured and stated as text, to the digits that the tolerance makes meaningful (the judged ones)."""
+    """Measured and stated as text, "" for none, to the digits that the tolerance makes meaningful (the judged ones)."""
+    measured, stated, tolerance = row["measured"], row["stated"], row["tolerance"]
+    if tolerance is None:
+        return tuple("" if x is None else f"{x:,.0f}" if x.is_integer() else f"{x:.3g}" for x in (measured, stated))
     digits = 0
-    counts = row["tolerance"] == 0 and row["measured"].is_integer() and row["stated"].is_integer()
-    while not counts and digits < 10 and 10.0**-digits > max(row["tolerance"], 1e-10):
+    counts = tolerance == 0 and measured.is_integer() and stated.is_integer()
+    while not counts and digits < 10 and 10.0**-digits > max(tolerance, 1e-10):
         digits += 1
-    stated = f"{row['stated']:,.{digits}f}"
-    exact = f"{row['stated']:,g}" if abs(row["stated"]) < 1e6 else stated
-    return f"{row['measured']:,.{digits}f}", exact if float(exact.replace(",", "")) == row["stated"] else stated
+    rounded = f"{stated:,.{digits}f}"
+    exact = f"{stated:,g}" if abs(stated) < 1e6 else rounded
+    return f"{measured:,.{digits}f}", exact if float(exact.replace(",", "")) == stated else rounded
 
 
-def _plain(row):
+def _line(row):
     measured, stated = _numbers(row)
-    return f"{row['chapter']}  {row['text']}: stated {stated}, measured {measured} -> {row['verdict']}"
-
-
-def _html(row):
-    measured, stated = _numbers(row)
-    verdict = f'<b style="color:{COLORS[row["verdict"]]}">{row["verdict"]}</b>'
-    cells = [row["chapter"], escape(row["text"]), f"stated {stated}", f"measured <b>{measured}</b>", verdict]
-    # A table, since GitHub drops styles: there the cells must stand apart without them. Fixed widths, so that the
-    # rows of several claims line up.
-    columns = "".join(
-        f'<td style="width:{width}em; text-align:left">{cell}</td>'
-        for width, cell in zip((5, 26, 10, 12, 9), cells, strict=True)
-    )
-    return f'<table style="table-layout:fixed; width:62em; margin:0"><tr>{columns}</tr></table>'
+    figures = [f"{name} {x}" for name, x in (("stated", stated), ("measured", measured)) if x]
+    return f"{row['chapter']}  {row['text']}: {', '.join(figures)}{' ' if figures else ''}-> {row['verdict']}"

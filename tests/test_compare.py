@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from helpers.compare import loss_log_steps, mean_interval, paired_difference, t_quantile
+from helpers.compare import loss_log_steps, mean_interval, paired_difference
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,13 @@ from helpers.compare import loss_log_steps, mean_interval, paired_difference, t_
         (8, 0.99, 3.355),
     ],
 )
-def test_t_quantiles_are_those_of_the_tables(df, confidence, t):
-    assert t_quantile(df, confidence) == pytest.approx(t, abs=6e-4)
+def test_intervals_are_those_of_the_printed_tables(df, confidence, t):
+    n = df + 1
+    values = [k**1.5 for k in range(n)]
+    half = t * np.std(values, ddof=1) / n**0.5
+    interval = mean_interval(values, confidence)
+    assert interval.high - interval.mean == pytest.approx(half, rel=3e-4) and interval.n == n
+    assert interval.mean - interval.low == pytest.approx(half, rel=3e-4)
 
 
 def test_an_interval_holds_the_true_mean_as_often_as_it_says():
@@ -46,13 +51,16 @@ def test_pairing_takes_out_what_the_pairs_share():
 def test_one_seed_proves_nothing_and_none_is_refused():
     alone = paired_difference([2.0], [1.0])
     assert alone.mean == 1 and not alone.is_real
+    equal = paired_difference([2.0, 3.0], [1.0, 2.0])  # no spread at all
+    assert equal.low == equal.high == 1 and equal.is_real
     assert str(mean_interval([1.0, 1.2])) == "+1.1000 [-0.1706, +2.3706]"
     with pytest.raises(ValueError, match="no values"):
         mean_interval([])
     with pytest.raises(ValueError, match="2 values and 1"):
         paired_difference([1, 2], [1])
-    with pytest.raises(ValueError, match="df is 0"):
-        t_quantile(0)
+    for confidence in 0, 1, 95:
+        with pytest.raises(ValueError, match=f"confidence is {confidence}"):
+            mean_interval([1, 2], confidence)
 
 
 def test_the_loss_logs_steps_hold_together():
