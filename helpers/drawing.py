@@ -21,12 +21,12 @@ MARKED, GUESS = "#ffe2a3", "#8b3fa8"
 BOX, GAP, HEIGHT = 1.5, 1.25, 1.0  # widths of a box and of the space between two, the height of a box
 
 
-def draw_network(*, mark=(), notes=None, batch_norm=False, deep=False, backward=True, batch=32, ax=None):
+def draw_network(*, mark=(), notes=None, title="", batch_norm=False, deep=False, backward=True, batch=32, ax=None):
     """Draw the lecture's network from the characters to the loss; returns the Axes.
 
     mark: the names of boxes or of what flows between them, to be highlighted: "C", "hidden", "batch_norm", "tanh",
         "output", "loss"; "emb", "hpreact", "h", "logits".
-    notes: {name: text}, written under a box or under what flows. batch_norm: put the BatchNorm in. deep: part 2's network, whose hidden block stands there five times.
+    notes: {name: text}, written under a box or under what flows. title: a line above the drawing. batch_norm: put the BatchNorm in. deep: part 2's network, whose hidden block stands there five times.
     backward: draw the way back of the gradients too. batch: how many examples the shapes are written for.
     Raises ValueError for a name that is not in the drawing.
     """
@@ -37,12 +37,14 @@ def draw_network(*, mark=(), notes=None, batch_norm=False, deep=False, backward=
         raise ValueError(f"{unknown[0]!r} is not in the drawing: choose from {', '.join(known)}")
     width = len(boxes) * (BOX + GAP) + GAP
     if ax is None:
-        _, ax = plt.subplots(figsize=(10, 10 * (2.5 if deep else 2.0) / width), layout="none")
-        ax.figure.subplots_adjust(0, 0, 1, 1)
+        height = 10 * (2.5 if deep else 2.0) / width
+        _, ax = plt.subplots(figsize=(10, height + 0.4 * bool(title)), layout="none")
+        ax.figure.subplots_adjust(0, 0, 1, height / (height + 0.4 * bool(title)))
+    ax.set_title(title)
     ax.set(xlim=(0, width), ylim=(-1.05, 1.45) if deep else (-0.95, 1.05), aspect="equal")
     ax.axis("off")
-    for i, (name, title, shape) in enumerate(boxes):
-        _box(ax, GAP + i * (BOX + GAP), title, shape, marked=name in marks)
+    for i, (name, text, shape) in enumerate(boxes):
+        _box(ax, GAP + i * (BOX + GAP), text, shape, marked=name in marks)
     for i, (name, label, shape) in enumerate(flows):
         _flow(ax, i * (BOX + GAP), label, shape, marked=name in marks, back=backward and i > 0)
     centers = {name: GAP + i * (BOX + GAP) + BOX / 2 for i, (name, *_) in enumerate(boxes)}

@@ -25,6 +25,7 @@ MAX_BYTES = 1_000_000
 MAX_ANIMATION_BYTES = 600_000
 PLAYS = 3
 MAX_CODE_LINES = 25
+MAX_FOLDED_LINES = 40  # of a cell that nobody has to read: a figure, or what guards the page's sentences
 MIN_WORDS = 500
 VIDEO = re.compile(r"https://youtu\.be/P6sfmUTpUmc\?t=\d+")
 KNOWN_TAGS = {
@@ -157,8 +158,9 @@ def one_thread(notebook: Notebook) -> Iterator[Problem]:
 def short_cells(notebook: Notebook) -> Iterator[Problem]:
     for index, cell in notebook.code():
         lines = len(cell.source.splitlines())
-        if lines > MAX_CODE_LINES:
-            yield index, f"{lines} lines of code, {MAX_CODE_LINES} at most: split it"
+        most = MAX_FOLDED_LINES if cell.metadata.get("jupyter", {}).get("source_hidden") else MAX_CODE_LINES
+        if lines > most:
+            yield index, f"{lines} lines of code, {most} at most: split it"
 
 
 def enough_prose(notebook: Notebook) -> Iterator[Problem]:

@@ -1,9 +1,9 @@
 """Finds what tells a result before a learner runs it: its numbers and its verdicts, standing open above or below it.
 
-A result is a folded output: what it prints, its alt texts, and the titles in its folded source. Its decimals,
-percentages and verdicts may not stand in the open text of its step above it, in the text that follows it, nor,
-its numbers, in any heading. Not counted are numbers that a learner has met before the step, that the step's code works
-with or that its question names, and verdicts of which the question asks.
+A result is a folded output: what it prints, its alt texts, and the titles in its folded source. Its numbers and
+verdicts may not stand in the open text above it in its step, nor in the open text that follows it; its numbers in no
+heading. Not counted are numbers that a learner has met before the step, that the step's code works with or that its
+question names, and verdicts about which the question asks.
 """
 
 import re
@@ -69,12 +69,17 @@ PRESUPPOSES = re.compile(r"\W*(why|how come|what makes|since when)\b", re.IGNORE
 
 
 def numbers(text: str) -> dict[Decimal, str]:
-    """Decimals, percentages and "six in ten" in a text: their value (with its last digit) and how they stand there."""
+    """Numbers that can be results: their value, with its last digit, and how they stand in the text.
+
+    Decimals, percentages, powers of ten, "six in ten", and counts such as 11,897. Round counts (200 units) and small
+    ones (32 examples) belong to set-ups.
+    """
     found = {}
     for match in NUMBER.finditer(text):
         power, percent = match["power"] or "", match["percent"]
-        if percent or power or "." in match["number"]:
-            value = Decimal(match["number"].replace(",", "") + power.replace("−", "-"))
+        count = match["number"].replace(",", "")
+        if percent or power or "." in count or len(count.strip("0")) >= 3:
+            value = Decimal(count + power.replace("−", "-"))
             found[value.scaleb(-2 if percent else 0)] = match[0].strip()
     for match in SPOKEN.finditer(text):
         found[Decimal(TENTHS.index(match[1].lower())).scaleb(-1)] = match[0]

@@ -13,6 +13,7 @@ from giveaways import RANGE, is_question, is_result, split, told_early, verdicts
 from notebook_parts import (
     CHECKED,
     DEEPER,
+    NEXT,
     Lesson,
     Problem,
     exercises,
@@ -54,7 +55,7 @@ def parts_in_order(lesson: Lesson) -> Iterator[Problem]:
             yield section.start, 'its heading is not collapsed: set "jp-MarkdownHeadingCollapsed": true in its metadata'
     after = [section for section in lesson.sections if lesson.deeper and section.start > lesson.deeper.start]
     for section in after:
-        if section.title.lower() != CHECKED:
+        if section.title.lower() not in (CHECKED, NEXT):
             yield section.start, f"'## {section.title}' ends what is collapsed above it: make it a '### …'"
     for section in lesson.sections[1:]:
         if not lesson.cells[section.start].source.startswith("## "):
@@ -166,7 +167,7 @@ def neutral_first_lines(lesson: Lesson) -> Iterator[Problem]:
         if cell.cell_type != "code":
             continue
         line = next(iter(cell.source.splitlines()), "")
-        if is_hidden(cell, "source") and (not line.startswith("#") or re.search(r"\d", line) or verdicts(line)):
+        if is_hidden(cell, "source") and (not line.startswith("#") or re.search(r"\b\d", line) or verdicts(line)):
             yield index, f"folded, it still shows {line!r}: begin it with a comment without digits and verdicts"
         line = first_line(cell)
         if is_result(cell) and not is_hidden(cell, "source") and (verdicts(line) or re.match("<(?!Figure)", line)):
@@ -211,7 +212,7 @@ def guesses_are_kept(lesson: Lesson) -> Iterator[Problem]:
     for index, following in guesses(lesson):
         cells = [lesson.cells[k] for k in following]
         code = [(k, lesson.cells[k]) for k in following if lesson.cells[k].cell_type == "code"]
-        results = [(k, cell) for k, cell in code if cell.outputs]
+        results = [(k, cell) for k, cell in code if cell.outputs or is_hidden(cell, "outputs")]
         if not results:
             yield index, "nothing follows this guess: let a cell show its result, and fold that output"
         for k, cell in results:

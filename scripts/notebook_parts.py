@@ -20,6 +20,7 @@ HEADING = re.compile(r"^(#{1,6}) +(.+?)\s*$", re.MULTILINE)
 WORD = re.compile(r"\S*\w\S*")
 NO_STEP = {"exercises", "what you found", "where it comes from"}
 DEEPER, CHECKED = "going deeper", "what the lecture says, checked"
+NEXT = "next"  # may stand last: Run All selects the last cell, and JupyterLab opens the fold that holds it
 
 
 @dataclass(frozen=True)

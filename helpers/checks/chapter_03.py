@@ -1,78 +1,129 @@
-"""Chapter 03: the slope of tanh, and dead units."""
+"""Chapter 03: the slope of a sigmoid, dead units, four layers to tell apart, and an early lead to explain."""
 
 import torch
 
-from helpers.checks.kinds import check
+from helpers.checks.kinds import check, choice, choices, seeded_randn
 from helpers.checks.readings import as_array, as_bools
 
-SLOPES = [([0.0, 0.5, -0.5, 0.97, -0.99],), ([[0.1, -0.3], [0.9, 1.0], [-1.0, 0.0]],)]
+SLOPES = [([0.5, 0.25, 0.9, 0.01],), ([[0.1, 0.75], [0.97, 0.5], [0.0, 1.0]],)]
 
 
-@check("chapter 03, the gradient through a tanh", 779, [(torch.tensor(t),) for (t,) in SLOPES], read=as_array)
-def check_tanh_gradient(t):
-    """f(t) -> the local gradient of tanh, from its output t."""
-    return 1 - t**2
+@check("chapter 03, exercise 3.1", 779, [(torch.tensor(s),) for (s,) in SLOPES], read=as_array)
+def check_sigmoid_slope(s):
+    """f(s) -> the slope of the sigmoid, from its output s."""
+    return s * (1 - s)
 
 
-check_tanh_gradient.mistakes = {
-    "t is tanh's output already: you take tanh a second time.": lambda t: 1 - t.tanh() ** 2,
-    "The square is missing: tanh's slope is the same at t and at -t, and has no kink.": (
-        lambda t: 1 - t, lambda t: 1 - t.abs()),
-    "That is the gradient of the sigmoid, t(1 - t).": (
-        lambda t: t * (1 - t), lambda t: t.sigmoid() * (1 - t.sigmoid())),
-    "That is t squared: the gradient is what is left of 1.": lambda t: t**2,
-    "Square t before it is taken from 1.": lambda t: (1 - t) ** 2,
-    "That is 1 plus t squared: the gradient shrinks as |t| grows.": lambda t: 1 + t**2,
-    "That is tanh itself, not its gradient.": torch.tanh,
-    "That is differentiated once more: 1 - t squared is the gradient already.": (
-        lambda t: -2 * t, lambda t: 2 * t, lambda t: -2 * t * (1 - t**2)),
+check_sigmoid_slope.mistakes = {
+    "s is the sigmoid's output already: take no sigmoid a second time.": lambda s: s.sigmoid() * (1 - s.sigmoid()),
+    "That is the tanh's formula: the sigmoid's is not symmetric around an output of 0.": lambda s: 1 - s**2,
+    "One of the two factors is missing: the slope is 0 at an output of 0, and at an output of 1.": (
+        lambda s: s, lambda s: 1 - s),
+    "s is squared once too often: both ends of the sigmoid are equally flat.": (
+        lambda s: s**2 * (1 - s), lambda s: s * (1 - s) ** 2, lambda s: s * (1 - s**2), lambda s: (s * (1 - s)) ** 2),
+    "The sign is wrong: the sigmoid rises everywhere, so its slope is never negative.": lambda s: s * (s - 1),
+    "That is differentiated once more.": (lambda s: 1 - 2 * s, lambda s: s * (1 - s) * (1 - 2 * s)),
+    "That is four times the slope: at an output of a half it is a quarter.": lambda s: 4 * s * (1 - s),
+    "That adds the two factors: multiply them.": lambda s: s + (1 - s),
 }  # fmt: skip
-
-ON, OFF = 0.999, 0.2
-UNITS = [(torch.tensor(rows),) for rows in (
-    [[ON, -ON, 0.98, OFF], [ON, ON, 0.98, -ON], [ON, -ON, -0.98, -ON]],
-    # dead but for 1 - h^2 < 0.01; alive, though the mean of |h| is above 0.99; never and always on
-    [[0.992, ON, ON, OFF], [-0.994, ON, -ON, ON], [0.992, ON, ON, -OFF], [0.993, 0.96, ON, OFF], [0.992, ON, ON, OFF]],
-)]  # fmt: skip
-MANY = torch.full((3000, 3), 0.9999)
+WIDE, NARROW = 4.0, 0.3
+UNITS = [
+    [[WIDE, -WIDE, 2.0, NARROW], [WIDE, WIDE, 2.0, -WIDE], [WIDE, -WIDE, -2.0, -WIDE]],
+    # dead though it jumps from end to end; alive on one example, by far and by little; never dead
+    [
+        [-3.0, WIDE, 3, NARROW],
+        [3.0, WIDE, -3, NARROW],
+        [-3.0, NARROW, 3, -NARROW],
+        [3.0, WIDE, 2.4, 0],
+        [3.0, WIDE, 3, 1],
+    ],
+]
+NEGATIVE = torch.tensor([[-1.0, -2, 0.5, 1], [-0.1, -3, -2, 2], [-WIDE, 0.1, -1, -1]])
+MANY = torch.full((3000, 3), WIDE)
 MANY[-1, 1], MANY[:, 2] = 0.5, -MANY[:, 2]
-SQUARE = torch.tensor([[ON, OFF, -ON], [-ON, ON, ON], [ON, ON, -ON]])
+FORTY = torch.full((40, 2), WIDE)
+FORTY[-1, 1] = 0.0  # alive on one example of forty
+LOW = torch.tensor([[-5.0, 5, 0, -6], [-7, 4, -8, 6], [-6, -5, -6, -0.1]])
+CASES = [(torch.tanh, torch.tensor(rows)) for rows in UNITS]
+CASES += [(torch.relu, NEGATIVE), (torch.sigmoid, LOW), (torch.tanh, LOW), (torch.tanh, FORTY), (torch.tanh, MANY)]
 
 
-@check("chapter 03, saturated is not dead", 779, [*UNITS, (SQUARE,), (MANY[-64:],), (MANY,)], read=as_bools)
-def check_dead_units(h):
-    """f(h) -> one bool per unit: whether |h| > 0.99 for every example; h (N, units) are tanh outputs."""
-    return (h.abs() > 0.99).all(0)
+@check("chapter 03, exercise 3.2", 779, CASES, read=as_bools)
+def check_dead_units(activation, hpreact):
+    """f(activation, hpreact) -> one bool per unit: whether the slope is below 0.02 on every example (N, units)."""
+    return (_slopes(activation, hpreact) < 0.02).all(0)
 
 
-def _on(h, threshold=0.99):
-    return h.abs() > threshold
+def _slopes(activation, hpreact):
+    x = hpreact.detach().requires_grad_()
+    return torch.autograd.grad(activation(x).sum(), x)[0]
+
+
+def _flat(activation, hpreact, threshold=0.02):
+    return _slopes(activation, hpreact) < threshold
 
 
 check_dead_units.mistakes = {
-    "That asks for any example: a unit is dead when all of its examples are saturated.": lambda h: _on(h).any(0),
+    "That asks for any example: a unit is dead when its slope is small on all of them.": lambda f, x: _flat(f, x).any(0),
     "That is along the wrong axis: the examples are dimension 0, and every unit wants an answer of its own.": (
-        lambda h: _on(h).all(1), lambda h: _on(h).any(1)),
-    "The negative side is missing: tanh is as flat at -1 as at +1, so take h.abs().": lambda h: (h > 0.99).all(0),
-    "A unit may jump between -1 and +1 and be dead all the same: compare h.abs(), not its mean or its spread.": (
-        lambda h: (h > 0.99).all(0) | (h < -0.99).all(0), lambda h: h.std(0) < 0.01, lambda h: h.mean(0).abs() > 0.99),
-    "These are counts or fractions: return the comparison that says whether they are all of the examples.": (
-        lambda h: _on(h).sum(0), lambda h: _on(h).double().mean(0)),
-    "The threshold is |h| > 0.99, for h itself.": (
-        lambda h: _on(h, 0.97).all(0), lambda h: _on(h, 0.995).all(0), lambda h: (h**2 > 0.99).all(0)),
-    "A white column of 32 examples is not yet a dead unit: look at every example in h.": lambda h: _on(h[:32]).all(0),
+        lambda f, x: _flat(f, x).all(1), lambda f, x: _flat(f, x).any(1)),
+    "That is a test for a tanh, whatever the activation is: ask the slope itself.": (
+        lambda f, x: (f(x).abs() > 0.99).all(0), lambda f, x: (f(x) > 0.99).all(0),
+        lambda f, x: (1 - x.tanh() ** 2 < 0.02).all(0), lambda f, x: (1 - f(x) ** 2 < 0.02).all(0)),
+    "That is the size of the output, not of its slope.": lambda f, x: (f(x).abs() < 0.02).all(0),
     "The mean hides an example that is alive: ask of every example, then of all together.": (
-        lambda h: h.abs().mean(0) > 0.99, lambda h: h.square().mean(0) > 0.99),
+        lambda f, x: _slopes(f, x).mean(0) < 0.02),
     "Nearly all of the examples is not all of them: a single one that is alive lets a gradient through.": (
-        lambda h: _on(h).double().mean(0) > 0.99, lambda h: _on(h).double().mean(0) > 0.5),
-    "That is ReLU's dead unit, never above 0: tanh's is stuck at -1 or 1.": (
-        lambda h: (h <= 0).all(0), lambda h: (h == 0).all(0)),
-    "These are the indices of the dead units, or their number: return one bool for every unit.": (
-        lambda h: torch.where(_on(h).all(0))[0], lambda h: _on(h).all(0).sum()),
-    "The shape has one dimension too many: leave keepdim out.": lambda h: _on(h).all(0, keepdim=True),
+        lambda f, x: _flat(f, x).double().mean(0) > 0.99, lambda f, x: _flat(f, x).double().mean(0) > 0.5),
+    "32 examples are not yet a verdict: look at every example.": lambda f, x: _flat(f, x[:32]).all(0),
+    "The threshold is 0.02.": (lambda f, x: _flat(f, x, 0.2).all(0), lambda f, x: _flat(f, x, 0.002).all(0)),
+    "Exactly 0 is too strict: a slope below 0.02 counts as flat.": lambda f, x: (_slopes(f, x) == 0).all(0),
+    "These are counts, shares or indices: return one bool for every unit.": (
+        lambda f, x: _flat(f, x).sum(0), lambda f, x: _flat(f, x).double().mean(0),
+        lambda f, x: torch.where(_flat(f, x).all(0))[0], lambda f, x: _flat(f, x).all(0).sum()),
     "Reduce over the examples, dimension 0, and over nothing else: every unit gets one answer.": (
-        _on, lambda h: _on(h).all()),
-    "That is upside down: dead is where |h| is large.": (
-        lambda h: ~_on(h).all(0), lambda h: (~_on(h)).all(0)),
-    "The units are right; return them as bools, the result of a comparison.": lambda h: _on(h).all(0).int(),
+        _flat, lambda f, x: _flat(f, x).all()),
+    "That is upside down: dead is where the slope is small.": (
+        lambda f, x: ~_flat(f, x).all(0), lambda f, x: (~_flat(f, x)).all(0)),
+    "The units are right; return them as bools, the result of a comparison.": lambda f, x: _flat(f, x).all(0).int(),
 }  # fmt: skip
+
+
+def four_layers():
+    """What goes into four tanh layers, (1,000 examples, 100 units) each, in one of four conditions: a, b, c, d."""
+    noise = seeded_randn(4, 1000, 100, seed=3)
+    aside = torch.zeros(100)
+    aside[seeded_randn(100, seed=4).topk(59).indices] = 1  # so many units that the shares of a and c are the same
+    sides = seeded_randn(100, seed=5).sign()
+    return noise[0] + 6 * sides * aside, noise[1] / 10, 5 * noise[2], noise[3]
+
+
+_LINEAR = "Its outputs stay so close to 0 that the tanh is a straight line for them. Look at its std."
+_HALF = "Hardly any of its entries is saturated. Print the share beyond 0.99 first."
+_COLUMNS = "The share of saturated entries fits. Now ask each unit: on how many of the 1,000 examples is it saturated?"
+_SPREAD = "It uses the whole range of the tanh, without spikes at its ends. Look at its histogram."
+_MANY = "More than half of its entries are beyond 0.99. Print that share first."
+
+check_four_layers = choices(
+    "{layer: its condition} of the four layers of exercise 3.3.",
+    "the four layers",
+    {
+        "a": ("dead", {"saturated": _COLUMNS, "healthy": _MANY, "linear": _MANY}),
+        "b": ("linear", {"healthy": _LINEAR, "saturated": _HALF, "dead": _HALF}),
+        "c": ("saturated", {"dead": _COLUMNS, "healthy": _MANY, "linear": _MANY}),
+        "d": ("healthy", {"linear": _SPREAD, "saturated": _HALF, "dead": _HALF}),
+    },
+    "chapter 03, saturated is not dead", 779,
+    agreed="the four layers are told apart", noun="condition",
+)  # fmt: skip
+
+check_first_steps = choice(
+    "Why the saturated network has the lower loss over the first steps: A, B or C.",
+    "the first steps",
+    "B",
+    {
+        "A": "On the right C is frozen, and learns nothing. The saturated network is ahead all the same.",
+        "C": "A saturated tanh passes less gradient from the first step on. And on the right nothing below it learns.",
+    },
+    "chapter 03, exercise 3.4", 779,
+)  # fmt: skip

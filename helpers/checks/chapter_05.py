@@ -97,7 +97,12 @@ def _derived(f, x, gamma, beta, eps):
     return gradients(f(*tensors.values(), eps), tensors)
 
 
-FORWARD = [(SQUARE, GAMMA, BETA, EPS), (SMALLER, GAMMA[:4], BETA[:4], EPS / 2), (LONG, GAMMA, BETA, EPS), (WIDE, GAMMA, BETA, EPS)]
+FORWARD = [
+    (SQUARE, GAMMA, BETA, EPS),
+    (SMALLER, GAMMA[:4], BETA[:4], EPS / 2),
+    (LONG, GAMMA, BETA, EPS),
+    (WIDE, GAMMA, BETA, EPS),
+]
 GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
 check_batch_norm_forward = Check(
     "f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim).",
@@ -213,7 +218,10 @@ def _trained(cls, x, gamma, beta, running_mean, running_var):
 
 def _after_training(cls, x, y, running_mean, running_var):
     layer = _layer(cls, x.shape[1], GAMMA, BETA, running_mean, running_var)
-    layer(x.clone().requires_grad_()), layer(y.clone().requires_grad_())  # as in a network, where x depends on parameters
+    (
+        layer(x.clone().requires_grad_()),
+        layer(y.clone().requires_grad_()),
+    )  # as in a network, where x depends on parameters
     return _buffers(layer, x.shape[1])
 
 

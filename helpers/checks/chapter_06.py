@@ -40,9 +40,7 @@ IMAGES = [  # shape of x, shape of weight, stride, padding
     ((2, 3, 5, 7), (4, 3, 3, 3), 1, 0), ((2, 3, 6, 5), (4, 3, 3, 3), 2, 1), ((3, 2, 4, 3), (5, 2, 1, 1), 1, 0),
     ((1, 2, 9, 6), (3, 2, 2, 2), 3, 1), ((2, 2, 4, 5), (3, 2, 3, 3), 1, 2), ((1, 1, 3, 4), (2, 1, 2, 2), 2, 3),
 ]  # fmt: skip
-IMAGES = [
-    (seeded_randn(*x, seed=i), seeded_randn(*w, seed=9 + i), s, p) for i, (x, w, s, p) in enumerate(IMAGES)
-]
+IMAGES = [(seeded_randn(*x, seed=i), seeded_randn(*w, seed=9 + i), s, p) for i, (x, w, s, p) in enumerate(IMAGES)]
 
 
 @check("chapter 06, a convolution as a linear layer on patches", 3890, IMAGES, read=as_array, tolerance=(1e-4, 1e-4))

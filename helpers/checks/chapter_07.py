@@ -123,7 +123,9 @@ def _normal(*stds):
     return _drawn(*(lambda n, m, std=std: torch.randn(n, m) * std(n, m) for std in stds))
 
 
-FAN_OUT = "fan_out is in it: fan_in alone counts. torch.nn.init expects the layout (fan_out, fan_in), so its fan_in is ours."
+FAN_OUT = (
+    "fan_out is in it: fan_in alone counts. torch.nn.init expects the layout (fan_out, fan_in), so its fan_in is ours."
+)
 check_linear = Check(
     """A class with cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).
 

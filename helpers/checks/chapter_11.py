@@ -37,7 +37,10 @@ def check_grad_to_data(data, grad):
     return grad.std() / data.std()
 
 
-check_grad_to_data.mistakes = {"That is upside down: the gradient's std stands on top.": lambda d, g: d.std() / g.std(), **RATIOS}
+check_grad_to_data.mistakes = {
+    "That is upside down: the gradient's std stands on top.": lambda d, g: d.std() / g.std(),
+    **RATIOS,
+}
 
 
 @check("chapter 12, the update:data ratio", 5995, tensors(60))

@@ -78,7 +78,11 @@ def trainable(layer, names):
     for parameter in listed:
         if not any(parameter is value for value in wanted.values()):
             others = [name for name, value in vars(layer).items() if value is parameter]
-            others += [name for name, value in layer.named_buffers() if value is parameter] if hasattr(layer, "named_buffers") else []
+            others += (
+                [name for name, value in layer.named_buffers() if value is parameter]
+                if hasattr(layer, "named_buffers")
+                else []
+            )
             found = "None" if parameter is None else f"layer.{others[0]}" if others else "another tensor"
             hint = f"An optimizer changes all that is listed there: list {' and '.join(wanted)}, and nothing else."
             raise Verdict(f"{found} is among layer.parameters()", hint)

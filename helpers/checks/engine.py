@@ -21,7 +21,7 @@ import html
 import inspect
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -29,7 +29,7 @@ import numpy as np
 import torch
 
 from helpers.checks import mistakes as usual
-from helpers.checks.readings import as_number, difference_in_words, first_difference, input_in_words, same, size, to_array
+from helpers.checks.readings import as_number, difference_in_words, first_difference, input_in_words, same, size
 from helpers.checks.sandbox import Verdict, attempt
 
 BY_HAND = "None of the usual mistakes: work this input out by hand, step by step, beside your code."
@@ -124,7 +124,9 @@ class Check:
     note(answer): what a right answer is told besides, or "".
     """
 
-    def __init__(self, doc, right, looks, where, *, call="{}", agreed="", refuse=is_a_function, note=None, mistakes=None):
+    def __init__(
+        self, doc, right, looks, where, *, call="{}", agreed="", refuse=is_a_function, note=None, mistakes=None
+    ):
         self.__doc__, self.right, self.looks, self.where = doc, right, looks, where
         self.call, self.agreed, self.refuse, self.note = call, agreed, refuse, note
         self.mistakes = mistakes or {}
@@ -180,7 +182,9 @@ class Check:
         label, index = first_difference(want, have, look.tolerance)
         column = (index[-1], want[label].shape[-1]) if index else None
         tried = words(column)
-        hint = self._known(outcomes, look.tolerance, range(len(self.looks))) or self._known(outcomes, look.tolerance, [k])
+        hint = self._known(outcomes, look.tolerance, range(len(self.looks))) or self._known(
+            outcomes, look.tolerance, [k]
+        )
         hint = hint or self._observed(answer, look, self._wanted[k], outcomes[k], run)
         return CheckResult("wrong", tried, difference_in_words(want, have, label, index), hint or BY_HAND, self.where)
 
@@ -209,7 +213,9 @@ class Check:
                 return found
         numbers = np.concatenate([a.ravel() for r in readings for a in r.values() if a.dtype.kind == "f"] or [[]])
         if np.isnan(numbers).any():
-            return "A NaN comes from 0/0, inf - inf, or the log or root of a negative number: print each step to find it."
+            return (
+                "A NaN comes from 0/0, inf - inf, or the log or root of a negative number: print each step to find it."
+            )
         if np.isinf(numbers).any():
             return "An infinity comes from a division by zero, log(0) or an overflow: print each step to find it."
         return ""
@@ -238,7 +244,9 @@ class Check:
         for i, (sentence, trace) in enumerate(traces):
             for other, earlier in traces[:i]:
                 looks = zip(self.looks, trace, earlier, strict=True)
-                if other != sentence and all(same(a, b, k.tolerance) for k, x, y in looks for a, b in zip(x, y, strict=True)):
+                if other != sentence and all(
+                    same(a, b, k.tolerance) for k, x, y in looks for a, b in zip(x, y, strict=True)
+                ):
                     complaints.append(f"{sentence!r} and {other!r} look the same")
         return complaints if names else ["no known mistakes"]
 

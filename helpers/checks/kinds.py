@@ -38,7 +38,9 @@ def conditions(tried, place, seconds, cases=((),)):
 
         look = Look(trial, cases, tried, parameters=tuple(inspect.signature(look_at).parameters)[1:])
         agreed = f"{tried}: all that is asked for is so"
-        return Check(look_at.__doc__, None, [look], lecture_at(place, seconds), call=tried, agreed=agreed, refuse=is_given)
+        return Check(
+            look_at.__doc__, None, [look], lecture_at(place, seconds), call=tried, agreed=agreed, refuse=is_given
+        )
 
     return make
 

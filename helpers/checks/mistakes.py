@@ -47,7 +47,9 @@ def relation(wanted, given, tolerance):
     shapes = all(w[label].shape == g[label].shape for w, g in zip(wanted, given, strict=True) for label in labels)
     if len(labels) != 1 or not shapes:
         return ""
-    want, have = (np.concatenate([r[labels[0]].ravel().astype(float) for r in readings]) for readings in (wanted, given))
+    want, have = (
+        np.concatenate([r[labels[0]].ravel().astype(float) for r in readings]) for readings in (wanted, given)
+    )
     relative, absolute = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance / 10)
     with np.errstate(all="ignore"):
         if len(np.unique(want)) > 1 and want.any():
@@ -86,7 +88,9 @@ def never_used(parameters, cases, run, right, tolerance):
         if alike and not all(same(right(a), right(b), tolerance) for a, b in zip(before, changed, strict=True)):
             idle.append(name)
     verb = "is" if len(idle) == 1 else "are"
-    hint = "your answer stays the same when it changes" if len(idle) == 1 else "your answer is the same whatever they are"
+    hint = (
+        "your answer stays the same when it changes" if len(idle) == 1 else "your answer is the same whatever they are"
+    )
     return f"{' and '.join(idle)} {verb} never used: {hint}." if idle else ""
 
 

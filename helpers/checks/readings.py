@@ -65,7 +65,9 @@ def as_parts(*labels):
             hint = f"Return {len(labels)} results in this order: `return {', '.join(labels)}`."
             raise Verdict(f"it returned {kind}", hint)
         parts = {label: to_array(part, label) for label, part in zip(labels, value, strict=True)}
-        return {label: a[0] if label.startswith("b") and a.ndim == 2 and len(a) == 1 else a for label, a in parts.items()}
+        return {
+            label: a[0] if label.startswith("b") and a.ndim == 2 and len(a) == 1 else a for label, a in parts.items()
+        }
 
     return read
 
@@ -121,7 +123,7 @@ def input_in_words(name, parameters, args, column=None, call=""):
     """
     shown, details = [], ""
     for parameter, arg in zip(parameters, args, strict=False):
-        text = f"{arg:.4g}" if isinstance(arg, float) else str(arg)
+        text = f"{arg:.4g}" if isinstance(arg, float) else getattr(arg, "__name__", str(arg))
         if isinstance(arg, dict):
             text = parameter
         elif isinstance(arg, list) and isinstance(arg[0], torch.Tensor):

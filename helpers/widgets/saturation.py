@@ -7,13 +7,14 @@ import torch
 
 from helpers.data import load_splits
 from helpers.models import SEED, lecture_mlp, seeded
-from helpers.plots import BLUE, GRAY, GREEN, VERMILION
+from helpers.plots import GRAY, GREEN, SKY
 from helpers.widgets.panel import Panel, seed_control, slider
 
 __all__ = ["SaturationReading", "draw_map", "draw_tanh", "read_saturation", "saturation_explorer"]
 
 SATURATED = 0.99  # where this part of the lecture draws the line
 WIDTH = 16.0  # of the inputs shown, on either side of 0
+GOES_IN, COMES_OUT = SKY, "#1f3b57"
 EXAMPLES = 32
 
 
@@ -23,8 +24,8 @@ class SaturationReading:
 
     hpreact: np.ndarray
     h: np.ndarray
-    w1_scale: float
-    b1_scale: float
+    w1_scale: float = 1.0
+    b1_scale: float = 1.0
 
     @property
     def saturated(self):
@@ -49,25 +50,26 @@ def read_saturation(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):
 
 
 def draw_tanh(reading, ax):
-    """The tanh, with the histogram of its inputs below it and that of its outputs beside it."""
+    """The tanh, with the histogram of its inputs below it and that of its outputs beside it, each as high as fits."""
     x = np.linspace(-WIDTH, WIDTH, 801)
-    bend = np.arctanh(SATURATED)
-    ax.axvspan(-bend, bend, color=GREEN, alpha=0.12, linewidth=0)
+    steep = np.arctanh(SATURATED)
+    ax.axvspan(-steep, steep, color=GREEN, alpha=0.12, linewidth=0)
     ax.plot(x, np.tanh(x), color=GRAY, linewidth=2.2)
     floor, wall = -2.6, WIDTH + 1
     # Inputs beyond the picture count in its outermost bins, so that nothing is lost from sight.
-    heights, edges = np.histogram(reading.hpreact.clip(-WIDTH, WIDTH), 64, (-WIDTH, WIDTH))
-    _bars(ax, edges, floor, 1.1 * heights / max(heights.max(), 1), VERMILION, upright=True)
+    heights, edges = np.histogram(reading.hpreact.clip(-WIDTH, WIDTH), 128, (-WIDTH, WIDTH))
+    _bars(ax, edges, floor, 1.1 * heights / max(heights.max(), 1), GOES_IN, upright=True)
     widths, edges = np.histogram(reading.h, 50, (-1, 1))
-    _bars(ax, edges, wall, 7 * widths / max(widths.max(), 1), BLUE, upright=False)
-    ax.text(-WIDTH, floor + 0.35, "what goes in:\nhpreact", color=VERMILION, va="bottom", fontsize=9.5)
-    ax.text(wall, 1.12, "what comes out: h", color=BLUE, va="bottom", ha="left", fontsize=9.5)
-    ax.text(0, 1.12, "the bend", color="#00795a", va="bottom", ha="center", fontsize=9.5)
+    _bars(ax, edges, wall, 7 * widths / max(widths.max(), 1), COMES_OUT, upright=False)
+    ax.text(-WIDTH, floor + 0.35, "what goes in:\nhpreact", color="#1f7fb5", va="bottom", fontsize=9.5)
+    ax.text(wall, 1.12, "what comes out: h", color=COMES_OUT, va="bottom", ha="left", fontsize=9.5)
+    ax.text(0, 1.12, "steep", color="#00795a", va="bottom", ha="center", fontsize=9.5)
     ax.set(xlim=(-WIDTH - 0.5, WIDTH + 8.5), ylim=(floor, 1.5), xlabel="hpreact", ylabel="h = tanh(hpreact)")
     ax.set_xticks([-15, -10, -5, 0, 5, 10, 15])
     ax.set_yticks([-1, -0.5, 0, 0.5, 1])
     ax.grid(False)
-    ax.set_title(f"W1 × {reading.w1_scale:.2f}: {reading.saturated:.0%} of h lies beyond ±{SATURATED}")
+    scales = f"W1 × {reading.w1_scale:.2f}, b1 × {reading.b1_scale:.2f}"
+    ax.set_title(f"{scales}: {reading.saturated:.0%} of h lies beyond ±{SATURATED}")
 
 
 def _bars(ax, edges, start, lengths, color, *, upright):
