@@ -5,7 +5,8 @@ loss with respect to …, and each line of a ``backward`` can be held against th
 autograd's, several times as fast: no graph is recorded, and every array is written over that of the step before.
 
 Every array is (R, rows, columns): R networks (1 for a single one), a row for each example, a column for each feature.
-A vector has one row. A layer keeps what its backward pass needs, and writes into its own arrays only.
+A vector has one row. A layer keeps what its backward pass needs, and writes over what nobody needs any more: dout
+always, x where ``network.free`` says so. Few arrays stay in the processor's cache, which counts for more than sums.
 """
 
 from math import pi, sqrt
@@ -53,7 +54,7 @@ class BatchNorm1d:
         self.gamma, self.dgamma = network.with_gradient(layer.gamma)
         self.beta, self.dbeta = network.with_gradient(layer.beta)
         self.running_mean, self.running_var = network.array(layer.running_mean), network.array(layer.running_var)
-        self.diff, self.out, self.dx = np.empty_like(x), np.empty_like(x), np.empty_like(x)
+        self.diff, self.out = x if network.free else np.empty_like(x), np.empty_like(x)
         self.ones = np.ones((1, 1, self.n), x.dtype)
 
     def forward(self, x):
@@ -69,17 +70,15 @@ class BatchNorm1d:
         return self.out
 
     def backward(self, dout):
-        n, dx = self.n, self.dx
+        n, scratch = self.n, self.out
         np.matmul(self.ones, dout, out=self.dbeta)
-        np.multiply(dout, self.diff, out=dx)
-        np.multiply(self.ones @ dx, self.inv_std, out=self.dgamma)
+        np.multiply(self.ones @ np.multiply(dout, self.diff, out=scratch), self.inv_std, out=self.dgamma)
         # x moves the mean and the variance too: for xhat = diff * inv_std,
         # dx = gamma * inv_std * (dout - dbeta / n - xhat * dgamma / (n - correction)).
-        np.multiply(self.diff, self.inv_std * self.dgamma / (n - self.layer.correction), out=dx)
-        np.subtract(dout, dx, out=dx)
-        dx -= self.dbeta / n
-        dx *= self.gamma * self.inv_std
-        return dx
+        dout -= np.multiply(self.diff, self.inv_std * self.dgamma / (n - self.layer.correction), out=scratch)
+        dout -= self.dbeta / n
+        dout *= self.gamma * self.inv_std
+        return dout
 
 
 class Embedding:
@@ -117,10 +116,11 @@ class Nonlinearity:
     """out = f(x) for each element; the backward pass multiplies by f's slope there"""
 
     def __init__(self, layer, x, network):
-        self.layer, self.out, self.dx = layer, np.empty_like(x), np.empty_like(x)
+        self.layer, self.out = layer, x if network.free else np.empty_like(x)
 
     def backward(self, dout):
-        return np.multiply(dout, self.slope, out=self.dx)
+        dout *= self.slope
+        return dout
 
 
 class Tanh(Nonlinearity):
@@ -128,9 +128,9 @@ class Tanh(Nonlinearity):
         return np.tanh(x, out=self.out)
 
     def backward(self, dout):
-        np.multiply(self.out, self.out, out=self.dx)
-        np.subtract(1, self.dx, out=self.dx)  # 1 - tanh²
-        return np.multiply(self.dx, dout, out=self.dx)
+        np.multiply(self.out, self.out, out=self.out)
+        dout *= np.subtract(1, self.out, out=self.out)  # 1 - tanh²
+        return dout
 
 
 class Sigmoid(Nonlinearity):
@@ -159,9 +159,9 @@ class ELU(Nonlinearity):
     """x where it is positive, alpha * (exp(x) - 1) elsewhere"""
 
     def forward(self, x):
-        exp = self.layer.alpha * np.exp(np.minimum(x, 0, out=self.out))
+        exp = self.layer.alpha * np.exp(np.minimum(x, 0))
         self.slope = np.where(x > 0, x.dtype.type(1), exp)
-        return np.where(x > 0, x, np.subtract(exp, self.layer.alpha, out=self.out))
+        return np.where(x > 0, x, exp - self.layer.alpha)
 
 
 class GELU(Nonlinearity):
@@ -178,23 +178,23 @@ class CrossEntropy:
     """The mean over the examples of -log softmax(logits)[y], for each network"""
 
     def __init__(self, logits):
-        R, self.n, _ = logits.shape
-        self.probs = np.empty_like(logits)
-        self.rows = np.arange(R)[:, None], np.arange(self.n)
+        R, self.n, classes = logits.shape
+        self.probs, self.ones = np.empty_like(logits), np.ones((classes, 1), logits.dtype)
+        self.classes, self.starts = np.arange(classes), np.arange(R * self.n).reshape(R, self.n) * classes
 
     def forward(self, logits, Y):
-        self.right = *self.rows, Y
         # Less the largest, so that no exp overflows: the softmax stays what it is.
-        np.subtract(logits, logits.max(2, keepdims=True), out=self.probs)
-        right_logits = self.probs[self.right]
+        np.subtract(logits, np.maximum.reduce(logits, axis=2, keepdims=True), out=self.probs)
+        self.right = self.starts + self.classes.take(Y)  # where the right classes lie; take refuses any other class
+        right_logits = self.probs.reshape(-1).take(self.right)
         np.exp(self.probs, out=self.probs)
-        total = np.einsum("rnv->rn", self.probs)
-        self.probs /= total[:, :, None]
-        return (np.log(total) - right_logits).sum(1) / self.n
+        total = self.probs @ self.ones  # the sum over the classes: (R, N, 1)
+        self.probs /= total
+        return np.add.reduce(np.log(total)[:, :, 0] - right_logits, axis=1) / self.n
 
     def backward(self):
         dlogits = self.probs
-        dlogits[self.right] -= 1  # the probabilities, less 1 where it is right
+        dlogits.reshape(-1)[self.right] -= 1  # the probabilities, less 1 where it is right
         dlogits /= self.n  # the loss is a mean
         return dlogits
 
@@ -221,7 +221,6 @@ class ByHand:
         self.networks = len(self.gradients[0]) if self.stacked else 1
         self.layers, self.loss, self.shape = [], None, None
 
-    @np.errstate(all="ignore")  # as torch: what overflows or divides by zero is infinite, without a word
     def forward(self, X, Y):
         if X.shape != self.shape:
             self._make_layers(X.numpy())
@@ -231,7 +230,6 @@ class ByHand:
         loss = self.loss.forward(x, Y.numpy())
         return torch.from_numpy(loss if self.stacked else loss.reshape(()))
 
-    @np.errstate(all="ignore")
     def backward(self):
         dx = self.loss.backward()
         for layer in reversed(self.layers):
@@ -251,6 +249,8 @@ class ByHand:
         self.shape, self.examples = x.shape, x.shape[1 if self.stacked and x.ndim > 2 else 0]
         self.layers, x = [], self._as_rows(x)
         for module in self.modules:
+            # A Linear or a BatchNorm1d does not need its own output again: the next layer may write over it.
+            self.free = bool(self.layers) and type(self.layers[-1]) in (Linear, BatchNorm1d)
             self.layers.append(BY_HAND[type(module)](module, x, self))
             x = self.layers[-1].out
         if x.shape[1] != self.examples:

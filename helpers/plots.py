@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from IPython.display import display
 from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.patheffects import withStroke
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
@@ -130,7 +129,7 @@ def reference_line(ax, value, label, *, axis="y", color=GRAY, side="right"):
         va=va,
         fontsize=9.5,
         color=color,
-        path_effects=[withStroke(linewidth=3, foreground="white")],  # legible where a line passes below
+        bbox=dict(facecolor="white", edgecolor="none", alpha=0.7, pad=0.5),  # legible where a line passes below
     )
 
 
@@ -144,7 +143,8 @@ def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
     window = window or max(1, len(losses) // 50)
     means = losses[: len(losses) // window * window].reshape(-1, window).mean(1)
     (line,) = ax.plot(np.arange(len(means)) * window + (window - 1) / 2, means, label=label, color=color)
-    ax.plot(losses, color=line.get_color(), alpha=0.18, linewidth=0.6, zorder=1)
+    steps = np.arange(0, len(losses), max(1, len(losses) // 5_000))  # no page shows more
+    ax.plot(steps, losses[steps], color=line.get_color(), alpha=0.18, linewidth=0.6, zorder=1)
     ax.set(xlabel="step", ylabel="minibatch loss")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     return ax
@@ -249,13 +249,13 @@ def log_scale(ax):
 
 
 def short(value):
-    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e−5; "undefined" for None."""
+    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e-5; "undefined" for None."""
     if value is None:
         return "undefined"
     if 99.5 <= abs(value) < 1000:
-        return f"{value:.0f}".replace("-", "−")
+        return f"{value:.0f}"
     text = f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"
-    return text.replace("e-0", "e-").replace("e+0", "e+").replace("-", "−")
+    return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
 def _layer_rows(diagnosis, rows, layers):

@@ -37,6 +37,7 @@ class History:
         return f"History({len(self):,} steps, mean loss of the last {len(self.loss[-200:])}: {self.loss[-200:].mean():.4f})"
 
 
+@np.errstate(all="ignore")  # as torch: what overflows or divides by zero is infinite or NaN, without a word
 def train(
     model,
     X,
@@ -53,18 +54,15 @@ def train(
 ):
     """Train on minibatches drawn as the lecture draws them; returns the History.
 
-    X (N, …) and Y (N,) are the training set. lr: a number, or a function of the step (from 0): the lecture's is
-    ``lambda step: 0.1 if step < 100_000 else 0.01``. A torch optimizer, if given, takes the steps in place of
-    ``parameter += -lr * gradient``; lr=None then leaves its own learning rate.
-
-    For a stack (logits with a model dimension) one generator shows every network the same minibatches; a list
-    of generators gives each its own. Without an optimizer lr may then be a tensor of one value for each network.
-
-    backward="by_hand" takes the gradients from helpers.by_hand: equal up to rounding, several times as fast, for
-    networks of the course's layers.
-
-    record_ratios_every=k keeps std(update) / std(data) of every weight (two dimensions or more) in
-    History.update_ratio, at step 0 and every k-th from there. data is taken before the step, as diagnose does.
+    X (N, …) and Y (N,) are the training set. lr: a number, or a function of the step (from 0), such as the lecture's
+    ``lambda step: 0.1 if step < 100_000 else 0.01``. Every step is ``parameter += -lr * gradient``, unless a torch
+    optimizer is given, which then takes it (with lr, if lr is not None).
+    In a stack (logits with a model dimension) one generator shows every network the same minibatches, a list of
+    generators gives each its own, and lr may be a tensor of one value for each, without an optimizer.
+    backward="by_hand" takes helpers.by_hand's gradients: equal up to rounding, several times as fast, for networks of
+    the course's layers.
+    record_ratios_every=k keeps std(update) / std(data) of every weight (two dimensions or more) at every k-th step,
+    from step 0, in History.update_ratio; data are the values before the step, where diagnose takes them too.
 
     The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters as they
     are and returns the History so far. Raises ValueError for data, a learning rate or a network that can't be used.
@@ -74,9 +72,7 @@ def train(
     rate = lr if callable(lr) else lambda step: lr
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     network = ByHand(model) if backward == "by_hand" else Autograd(model, list(trainable.values()))
-    update = OptimizerStep(optimizer, trainable) if optimizer else PlainStep(trainable)
-    if record_ratios_every:
-        update = Recorded(update, network, record_ratios_every)
+    update = Update(trainable, network, optimizer, record_ratios_every)
     losses = []
     model.train()
     try:
@@ -88,12 +84,11 @@ def train(
             losses.append(loss)
     except KeyboardInterrupt:
         print(f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now")
-    loss = torch.stack(losses) if losses else torch.empty(0)
-    return History(loss, update.ratios() if record_ratios_every else {}, record_ratios_every)
+    return History(torch.stack(losses) if losses else torch.empty(0), update.ratios(), record_ratios_every)
 
 
 def _minibatch(X, Y, batch_size, generator):
-    """One draw, as the lecture's; with a list of generators one for each network, (num_models, batch_size, …)."""
+    """Drawn as the lecture does; with a list of generators one for each network, (num_models, batch_size, …)."""
     if isinstance(generator, (list, tuple)):
         ix = torch.stack([torch.randint(0, len(X), (batch_size,), generator=g) for g in generator])
     else:
@@ -105,7 +100,7 @@ class Autograd:
     """Loss and gradients of any network, from torch; ByHand is its twin."""
 
     def __init__(self, model, parameters):
-        self.model, self.parameters, self.loss = model, parameters, None
+        self.model, self.parameters = model, parameters
 
     def forward(self, X, Y):
         self.loss = _loss(self.model(X), Y)
@@ -117,37 +112,51 @@ class Autograd:
         return torch.autograd.grad(total, self.parameters, allow_unused=True)
 
 
-class PlainStep:
-    """parameter += -lr * gradient; lr is a number, or a tensor of one value for each network."""
+class Update:
+    """Takes the steps, and keeps the update:data ratio of every weight at the first and every ``every``-th of them."""
 
-    def __init__(self, trainable):
-        self.trainable = trainable
+    def __init__(self, trainable, network, optimizer, every):
+        self.trainable, self.network, self.optimizer, self.every = trainable, network, optimizer, every
         self.values = [p.detach() for p in trainable.values()]  # the same memory, without a graph
         self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in self.values]
+        self.steps, self.records = 0, []
 
     def __call__(self, gradients, lr):
-        for name, gradient in zip(self.trainable, gradients, strict=True):
-            if gradient is not None and gradient.layout is not torch.strided:
-                raise ValueError(
-                    f"{name} has sparse gradients: make its layer with sparse=False, or give an optimizer that takes "
-                    "them, such as torch.optim.SparseAdam"
-                )
-        rows = zip(self.values, gradients, self.ones, strict=True)
-        values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
+        take = self._sgd_step if self.optimizer is None else self._optimizer_step
+        if self.every and self.steps % self.every == 0:
+            self.records.append(self._recorded(take, gradients, lr))
+        else:
+            take(gradients, lr)
+        self.steps += 1
+
+    def ratios(self):
+        """(records,) by name, or (records, num_models) for a stack."""
+        if not self.records:
+            return {}
+        updates, data = (np.array(part, np.float64) for part in zip(*self.records, strict=True))
+        ratios = torch.from_numpy(updates / np.where(data > 0, data, np.nan)).float()
+        return dict(zip(self._weights(self.trainable), ratios.unbind(1), strict=True))
+
+    def _weights(self, each):
+        """What belongs to the weights, of what there is for each parameter."""
+        rows = zip(each, self.values, strict=True)
+        return [one for one, p in rows if p.dim() - self.network.stacked > 1]
+
+    def _sgd_step(self, gradients, lr):
+        """parameter += -lr * gradient; lr is a number, or a tensor of one value for each network."""
+        values, ones = self.values, self.ones
+        if any(gradient is None or gradient.is_sparse for gradient in gradients):
+            rows = zip(values, gradients, ones, strict=True)
+            values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
+            if any(gradient.is_sparse for gradient in gradients):
+                raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
         if isinstance(lr, torch.Tensor):
             gradients, lr = [lr.view(-1, *[1] * (g.dim() - 1)) * g if lr.dim() else lr * g for g in gradients], 1
         # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
         # without a second array of that size, which would cost more than the sums.
         torch._foreach_addcmul_(values, gradients, ones, value=-lr)
 
-
-class OptimizerStep:
-    """A torch optimizer's step, with lr unless it is None."""
-
-    def __init__(self, optimizer, trainable):
-        self.optimizer, self.trainable = optimizer, trainable
-
-    def __call__(self, gradients, lr):
+    def _optimizer_step(self, gradients, lr):
         for p, gradient in zip(self.trainable.values(), gradients, strict=True):
             p.grad = gradient
         if lr is not None:
@@ -155,52 +164,31 @@ class OptimizerStep:
                 group["lr"] = lr
         self.optimizer.step()
 
-
-class Recorded:
-    """A step that keeps std(update) / std(data) of every weight, at its first call and every so many from there."""
-
-    def __init__(self, step, network, every):
-        self.step, self.network, self.every = step, network, every
-        self.calls, self.records = 0, []
-
-    def __call__(self, gradients, lr):
-        self.calls += 1
-        if (self.calls - 1) % self.every:
-            return self.step(gradients, lr)
-        at = [i for i, p in enumerate(self.step.trainable.values()) if p.dim() - self.network.stacked > 1]
-        weights = [list(self.step.trainable.values())[i] for i in at]
-        data = [self._spread(weight) for weight in weights]
-        if isinstance(self.step, PlainStep):  # the update is lr times the gradient
-            lrs = lr.numpy(force=True) if isinstance(lr, torch.Tensor) else lr
-            updates = [np.abs(lrs) * self._spread(gradients[i]) for i in at]
-            self.step(gradients, lr)
+    def _recorded(self, take, gradients, lr):
+        """Take the step; the spreads of every weight's update and of its values before it."""
+        stacked, weights, at = self.network.stacked, self._weights(self.values), self._weights(gradients)
+        data = [_spread(p, stacked) for p in weights]
+        before = [p.clone() for p in weights] if self.optimizer else weights
+        take(gradients, lr)
+        if self.optimizer:
+            size, changes = 1, [p - q for p, q in zip(weights, before, strict=True)]
         else:
-            before = [weight.detach().clone() for weight in weights]
-            self.step(gradients, lr)
-            changes = zip(weights, before, at, strict=True)
-            updates = [self._spread(p.detach() - q if gradients[i] is not None else None) for p, q, i in changes]
-        with np.errstate(all="ignore"):
-            self.records.append([u / np.where(d > 0, d, np.nan) for u, d in zip(updates, data, strict=True)])
+            size, changes = abs(lr.numpy(force=True) if isinstance(lr, torch.Tensor) else lr), at
+        rows = zip(data, changes, at, strict=True)
+        return [np.nan * d if g is None else size * _spread(change, stacked) for d, change, g in rows], data
 
-    def ratios(self):
-        """(records,) by name, or (records, num_models) for a stack."""
-        names = [name for name, p in self.step.trainable.items() if p.dim() - self.network.stacked > 1]
-        columns = zip(*self.records, strict=True)
-        ratios = [torch.from_numpy(np.stack(column)).float() for column in columns]
-        return {name: ratio if self.network.stacked else ratio[:, 0] for name, ratio in zip(names, ratios, strict=True)}
 
-    def _spread(self, tensor):
-        """std * sqrt(n - 1) for each network, in a fraction of torch.std's time; exactly 0 for constant data."""
-        if tensor is None:
-            return np.array([np.nan])
-        if tensor.dtype not in (torch.float32, torch.float64):
-            tensor = tensor.float()  # NumPy has no bfloat16
-        x = tensor.numpy(force=True)
-        x = x.reshape(len(x) if self.network.stacked else 1, -1)
-        deviations = x - (x @ np.ones(x.shape[1], x.dtype) / x.shape[1])[:, None]
-        if (x[:, 0] == x[:, -1]).any():
-            deviations[(x == x[:, :1]).all(1)] = 0
-        return np.sqrt(np.vecdot(deviations, deviations))
+def _spread(tensor, stacked):
+    """std * sqrt(n - 1), for each network of a stack, in a fraction of torch.std's time; exactly 0 for constant data."""
+    x = (tensor.float() if tensor.dtype.itemsize < 4 else tensor).numpy(force=True)  # NumPy has no bfloat16
+    x = x.reshape(len(x) if stacked else 1, -1)
+    squares, mean = np.vecdot(x, x), np.add.reduce(x, axis=1) / x.shape[1]
+    spread = squares - x.shape[1] * mean**2
+    if not (spread > squares / 2).all():  # two large numbers' difference: once more, with the mean taken off first
+        deviations = x - mean[:, None]
+        deviations[(x == x[:, :1]).all(1)] = 0  # where a constant's mean is rounded
+        spread = np.vecdot(deviations, deviations)
+    return np.sqrt(spread if stacked else spread[0])
 
 
 def _loss(logits, Y):
@@ -212,11 +200,9 @@ def _loss(logits, Y):
 
 
 def _checked(lr, loss, optimizer):
-    if isinstance(lr, torch.Tensor) and lr.dim():
-        if optimizer is not None:
-            raise ValueError("lr is a tensor of several: an optimizer takes one number for all networks")
-        if lr.shape != loss.shape:
-            raise ValueError(f"lr has shape {tuple(lr.shape)} for {loss.numel()} network(s): give one value each")
+    if isinstance(lr, torch.Tensor) and lr.dim() and (optimizer is not None or lr.shape != loss.shape):
+        wanted = f"{loss.numel()} network(s)" if optimizer is None else "an optimizer, which takes one number for all"
+        raise ValueError(f"lr has shape {tuple(lr.shape)} for {wanted}")
     return lr
 
 
@@ -271,10 +257,8 @@ def _check_data(X, Y):
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
     if Y.dim() != 1:
-        raise ValueError(
-            f"Y has shape {tuple(Y.shape)}, not ({len(Y)},): give one target for each example; "
-            "several for one are more examples, in X too"
-        )
+        shapes = f"Y has shape {tuple(Y.shape)}, not ({len(Y)},)"
+        raise ValueError(f"{shapes}: each example has one target; what has several is several examples")
 
 
 def _check_settings(Y, steps, lr, optimizer, backward):

@@ -1,10 +1,9 @@
-"""How fast training is, against the lecture's own loops: `make bench`.
+"""How fast training is, against the lecture's own loops and what else a user would take: `make bench`.
 
-One process, one thread. Each contender's turn alternates with the lecture's loop, the work per CPU second of each
-turn is divided by the loop's beside it, and the median of these ratios counts, so that other load on the machine
-touches both alike. Before its time counts, each contender has to arrive where the lecture's loop arrives: losses,
-every parameter after one step (so every gradient) and after many, BatchNorm's running statistics.
-Writes data/results/bench.json and bench.md.
+One process, one thread. The contenders take turns with the lecture's loop; in each turn the loop's CPU time for a step
+is divided by the contender's, and the median of these ratios counts, so that other load on the machine touches both
+alike. First each contender has to arrive where the lecture's loop arrives: losses, every parameter after one step (so
+every gradient) and after many, BatchNorm's running statistics. Writes data/results/bench.json and bench.md.
 """
 
 import argparse
@@ -15,7 +14,7 @@ import re
 import subprocess
 import sys
 import time
-from functools import partial
+from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -25,198 +24,130 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 import numpy
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from helpers.by_hand import ByHand
 from helpers.data import load_splits
 from helpers.diagnostics import diagnose
-from helpers.models import deep_mlp, lecture_mlp
+from helpers.layers import BatchNorm1d
+from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.train import train
+from lecture import PlainDeep, PlainShallow
 from refresh import write_atomically
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
-STEPS = 400  # of one turn
+SECONDS = 0.15  # of CPU time for one turn
+WARM_UP, CHECKED = 20, 60  # steps
 SAME = 1e-5  # how far losses and parameters may be from the lecture loop's
 
 
-# The lecture's two training loops, as its cells have them.
+# The contenders: networks that train(X, Y, steps) -> losses, and show tensors() to be compared.
 
 
-class PlainShallow:
-    """Part 1's network, the Kaiming or the BatchNorm stage."""
+class Lecture:
+    """The lecture's own loop."""
 
-    def __init__(self, batch_norm, seed):
-        g = self.g = torch.Generator().manual_seed(seed)
-        self.C = torch.randn((27, 10), generator=g)
-        self.W1 = torch.randn((30, 200), generator=g) * (5 / 3) / (30**0.5)
-        self.batch_norm = batch_norm
-        if not batch_norm:
-            self.b1 = torch.randn(200, generator=g) * 0.01
-        self.W2 = torch.randn((200, 27), generator=g) * 0.01
-        self.b2 = torch.randn(27, generator=g) * 0
-        if batch_norm:
-            self.bngain, self.bnbias = torch.ones((1, 200)), torch.zeros((1, 200))
-            self.bnmean_running, self.bnvar_running = torch.zeros((1, 200)), torch.ones((1, 200))
-        between = [self.bngain, self.bnbias] if batch_norm else [self.b1]
-        self.parameters = [self.C, self.W1, *between, self.W2, self.b2]
-        for p in self.parameters:
-            p.requires_grad = True
+    networks = 1
 
-    def buffers(self):
-        return [self.bnmean_running, self.bnvar_running] if self.batch_norm else []
+    def __init__(self, plain):
+        self.plain = plain
 
     def train(self, X, Y, steps):
-        losses = []
-        for _ in range(steps):
-            ix = torch.randint(0, X.shape[0], (32,), generator=self.g)
-            Xb, Yb = X[ix], Y[ix]
-            emb = self.C[Xb]
-            embcat = emb.view(emb.shape[0], -1)
-            if self.batch_norm:
-                hpreact = embcat @ self.W1
-                bnmeani = hpreact.mean(0, keepdim=True)
-                bnstdi = hpreact.std(0, keepdim=True)
-                hpreact = self.bngain * (hpreact - bnmeani) / bnstdi + self.bnbias
-                with torch.no_grad():
-                    self.bnmean_running = 0.999 * self.bnmean_running + 0.001 * bnmeani
-                    # The lecture keeps the std; its variance is what the course's layer keeps.
-                    self.bnvar_running = 0.999 * self.bnvar_running + 0.001 * bnstdi**2
-            else:
-                hpreact = embcat @ self.W1 + self.b1
-            h = torch.tanh(hpreact)
-            logits = h @ self.W2 + self.b2
-            loss = F.cross_entropy(logits, Yb)
-            for p in self.parameters:
-                p.grad = None
-            loss.backward()
-            for p in self.parameters:
-                p.data += -0.1 * p.grad
-            losses.append(loss.item())
-        return torch.tensor(losses)
+        return self.plain.train(X, Y, steps)
 
-
-class Linear:
-    def __init__(self, fan_in, fan_out, generator, bias):
-        self.weight = torch.randn((fan_in, fan_out), generator=generator) / fan_in**0.5
-        self.bias = torch.zeros(fan_out) if bias else None
-
-    def __call__(self, x):
-        self.out = x @ self.weight
-        if self.bias is not None:
-            self.out = self.out + self.bias
-        return self.out
-
-    def parameters(self):
-        return [self.weight] if self.bias is None else [self.weight, self.bias]
-
-
-class BatchNorm1d:
-    def __init__(self, dim, eps=1e-5, momentum=0.1):
-        self.eps, self.momentum = eps, momentum
-        self.gamma, self.beta = torch.ones(dim), torch.zeros(dim)
-        self.running_mean, self.running_var = torch.zeros(dim), torch.ones(dim)
-
-    def __call__(self, x):
-        xmean, xvar = x.mean(0, keepdim=True), x.var(0, keepdim=True)
-        xhat = (x - xmean) / torch.sqrt(xvar + self.eps)
-        self.out = self.gamma * xhat + self.beta
-        with torch.no_grad():
-            self.running_mean = (1 - self.momentum) * self.running_mean + self.momentum * xmean
-            self.running_var = (1 - self.momentum) * self.running_var + self.momentum * xvar
-        return self.out
-
-    def parameters(self):
-        return [self.gamma, self.beta]
-
-
-class Tanh:
-    def __call__(self, x):
-        self.out = torch.tanh(x)
-        return self.out
-
-    def parameters(self):
-        return []
-
-
-class PlainDeep:
-    """Part 2's six layers, gain 5/3 without BatchNorm and 1 with it."""
-
-    def __init__(self, batch_norm, seed, statistics=False):
-        g = self.g = torch.Generator().manual_seed(seed)
-        self.statistics = statistics
-        self.C = torch.randn((27, 10), generator=g)
-        self.layers = []
-        for fan_in, fan_out in pairwise([30, 100, 100, 100, 100, 100, 27]):
-            self.layers.append(Linear(fan_in, fan_out, g, bias=not batch_norm))
-            if batch_norm:
-                self.layers.append(BatchNorm1d(fan_out))
-            self.layers.append(Tanh())
-        self.layers.pop()  # the logits are not squashed
-        if batch_norm:
-            self.layers[-1].gamma *= 0.1
-        else:
-            self.layers[-1].weight *= 0.1
-            for layer in self.layers[:-1]:
-                if isinstance(layer, Linear):
-                    layer.weight *= 5 / 3
-        self.parameters = [self.C, *(p for layer in self.layers for p in layer.parameters())]
-        for p in self.parameters:
-            p.requires_grad = True
-        self.ud = []
-
-    def buffers(self):
-        norms = [layer for layer in self.layers if isinstance(layer, BatchNorm1d)]
-        return [buffer for norm in norms for buffer in (norm.running_mean, norm.running_var)]
-
-    def train(self, X, Y, steps):
-        losses = []
-        for _ in range(steps):
-            ix = torch.randint(0, X.shape[0], (32,), generator=self.g)
-            Xb, Yb = X[ix], Y[ix]
-            emb = self.C[Xb]
-            x = emb.view(emb.shape[0], -1)
-            for layer in self.layers:
-                x = layer(x)
-            loss = F.cross_entropy(x, Yb)
-            if self.statistics:
-                for layer in self.layers:
-                    layer.out.retain_grad()
-            for p in self.parameters:
-                p.grad = None
-            loss.backward()
-            for p in self.parameters:
-                p.data += -0.1 * p.grad
-            losses.append(loss.item())
-            if self.statistics:
-                with torch.no_grad():
-                    self.ud.append([(0.1 * p.grad.std() / p.data.std()).log10().item() for p in self.parameters])
-        return torch.tensor(losses)
-
-
-# What is compared with them: a network of the course and a way to train it.
+    def tensors(self):
+        return [t.detach() for t in (*self.plain.parameters, *self.plain.buffers())]
 
 
 class Course:
-    def __init__(self, model, generators, **how):
-        self.model, self.how = model, how
-        self.generator = generators if len(generators) > 1 else generators[0]
-        self.networks = len(generators)
+    """A network of the course, or a stack of them, and a way to train it; with a look at it every 20th step."""
+
+    def __init__(self, make, networks=1, seed=1, look=None, **how):
+        generators = [seeded(seed + r) for r in range(networks)]
+        stacked = networks > 1
+        self.generator = generators if stacked else generators[0]
+        self.model = make(generator=self.generator, num_models=networks if stacked else None)
+        self.networks, self.look, self.how = networks, look, how
 
     def train(self, X, Y, steps):
-        settings = dict(steps=steps, lr=0.1, generator=self.generator, progress=False)
-        return train(self.model, X, Y, **settings, **self.how).loss
+        settings = dict(lr=0.1, generator=self.generator, progress=False, **self.how)
+        if not self.look:
+            return train(self.model, X, Y, steps=steps, **settings).loss
+        losses = []
+        for start in range(0, steps, 20):
+            self.look(self.model, X[:32], Y[:32])
+            losses.append(train(self.model, X, Y, steps=min(20, steps - start), **settings).loss)
+        return torch.cat(losses)
+
+    def tensors(self):
+        return [t.detach() for t in (*self.model.parameters(), *self.model.buffers())]
+
+
+class Usual:
+    """What a torch user would write: torch.nn's layers, an optimizer, loss.backward()."""
+
+    networks = 1
+
+    def __init__(self, course, seed=1):
+        self.generator = seeded(seed)
+        self.model = torch_twin(course(generator=self.generator))
+        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
+
+    def train(self, X, Y, steps):
+        losses = []
+        for _ in range(steps):
+            ix = torch.randint(0, len(X), (32,), generator=self.generator)
+            loss = F.cross_entropy(self.model(X[ix]), Y[ix])
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.item())
+        return torch.tensor(losses)
+
+    def tensors(self):
+        return as_the_courses(self.model, dict(self.model.named_parameters()), dict(self.model.named_buffers()))
+
+
+class Vmapped:
+    """What a torch user would write for a stack: one step as a function of the parameters, and torch.func.vmap."""
+
+    def __init__(self, course, networks):
+        self.generators, self.networks = [seeded(seed) for seed in range(1, networks + 1)], networks
+        models = [torch_twin(course(generator=g)) for g in self.generators]
+        self.parameters, self.buffers = torch.func.stack_module_state(models)
+        self.model = models[0]
+
+        def loss_of(parameters, buffers, X, Y):
+            return F.cross_entropy(torch.func.functional_call(self.model, (parameters, buffers), (X,)), Y)
+
+        self.gradients_of = torch.func.vmap(torch.func.grad_and_value(loss_of))
+
+    def train(self, X, Y, steps):
+        losses = []
+        for _ in range(steps):
+            ix = torch.stack([torch.randint(0, len(X), (32,), generator=g) for g in self.generators])
+            gradients, loss = self.gradients_of(self.parameters, self.buffers, X[ix], Y[ix])
+            with torch.no_grad():
+                for name, p in self.parameters.items():
+                    p -= 0.1 * gradients[name]
+            losses.append(loss.detach())
+        return torch.stack(losses)
+
+    def tensors(self):
+        return as_the_courses(self.model, self.parameters, self.buffers)
 
 
 class Products:
-    """The six matrix products of a step by hand, and nothing else: no such step can be faster on this machine."""
+    """The matrix products of a step by hand and nothing else: no such step can be faster on this machine."""
 
-    def __init__(self, networks):
+    def __init__(self, networks, *sizes):
         def array(*shape):
             return numpy.ones((networks, *shape), numpy.float32)
 
-        def turned(a):
-            return a.swapaxes(1, 2)
-
-        x, W1, h, W2, logits = array(32, 30), array(30, 200), array(32, 200), array(200, 27), array(32, 27)
-        pairs = [(x, W1), (h, W2), (turned(h), logits), (logits, turned(W2)), (turned(x), h), (h, turned(W1))]
+        pairs = []
+        for fan_in, fan_out in pairwise(sizes):
+            x, W, out = array(32, fan_in), array(fan_in, fan_out), array(32, fan_out)
+            pairs += [(x, W), (x.swapaxes(1, 2), out), (out, W.swapaxes(1, 2))]
         self.products = [(a, b, a @ b) for a, b in pairs]
         self.networks = networks
 
@@ -226,58 +157,79 @@ class Products:
                 numpy.matmul(a, b, out=out)
 
 
-class InParts(Course):
-    """Trained 20 steps at a time, with or without a look at the whole network before each part."""
+def torch_twin(model):
+    """A network of the course in torch.nn's own layers."""
 
-    def __init__(self, *args, look=None):
-        super().__init__(*args)
-        self.look = look
+    def twin(layer):
+        if hasattr(layer, "gamma"):
+            return nn.BatchNorm1d(len(layer.gamma), layer.eps, layer.momentum)
+        if not hasattr(layer, "weight"):
+            return nn.Flatten() if type(layer).__name__ == "Flatten" else layer
+        embedding = type(layer).__name__ == "Embedding"
+        new = nn.Embedding(*layer.weight.shape) if embedding else nn.Linear(*layer.weight.shape, layer.bias is not None)
+        new.weight.data = (layer.weight if embedding else layer.weight.T).detach().clone()
+        if getattr(layer, "bias", None) is not None:
+            new.bias.data = layer.bias.detach().clone()
+        return new
 
-    def train(self, X, Y, steps):
-        losses = []
-        for start in range(0, steps, 20):
-            if self.look:
-                diagnose(self.model, X[:32], Y[:32], lr=0.1, **self.look)
-            losses.append(super().train(X, Y, min(20, steps - start)))
-        return torch.cat(losses)
-
-
-def shallow(batch_norm, networks, **how):
-    generators = [torch.Generator().manual_seed(seed) for seed in range(1, networks + 1)]
-    stage = "batchnorm" if batch_norm else "kaiming"
-    num_models = networks if networks > 1 else None
-    drawn = generators if networks > 1 else generators[0]
-    return Course(lecture_mlp(stage, generator=drawn, num_models=num_models), generators, **how)
+    twins = nn.Sequential(*map(twin, model))
+    for layer, new in zip(model, twins, strict=True):
+        if hasattr(layer, "gamma"):
+            new.weight.data = layer.gamma.detach().clone()
+    return twins
 
 
-def deep(batch_norm, kind=Course, **how):
-    g = torch.Generator().manual_seed(1)
-    gain = 1.0 if batch_norm else 5 / 3
-    return kind(deep_mlp(batch_norm=batch_norm, gain=gain, generator=g), [g], **how)
+def as_the_courses(model, parameters, buffers):
+    """The tensors in the course's layout, its BatchNorm's two buffers too."""
+    linears = {f"{name}.weight" for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    turned = [p.mT if name in linears else p for name, p in parameters.items()]
+    return [t.detach() for t in turned] + [b for name, b in buffers.items() if not name.endswith("num_batches_tracked")]
 
 
-def check(name, make_plain, make, X, Y, steps):
-    """Exit unless the contender's losses, parameters and running statistics are the lecture loop's."""
+def with_torchs_batch_norm(make):
+    """The course's network with the variance and the eps of nn.BatchNorm1d, for torch's own layers to be held against."""
+
+    def made(**how):
+        model = make(**how)
+        for layer in model:
+            if isinstance(layer, BatchNorm1d):
+                layer.correction, layer.eps = 0, 1e-5
+        return model
+
+    return made
+
+
+def check(name, reference, make, X, Y, steps=CHECKED):
+    """Exit unless the contender arrives where each seed's reference(seed, steps) does, by reached()."""
     for length in (1, steps):
         contender = make()
-        losses = contender.train(X, Y, length)
-        losses = losses if losses.dim() == 2 else losses[:, None]
+        losses = contender.train(X, Y, length).view(length, -1)
+        stacked = contender.networks > 1
         for r in range(contender.networks):
-            plain = make_plain(r + 1)
-            pairs = {"losses": (losses[:, r], plain.train(X, Y, length))}
-            stacked = contender.networks > 1
-            ours = [*contender.model.named_parameters(), *contender.model.named_buffers()]
-            for (part, tensor), expected in zip(ours, [*plain.parameters, *plain.buffers()], strict=True):
-                tensor = tensor[r] if stacked else tensor
-                pairs[part] = tensor.detach(), expected.detach().view_as(tensor)
-            for part, (a, b) in pairs.items():
+            expected_losses, expected = reference(r + 1, length)
+            ours = [t[r] if stacked else t for t in contender.tensors()]
+            parts = {"losses": (losses[:, r], expected_losses)}
+            parts |= {f"tensor {i}": pair for i, pair in enumerate(zip(ours, expected, strict=True))}
+            for part, (a, b) in parts.items():
                 # After one step parameters differ by 0.1 x the error of the gradient.
                 tolerance = SAME / 10 if length == 1 else SAME
-                if not (a - b).abs().max() <= tolerance:
+                if not (a - b.view_as(a)).abs().max() <= tolerance:
+                    off = (a - b.view_as(a)).abs().max()
                     sys.exit(
-                        f"{name}: {part} of network {r} after {length} steps differ from the lecture loop's by "
-                        f"{(a - b).abs().max():.1e}, more than {tolerance:.0e}: a faster wrong answer does not count"
+                        f"{name}: {part} of network {r} after {length} steps differ by {off:.1e}, more than "
+                        f"{tolerance:.0e}, from the reference's: a faster wrong answer does not count"
                     )
+
+
+def reached(make, X, Y):
+    """reference(seed, steps): the losses and the tensors of a network that make(seed) gives, computed once."""
+
+    @cache
+    def reference(seed, steps):
+        contender = make(seed)
+        return contender.train(X, Y, steps), contender.tensors()
+
+    return reference
 
 
 def cpu_seconds(run):
@@ -286,71 +238,115 @@ def cpu_seconds(run):
     return time.process_time() - start
 
 
-def measure(plain, contenders, X, Y, turns):
-    """CPU seconds a step and network, one row a turn: the plain loop's first, then each contender's."""
-    times = []
-    for _ in range(turns + 1):
-        row = [cpu_seconds(lambda: plain.train(X, Y, STEPS)) / STEPS]
-        for contender in contenders:
-            seconds = cpu_seconds(lambda c=contender: c.train(X, Y, STEPS))
-            row.append(seconds / STEPS / contender.networks)
-        times.append(row)
-    return times[1:]  # the first warms up
+def measure(contenders, X, Y, turns):
+    """CPU seconds for a step and network, one row for each turn."""
+    lengths = []
+    for contender in contenders:
+        contender.train(X, Y, WARM_UP)
+        seconds = cpu_seconds(lambda c=contender: c.train(X, Y, WARM_UP)) / WARM_UP
+        lengths.append(max(WARM_UP, round(SECONDS / (seconds + 1e-9))))
+    pairs = list(zip(contenders, lengths, strict=True))
+    return [[cpu_seconds(lambda c=c, n=n: c.train(X, Y, n)) / n / c.networks for c, n in pairs] for _ in range(turns)]
 
 
-def faster():
-    """(what, lecture's loop, contenders as (name, how to make it, goal)): how many times as fast."""
-    for goals, batch_norm in ((1.2, 2.8, 5, 5), False), ((1.5, 3.3, 7, 7.5), True):
-        one, hand, sixteen, thirty_two = goals
-        make = partial(shallow, batch_norm)
-        yield (
-            f"part 1's network, {'with' if batch_norm else 'without'} BatchNorm",
-            partial(PlainShallow, batch_norm),
-            [
-                ("train, autograd", partial(make, 1), one),
-                ("train, by hand", partial(make, 1, backward="by_hand"), hand),
-                ("a stack of 16, by hand", partial(make, 16, backward="by_hand"), sixteen),
-                ("a stack of 32, by hand", partial(make, 32, backward="by_hand"), thirty_two),
-                ("the matrix products of these alone", partial(Products, 16), None),
-                ("a stack of 16, autograd", partial(make, 16), None),
-            ],
-        )
-    for batch_norm in False, True:
-        yield (
-            f"part 2's network, {'with' if batch_norm else 'without'} BatchNorm",
-            partial(PlainDeep, batch_norm),
-            [("train, autograd", partial(deep, batch_norm), 2)],
-        )
+# What is measured: (group, loop, [(name, how to make it, goal)]), with the goals for an AVX2 machine.
+
+PART_1 = {False: partial(lecture_mlp, "kaiming"), True: partial(lecture_mlp, "batchnorm")}
+PART_2 = {False: partial(deep_mlp, gain=5 / 3), True: partial(deep_mlp, gain=1.0, batch_norm=True)}
+SIZES = {1: (30, 200, 27), 2: (30, 100, 100, 100, 100, 100, 27)}
+
+
+def plain_shallow(batch_norm, seed=1):
+    return Lecture(PlainShallow("batchnorm" if batch_norm else "kaiming", seed))
+
+
+def plain_deep(batch_norm, seed=1, **how):
+    return Lecture(PlainDeep(batch_norm, seed, **how))
+
+
+def groups():
+    goals = {(1, False): (1, 3, 7), (1, True): (1.4, 4, 10), (2, False): (1, 3, 5), (2, True): (1.4, 5, 9)}
+    for (part, batch_norm), (one, hand, stack) in goals.items():
+        course = (PART_1 if part == 1 else PART_2)[batch_norm]
+        many = 16 if part == 1 else 8
+        contenders = [
+            ("torch.nn's layers and torch.optim.SGD", partial(Usual, with_torchs_batch_norm(course)), None),
+            ("train, autograd", partial(Course, course), one),
+            ("train, by hand", partial(Course, course, backward="by_hand"), hand),
+            (f"a stack of {many}, torch.func.vmap", partial(Vmapped, with_torchs_batch_norm(course), many), None),
+            (f"a stack of {many}, autograd", partial(Course, course, many), None),
+            (f"a stack of {many}, by hand", partial(Course, course, many, backward="by_hand"), stack),
+        ]
+        if part == 1:
+            contenders.append(("a stack of 32, by hand", partial(Course, course, 32, backward="by_hand"), stack))
+        contenders.append(("its matrix products alone", partial(Products, many, *SIZES[part]), None))
+        plain = partial(plain_shallow if part == 1 else plain_deep, batch_norm)
+        yield f"part {part}'s network, {'with' if batch_norm else 'without'} BatchNorm", plain, contenders
     yield (
         "part 2's network, with BatchNorm and the lecture's statistics",
-        partial(PlainDeep, True, statistics=True),
-        [("train, ratios every 10th step", partial(deep, True, record_ratios_every=10), 2.3)],
+        partial(plain_deep, True, statistics=True),
+        [("train, ratios every 10th step", partial(Course, PART_2[True], record_ratios_every=10), 2.3)],
     )
+
+
+def a_pass(model, X, Y):
+    """What any look costs at least; it leaves the running statistics as they were, as diagnose does."""
+    before = [buffer.clone() for buffer in model.buffers()]
+    torch.autograd.grad(F.cross_entropy(model(X), Y), list(model.parameters()))
+    for buffer, old in zip(model.buffers(), before, strict=True):
+        buffer.copy_(old)
 
 
 def watching():
-    """What watching adds, in per cent, to part 2's network with BatchNorm: (without it, [(name, with it, goal)])."""
-    recording = partial(deep, True)
-    yield (
-        recording,
-        [
-            ("update:data ratios every 10th step", partial(recording, record_ratios_every=10), 4),
-            ("update:data ratios every step", partial(recording, record_ratios_every=1), 13),
-        ],
-    )
-    looking = partial(deep, True, InParts)
-    yield (
-        looking,
-        [
-            ("diagnose every 20th step, no histograms", partial(looking, look=dict(histograms=False)), 15),
-            ("diagnose every 20th step", partial(looking, look=dict(histograms=True)), None),
-        ],
-    )
+    """What watching adds to part 2's network with BatchNorm, in per cent: (name, how to make it, goal).
+
+    A look takes (model, X, Y); every 20th step it is given 32 examples. Others are added as rows here.
+    """
+    make = partial(Course, PART_2[True])
+    return [
+        ("update:data ratios every 10th step", partial(make, record_ratios_every=10), 3),
+        ("update:data ratios every step", partial(make, record_ratios_every=1), 20),
+        ("one forward and backward pass every 20th step", partial(make, look=a_pass), None),
+        (
+            "diagnose every 20th step, no histograms",
+            partial(make, look=partial(diagnose, lr=0.1, histograms=False)),
+            20,
+        ),
+        ("diagnose every 20th step", partial(make, look=partial(diagnose, lr=0.1)), 30),
+    ]
+
+
+def profile(part, batch_norm, networks, X, Y):
+    """Where a step by hand of a stack goes: [(name, seconds for a step and network)], the largest first."""
+    model = (PART_1 if part == 1 else PART_2)[batch_norm](generator=seeded(1), num_models=networks)
+    network, times = ByHand(model), {}
+
+    def timed(layer, name, *args):
+        start = time.perf_counter()
+        result = getattr(layer, name)(*args)
+        times.setdefault((layer, name), []).append(time.perf_counter() - start)
+        return result
+
+    for step in range(100):
+        ix = torch.randint(0, len(X), (32,), generator=seeded(step))
+        network.forward(X[ix], Y[ix])  # makes the layers, the first time
+        x = X[ix].numpy()
+        for layer in network.layers:
+            x = timed(layer, "forward", x)
+        timed(network.loss, "forward", x, Y[ix].numpy())
+        dx = timed(network.loss, "backward")
+        for layer in reversed(network.layers):
+            dx = timed(layer, "backward", dx)
+    spent = {}
+    for (layer, name), seconds in times.items():
+        kind = f"{type(layer).__name__} {name}"
+        spent[kind] = spent.get(kind, 0) + median(seconds) / networks
+    return [(kind, seconds) for kind, seconds in sorted(spent.items(), key=lambda row: -row[1]) if seconds > 1e-7]
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--turns", type=int, default=11, help="turns of 200 steps that each median is over")
+    parser.add_argument("--turns", type=int, default=11, help="turns that each median is over")
     parser.add_argument("--out", type=Path, default=RESULTS / "bench.json", help="where to write")
     args = parser.parse_args()
     if args.turns < 1:
@@ -359,29 +355,39 @@ def main():
     X, Y = load_splits().train
     rows = []
 
-    def add(group, name, microseconds, value, unit, goal):
-        rows.append(dict(group=group, name=name, microseconds=microseconds, value=value, unit=unit, goal=goal))
-        print(as_line(rows[-1]), flush=True)
+    def add(group, name, seconds, value, unit, goal):
+        row = dict(group=group, name=name, microseconds=round(seconds * 1e6, 1), value=value, unit=unit, goal=goal)
+        rows.append(row)
+        print(as_line(row), flush=True)
 
-    for group, plain, contenders in faster():
+    for group, plain, contenders in groups():
+        lectures = reached(plain, X, Y)
         for name, make, _ in contenders:
-            if isinstance(make(), Course):
-                check(f"{group}, {name}", plain, make, X, Y, steps=100)
-        times = measure(plain(1), [make() for _, make, _ in contenders], X, Y, args.turns)
-        own = [round(median(column) * 1e6, 1) for column in zip(*times, strict=True)]
-        add(group, "the lecture's loop", own[0], 1.0, "x", None)
+            if make.func in (Usual, Vmapped):  # their reference is the course's twin, trained by autograd
+                twins = reached(lambda seed, course=make.args[0]: Course(course, seed=seed), X, Y)
+                check(f"{group}, {name}", twins, make, X, Y)
+            elif make.func is Course:
+                check(f"{group}, {name}", lectures, make, X, Y)
+        times = measure([plain(), *(make() for _, make, _ in contenders)], X, Y, args.turns)
+        add(group, "the lecture's loop", median(row[0] for row in times), 1.0, "x", None)
         for i, (name, _, goal) in enumerate(contenders, 1):
             ratio = median(row[0] / row[i] for row in times)
-            add(group, name, own[i], round(ratio, 2), "x", goal)
+            add(group, name, median(row[i] for row in times), round(ratio, 2), "x", goal)
     group = "what watching adds (part 2's network, with BatchNorm)"
-    for unwatched, contenders in watching():
-        for name, make, _ in contenders:
-            check(f"{group}, {name}", partial(PlainDeep, True), make, X, Y, steps=100)
-        times = measure(unwatched(), [make() for _, make, _ in contenders], X, Y, args.turns)
-        for i, (name, _, goal) in enumerate(contenders, 1):
-            added = median(row[i] / row[0] for row in times) - 1
-            own = median(row[i] for row in times)
-            add(group, name, round(own * 1e6, 1), round(100 * added, 1), "%", goal)
+    lectures = reached(partial(plain_deep, True), X, Y)
+    for name, make, _ in watching():
+        check(f"{group}, {name}", lectures, make, X, Y)
+    # Trained 20 steps at a time where there is a look, so is what it is compared with.
+    unwatched = [Course(PART_2[True]), Course(PART_2[True], look=lambda *args: None)]
+    times = measure([*unwatched, *(make() for _, make, _ in watching())], X, Y, args.turns)
+    for i, (name, make, goal) in enumerate(watching(), 2):
+        base = 1 if "look" in make.keywords else 0
+        added = median(row[i] / row[base] for row in times) - 1
+        add(group, name, median(row[i] for row in times), round(100 * added, 1), "%", goal)
+    for part, batch_norm, networks in ((1, True, 16), (2, True, 8)):
+        group = f"where a step by hand goes (part {part}'s network, with BatchNorm, a stack of {networks})"
+        for name, seconds in profile(part, batch_norm, networks, X, Y):
+            add(group, name, seconds, None, "", None)
 
     on = machine()
     results = json.dumps({"machine": on, "rows": rows}, indent=1) + "\n"
@@ -395,6 +401,7 @@ def machine():
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "kernels": torch.backends.cpu.get_cpu_capability(),
         "numpy": numpy.__version__,
         "blas": blas(),
     }
@@ -421,28 +428,29 @@ def processor():
     return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
+def measured(row):
+    return {"x": "{:.2f} ×", "%": "{:+.0f} %", "": ""}[row["unit"]].format(row["value"])
+
+
 def as_line(row):
     goal = f"   (goal {row['goal']:g})" if row["goal"] else ""
-    return (
-        f"{row['group'][:32]:32}  {row['name']:34} {row['microseconds']:7.0f} us a step"
-        f" {row['value']:7.2f} {row['unit']}{goal}"
-    )
+    return f"{row['group'][:42]:42}  {row['name']:46} {row['microseconds']:7.1f} us {measured(row):>8}{goal}"
 
 
 def as_table(rows, m):
     where = f"{m['processor']}, {m['cores']} cores, one thread; Python {m['python']}, torch {m['torch']}"
     lines = [
-        f"Made by `make bench`: {where}, NumPy {m['numpy']} ({m['blas']}). In µs of CPU time a step and network;",
-        "× the work of the lecture's loop in the same time.",
+        f"Made by `make bench`: {where} ({m['kernels']}), NumPy {m['numpy']} ({m['blas']}).",
+        "In µs of CPU time for a step and network; × the work of the lecture's loop in the same time.",
+        "The goals are for a machine with AVX2 and without AVX-512.",
     ]
     group = None
     for row in rows:
         if row["group"] != group:
             group = row["group"]
             lines += ["", f"| {group} | µs | | goal |", "|---|---|---|---|"]
-        measured = f"{row['value']:.2f} ×" if row["unit"] == "x" else f"+{row['value']:.0f} %"
         goal = "" if row["goal"] is None else f"{row['goal']:g} {'×' if row['unit'] == 'x' else '%'}"
-        lines.append(f"| {row['name']} | {row['microseconds']:.0f} | {measured} | {goal} |")
+        lines.append(f"| {row['name']} | {row['microseconds']:.1f} | {measured(row)} | {goal} |")
     return "\n".join(lines) + "\n"
 
 

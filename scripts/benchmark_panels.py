@@ -29,15 +29,15 @@ PANEL = "from helpers.widgets import gain_explorer\npanel = gain_explorer()\npan
 STOCK = """
 import matplotlib.pyplot as plt
 from ipywidgets import FloatSlider, interact
-from helpers.widgets.explore import read_network
-from helpers.widgets.pictures import ActivationsByLayer, StdByDepth, draw
+from helpers.widgets.network import read_network
+from helpers.widgets.network_pictures import draw_activations, draw_std_by_depth
 from helpers.plots import use_style
 use_style()
 def show_network(gain):
     reading = read_network(init_gain=gain)
     fig, axes = plt.subplots(1, 2)
-    for ax, picture in zip(axes, (ActivationsByLayer(), StdByDepth())):
-        draw(picture, reading, ax=ax)
+    for ax, draw in zip(axes, (draw_activations, draw_std_by_depth)):
+        draw(reading, ax)
     plt.show()
 interact(show_network, gain=FloatSlider(description="init gain", value=5 / 3, min=0.2, max=5, step=1 / 30));
 """

@@ -10,9 +10,10 @@ Another processor rounds otherwise, so the numbers in a text are held to what th
 - a claim's JSON is the same, and its measured value within a tenth of the tolerance that the claim itself states.
 
 Where rounding is amplified, a cell's metadata may allow more, and must say why:
-    "tolerance": {"relative": 0.02, "absolute": 0.001, "counts": 1, "reason": "trained for 1,000 steps"}
-relative: of the committed number; absolute: in the unit that is printed (points, for percentages); these two are for
-decimals and percentages, counts for integers. The widest one holds.
+    "tolerance": {"relative": 0.02, "reason": "trained for 1,000 steps"}
+relative: a share of the committed number; absolute: in the unit that is printed (points, for percentages); factor: so
+many times as much, or as little, for what is known by its order of magnitude; these three are for decimals and
+percentages. counts: so many more or fewer, for integers. Of several the widest holds.
 """
 
 import os
@@ -24,6 +25,12 @@ from html import unescape
 
 UNITS = 2  # units of the last printed digit
 OF_A_CLAIM = 0.1  # of a claim's own tolerance
+USABLE = {  # what a tolerance may name: it lies between these, and is of this type
+    "relative": (0, 1, (int, float)),  # beyond 1 a number could vanish unnoticed
+    "absolute": (0, float("inf"), (int, float)),
+    "factor": (1, float("inf"), (int, float)),
+    "counts": (0, float("inf"), int),
+}
 
 NUMBERS_AND_NAMES = re.compile(
     r"""
@@ -47,6 +54,7 @@ class Tolerance:
 
     relative: Decimal = Decimal(0)
     absolute: Decimal = Decimal(0)
+    factor: Decimal = Decimal(1)
     counts: int = 0
     reason: str = ""
 
@@ -54,12 +62,15 @@ class Tolerance:
     def of(cls, metadata):
         """The tolerance in a cell's metadata; ValueError if something is wrong with it."""
         given = metadata.get("tolerance", {})
+        given = given if isinstance(given, dict) else {str(given): None}
         margins = {key: value for key, value in given.items() if key != "reason"}
-        if unknown := margins.keys() - {"relative", "absolute", "counts"}:
-            raise ValueError(f"tolerance: unknown {', '.join(sorted(unknown))}; give relative, absolute or counts")
+        if unknown := margins.keys() - USABLE.keys():
+            raise ValueError(f"tolerance: unknown {', '.join(sorted(unknown))}; give one of {', '.join(USABLE)}")
         for key, value in margins.items():
-            if isinstance(value, bool) or not isinstance(value, int if key == "counts" else (int, float)) or value <= 0:
-                raise ValueError(f"tolerance: {key} must be a positive number, and counts a whole one, not {value!r}")
+            low, high, kinds = USABLE[key]
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low < value < high:
+                whole = "a whole number" if kinds is int else "a number"
+                raise ValueError(f"tolerance: {key} must be {whole} between {low} and {high}, not {value!r}")
         if "tolerance" in metadata and (not margins or not str(given.get("reason", "")).strip()):
             raise ValueError('tolerance: give a margin and its "reason"')
         exact = {key: value if key == "counts" else Decimal(str(value)) for key, value in margins.items()}
@@ -108,7 +119,10 @@ def margin(committed, fresh, tolerance):
     if (committed.scientific or fresh.scientific) and committed.direction != fresh.direction:
         return tolerance.absolute
     units = 1 if committed.kind == "percentage" and committed.unit == fresh.unit == 1 else UNITS
-    return max(units * min(committed.unit, fresh.unit), tolerance.absolute, tolerance.relative * abs(committed.value))
+    grown, same_sign = abs(fresh.value) > abs(committed.value), committed.direction == fresh.direction
+    times = (tolerance.factor - 1 if grown else 1 - 1 / tolerance.factor) * same_sign
+    share = max(tolerance.relative, times) * abs(committed.value)
+    return max(units * min(committed.unit, fresh.unit), tolerance.absolute, share)
 
 
 @dataclass(frozen=True)
@@ -179,7 +193,7 @@ def compare_rows(committed, fresh, tolerance):
             found += [f"{key}: {difference}" for difference in compare_rows(old, new, tolerance)]
             continue
         own, cell = (
-            OF_A_CLAIM * committed.get("tolerance", 0),
+            OF_A_CLAIM * (committed.get("tolerance") or 0),  # a remark has none
             max(tolerance.absolute, tolerance.counts * (old % 1 == 0)),
         )
         allowed = max(own, float(cell), float(tolerance.relative) * abs(old))

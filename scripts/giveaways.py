@@ -15,6 +15,7 @@ from notebook_parts import (
     Lesson,
     Problem,
     Section,
+    first_line,
     given_to,
     headings,
     is_hidden,
@@ -31,7 +32,8 @@ from notebook_parts import (
 VERDICTS = {
     name: re.compile(rf"(?<![\w-])(?:{forms})(?![\w-])", re.IGNORECASE)
     for name, forms in {
-        "none": r"none|not one|not a single|nobody|nowhere|hardly any|next to nothing",
+        "none": r"none|not one|not a single|nobody|nowhere",
+        "little": r"hardly any|next to nothing",
         "never": r"never",
         "always": r"always|without exception|every one of|all or nothing",
         "dead": r"dead|dies?|died|dying",
@@ -134,12 +136,17 @@ def known_before(lesson: Lesson, step: Section) -> set[Decimal]:
     return set(numbers("\n".join(text)))
 
 
+def asked_until(lesson: Lesson, step: Section) -> str:
+    """All questions up to a step's end: verdicts about which they ask are the lesson's words from there on."""
+    return "\n".join(split(c.source)[1] for c in lesson.cells[: step.stop] if c.cell_type == "markdown")
+
+
 def told_early(lesson: Lesson) -> Iterator[Problem]:
     """The rule: nothing that stands open before a result tells it."""
     for step in lesson.all_steps:
         known = known_before(lesson, step)
         cells = list(lesson.within(step))
-        asked = "\n".join(split(cell.source)[1] for _, cell in cells if cell.cell_type == "markdown")
+        asked = asked_until(lesson, step)
         known |= set(numbers(asked))
         known |= set(numbers("\n".join(given_to(cell.source) for _, cell in cells if cell.cell_type == "code")))
         for index, cell in cells:
@@ -162,14 +169,15 @@ def meets(number: Decimal, others, written: str = "") -> bool:
 
 def open_around(lesson: Lesson, step: Section, index: int) -> Iterator[tuple[int, str, bool]]:
     """Open text that a learner sees before running a result: (its cell, the text, whether verdicts count, too)."""
+    earlier = max((k for k in range(step.start, index) if is_result(lesson.cells[k])), default=step.start)
     for above in range(step.start, index + 1):
-        cell = lesson.cells[above]
+        cell, close = lesson.cells[above], above == step.start or above > earlier
         if cell.cell_type == "markdown":
-            yield above, split(cell.source)[0], True
+            yield above, split(cell.source)[0], close
         else:
-            shown = told_by(cell.source) if is_visible_code(cell) else ""
-            output = "" if is_hidden(cell, "outputs") else printed(cell)
-            yield above, f"{shown}\n{output}", True
+            shown = told_by(cell.source) if is_visible_code(cell) else cell.source.split("\n")[0]
+            output = first_line(cell) if is_hidden(cell, "outputs") else printed(cell)
+            yield above, f"{shown}\n{output}", close
     seen = set(range(step.start, index + 1))
     for below in range(index + 1, len(lesson.cells)):  # up to the first prose that is not folded as a whole
         cell = lesson.cells[below]

@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 
-from giveaways import RANGE, is_question, is_result, split, told_early, verdicts
+from giveaways import RANGE, is_question, is_result, split, told_early
 from notebook_parts import (
     CHECKED,
     DEEPER,
@@ -53,9 +53,8 @@ def parts_in_order(lesson: Lesson) -> Iterator[Problem]:
     for section in (lesson.deeper, lesson.checked):
         if section and not lesson.cells[section.start].metadata.get("jp-MarkdownHeadingCollapsed"):
             yield section.start, 'its heading is not collapsed: set "jp-MarkdownHeadingCollapsed": true in its metadata'
-    after = [section for section in lesson.sections if lesson.deeper and section.start > lesson.deeper.start]
-    for section in after:
-        if section.title.lower() not in (CHECKED, NEXT):
+    for section in [section for section in lesson.sections if lesson.deeper and section.start > lesson.deeper.start]:
+        if not section.title.lower().startswith((CHECKED, NEXT)):
             yield section.start, f"'## {section.title}' ends what is collapsed above it: make it a '### …'"
     for section in lesson.sections[1:]:
         if not lesson.cells[section.start].source.startswith("## "):
@@ -95,12 +94,11 @@ def length(lesson: Lesson) -> Iterator[Problem]:
 
 
 def short_code(lesson: Lesson) -> Iterator[Problem]:
-    for index, cell in lesson.core():
-        if is_visible_code(cell):
-            limit = OTHER_LINES if {"setup", "definition"} & {*tags(cell)} else EXPERIMENT_LINES
-            lines = len([line for line in cell.source.splitlines() if line.strip()])
-            if lines > limit:
-                yield index, f"{lines} lines in view, {limit} at most: fold a drawing, or name a part of it"
+    for index, cell in lesson.code_in_view():
+        limit = OTHER_LINES if {"setup", "definition"} & {*tags(cell)} else EXPERIMENT_LINES
+        lines = len([line for line in cell.source.splitlines() if line.strip()])
+        if lines > limit:
+            yield index, f"{lines} lines in view, {limit} at most: fold a drawing, or name a part of it"
 
 
 def no_assertions(lesson: Lesson) -> Iterator[Problem]:
@@ -120,23 +118,21 @@ def name_of(node: ast.AST | None) -> str:
 
 
 def no_laboratory(lesson: Lesson) -> Iterator[Problem]:
-    for index, cell in lesson.core():
-        if is_visible_code(cell):
-            tree = parsed(cell.source)
-            for name in sorted({name_of(node) for node in ast.walk(tree)} & LABORATORY):
-                yield index, f"{name} stands in view on the core path: show one network, or go to Going deeper"
+    for index, cell in lesson.code_in_view():
+        tree = parsed(cell.source)
+        for name in sorted({name_of(node) for node in ast.walk(tree)} & LABORATORY):
+            yield index, f"{name} stands in view on the core path: show one network, or go to Going deeper"
 
 
 def no_tables_by_hand(lesson: Lesson) -> Iterator[Problem]:
-    for index, cell in lesson.core():
-        if is_visible_code(cell):
-            for text in (node for node in ast.walk(parsed(cell.source)) if isinstance(node, ast.JoinedStr)):
-                values = [part for part in text.values if isinstance(part, ast.FormattedValue)]
-                nested = any(isinstance(node, ast.JoinedStr) for part in values for node in ast.walk(part.value))
-                padded = [part for part in values if part.format_spec and WIDTH.match(format_of(part))]
-                if nested or len(padded) > 2:
-                    yield index, "a table made of f-strings stands in view: fold it, or put it behind a function"
-                    break
+    for index, cell in lesson.code_in_view():
+        for text in (node for node in ast.walk(parsed(cell.source)) if isinstance(node, ast.JoinedStr)):
+            values = [part for part in text.values if isinstance(part, ast.FormattedValue)]
+            nested = any(isinstance(node, ast.JoinedStr) for part in values for node in ast.walk(part.value))
+            padded = [part for part in values if part.format_spec and WIDTH.match(format_of(part))]
+            if nested or len(padded) > 2:
+                yield index, "a table made of f-strings stands in view: fold it, or put it behind a function"
+                break
 
 
 def format_of(part: ast.FormattedValue) -> str:
@@ -151,9 +147,8 @@ def drawings(lesson: Lesson) -> Iterator[Problem]:
             arguments = [*node.args, *(k.value for k in node.keywords)] if isinstance(node, ast.Call) else []
             named = {k.arg for k in node.keywords} & {"title", "suptitle", "alt"} if arguments else set()
             drawn = name_of(getattr(node, "func", None)) in ("show", "show_moving", "set_title", "suptitle", "title")
-            if (drawn or named) and any(
-                isinstance(a, ast.Constant | ast.JoinedStr) and not is_number(a) for a in arguments
-            ):
+            worded = [a for a in arguments if isinstance(a, ast.Constant | ast.JoinedStr) and not is_number(a)]
+            if (drawn or named) and worded:
                 yield index, "a title or an alt text stands in view: fold the cell's source (jupyter.source_hidden)"
                 break
 
@@ -167,11 +162,11 @@ def neutral_first_lines(lesson: Lesson) -> Iterator[Problem]:
         if cell.cell_type != "code":
             continue
         line = next(iter(cell.source.splitlines()), "")
-        if is_hidden(cell, "source") and (not line.startswith("#") or re.search(r"\b\d", line) or verdicts(line)):
-            yield index, f"folded, it still shows {line!r}: begin it with a comment without digits and verdicts"
+        if is_hidden(cell, "source") and (not line.startswith("#") or re.search(r"\b\d", line)):
+            yield index, f"folded, it still shows {line!r}: begin it with a comment that has no digits"
         line = first_line(cell)
-        if is_result(cell) and not is_hidden(cell, "source") and (verdicts(line) or re.match("<(?!Figure)", line)):
-            yield index, f"folded, its output still shows {line!r}: print a heading first that tells no result"
+        if is_result(cell) and not is_hidden(cell, "source") and re.match("<(?!Figure)", line):
+            yield index, f"folded, its output still shows {line!r}: print a line in plain words first"
 
 
 # Guesses
@@ -210,7 +205,6 @@ def guesses_ask(lesson: Lesson) -> Iterator[Problem]:
 
 def guesses_are_kept(lesson: Lesson) -> Iterator[Problem]:
     for index, following in guesses(lesson):
-        cells = [lesson.cells[k] for k in following]
         code = [(k, lesson.cells[k]) for k in following if lesson.cells[k].cell_type == "code"]
         results = [(k, cell) for k, cell in code if cell.outputs or is_hidden(cell, "outputs")]
         if not results:
@@ -221,11 +215,11 @@ def guesses_are_kept(lesson: Lesson) -> Iterator[Problem]:
         for name in GUESS.findall(lesson.cells[index].source):
             if not any(re.search(rf"\b{name}\b", cell.source) for _, cell in code):
                 yield index, f"{name} is never used: give it to show_guess beside the result"
-        prose = [(k, cell) for k, cell in zip(following, cells, strict=True) if cell.cell_type == "markdown"]
-        if results and not any("<details>" in cell.source for _, cell in prose):
+        after = [k for k in following if results and k > results[0][0] and lesson.cells[k].cell_type == "markdown"]
+        if results and not any("<details>" in lesson.cells[k].source for k in after):
             yield index, "its result is not read: add <details><summary>Read the picture</summary> after it"
-        elif prose and results and not prose[0][1].source.lstrip().startswith("<details>"):
-            yield prose[0][0], "open prose right under a result tells it: put its reading into <details>, and first"
+        elif after and not lesson.cells[after[0]].source.lstrip().startswith("<details>"):
+            yield after[0], "open prose right under a result tells it: put its reading into <details>, and first"
 
 
 # Prose
@@ -247,10 +241,7 @@ def plain_sentences(lesson: Lesson) -> Iterator[Problem]:
         if cell.cell_type == "markdown":
             for sentence in (s for part in paragraphs(cell.source) for s in sentences(part)):
                 if (count := len(sentence.split())) > SENTENCE_WORDS:
-                    yield (
-                        index,
-                        f"a sentence of {count} words ('{sentence[:40]} …'), {SENTENCE_WORDS} at most: split it",
-                    )
+                    yield index, f"a sentence of {count} words ('{sentence[:30]} …'): split it at {SENTENCE_WORDS}"
 
 
 def few_numbers(lesson: Lesson) -> Iterator[Problem]:
@@ -260,10 +251,7 @@ def few_numbers(lesson: Lesson) -> Iterator[Problem]:
             for part in paragraphs(without_links):
                 found = {n: 1 for n in QUANTITY.findall(split(part)[0]) if not YEAR_OR_CHAPTER.fullmatch(n)}
                 if len(found) > NUMBERS:
-                    yield (
-                        index,
-                        f"{len(found)} numbers in a paragraph ({', '.join(found)}), {NUMBERS} at most: drop some",
-                    )
+                    yield index, f"{len(found)} numbers in a paragraph ({', '.join(found)}): keep {NUMBERS}"
 
 
 def sources(lesson: Lesson) -> Iterator[Problem]:

@@ -226,6 +226,9 @@ class Lesson:
         for section in (self.intro, *self.steps):
             yield from self.within(section)
 
+    def code_in_view(self) -> Iterator[tuple[int, nbformat.NotebookNode]]:
+        return ((index, cell) for index, cell in self.core() if is_visible_code(cell))
+
     def within(self, section: Section) -> Iterator[tuple[int, nbformat.NotebookNode]]:
         return ((index, self.cells[index]) for index in range(section.start, section.stop))
 

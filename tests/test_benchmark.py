@@ -2,12 +2,14 @@
 
 import json
 import sys
+from functools import partial
 
 import pytest
 import torch
 
 import benchmark
-from helpers.by_hand import ByHand
+from benchmark import PART_1, PART_2, Course, Usual, Vmapped, with_torchs_batch_norm
+from helpers import by_hand
 from helpers.data import load_splits
 
 
@@ -16,78 +18,123 @@ def data():
     return load_splits().train
 
 
-def check(data, batch_norm, networks=1, **how):
-    def plain(seed):
-        return benchmark.PlainShallow(batch_norm, seed)
-
-    benchmark.check("it", plain, lambda: benchmark.shallow(batch_norm, networks, **how), *data, steps=20)
-
-
-def test_right_answers_pass(data):
-    check(data, True, networks=2, backward="by_hand")
-    check(data, False)
+def check(data, batch_norm, networks=1, part=1, **how):
+    plain, course = (benchmark.plain_shallow, PART_1) if part == 1 else (benchmark.plain_deep, PART_2)
+    lectures = benchmark.reached(partial(plain, batch_norm), *data)
+    benchmark.check("it", lectures, partial(Course, course[batch_norm], networks, **how), *data, steps=20)
 
 
-@pytest.mark.parametrize("array", ["dC", "dW1", "dgamma", "dbeta", "dW2", "db2"])
-def test_a_wrong_gradient_is_refused(data, monkeypatch, array):
-    right = ByHand.backward
+def check_torch(data, batch_norm, kind, *networks, part=1):
+    course = with_torchs_batch_norm((PART_1 if part == 1 else PART_2)[batch_norm])
+    twins = benchmark.reached(lambda seed: Course(course, seed=seed), *data)
+    benchmark.check("it", twins, partial(kind, course, *networks), *data, steps=20)
 
-    def wrong(self):
-        right(self)
-        getattr(self, array)[:] *= 1.01
 
-    monkeypatch.setattr(ByHand, "backward", wrong)
-    with pytest.raises(SystemExit, match="a faster wrong answer does not count"):
+@pytest.mark.parametrize("part", [1, 2])
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_right_answers_pass(data, batch_norm, part):
+    check(data, batch_norm, networks=2, part=part, backward="by_hand")
+    check(data, batch_norm, part=part)
+    check_torch(data, batch_norm, Usual, part=part)
+    check_torch(data, batch_norm, Vmapped, 2, part=part)
+
+
+def break_backward(monkeypatch, kind, array, factor=1.01):
+    right = kind.backward
+
+    def wrong(self, *args):
+        result = right(self, *args)
+        (result if array == "result" else getattr(self, array))[:] *= factor
+        return result
+
+    monkeypatch.setattr(kind, "backward", wrong)
+
+
+ARRAYS = [(by_hand.Embedding, "dC"), (by_hand.Linear, "dW"), (by_hand.BatchNorm1d, "dgamma")]
+ARRAYS += [
+    (by_hand.BatchNorm1d, "dbeta"),
+    (by_hand.Linear, "result"),
+    (by_hand.BatchNorm1d, "result"),
+    (by_hand.Tanh, "result"),
+]
+
+
+@pytest.mark.parametrize("kind, array", ARRAYS)
+def test_a_wrong_gradient_is_refused(data, monkeypatch, kind, array):
+    break_backward(monkeypatch, kind, array)
+    with pytest.raises(SystemExit, match=r"tensor \d of network 0.*a faster wrong answer does not count"):
         check(data, True, backward="by_hand")
 
 
+def test_a_wrong_bias_gradient_in_one_network_of_a_stack_is_refused(data, monkeypatch):
+    right = by_hand.Linear.backward
+
+    def wrong(self, dout):
+        dx = right(self, dout)
+        self.db[1:] *= 1.01
+        return dx
+
+    monkeypatch.setattr(by_hand.Linear, "backward", wrong)
+    with pytest.raises(SystemExit, match="of network 1 after 1 steps"):
+        check(data, False, networks=2, backward="by_hand")
+
+
 def test_a_wrong_running_statistic_and_a_wrong_loss_are_refused(data, monkeypatch):
-    right = ByHand.forward
+    right = by_hand.BatchNorm1d.forward
 
-    def biased(self, X, Y):
+    def biased(self, x):
         before = self.running_var.copy()
-        loss = right(self, X, Y)
+        out = right(self, x)
         self.running_var[:] = before + (self.running_var - before) * 31 / 32
-        return loss
+        return out
 
     with monkeypatch.context() as patch:
-        patch.setattr(ByHand, "forward", biased)
-        with pytest.raises(SystemExit, match="batch_norm.running_var of network 0"):
+        patch.setattr(by_hand.BatchNorm1d, "forward", biased)
+        with pytest.raises(SystemExit, match="tensor 7 of network 0"):  # running_var, after six parameters and the mean
             check(data, True, backward="by_hand")
-    with monkeypatch.context() as patch:
-        patch.setattr(ByHand, "forward", lambda self, X, Y: right(self, X, Y) + 1e-4)
-        with pytest.raises(SystemExit, match="losses of network 0"):
-            check(data, False, backward="by_hand")
+    loss = by_hand.CrossEntropy.forward
+    monkeypatch.setattr(by_hand.CrossEntropy, "forward", lambda self, logits, Y: loss(self, logits, Y) + 1e-4)
+    with pytest.raises(SystemExit, match="losses of network 0"):
+        check(data, False, backward="by_hand")
 
 
-def test_main_checks_before_it_measures(monkeypatch, tmp_path):
-    right = ByHand.backward
-
-    def wrong(self):
-        right(self)
-        self.dW1[:] *= 1.01
-
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """The benchmark with the shortest of turns; where it writes."""
     out = tmp_path / "bench.json"
-    monkeypatch.setattr(ByHand, "backward", wrong)
+    monkeypatch.setattr(benchmark, "SECONDS", 0.001)
+    monkeypatch.setattr(benchmark, "WARM_UP", 2)
     monkeypatch.setattr(sys, "argv", ["benchmark.py", "--turns", "1", "--out", str(out)])
-    with pytest.raises(SystemExit, match="by hand: hidden.weight of network 0"):
+    return out
+
+
+def test_main_checks_before_it_measures(monkeypatch, quick):
+    break_backward(monkeypatch, by_hand.Linear, "dW")
+    with pytest.raises(SystemExit, match="by hand: tensor 1 of network 0"):
         benchmark.main()
-    assert not out.exists()
+    assert not quick.exists()
 
 
-def test_what_it_writes(monkeypatch, tmp_path, capsys):
-    out = tmp_path / "bench.json"
-    monkeypatch.setattr(benchmark, "STEPS", 20)
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--turns", "1", "--out", str(out)])
+def test_what_it_writes(monkeypatch, quick, capsys):
+    right, checked = benchmark.check, []
+
+    def fewer_steps(name, reference, make, X, Y):
+        checked.append(name)
+        right(name, reference, make, X, Y, steps=2)
+
+    monkeypatch.setattr(benchmark, "check", fewer_steps)
     benchmark.main()
-    bench = json.loads(out.read_text())
-    assert bench["machine"].keys() == {"processor", "cores", "python", "torch", "numpy", "blas"}
+    bench = json.loads(quick.read_text())
+    assert bench["machine"].keys() == {"processor", "cores", "python", "torch", "kernels", "numpy", "blas"}
     assert bench["machine"]["torch"] == torch.__version__
     rows = {(row["group"], row["name"]): row for row in bench["rows"]}
-    assert len(rows) == len(bench["rows"]) == 2 * 7 + 2 * 2 + 2 + 4
+    assert len(rows) == len(bench["rows"])
+    trained = [names for names, row in rows.items() if row["unit"]]
+    unchecked = {name for group, name in trained if f"{group}, {name}" not in checked}
+    assert unchecked == {"the lecture's loop", "its matrix products alone"}
     assert all(row["microseconds"] > 0 for row in rows.values())
-    table = out.with_suffix(".md").read_text()
-    shown = capsys.readouterr().out
-    for group, name in rows:
+    table, shown = quick.with_suffix(".md").read_text(), capsys.readouterr().out
+    for (group, name), row in rows.items():
         assert group in table and f"| {name} |" in table and name in shown
-    assert not list(tmp_path.glob("*.tmp"))
+        assert row["goal"] is None or f"| {row['goal']:g} {'×' if row['unit'] == 'x' else '%'} |" in table
+    assert not list(quick.parent.glob("*.tmp"))

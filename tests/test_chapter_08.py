@@ -7,7 +7,7 @@ import torch
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp
 from helpers.plots import plot_activations
-from helpers.widgets.explore import read_network
+from helpers.widgets.network import read_network
 from notebook_cells import definitions
 
 
@@ -52,13 +52,13 @@ def test_the_chapters_plot_draws_what_plot_activations_draws(chapter, case):
 
 
 def test_what_the_chapter_says_of_its_panel():
-    stds = [row.std for row in read_network(depth=21, init_gain=1.2).layers]
+    stds = [row.std for row in read_network(depth=21, init_gain=1.2).activations]
     assert all(std == pytest.approx(0.42, abs=0.03) for std in stds[9:])
-    stds = [row.std for row in read_network(depth=21, init_gain=3).layers]
+    stds = [row.std for row in read_network(depth=21, init_gain=3).activations]
     assert all(std == pytest.approx(0.84, abs=0.02) for std in stds[2:])
     for seed in range(4):
         narrow = read_network(depth=21, init_gain=1.2, width=10, seed=seed)
-        assert narrow.layers[-1].std < 0.9 * narrow.expected_std[-1]
+        assert narrow.activations[-1].std < 0.9 * narrow.expected_std[-1]
     for gain, low, high in (1.4, 0.7, 1), (43 / 30, 1, 1.4):
         curve = read_network(depth=21, init_gain=gain, nonlinearity="relu").expected_std
         assert low < curve[-1] / curve[0] < high

@@ -7,7 +7,7 @@ import torch
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp
 from helpers.plots import plot_gradients
-from helpers.widgets.explore import read_network
+from helpers.widgets.network import read_network
 from notebook_cells import definitions
 
 
@@ -53,13 +53,13 @@ def test_the_chapters_plot_draws_what_plot_gradients_draws(chapter, case):
 
 def test_what_the_chapter_says_of_its_panel():
     def first_over_last(**setting):
-        rows = read_network(**setting).layer_gradients
+        rows = read_network(**setting).gradients
         return rows[0].std / rows[-1].std
 
     assert first_over_last(depth=21) > 4.5
     near = read_network(depth=21, init_gain=7 / 6)
     assert first_over_last(depth=21, init_gain=7 / 6) == pytest.approx(1, abs=0.1)
-    assert near.layers[-1].std == pytest.approx(0.4, abs=0.03)
+    assert near.activations[-1].std == pytest.approx(0.4, abs=0.03)
     for depth, low, high in (6, 1.4, 2), (21, 8, 13):
         ratios = [first_over_last(depth=depth, batch_norm=True, init_gain=gain) for gain in (0.5, 3)]
         assert low < ratios[0] < high and ratios[1] == pytest.approx(ratios[0], rel=0.01)

@@ -87,6 +87,9 @@ def test_rounding_is_no_difference(committed, fresh):
         ("12:59", "12:58"),
         ("1:04:50", "1:04:51"),
         ("torch 2.13.0", "torch 2.13.1"),
+        ("torch 2.13.0", "torch 2.14.0"),
+        ("0.0.weight", "0.1.weight"),
+        ("(0.5)", "(0.5]"),
         ("W1", "W2"),
         ("W 1", "W1"),
         ("tanh3 0.5", "tanh2 0.5"),
@@ -127,8 +130,11 @@ def test_a_tolerance_is_for_its_kind_of_number():
     assert agree("0.500", "0.549", relative=0.1) and not agree("0.500", "0.551", relative=0.1)
     assert agree("50% 3e-06", "55% 3.3e-06", relative=0.1) and not agree("50%", "56%", relative=0.1)
     assert agree("0.5 7%", "0.9 7%", absolute=0.4) and not agree("0.50", "0.91", absolute=0.4)
-    assert agree("1e-09", "-2e-09", absolute=1e-8) and not agree("1e-09", "-2e-09", relative=10)
+    assert agree("1e-09", "-2e-09", absolute=1e-8) and not agree("1e-09", "-2e-09", factor=10)
     assert agree("0e+00", "3e-12", absolute=1e-8)
+    assert agree("2e-09 5.0", "2e-10 50.0", factor=10) and not agree("2e-09", "1e-10", factor=10)
+    assert not agree("5.0", "50.1", factor=10) and not agree("5.0", "-6.0", factor=10)
+    assert not agree("2e-09", "0e+00", factor=10) and not agree("0.50", "0.00", factor=10)
     assert agree("[2, 5] of 10", "[1, 5] of 10", counts=1) and not agree("[2, 5]", "[4, 5]", counts=1)
     assert not agree("[2, 5]", "[1, 5]", relative=0.9, absolute=3) and not agree("0.50", "0.60", counts=1)
     assert not agree("12:58 of W1", "12:59 of W1", counts=1) and not agree("W1", "W2", counts=1)
@@ -137,6 +143,7 @@ def test_a_tolerance_is_for_its_kind_of_number():
 @pytest.mark.parametrize(
     "tolerance",
     [
+        0.1,
         {"relative": 0.1},
         {"relative": 0.1, "reason": " "},
         {"reason": "none"},
@@ -144,6 +151,8 @@ def test_a_tolerance_is_for_its_kind_of_number():
         {"relativ": 0.1, "reason": "a test"},
         {"relative": "0.1", "reason": "a test"},
         {"absolute": -1, "reason": "a test"},
+        {"relative": 1, "reason": "a test"},
+        {"factor": 0.5, "reason": "a test"},
         {"counts": 0.5, "reason": "a test"},
         {"counts": True, "reason": "a test"},
     ],
@@ -234,6 +243,8 @@ def test_outputs_that_agree(committed, fresh):
         ([shown({claims.MIME: ROW})], [shown({claims.MIME: ROW | {"verdict": "slip"}})]),
         ([shown({claims.MIME: ROW})], [shown({claims.MIME: ROW | {"stated": 2.101}})]),
         ([shown({claims.MIME: ROW})], [shown({claims.MIME: ROW | {"measured": float("nan")}})]),
+        ([shown({"image/png": "one"})], [shown({"image/svg+xml": "one"})]),
+        ([shown({claims.MIME: ROW})], [shown({claims.MIME: "holds"})]),
         ([shown({claims.MIME: [ROW]})], [shown({claims.MIME: [ROW, ROW]})]),
         (
             [shown({claims.MIME: ROW | {"measured": 27, "tolerance": 0}})],
@@ -278,8 +289,8 @@ def changed(pattern, change, text):
 
 
 def far_off(text):
-    """A 9 before a number's first digit: ten times as much at least, and an integer is another one."""
-    return changed(r"(?<![\d.,])\d", lambda digit: "9" + digit, text)
+    """Nines before a number's first digit: a hundred times as much at least, and an integer is another one."""
+    return changed(r"(?<![\d.,])(?<!\de[+-])\d", lambda digit: "999" + digit, text)
 
 
 def early_digit(text):
@@ -292,7 +303,8 @@ def other_word(text):
 
 
 def other_exponent(text):
-    return changed(r"[1-9][\d.]*e[+-]\d\d", lambda number: number[:-1] + str((int(number[-1]) + 1) % 10), text)
+    """Five orders of magnitude away."""
+    return changed(r"[1-9][\d.]*e[+-]\d\d", lambda number: number[:-1] + str((int(number[-1]) + 5) % 10), text)
 
 
 def missing_line(text):

@@ -1,6 +1,13 @@
-"""The checks of E01 and E02 accept the right answer in any style, and reject every wrong one with its reason."""
+"""The checks of functions and values: right answers in many styles, and wrong ones that no check lists as a mistake."""
 
 import itertools
+import math
+import operator
+from collections import Counter
+from decimal import Decimal
+from fractions import Fraction
+from functools import reduce
+from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -8,123 +15,148 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-import odd_answers
-from helpers import checks
-from helpers.checks import check_fold, check_what_trains
-from helpers.checks import exercises as exercise_checks
-
-# ---- E01: what trains when everything starts at zero
-
-NAMES = ("C", "W1", "b1", "W2", "b2")
-
-
-def gradients_of_the_zero_network(steps):
-    """The names of the parameters that ever receive a gradient that is not exactly zero."""
-    sizes = {"C": (27, 10), "W1": (30, 200), "b1": (200,), "W2": (200, 27), "b2": (27,)}
-    p = {name: torch.zeros(size, requires_grad=True) for name, size in sizes.items()}
-    generator, moved = torch.Generator().manual_seed(1), set()
-    for _ in range(steps):
-        X, Y = (torch.randint(0, 27, size, generator=generator) for size in ((32, 3), (32,)))
-        h = (p["C"][X].flatten(1) @ p["W1"] + p["b1"]).tanh()
-        gradients = torch.autograd.grad(F.cross_entropy(h @ p["W2"] + p["b2"], Y), list(p.values()))
-        for (name, parameter), gradient in zip(p.items(), gradients, strict=True):
-            if gradient.any():
-                moved.add(name)
-            parameter.data -= 0.1 * gradient
-    return moved
-
-
-def test_the_answer_that_the_check_expects_is_what_training_shows():
-    assert check_what_trains(gradients_of_the_zero_network(20))
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [{"b2"}, ["b2"], ("b2",), frozenset({"b2"}), "b2", " b2 ", ["b2", "b2"], dict.fromkeys(["b2"]).keys(), {np.str_("b2")}],
-)  # fmt: skip
-def test_the_right_set_is_accepted_in_any_style(answer):
-    result = check_what_trains(answer)
-    assert result, result
-    assert "b2" in repr(result)
-
-
-@pytest.mark.parametrize(
-    ("answer", "phrase"),
-    [
-        (set(), "no bias at all"),
-        ("", "no bias at all"),
-        ({"C"}, "published answer"),
-        (set(NAMES), "Zeros are not fine"),
-        ("C, W1, b1, W2, b2", "Zeros are not fine"),
-        ({"W2", "b2"}, "h = tanh(0) = 0"),
-        ({"W2"}, "h = tanh(0) = 0"),
-        ({"W1", "b1", "W2", "b2"}, "h = tanh(0) = 0"),
-        ({"b1", "b2"}, "b1 needs a way back"),
-        ({"b1"}, "comes back through W2"),
-        ({"C", "b2"}, "C's gradient comes back through W1"),
-        ({"C", "b1", "b2"}, "b1's gradient comes back through W2"),
-        ({"W1", "b2"}, "W1's gradient"),
-        ({"W1", "W2"}, "Both weights meet zeros"),
-        ({"w2"}, "'w2' is not one of the parameters"),
-        ({"b2", "bngain"}, "'bngain' is not one of the parameters"),
-        ({"b2", 2}, "an object of type int is not one"),
-        ([torch.zeros(27)], "an object of type Tensor is not one"),
-        ([["b2"]], "an object of type list is not one"),
-        ({}, "type dict"),
-        ({"b2": True}, "type dict"),
-        (3, "type int"),
-        (torch.zeros(3), "type Tensor"),
-        (lambda: {"b2"}, "type function"),
-        (np.array("b2"), "type ndarray"),
-    ],
+from helpers import layers
+from helpers.checks import (
+    check_batch_norm_forward,
+    check_build_dataset,
+    check_collapse,
+    check_conv_as_linear,
+    check_conv_output_size,
+    check_dead_units,
+    check_fixed_point,
+    check_fold,
+    check_gain_powers,
+    check_grad_to_data,
+    check_gradient_growth,
+    check_initial_loss,
+    check_kaiming_std,
+    check_saturated_share,
+    check_tanh_gain,
+    check_tanh_gradient,
+    check_unigram_entropy,
+    check_update_ratio,
+    check_what_trains,
 )
-def test_wrong_sets_are_rejected_each_with_its_reason(answer, phrase):
-    result = check_what_trains(answer)
-    assert result.status == "wrong"
-    assert phrase in str(result)
-    assert result.misconception
-    assert "https://youtu.be/P6sfmUTpUmc?t=" in result.look
+from helpers.data import build_dataset
+
+# ---- chapters 01 to 04
 
 
-WRONG_SETS = [set(names) for size in range(6) for names in itertools.combinations(NAMES, size)]
-WRONG_SETS.remove({"b2"})
+def entropy(Y):
+    n = len(Y)
+    return -sum(c / n * math.log(c / n) for c in Counter(Y.tolist()).values())
 
 
-@pytest.mark.parametrize("answer", WRONG_SETS, ids=lambda names: "-".join(sorted(names)) or "none")
-def test_every_wrong_set_gets_a_reason_and_none_gives_the_answer_away(answer):
-    result = check_what_trains(answer)
-    assert result.status == "wrong"
-    assert "None of the usual" not in result.misconception
-    assert "expected" not in result.difference
-    if "b2" not in answer:
-        assert "b2" not in result.misconception + result.difference
+def entropy_of_neighbours(Y):
+    sizes = [len(list(group)) for _, group in itertools.groupby(Y.tolist())]
+    return -sum(n / len(Y) * math.log(n / len(Y)) for n in sizes)
 
 
-@pytest.mark.parametrize("stub", [None, ..., {...}, [...], (..., ...)])
-def test_no_set_yet_is_not_an_attempt(stub):
-    assert check_what_trains(stub).status == "not attempted"
+def dataset(words, stoi, block_size=3):
+    rows = []
+    for word in words:
+        indices = [0] * block_size + [stoi[letter] for letter in word] + [0]
+        rows += [indices[i : i + block_size + 1] for i in range(len(word) + 1)]
+    rows = torch.from_numpy(np.array(rows))
+    return [rows[:, :-1], rows[:, -1]]
 
 
-# ---- E02: folding
+def dataset_by_unfold(words, stoi, block_size=3):
+    padded = [torch.tensor([0] * block_size + [stoi[letter] for letter in word + "."]) for word in words]
+    windows = torch.cat([indices.unfold(0, block_size + 1, 1) for indices in padded])
+    return windows[:, :-1], windows[:, -1]
+
+
+def gradient_by_autograd(t):
+    z = torch.atanh(t.double()).requires_grad_()
+    return torch.autograd.grad(z.tanh().sum(), z)[0]
+
+
+def gain_by_quantiles():
+    normal, n = NormalDist(), 20_000
+    return (sum(math.tanh(normal.inv_cdf((i + 0.5) / n)) ** 2 for i in range(n)) / n) ** -0.5
+
+
+def on(h, threshold=0.99):
+    return h.abs() > threshold
+
+
+# ---- chapters 05 to 13
+
+
+def normalised(x, gamma, beta, eps):
+    return gamma * (x - x.mean(0)) / torch.sqrt(x.var(0, unbiased=False) + eps) + beta
+
+
+def conv_by_unfold(x, weight, stride, padding):
+    n, _, height, _ = x.shape
+    k = weight.shape[-1]
+    out = weight.flatten(1) @ F.unfold(x, k, stride=stride, padding=padding)
+    return out.view(n, len(weight), (height + 2 * padding - k) // stride + 1, -1)
+
+
+def conv_in_numpy(x, weight, stride, padding):
+    x = np.pad(x.numpy(), [(0, 0), (0, 0), (padding, padding), (padding, padding)])
+    k, flat = weight.shape[-1], weight.numpy().reshape(len(weight), -1)
+    rows, columns = range(0, x.shape[2] - k + 1, stride), range(0, x.shape[3] - k + 1, stride)
+    places = [[[flat @ image[:, i : i + k, j : j + k].ravel() for j in columns] for i in rows] for image in x]
+    return np.array(places).transpose(0, 3, 1, 2)
+
+
+def conv_by_einsum(x, weight, stride, padding):
+    patches = F.pad(x, (padding,) * 4).unfold(2, weight.shape[-1], stride).unfold(3, weight.shape[-1], stride)
+    return torch.einsum("nchwij,ocij->nohw", patches, weight)
+
+
+def fixed_point(gain, steps=2_000, points=401, guard=True):
+    z, std = np.linspace(-8, 8, points), 1.0
+    p = np.exp(-(z**2) / 2)
+    if guard and gain <= 1:
+        return 0
+    for _ in range(steps):
+        std = np.sqrt((np.tanh(gain * std * z) ** 2 * p).sum() / p.sum())
+    return std
+
+
+def fixed_point_by_bisection(gain):
+    """The s with s^2 = E[tanh(gain * s * z)^2], by Gauss-Hermite quadrature."""
+    if gain <= 1:
+        return 0
+    z, p = np.polynomial.hermite_e.hermegauss(100)
+    low, high = 1e-3, 1.0
+    while high - low > 1e-6:
+        s = (low + high) / 2
+        low, high = (s, high) if (np.tanh(gain * s * z) ** 2) @ p / p.sum() > s**2 else (low, s)
+    return low
+
+
+def growth(gain, std):
+    z, p = np.polynomial.hermite_e.hermegauss(120)
+    return float(gain**2 * (np.cosh(std * z) ** -4.0 @ p) / p.sum())
+
+
+def collapse_by_probing(weights, biases):
+    """The bias is where zero goes, the rows of W are where the unit vectors go."""
+
+    def stack(x):
+        for W, b in zip(weights, biases, strict=True):
+            x = x @ W + b
+        return x
+
+    b = stack(torch.zeros(1, len(weights[0])))
+    return stack(torch.eye(len(weights[0]))) - b, b
+
+
+def collapse(weights, biases):
+    W, b = np.eye(len(weights[0])), np.zeros(len(weights[0]))
+    for weight, bias in zip(weights, biases, strict=True):
+        W, b = W @ weight.numpy(), b @ weight.numpy() + bias.numpy()
+    return [W.tolist(), b.tolist()]
 
 
 def fold(W, b, gamma, beta, running_mean, running_var, eps):
     s = gamma / (running_var + eps).sqrt()
     return W * s, (b - running_mean) * s + beta
-
-
-def fold_by_hand(W, b, gamma, beta, mean, var, eps):
-    """Python floats in lists."""
-    s = [g / (v + eps) ** 0.5 for g, v in zip(gamma.tolist(), var.tolist(), strict=True)]
-    W2 = [[w * scale for w, scale in zip(row, s, strict=True)] for row in W.tolist()]
-    b2 = [(c - m) * k + h for c, m, k, h in zip(b.tolist(), mean.tolist(), s, beta.tolist(), strict=True)]
-    return W2, b2
-
-
-def fold_in_numpy(W, b, gamma, beta, mean, var, eps):
-    W, b, gamma, beta, mean, var = (t.numpy() for t in (W, b, gamma, beta, mean, var))
-    s = gamma / np.sqrt(var + eps)
-    return W @ np.diag(s), b * s - mean * s + beta
 
 
 def fold_with_torch(W, b, gamma, beta, mean, var, eps):
@@ -135,203 +167,289 @@ def fold_with_torch(W, b, gamma, beta, mean, var, eps):
     return folded.weight.T, folded.bias
 
 
-def fold_by_probing(W, b, gamma, beta, mean, var, eps):
-    def both(x):
-        return F.batch_norm(x @ W + b, mean, var, gamma, beta, training=False, eps=eps)
+def fold_by_hand(W, b, gamma, beta, mean, var, eps):
+    """Python floats in lists."""
+    s = [g / (v + eps) ** 0.5 for g, v in zip(gamma.tolist(), var.tolist(), strict=True)]
+    W2 = [[w * scale for w, scale in zip(row, s, strict=True)] for row in W.tolist()]
+    b2 = [(c - m) * k + h for c, m, k, h in zip(b.tolist(), mean.tolist(), s, beta.tolist(), strict=True)]
+    return W2, b2
 
-    b2 = both(W.new_zeros(1, len(W)))
-    return [both(torch.eye(len(W), dtype=W.dtype)) - b2, b2]
 
+POWERS = {"linear output": 1, "batch norm output": 0, "gradient at batch norm output": 0,
+          "gradient at linear output": -1, "weight gradient": -1, "update:data of the weight": -2}  # fmt: skip
+NAMES = ("C", "W1", "b1", "W2", "b2")
 
-def fold_as_parameters(*args):
-    return tuple(map(nn.Parameter, fold(*args)))
+RIGHT = {
+    check_unigram_entropy: [
+        entropy, lambda Y: torch.special.entr(torch.bincount(Y) / len(Y)).sum(), lambda Y: Decimal(entropy(Y)),
+        lambda Y: torch.distributions.Categorical(torch.bincount(Y) / len(Y)).entropy(), lambda Y: [entropy(Y)],
+        lambda Y: -(torch.bincount(Y) / len(Y))[Y].log().mean(),
+        lambda Y: F.cross_entropy(torch.bincount(Y).float().log().expand(len(Y), -1), Y),
+    ],
+    check_build_dataset: [dataset, dataset_by_unfold, build_dataset, lambda words, stoi, n: tuple(dataset(words, stoi, n))],
+    check_initial_loss: [
+        math.log, lambda v: -torch.tensor(1 / v).log(), lambda v: F.cross_entropy(torch.zeros(1, v), torch.tensor([0])),
+        lambda v: -np.log(np.float64(1) / v), lambda v: torch.tensor([v], requires_grad=True, dtype=torch.float32).log(),
+    ],
+    check_tanh_gradient: [
+        lambda t: (1 - t) * (1 + t), lambda t: 1 - t.numpy() ** 2, gradient_by_autograd, lambda t: [1 - row**2 for row in t],
+    ],
+    check_dead_units: [
+        lambda h: h.abs().min(0).values > 0.99, lambda h: on(h).sum(0) == len(h), lambda h: on(h).float().mean(0) == 1,
+        lambda h: (np.abs(h.numpy()) > 0.99).all(axis=0), lambda h: [on(column).all() for column in h.T],
+        lambda h: [all(abs(v) > 0.99 for v in column) for column in h.T.tolist()], lambda h: reduce(operator.and_, on(h)),
+    ],
+    check_kaiming_std: [
+        lambda fan_in, gain: gain / fan_in**0.5, lambda n, g: g * torch.tensor(n).rsqrt(), lambda n, g: np.sqrt(g**2 / n),
+    ],
+    check_tanh_gain: [gain_by_quantiles, lambda: 1.5925, lambda: torch.randn(1_000_000).tanh().square().mean().rsqrt()],
+    check_batch_norm_forward: [
+        normalised, lambda x, gamma, beta, eps: F.batch_norm(x, None, None, gamma, beta, True, 0.1, eps),
+        lambda x, g, b, eps: F.layer_norm(x.T, (len(x),), eps=eps).T * g + b,
+        lambda x, g, b, eps: g * (x - x.mean(0)) * ((x**2).mean(0) - x.mean(0) ** 2 + eps) ** -0.5 + b,
+    ],
+    check_conv_output_size: [
+        lambda n, k, s, p: math.floor((n + 2 * p - k) / s + 1), lambda n, k, s, p: (n + 2 * p - (k - 1) - 1) // s + 1.0,
+        lambda n, k, s, p: len(range(0, n + 2 * p - k + 1, s)), lambda n, k, s, p: torch.tensor((n + 2 * p - k + s) // s),
+    ],
+    check_conv_as_linear: [conv_by_unfold, conv_in_numpy, conv_by_einsum, lambda *args: list(conv_by_unfold(*args))],
+    check_saturated_share: [
+        lambda t, c: on(t, c).float().mean(), lambda t, c: (t.abs() >= c).sum().item() / t.numel(),
+        lambda t, c: np.mean(np.abs(t.numpy()) > c), lambda t, c: on(t, c).float().mean(0).mean(),
+        lambda t, c: Fraction(int(on(t, c).sum()), t.numel()),
+    ],
+    check_fixed_point: [
+        fixed_point, fixed_point_by_bisection, lambda gain: fixed_point(gain, steps=100),
+        lambda gain: torch.tensor(fixed_point(gain, points=201), dtype=torch.float32),
+    ],
+    check_gradient_growth: [
+        growth, lambda g, s: g**2 * (1 - (s * torch.randn(2_000_000)).tanh() ** 2).square().mean(),
+        lambda g, s: round(growth(g, s), 3),
+    ],
+    check_collapse: [collapse, collapse_by_probing, lambda w, b: (list(check_collapse.right(w, b)[0]), collapse(w, b)[1])],
+    check_grad_to_data: [
+        lambda data, grad: grad.numpy().std() / data.numpy().std(), lambda data, grad: (grad.var() / data.var()) ** 0.5,
+        lambda data, grad: (grad - grad.mean()).norm() / (data - data.mean()).norm(),
+    ],
+    check_update_ratio: [
+        lambda p, u: math.log10(u.std() / p.std()), lambda p, u: u.std().log10() - p.std().log10(),
+        lambda p, u: np.log10(np.std(u.numpy()) / np.std(p.numpy())), lambda p, u: (u.var() / p.var()).log10() / 2,
+    ],
+    check_gain_powers: [
+        {key: number(power) for key, power in reversed(POWERS.items())}
+        for number in (int, float, np.int64, torch.tensor, Fraction, lambda v: [v])
+    ],
+    check_what_trains: [
+        {"b2"}, ["b2"], ("b2",), frozenset({"b2"}), "b2", " b2 ", ["b2", "b2"], dict.fromkeys(["b2"]).keys(), {np.str_("b2")},
+        np.array(["b2"]), np.array("b2"), np.array(["b2"], object),
+    ],
+    check_fold: [fold, fold_by_hand, fold_with_torch, lambda *args: tuple(map(nn.Parameter, fold(*args))),
+                 lambda *args: (list(fold(*args)[0]), fold(*args)[1].numpy())],
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
-    "answer", [fold, fold_by_hand, fold_in_numpy, fold_with_torch, fold_by_probing, fold_as_parameters]
+    ("check", "answer"), [(check, answer) for check, answers in RIGHT.items() for answer in answers]
 )
-def test_the_right_fold_is_accepted_in_any_style(answer):
-    result = check_fold(answer)
+def test_right_answers_are_accepted_in_any_style(check, answer):
+    result = check(answer)
     assert result, result
-    assert not result.note
+    assert result.status == "right" and not result.note
 
 
-def scaled(scale):
-    """The fold with another scale."""
-
-    def f(W, b, gamma, beta, mean, var, eps):
-        s = scale(gamma, var, eps)
-        return W * s, (b - mean) * s + beta
-
-    return f
+def test_a_generator_of_names_is_right_once_and_then_told_that_it_is_used_up():
+    answer = (name for name in NAMES if name == "b2")
+    assert check_what_trains(answer)
+    assert "used up" in check_what_trains(answer).difference
 
 
-def shifted(bias, weight=lambda W, s: W * s):
-    """The fold with another bias, or another weight."""
-
-    def f(W, b, gamma, beta, mean, var, eps):
-        s = gamma / (var + eps) ** 0.5
-        return weight(W, s), bias(b, s, mean, beta)
-
-    return f
-
-
-def right_bias(b, s, mean, beta):
-    return (b - mean) * s + beta
-
-
-def by_batch(**options):
-    """The statistics of this very batch of outputs, in place of the running ones."""
-
-    def f(W, b, gamma, beta, mean, var, eps):
-        x = torch.randn(32, len(W), dtype=W.dtype, generator=torch.Generator().manual_seed(0)) @ W + b
-        return fold(W, b, gamma, beta, x.mean(0), x.var(0, **options), eps)
-
-    return f
-
-
-def in_place(W, b, gamma, beta, mean, var, eps):
-    s = gamma / (var + eps).sqrt()
-    W *= s
-    return W, (b - mean) * s + beta
-
-
-def bias_in_place(W, b, gamma, beta, mean, var, eps):
-    s = gamma / (var + eps).sqrt()
-    b -= mean
-    return W * s, b * s + beta
-
-
-def to_float32(*args):
-    return tuple(t.float() for t in fold(*args))
-
-
-def in_float32(*args):
-    return fold(*(a.float() if torch.is_tensor(a) else a for a in args))
-
-
-def only_the_bias_float32(*args):
-    W2, b2 = fold(*args)
-    return W2.numpy(), b2.numpy().astype(np.float32)
-
-
-WRONG = [
-    (scaled(lambda g, v, e: g / v.sqrt()), "eps is forgotten"),
-    (scaled(lambda g, v, e: g / (v.sqrt() + e)), "outside the root"),
-    (scaled(lambda g, v, e: g / (v + 1e-5).sqrt()), "hard-coded as 1e-5"),
-    (scaled(lambda g, v, e: g / (v + e)), "divides by the variance"),
-    (scaled(lambda g, v, e: g * (v + e).sqrt()), "multiplies by the std"),
-    (scaled(lambda g, v, e: 1 / (v + e).sqrt()), "gamma is forgotten"),
-    (scaled(lambda g, v, e: g), "running_var is forgotten"),
-    (scaled(lambda g, v, e: g / (v * 31 / 32 + e).sqrt()), "31/32"),
-    (scaled(lambda g, v, e: g / (v * 32 / 31 + e).sqrt()), "32/31"),
-    (shifted(lambda b, s, m, h: b * s + h), "running_mean is forgotten"),
-    (shifted(lambda b, s, m, h: b - m * s + h), "b is not scaled"),
-    (shifted(lambda b, s, m, h: b * s - m + h), "running_mean is not scaled"),
-    (shifted(lambda b, s, m, h: b - m + h), "Neither b nor running_mean"),
-    (shifted(lambda b, s, m, h: (b - m + h) * s), "beta is scaled too"),
-    (shifted(lambda b, s, m, h: (b + m) * s + h), "running_mean has the wrong sign"),
-    (shifted(lambda b, s, m, h: (b - m) * s - h), "beta has the wrong sign"),
-    (shifted(lambda b, s, m, h: (b - m) * s), "beta is forgotten"),
-    (shifted(lambda b, s, m, h: -m * s + h), "b is forgotten"),
-    (shifted(lambda b, s, m, h: b), "b is kept as it was"),
-    (shifted(right_bias, lambda W, s: W), "missing from W2"),
-    (shifted(right_bias, lambda W, s: W * s[:, None]), "on the rows of W"),
-    (shifted(right_bias, lambda W, s: (W.T * s).T), "on the rows of W"),
-    (shifted(right_bias, lambda W, s: W / s), "divided by the scale"),
-    (shifted(right_bias, lambda W, s: (W * s).T), "transposed"),
-    (shifted(lambda b, s, m, h: b * s + h, lambda W, s: W), "missing from W2: it multiplies the columns of W. running_mean"),
-    (lambda W, b, g, h, m, v, e: fold(W, b, g, h, W.mean(0), W.var(0), e), "never the statistics of a batch"),
-    (lambda W, b, g, h, m, v, e: fold(W, b, h, g, m, v, e), "gamma and beta have changed places"),
-    (by_batch(), "never the statistics of a batch"),
-    (by_batch(correction=0), "never the statistics of a batch"),
-    (lambda W, b, g, h, m, v, e: (W + 1, b), "never the statistics of a batch"),
-    (lambda *args: (2 * fold(*args)[0], fold(*args)[1]), "None of the usual"),
-    (lambda *args: (fold(*args)[0] * (1 + 1e-8), fold(*args)[1]), "None of the usual"),
-    (lambda W, b, g, h, m, v, e: fold(W, b, g, h, m, W.var(0), e), "None of the usual"),
-    (lambda W, b, g, h, m, v, e: fold(W, b, g, h, W.mean(0), v, e), "None of the usual"),
-    (lambda *args: fold(*args)[::-1], "return W2, b2"),
-    (lambda *args: fold(*args)[0], "return W2, b2"),
-    (lambda *args: (*fold(*args), 0), "it returned 3 things"),
-    (lambda *args: (fold(*args)[0], None), "tuple"),
-    (lambda *args: (fold(*args)[0][:-1], fold(*args)[1]), "W2 has shape"),
-    (lambda *args: (fold(*args)[0], fold(*args)[1].sum()), "b2 has shape"),
-    (in_place, "in place"),
-    (bias_in_place, "in place"),
-    (to_float32, "W2 is torch.float32"),
-    (in_float32, "W2 is torch.float32"),
-    (only_the_bias_float32, "b2 is float32"),
-    (lambda W, b, gamma, beta, running_mean, running_var: 0, "does your definition take these arguments"),
-]  # fmt: skip
+WRONG = {  # none of these is on a check's own list
+    check_unigram_entropy: [
+        entropy_of_neighbours, lambda Y: 2.8226, lambda Y: entropy(Y[:5]), lambda Y: entropy(Y) * len(Y),
+        lambda Y: 1 - (torch.bincount(Y) / len(Y)).square().sum(), lambda Y: entropy(Y) / math.log(2),
+    ],
+    check_build_dataset: [
+        lambda words, stoi, n=3: dataset(words, {c: ord(c) - 96 if c != "." else 0 for c in stoi}, n),
+        lambda words, stoi, n=3: dataset(dict.fromkeys(words), stoi, n), lambda words, stoi, n=3: dataset(words, stoi, 3),
+        lambda words, stoi, n=3: dataset(words[::-1], stoi, n), lambda *args: [t.float() for t in dataset(*args)],
+        lambda *args: [t.numpy() for t in dataset(*args)], lambda *args: dataset(*args)[::-1], lambda *args: dataset(*args)[0],
+        lambda words, stoi, n=3: dataset([w for w in words if len(w) >= n], stoi, n),
+    ],
+    check_initial_loss: [
+        math.log2, math.sqrt, lambda v: round(math.log(v), 2), lambda v: str(math.log(v)), complex, lambda v: True,
+        lambda v: torch.log_softmax(torch.ones(v), 0), lambda v: math.log(min(v, 1000)), lambda v: sum(1 / i for i in range(1, v)),
+    ],
+    check_tanh_gradient: [
+        lambda t: 1 - t**3, lambda t: 1 - t**4, lambda t: 1 - t.relu() ** 2, lambda t: (1 - t**2).mean(), lambda t: 1 / t,
+    ],
+    check_dead_units: [
+        lambda h: on(h).float().mean(0) > 0.999, lambda h: on(h, 0.999).all(0), lambda h: h.abs().median(0).values > 0.99,
+        lambda h: on(h[:1000]).all(0), lambda h: on(h).sum(0) >= len(h) - 1, lambda h: (h.round().abs() == 1).all(0),
+    ],
+    check_kaiming_std: [
+        lambda n, g: 0.2, lambda n, g: 5 / 3 / n**0.5, lambda n, g: g / (n + 1) ** 0.5, lambda n, g: n / g**0.5,
+        lambda n, g: (torch.randn(n, 200) * g / n**0.5).std(), lambda n, g: max(g, 1) / n**0.5,
+    ],
+    check_tanh_gain: [lambda: 1.6, lambda: 1.58, lambda: -1.5925, lambda: [1.59, 1.59]],
+    check_batch_norm_forward: [
+        lambda x, g, b, e: g * (x - x.mean(0)) / (((x - x.mean(0)) ** 2).sum(0) / x.shape[1] + e).sqrt() + b,
+        lambda x, g, b, e: normalised(x, b, g, e), lambda x, g, b, e: normalised(x, g, b, 0.3),
+        lambda *args: normalised(*args).detach(), lambda x, g, b, e: normalised(x, g.data, b, e),
+        lambda *args: normalised(*args).detach().numpy(), lambda x, g, b, e: normalised(x, g, b, e) if len(x) > 3 else x,
+        lambda x, g, b, e: F.batch_norm(x, x.mean(0).data, x.var(0, correction=0).data, g, b, False, 0.1, e),
+    ],
+    check_conv_output_size: [
+        lambda n, k, s, p: (n + 2 * min(p, 1) - k) // s + 1, lambda n, k, s, p: (n + 2 * p - k) // min(s, 2) + 1,
+        lambda n, k, s, p: (n + 2 * (k // 2) - k) // s + 1, lambda n, k, s, p: 112, lambda n, k, s, p: (112, 112),
+    ],
+    check_conv_as_linear: [
+        lambda x, w, s, p: conv_by_unfold(x, w, s, min(p, 1)), lambda x, w, s, p: conv_by_unfold(x, w, min(s, 2), p),
+        lambda x, w, s, p: conv_by_unfold(x, w, 1, p), lambda *args: conv_by_unfold(*args).relu(), lambda x, w, s, p: x @ w,
+        lambda x, w, s, p: conv_by_unfold(F.pad(x, (p,) * 4, mode="replicate"), w, s, 0),
+    ],
+    check_saturated_share: [
+        lambda t, c: on(t, 0.97).float().mean(), lambda t, c: 100 * on(t, c).float().mean(), lambda t, c: on(t, c).any(),
+        lambda t, c: on(t, c).float().std(), lambda t, c: on(t.mean(0), c).float().mean(), on,
+    ],
+    check_fixed_point: [
+        lambda g: fixed_point(g, 15), lambda g: fixed_point(g, guard=False), lambda g: 0 if g < 1.2 else fixed_point(g),
+        lambda g: 0 if g < 1.06 else fixed_point(g), lambda g: 0.6513, lambda g: fixed_point(g) + 0.002,
+        lambda g: fixed_point(g, points=9), lambda g: max(0, (g * g - 1) / (2 * g**4)) ** 0.5, lambda g: 0 if g < 1 else fixed_point(g, guard=False),
+    ],
+    check_gradient_growth: [
+        lambda g, s: growth(s, g), lambda g, s: growth(5 / 3, s), lambda g, s: growth(g, s) + 0.005,
+        lambda g, s: g**2 * growth(g, s), lambda g, s: growth(g, s / 2**0.5), lambda g, s: round(growth(g, s), 1),
+    ],
+    check_collapse: [
+        lambda w, b: (w[0], b[0]), lambda w, b: check_collapse.right(w[:3], b[:3]), lambda w, b: check_collapse.right(w, b)[0],
+        lambda w, b: (check_collapse.right(w, b)[0], 2 * check_collapse.right(w, b)[1]),
+        lambda w, b: (*check_collapse.right(w, b), 0), lambda w, b: (check_collapse.right(w, b)[0], None),
+    ],
+    check_grad_to_data: [
+        lambda d, g: (g.std() / d.std()).log10(), lambda d, g: (g.std(0) / d.std(0)).mean(), lambda d, g: g / d,
+        lambda d, g: g.std() / d.norm(), lambda d, g: g.std() / (d - g).std(), lambda d, g: 100 * g.std() / d.std(),
+    ],
+    check_update_ratio: [
+        lambda p, u: (u.std() / p.std()).log2(), lambda p, u: -3.0, lambda p, u: (u.std() / p.std()).log10().abs(),
+        lambda p, u: math.log10(u.mean() / p.mean()), lambda p, u: ((p + u).std() / p.std()).log10(),
+    ],
+    check_gain_powers: [
+        {**POWERS, "weight gradient": power} for power in (0.5, math.nan, "-1", object(), -3, [1, 2], 1j)
+    ] + [{**POWERS, "batch norm output": False}, {**POWERS, "x": 1}, [1, 0, 0, -1, -1, -2], lambda: POWERS],
+    check_what_trains: [
+        {"w2"}, {"b2", "bngain"}, {"b2", 2}, [torch.zeros(27)], [["b2"]], {}, {"b2": True}, 3, torch.zeros(3), lambda: {"b2"},
+        np.array(["C", "b2"]), (name for name in NAMES), "C, W1, b1, W2, b2", "",
+    ],
+    check_fold: [
+        lambda *args: (fold(*args)[0] * (1 + 1e-8), fold(*args)[1]), lambda *args: tuple(t.float() for t in fold(*args)),
+        lambda W, b, g, h, m, v, e: fold(W, b, h, g, m, v, e), lambda W, b, g, h, m, v, e: fold(W, b, g, h, m, v, 2 * e),
+        lambda W, b, g, h, m, v, e: fold(W, b, g, h, W.mean(0), W.var(0), e), lambda W, b, g, h, m, v: 0,
+        lambda W, *args: (W.mul_(2), args[0]), lambda *args: (*fold(*args), 0), lambda *args: (fold(*args)[0][:-1], fold(*args)[1]),
+    ],
+}  # fmt: skip
 
 
-@pytest.mark.parametrize(("answer", "phrase"), WRONG)
-def test_wrong_folds_are_rejected_each_with_its_own_message(answer, phrase):
-    for _ in range(2):  # the second time shows whether the check's own inputs are still whole
-        result = check_fold(answer)
-        assert result.status == "wrong"
-        assert phrase in str(result)
-        assert result.misconception
-        assert "https://youtu.be/P6sfmUTpUmc?t=" in result.look
-    assert check_fold(fold)
-
-
-def test_every_mistake_on_the_list_is_wrong_and_each_single_one_is_told_by_its_own_sentence(monkeypatch):
-    tables = (exercise_checks.SCALES, exercise_checks.WEIGHTS, exercise_checks.BIASES)
-    single = [sentence for table in tables for sentence, _ in table if sentence]
-    mistakes = odd_answers.listed_mistakes(check_fold, monkeypatch)
-    assert {*single} <= {sentence for sentence, _ in mistakes}
-    for sentence, wrong in mistakes:
-        if sentence in single or wrong in (pair[1] for pair in mistakes[-4:-1]):
-            assert check_fold(wrong).misconception == sentence
-    for _, wrong in mistakes[len(single) :: 7]:
-        assert not check_fold(wrong)
-
-
-@pytest.mark.parametrize("eps", [0, 2])
-def test_a_wrong_eps_changes_less_than_a_thousandth_and_is_told(eps):
-    args = exercise_checks._layer(4, 6, 1e-5, seed=1)
-    W2, _ = fold(*args)
-    wrong, _ = fold(*args[:-1], eps * 1e-5)
-    assert torch.allclose(W2, wrong, rtol=1e-3, atol=0)
-    assert not check_fold(lambda *args: fold(*args[:-1], eps * args[-1]))
-
-
-# ---- stubs, broken code, odd values
-
-
-@pytest.mark.parametrize("stub", [None, ..., *odd_answers.STUBS])
-def test_a_stub_is_not_an_attempt(stub):
-    assert check_fold(stub).status == "not attempted"
-
-
-@pytest.mark.parametrize("value", odd_answers.ODD_VALUES, ids=odd_answers.ODD_IDS)
-def test_whatever_an_answer_returns_is_an_answer_to_be_judged(value):
-    assert check_fold(lambda *args: value).status == "wrong"
-    assert check_what_trains(value).status == "wrong"
-
-
-@pytest.mark.parametrize("answer", odd_answers.NOT_CALLABLE)
-def test_what_cannot_be_called_is_refused(answer):
-    assert "without calling it" in check_fold(answer).misconception
-
-
-@pytest.mark.parametrize(("answer", "phrase"), odd_answers.BROKEN)
-def test_broken_code_is_reported_not_raised(answer, phrase):
-    result = check_fold(answer)
+@pytest.mark.parametrize(
+    ("check", "answer"), [(check, answer) for check, answers in WRONG.items() for answer in answers]
+)
+def test_wrong_answers_that_no_list_holds_are_rejected_with_a_hint(check, answer):
+    result = check(answer)
     assert result.status == "wrong"
-    assert phrase in str(result)
+    assert result.tried and result.difference and result.misconception
+    assert "https://youtu.be/P6sfmUTpUmc?t=" in result.look
 
 
-def test_random_states_and_torchs_settings_stay_as_they_were():
-    before = odd_answers.states()
-    for answer in (odd_answers.meddles, fold):
-        check_fold(answer)
-        assert odd_answers.states() == before
+@pytest.mark.parametrize(
+    ("check", "answer", "said"),
+    [
+        (check_unigram_entropy, entropy_of_neighbours, "neighbours"),
+        (check_unigram_entropy, lambda Y: entropy(Y) / math.log(2), "base 2"),
+        (check_build_dataset, lambda w, s, n=3: dataset(dict.fromkeys(w), s, n), "twice"),
+        (check_kaiming_std, lambda n, g: 5 / 3 / n**0.5, "gain changes"),
+        (check_kaiming_std, lambda n, g: n / g**0.5, "changed places"),
+        (check_fixed_point, lambda g: fixed_point(g, 15), "too few layers"),
+        (check_fixed_point, lambda g: 0 if g < 1.2 else fixed_point(g), "Just above"),
+        (check_fixed_point, lambda g: fixed_point(g, guard=False), "gain of 1 or less"),
+        (check_conv_as_linear, lambda x, w, s, p: conv_by_unfold(x, w, s, min(p, 1)), "by hand"),
+        (check_fold, lambda W, b, g, h, m, v, e: fold(W, b, h, g, m, v, e), "gamma and beta"),
+        (
+            check_fold,
+            lambda W, b, g, h, m, v, e: fold(W, b, g, h, W.mean(0), W.var(0), e),
+            "running_mean or running_var",
+        ),
+    ],
+)
+def test_the_hint_says_what_can_be_known(check, answer, said):
+    assert said in check(answer).misconception
 
 
-def test_both_checks_are_handed_on():
-    for name in ("check_what_trains", "check_fold"):
-        assert getattr(checks, name) is getattr(exercise_checks, name)
-        assert name in checks.__all__
-        assert getattr(checks, name).__doc__
+WRONG_SETS = [names for size in range(6) for names in itertools.combinations(NAMES, size) if names != ("b2",)]
+
+
+def test_every_wrong_set_gets_a_reason_and_none_gives_the_answer_away():
+    for names in WRONG_SETS:
+        result = check_what_trains(set(names))
+        assert result.status == "wrong" and result.misconception
+        if "b2" not in names:
+            assert "b2" not in result.misconception + result.difference
+
+
+@pytest.mark.parametrize("stub", [None, ..., {...}, [...], (..., ...)])
+def test_a_value_to_be_filled_in_is_not_an_attempt(stub):
+    assert check_what_trains(stub).status == "not attempted"
+    for powers in (
+        None,
+        ...,
+        {},
+        dict.fromkeys(POWERS),
+        dict.fromkeys(POWERS, ...),
+        {**POWERS, "weight gradient": ...},
+    ):
+        assert check_gain_powers(powers).status == "not attempted"
+
+
+def test_no_result_shows_a_right_power():
+    for key, power in POWERS.items():
+        for wrong in {-3, -2, -1, 0, 1, 2, 0.5} - {power}:
+            result = check_gain_powers({**POWERS, key: wrong})
+            assert repr(key) in result.difference and "expected" not in repr(result)
+
+
+# ---- the values that the checks expect are what networks do
+
+
+def test_training_from_zero_moves_what_the_check_expects():
+    sizes = {"C": (27, 10), "W1": (30, 200), "b1": (200,), "W2": (200, 27), "b2": (27,)}
+    p = {name: torch.zeros(size, requires_grad=True) for name, size in sizes.items()}
+    generator, moved = torch.Generator().manual_seed(1), set()
+    for _ in range(20):
+        X, Y = (torch.randint(0, 27, size, generator=generator) for size in ((32, 3), (32,)))
+        h = (p["C"][X].flatten(1) @ p["W1"] + p["b1"]).tanh()
+        gradients = torch.autograd.grad(F.cross_entropy(h @ p["W2"] + p["b2"], Y), list(p.values()))
+        for (name, parameter), gradient in zip(p.items(), gradients, strict=True):
+            moved |= {name} if gradient.any() else set()
+            parameter.data -= 0.1 * gradient
+    assert check_what_trains(moved)
+
+
+def test_the_powers_of_the_gain_are_those_of_a_network():
+    stds = []
+    for gain in (1.0, 2.0):
+        generator = torch.Generator().manual_seed(1)
+        x, y = torch.randn(64, 30, generator=generator), torch.randint(0, 5, (64,), generator=generator)
+        net = nn.Sequential()
+        for n, m in ((30, 50), (50, 50), (50, 5)):
+            linear = layers.Linear(n, m, bias=False, gain=gain, generator=generator)
+            net.extend([linear, layers.BatchNorm1d(m, eps=0), nn.Tanh()])
+        kept, out = [x], x
+        for layer in net[:-1]:
+            out = layer(out)
+            out.retain_grad()
+            kept.append(out)
+        F.cross_entropy(out, y).backward()
+        weight, linear, norm = net[3].weight, kept[4], kept[5]
+        tensors = [linear, norm, norm.grad, linear.grad, weight.grad]
+        stds.append([t.std().item() for t in tensors] + [(weight.grad.std() / weight.std()).item()])
+    measured = {key: round(math.log2(b / a), 3) for key, a, b in zip(POWERS, *stds, strict=True)}
+    assert check_gain_powers({key: round(power) for key, power in measured.items()})
+    assert measured == pytest.approx(POWERS, abs=1e-3)

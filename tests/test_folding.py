@@ -53,7 +53,7 @@ def same_parameters(a, b, tolerance):
 
 
 def has_batch_norm(model):
-    return any(isinstance(module, BATCH_NORMS) for module in model.modules())
+    return any(hasattr(module, "running_mean") for module in model.modules())
 
 
 # One layer and its BatchNorm
@@ -456,6 +456,10 @@ def branching(m, x, mask):
     return m.bn(x if mask is not None else x + 1)
 
 
+def by_a_function(m, x, mask):
+    return F.batch_norm(m.b(m.bn(m.a(x))), torch.zeros(4), torch.ones(4))
+
+
 def tied_in_an_unread_part(m, x, mask):
     return m.bn(m.a(x)) + m.inner(x)
 
@@ -493,21 +497,21 @@ REFUSED = {
         lambda m, x, mask: m.bn(m.a(x)), {"bn": nn.BatchNorm1d(4, track_running_stats=False)},
         "bn can't be folded into a: .* no running statistics",
     ),
-    "hook on the layer": (lambda m, x, mask: m.bn(m.a(x)), {"a": hooked(nn.Linear(4, 4))}, "into a: Linear has hooks"),
+    "hook on the layer": (lambda m, x, mask: m.bn(m.a(x)), {"a": hooked(nn.Linear(4, 4))}, "a has hooks"),
     "hook on the batch norm": (lambda m, x, mask: m.bn(m.a(x)), {"bn": hooked(nn.BatchNorm1d(4))}, "bn has hooks"),
-    "hook around the layer": (
-        lambda m, x, mask: m.bn(m.inner(x)), {"inner": hooked(nn.Sequential(nn.Linear(4, 4)))},
-        r"bn follows inner \(Sequential\)",
-    ),
+    "hook elsewhere": (lambda m, x, mask: m.b(m.bn(m.a(x))), {"b": hooked(nn.Tanh())}, "b has hooks.*remove"),
     "hook around both": (
         lambda m, x, mask: m.inner(x), {"inner": hooked(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))},
         "inner has hooks",
     ),
+    "batch_norm as a function": (by_a_function, {}, "Linked calls batch_norm as a function"),
     "branches by None": (branching, {}, r"bn follows add\(\)"),
     "other layers by None": (
         lambda m, x, mask: m.bn(m.a(x) if mask is None else m.b(x)), {}, "Linked connects its .* without mask",
     ),
-    "branches by a number": (lambda m, x, mask: m.bn(m.a(x)) if x.sum() > 0 else x, {}, "can't follow Linked's forward"),
+    "branches by a number": (
+        lambda m, x, mask: m.bn(m.a(x)) if x.sum() > 0 else x, {}, r"can't follow Linked.* at line .*x\.sum\(\) > 0",
+    ),
     "not registered": (lambda m, x, mask: m.bn([nn.Linear(4, 4)][0](x)), {}, "can't follow Linked's forward"),
     "shared with a part not looked into": (
         tied_in_an_unread_part, {"a": shared, "inner": Unread(shared)}, "bn follows a, whose output also goes to",
@@ -527,16 +531,21 @@ def test_what_cannot_be_folded_is_refused_by_name(case):
 
 
 def test_layers_without_shapes_are_refused():
-    with pytest.raises(ValueError, match="into 0: LazyLinear has no shape yet: call the model once"):
+    with pytest.raises(ValueError, match="0 has no shape yet: call the model once"):
         fold_batch_norms(nn.Sequential(nn.LazyLinear(4), nn.BatchNorm1d(4)))
     with pytest.raises(ValueError, match="1 has no shape yet: call the model once"):
         fold_batch_norms(nn.Sequential(nn.Linear(4, 4), nn.LazyBatchNorm1d()))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
-def test_a_compiled_model_is_refused():
-    with pytest.raises(ValueError, match="1 is compiled by torch.jit.script"):
-        fold_batch_norms(torch.jit.script(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))))
+def test_a_model_in_a_wrapper_is_refused_and_what_to_fold_is_named():
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    with pytest.raises(ValueError, match="compiled by torch.jit"):
+        fold_batch_norms(torch.jit.script(model))
+    with pytest.raises(ValueError, match=r"torch.compile: fold its \._orig_mod"):
+        fold_batch_norms(torch.compile(model))
+    with pytest.raises(ValueError, match=r"DataParallel: fold its \.module"):
+        fold_batch_norms(nn.DataParallel(model))
 
 
 def test_a_batch_norm_alone_is_refused():
@@ -544,3 +553,140 @@ def test_a_batch_norm_alone_is_refused():
         fold_batch_norms(nn.BatchNorm1d(4))
     with pytest.raises(ValueError, match="0 follows the input"):
         fold_batch_norms(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4)))
+
+
+# What looks like a BatchNorm
+
+
+class Frozen(nn.Module):
+    """As in torchvision: four buffers and a formula."""
+
+    def __init__(self, dim, eps=1e-5):
+        super().__init__()
+        self.eps = eps
+        for name, value in {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}.items():
+            self.register_buffer(name, torch.full((dim,), value) + torch.rand(dim, generator=generator(len(name))))
+
+    def forward(self, x):
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        return x * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+
+
+class YourOwn(nn.Module):
+    """As a learner writes it: statistics of shape (1, dim), and a forward for each mode; `wrong` leaves out the std."""
+
+    def __init__(self, dim, wrong=False):
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(randn(dim)), nn.Parameter(randn(dim, seed=1))
+        self.eps, self.wrong = 1e-3, wrong
+        self.register_buffer("running_mean", randn(1, dim, seed=2))
+        self.register_buffer("running_var", randn(1, dim, seed=3).square() + 0.1)
+
+    def forward(self, x):
+        mean, var = (x.mean(0), x.var(0)) if self.training else (self.running_mean, self.running_var)
+        return self.gamma * (x - mean) / (1 if self.wrong else (var + self.eps).sqrt()) + self.beta
+
+
+def test_what_looks_like_a_batch_norm_is_folded_if_it_is_one():
+    models = [
+        nn.Sequential(
+            nn.Conv2d(3, 4, 3), Frozen(4), nn.ReLU(), nn.ConvTranspose2d(4, 6, 3, groups=2), Frozen(6, eps=0.1)
+        ),
+        nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, affine=True, track_running_stats=True)),
+    ]
+    for model, x in [(model, images()) for model in models] + [
+        (nn.Sequential(nn.Linear(4, 5), YourOwn(5)), rows()),
+        (nn.Sequential(Linear(4, 5), YourOwn(5), nn.Tanh()), rows()),
+    ]:
+        model = model.double().eval()
+        folded = fold_batch_norms(model)
+        assert not has_batch_norm(folded) and has_batch_norm(model)
+        close(folded(x), model(x))
+    pair = nn.Conv2d(3, 4, 3).double(), Frozen(4).double()
+    close(fold_conv(*pair)(images()), pair[1](pair[0](images())))
+
+
+def test_what_looks_like_a_batch_norm_and_is_none_is_named():
+    for norm in YourOwn(4, wrong=True), subclass(YourOwn, "extra")(4, wrong=True), Frozen(4):
+        with pytest.raises(
+            ValueError, match=f"1 can't be folded into 0: {type(norm).__name__} keeps running statistics"
+        ):
+            fold_batch_norms(nn.Sequential(nn.Linear(4, 4), norm))
+    with pytest.raises(ValueError, match="1 follows 0 .Tanh"):
+        fold_batch_norms(nn.Sequential(nn.Tanh(), YourOwn(4)))
+
+
+class Functional(nn.Module):
+    """Its statistics have other names, so that only the function tells."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.mean, self.var = nn.Linear(4, 4), torch.zeros(4), torch.ones(4)
+
+    def forward(self, x):
+        return self.norm(self.linear(x)) if len(x) else x
+
+    def norm(self, x):
+        return F.batch_norm(x, self.mean, self.var)
+
+
+class Named(nn.Module):
+    """Its layer has the function's name, which is no reason to refuse it."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear, self.batch_norm = nn.Linear(4, 4), nn.BatchNorm1d(4)
+
+    def forward(self, x):
+        return self.batch_norm(self.linear(x))
+
+
+def test_batch_norm_called_as_a_function_is_named():
+    for model in Functional(), nn.Sequential(Functional(), nn.Linear(4, 4), nn.BatchNorm1d(4)):
+        with pytest.raises(ValueError, match="(0|Functional) calls batch_norm as a function.*nn.BatchNorm1d"):
+            fold_batch_norms(model)
+    model = worn(Named())
+    close(fold_batch_norms(model)(rows()), model(rows()))
+
+
+# What can't be followed or copied
+
+
+class Augmenting(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.bn, self.kept = nn.Linear(4, 4), nn.BatchNorm1d(4), []
+
+    def forward(self, x, augment=False):
+        if augment:
+            x = x + 1
+        return self.bn(self.linear(x))
+
+
+class KeepingLists(Augmenting):
+    def forward(self, x):
+        self.kept.append({"out": (self.linear(x),)})
+        return self.bn(self.linear(x))
+
+
+def test_the_argument_and_the_line_that_can_not_be_followed_are_named():
+    with pytest.raises(ValueError, match=r"Augmenting's forward\(x, augment=False\) at line \d+, `if augment:`"):
+        fold_batch_norms(Augmenting())
+
+
+def test_what_a_model_keeps_in_lists_does_not_matter():
+    model = worn(KeepingLists())
+    out = model(rows())
+    close(fold_batch_norms(model)(rows()), out)
+    assert len(model.kept) == 1 and model.kept[0]["out"][0].requires_grad
+
+
+def test_what_can_not_be_copied_is_not_blamed_on_torch_fx():
+    model = KeepingLists()
+    model.kept = (number for number in range(3))
+    with pytest.raises(ValueError, match="KeepingLists can't be copied.*generator"):
+        fold_batch_norms(model)
+    model = nn.Sequential(nn.Linear(4, 4), hooked(nn.Tanh()))  # no BatchNorm at all, but a copy would share the hook
+    with pytest.raises(ValueError, match="1 has hooks"):
+        fold_batch_norms(model)

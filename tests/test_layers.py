@@ -163,6 +163,10 @@ def test_batch_norm_refuses_what_it_cannot_normalize():
         BatchNorm1d(4, num_models=3)(randn(8, 4))
     with pytest.raises(ValueError, match=r"\(8, 5\), not \(N, 4\)"):
         BatchNorm1d(4)(randn(8, 5))
+    with pytest.raises(ValueError, match=r"\(32, 3, 4\).*Flatten before it.*flatten\(0, 1\)"):
+        BatchNorm1d(4)(randn(32, 3, 4))
+    with pytest.raises(ValueError, match=r"\(4,\), not \(N, 4\)"):
+        BatchNorm1d(4).eval()(randn(4))
 
 
 # Chapter 05's lines, before they become a class

@@ -106,13 +106,13 @@ OPEN = {"jupyter": {"outputs_hidden": True}}
         # first lines
         (replace(DRAWING, "# draw the sums\n", ""), DRAWING, "begin it with a comment"),
         (replace(DRAWING, "# draw the sums", "# 4 at last"), DRAWING, "begin it with a comment"),
-        (replace(DRAWING, "# draw the sums", "# the bell"), DRAWING, "begin it with a comment"),
-        (show(EXPERIMENT, text("it never ends:\n"), **OPEN), EXPERIMENT, "print a heading first"),
+        (replace(DRAWING, "# draw the sums", "# the bell"), DRAWING, "'bell' tells the result of cell 6"),
+        (show(EXPERIMENT, text("it never ends:\n"), **OPEN), EXPERIMENT, "'never' tells the result of cell 5"),
         (show(EXPERIMENT, text("std 4.1\n"), **OPEN), EXPERIMENT, "without the numbers"),
         (
             show(EXPERIMENT, v4.new_output("display_data", {"text/html": "<table>", "text/plain": "a table"}), **OPEN),
             EXPERIMENT,
-            "print a heading first",
+            "print a line in plain words first",
         ),
         # guesses
         (replace(GUESS, "None", "4"), GUESS, "nothing but 'guess = None'"),
@@ -162,12 +162,14 @@ def test_each_rule_finds_what_breaks_it(tmp_path, damage, cell, message):
         add(8, "The first std was the root of the number of coins."),
         replace(GUESS, "None", "None  # a number between 0 and 16"),
         add(EXPERIMENT, "print(f'{spread:.2f} of {spread:>9}')"),
+        put(EXPERIMENT, prose("Now throw them.")),
         add(READING, "<details><summary>And more</summary>\n\nIt was 4.0, a bell.\n</details>"),
         lambda cells: cells[39].update(source="# look\nassert True", metadata={"jupyter": {"source_hidden": True}}),
         lambda cells: cells[DRAWING].metadata.update(tolerance={"relative": 0.1, "reason": "trained for long"}),
         put(CHECKED + 1, prose("Its std is 4.0."), code("spread")),
         lambda cells: cells.append(prose("## Next\n\nChapter 01.")),
         replace(DRAWING, "# draw the sums", "# draw the sums of W1"),
+        lambda cells: [add(3, "Is that a bell?")(cells), replace(12, "draw the sums", "draw the bell")(cells)],
         add(FOUND, "It was 4.0, a bell, and never more."),
     ],
 )

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from helpers.data import load_splits
-from helpers.models import SEED, STAGES, lecture_mlp
+from helpers.models import SEED, STAGES, alone, deep_mlp, lecture_mlp, seeded
+from helpers.train import train
 from lecture_loop import lecture_loop
 
 
@@ -71,3 +72,33 @@ def test_the_networks_run_on_the_names_in_use():
     X, _ = load_splits().train
     assert lecture_mlp("batchnorm", generator=generator())(X[:8]).shape == (8, 27)
     assert lecture_mlp("batchnorm", generator=generator(), num_models=2)(X[:8]).shape == (2, 8, 27)
+
+
+def test_seeded_is_a_generator_of_the_lectures_seed_or_another():
+    assert torch.equal(torch.randn(3, generator=seeded()), torch.randn(3, generator=generator(SEED)))
+    assert torch.equal(torch.randn(3, generator=seeded(5)), torch.randn(3, generator=generator(5)))
+
+
+@pytest.mark.parametrize("make", [lambda **how: lecture_mlp("batchnorm", **how), lambda **how: deep_mlp(**how)])
+def test_alone_takes_a_network_out_of_its_stack(make):
+    stack = make(generator=[seeded(s) for s in range(3)], num_models=3)
+    train(stack, *load_splits().train, steps=3, lr=0.1, generator=seeded(1), progress=False)
+    stack[-1].requires_grad_(False)
+    for r in (0, 2, -1):
+        network, twin = alone(stack, r), make(generator=seeded(r % 3))
+        train(twin, *load_splits().train, steps=3, lr=0.1, generator=seeded(1), progress=False)
+        for (name, ours), theirs in zip(twin.state_dict().items(), network.state_dict().values(), strict=False):
+            torch.testing.assert_close(
+                ours, theirs, rtol=1e-5, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}"
+            )
+        assert network.training and not network[-1].weight.requires_grad and network[0].weight.requires_grad
+        X = load_splits().train[0][:8]
+        torch.testing.assert_close(network.eval()(X), stack.eval()(X)[r])
+        stack.train()
+        with torch.no_grad():  # a copy: the stack stays as it is
+            network[0].weight.zero_()
+        assert stack[0].weight[r].abs().max() > 0
+    with pytest.raises(IndexError):
+        alone(stack, 3)
+    with pytest.raises(ValueError, match="no stack.*num_models"):
+        alone(make(), 0)

@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
+from matplotlib.colors import to_rgb
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -68,11 +69,33 @@ def test_layer_colors_run_from_dark_to_light():
     assert luminance == sorted(luminance) and len(set(luminance)) == 6
 
 
-def test_reference_line_is_labelled_on_either_axis():
-    _, ax = plt.subplots()
-    plots.reference_line(ax, 3.3, "ln 27")
+def test_gain_colors_are_a_ramp_over_log_gain():
+    luminance = [np.dot(plots.gain_color(gain)[:3], (0.2126, 0.7152, 0.0722)) for gain in (0.2, 0.5, 1, 5 / 3, 3, 5)]
+    assert luminance == sorted(luminance, reverse=True) and len(set(luminance)) == 6
+    assert plots.gain_color(1.0) == pytest.approx(plots.GAINS(0.5), abs=0.01)  # the middle of 0.2 to 5
+    assert not set(map(plots.gain_color, (0.2, 1, 5))) & set(plots.layer_colors(6))
+
+
+def test_pairs_of_colors_differ_in_grey_too():
+    for pair in (plots.BEFORE, plots.AFTER), (plots.TRAIN, plots.VALIDATION), (plots.WITHOUT, plots.WITH):
+        one, other = (np.dot(np.array(to_rgb(color)) ** 2.2, (0.2126, 0.7152, 0.0722)) ** (1 / 2.2) for color in pair)
+        assert abs(one - other) > 0.15
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "undefined"), (0.634, "0.63"), (140.4, "140"), (3.1e-5, "3.1e-5")])
+def test_short_numbers(value, text):
+    assert plots.short(value) == text
+
+
+@pytest.mark.parametrize(("side", "inside"), [("right", True), ("left", True), ("outside", False)])
+def test_reference_line_is_labelled_on_either_axis(side, inside):
+    fig, ax = plt.subplots()
+    plots.reference_line(ax, 3.3, "ln 27", side=side)
     plots.reference_line(ax, 0.97, "saturated", axis="x")
+    fig.canvas.draw()
     assert [t.get_text() for t in ax.texts] == ["ln 27", "saturated"]
+    box = ax.texts[0].get_window_extent()
+    assert (box.x1 < ax.bbox.x1) == inside and box.x0 > ax.bbox.x0
     assert list(ax.get_lines()[0].get_ydata()) == [3.3, 3.3] and list(ax.get_lines()[1].get_xdata()) == [0.97, 0.97]
 
 

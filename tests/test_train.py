@@ -65,6 +65,22 @@ def test_an_optimizer_takes_the_step_with_its_own_lr_or_ours(splits):
     assert adam[0] == plain[0] and not torch.equal(adam, plain)
 
 
+def test_what_train_cannot_train_on_is_refused_with_the_remedy(splits):
+    words = torch.randint(0, 27, (50, 8), generator=generator(1))
+    model = torch.nn.Sequential(torch.nn.Embedding(27, 16), torch.nn.Linear(16, 27))
+    with pytest.raises(ValueError, match=r"Y has shape \(50, 8\), not \(50,\)"):
+        train(model, words, words, steps=1, lr=0.1)
+    with pytest.raises(ValueError, match=r"Y has shape \(50, 8\), not \(50,\)"):
+        evaluate(model, words, words)
+    flat = torch.nn.Sequential(torch.nn.Embedding(27, 4, sparse=True), torch.nn.Flatten(), torch.nn.Linear(12, 27))
+    with pytest.raises(ValueError, match="sparse gradients.*sparse=True"):
+        train(flat, *splits.train, steps=1, lr=0.1)
+    table = torch.nn.Sequential(torch.nn.Embedding(27, 27, sparse=True), torch.nn.Flatten())
+    optimizer = torch.optim.SparseAdam(table.parameters(), lr=0.01)
+    history = train(table, splits.train[0][:, 2:], splits.train[1], steps=3, lr=None, optimizer=optimizer)
+    assert len(history) == 3 and history.loss.isfinite().all()
+
+
 @pytest.mark.parametrize("own_minibatches", [False, True])
 def test_a_stack_trains_as_its_networks_do_alone(splits, own_minibatches):
     seeds = [1, 2, 3]

@@ -6,6 +6,7 @@ import html
 import io
 import random
 import threading
+from ast import literal_eval
 
 import ipywidgets
 import matplotlib
@@ -14,18 +15,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jupyter_client.manager import start_new_kernel
 from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from helpers import widgets as panels
+from helpers.widgets import board as board_module
 from helpers.widgets import panel as panel_module
-from helpers.widgets.explore import read_batch_norm, read_logits, read_network, read_update_ratios
-from helpers.widgets.knobs import GAIN_STEP
+from helpers.widgets.batch_norm import read_batch_norm
+from helpers.widgets.logits import read_logits
+from helpers.widgets.network import PICTURES, gain_slider, read_network, read_update_ratios
 from helpers.widgets.training_lab import NETWORKS
 
-MOVES = {
+# One row per panel: its controls with values to move them to. Every test below takes all rows.
+PANELS = {
     "gain_explorer": {
         "init gain": [0.2, 1.0, 3.0, 5.0],
         "depth": [2, 6, 11, 30],
@@ -33,14 +38,13 @@ MOVES = {
         "nonlinearity": ["tanh", "relu", "sigmoid", "linear", "gelu"],
         "batch norm": [False, True],
         "seed": [0, 1, 2**32 - 1],
-        "left picture": list(panels.PICTURES),
-        "right picture": list(panels.PICTURES),
+        "left picture": list(PICTURES),
+        "right picture": list(PICTURES),
     },
     "logit_explorer": {
-        "how many": [4, 27],
         "scale": [0.0, 1.0, 15.0],
+        "how many": [4, 27],
         "label": [0, 2, 3],
-        "seed": [0, 5],
         "logit 1": [-10.0, 0.0, 7.5],
     },
     "batch_norm_explorer": {
@@ -59,7 +63,7 @@ MOVES = {
         "steps": [10, 20],
         "seed": [0, 5],
     },
-    "training_lab": {"network": list(NETWORKS), "learning rate": [1e-4, 10.0], "init gain": [0.2, 1.0, 5.0]},
+    "training_lab": {"init gain": [0.2, 1.0, 5.0], "network": list(NETWORKS), "learning rate": [1e-4, 10.0]},
 }
 SMALL = {"update_ratio_explorer": {"steps": 10}}
 
@@ -68,7 +72,7 @@ SMALL = {"update_ratio_explorer": {"steps": 10}}
 def few_pixels():
     """A third of the size, a ninth of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(panel_module, "PIXELS_PER_INCH", 50)
+        patch.setattr(board_module, "PIXELS_PER_INCH", 50)
         yield
 
 
@@ -77,22 +81,23 @@ def make(name, **options):
 
 
 @pytest.fixture
-def opened(request):
+def panel(request):
     """A panel, closed afterwards."""
-    panel = make(request.param)
-    yield panel
-    panel.close()
+    made = make(request.param)
+    made.moves = PANELS[request.param]
+    yield made
+    made.close()
 
 
 @pytest.fixture
 def gain():
-    panel = make("gain_explorer")
-    yield panel
-    panel.close()
+    made = make("gain_explorer")
+    yield made
+    made.close()
 
 
-every_panel = pytest.mark.parametrize("name", MOVES)
-every_open_panel = pytest.mark.parametrize("opened", MOVES, indirect=True)
+every_name = pytest.mark.parametrize("name", PANELS)
+every_panel = pytest.mark.parametrize("panel", PANELS, indirect=True)
 
 
 def png(panel):
@@ -108,51 +113,44 @@ def move(panel, name, value):
     assert "alert" not in panel.message.value
 
 
-@every_open_panel
-def test_its_still_picture_and_alt_text_stand_beside_the_live_view(opened):
-    data, metadata = opened._repr_mimebundle_()
+@every_panel
+def test_its_still_picture_and_alt_text_stand_beside_the_live_view(panel):
+    data, metadata = panel._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in data
     still = base64.b64decode(data["image/png"])
     assert Image.open(io.BytesIO(still)).format == "PNG"
-    assert np.abs(pixels(still).astype(int) - pixels(png(opened))).mean() < 1  # 256 colours in place of all
-    assert metadata["image/png"] == {"alt": opened.alt, "width": 1000}
-    assert len(opened.alt.split()) > 8
+    assert np.abs(pixels(still).astype(int) - pixels(png(panel))).mean() < 1  # 256 colours in place of all
+    assert metadata["image/png"] == {"alt": panel.alt, "width": 1000}
+    assert len(panel.alt.split()) > 8
 
 
-@every_open_panel
-def test_every_control_has_its_name_and_a_sentence(opened):
-    for name, widget in opened.controls.items():
+@every_panel
+def test_every_control_has_its_name_and_a_sentence(panel):
+    for name, widget in panel.controls.items():
         assert widget.description == name
         assert widget.tooltip.endswith(".")
         assert html.escape(widget.tooltip) in widget.says.value
 
 
-def type_name(panel):
-    return next(name for name in MOVES if set(MOVES[name]) <= set(panel.controls))
-
-
-@every_open_panel
-def test_every_moved_control_changes_the_picture(opened):
-    moves = MOVES[type_name(opened)]
-    if "how many" in moves:
-        moves = {k: v for k, v in moves.items() if k != "seed"}  # the four logits are not drawn
-    for name, values in moves.items():
-        if name == "learning rate" and hasattr(opened, "run"):
+@every_panel
+def test_every_moved_control_changes_the_picture(panel):
+    for name, values in panel.moves.items():
+        if name == "learning rate" and hasattr(panel, "run"):
             continue  # takes effect at the next step only
-        before = png(opened), opened.controls[name].value
+        before = png(panel), panel.controls[name].value
         for value in values:
             if value != before[1]:
-                move(opened, name, value)
-                assert png(opened) != before[0], (name, value)
-        move(opened, name, before[1])
+                move(panel, name, value)
+                assert png(panel) != before[0], (name, value)
+        move(panel, name, before[1])
 
 
-@every_panel
+@every_name
 @settings(max_examples=5, deadline=None)
 @given(data=st.data())
 def test_no_setting_leaves_anything_behind(name, data):
     """A walk through settings ends at the very picture that a fresh panel has there."""
-    moves = MOVES[name]
+    moves = PANELS[name]
     walked, fresh = make(name), make(name)
     try:
         for _ in range(data.draw(st.integers(1, 6))):
@@ -174,77 +172,79 @@ def test_no_setting_leaves_anything_behind(name, data):
         fresh.close()
 
 
-@every_open_panel
-def test_pin_and_unpin(opened):
-    knob, values = next(
-        (k, v)
-        for k, v in MOVES[type_name(opened)].items()
-        if k in ("init gain", "scale", "moved number", "learning rate")
-    )
-    plain = png(opened)
-    opened.pin()
-    assert opened.pinned is not opened.reading
-    assert opened.pin_button.description == "unpin"
-    move(opened, knob, values[-1])
-    with_ghost = png(opened)
-    opened.pin()
-    assert (opened.pinned, opened.pin_button.description) == (None, "pin")
-    without = png(opened)
-    assert with_ghost != without
+@every_panel
+def test_pin_and_unpin(panel):
+    knob, values = next(iter(panel.moves.items()))
+    begun, plain = panel.controls[knob].value, png(panel)
+    panel.pin()
+    assert panel.pin_button.description == "unpin"
+    move(panel, knob, values[-1])
+    with_ghost = png(panel)
+    panel.pin()
+    assert (panel.pinned, panel.pin_button.description) == (None, "pin")
+    without = png(panel)
     difference = np.abs(pixels(with_ghost).astype(int) - pixels(without)).sum(-1)
     assert 0 < (difference > 0).mean() < 0.2  # lines, not a new picture
-    if not hasattr(opened, "run"):
-        move(opened, knob, values[0])
-        move(opened, knob, opened.controls[knob].value)
-        opened.controls[knob].value = make_default(opened, knob)
-        assert png(opened) == plain
+    if not hasattr(panel, "run"):  # whose weights come back up to a rounding
+        move(panel, knob, begun)
+        assert png(panel) == plain
 
 
-def make_default(panel, knob):
-    fresh = make(type_name(panel))
-    value = fresh.controls[knob].value
-    fresh.close()
-    return value
-
-
-@every_open_panel
-def test_an_exception_is_seen_and_the_next_good_move_clears_it(opened):
-    knob, values = next(
-        (k, v) for k, v in MOVES[type_name(opened)].items() if k in ("init gain", "scale", "moved number")
-    )
-    good, read = png(opened), opened.read
+@every_panel
+def test_an_exception_is_seen_and_the_next_good_move_clears_it(panel):
+    knob, values = next(iter(panel.moves.items()))
+    good, read = png(panel), panel.read
 
     def broken(**setting):
         raise RuntimeError("the <well> is dry")
 
-    opened.read = broken
-    opened.controls[knob].value = values[-1]
-    assert 'role="alert"' in opened.message.value
-    assert "RuntimeError: the &lt;well&gt; is dry (in broken, line" in opened.message.value
-    assert png(opened) == good
-    opened.read = read
-    move(opened, knob, values[0])
-    assert png(opened) != good
+    panel.read = broken
+    panel.controls[knob].value = values[-1]
+    assert 'role="alert"' in panel.message.value
+    assert "RuntimeError: the &lt;well&gt; is dry (in broken, line" in panel.message.value
+    assert png(panel) == good
+    panel.read = read
+    move(panel, knob, values[0])
+    assert png(panel) != good
 
 
 def test_an_exception_in_the_middle_of_drawing_leaves_no_half_drawn_picture(gain):
-    good = png(gain)
-    picture = gain.board.pictures[1]
-    build = picture.build
+    good, draw = png(gain), gain.board.pictures[1]
 
-    def broken(ax, reading):
-        build(ax, reading)
+    def broken(reading, ax):
+        draw(reading, ax)
+        ax.plot([0, 1], [1, 1])
         raise ValueError("no ink")
 
-    picture.build = broken
-    gain.controls["depth"].value = 9  # a new frame
-    assert "no ink" in gain.message.value
-    del picture.build
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(PICTURES, "std by depth", broken)
+        gain.controls["depth"].value = 9
+        assert "no ink" in gain.message.value
+        assert png(gain) == good
     move(gain, "depth", 6)
     assert png(gain) == good
 
 
-@every_panel
+@pytest.mark.parametrize("change", ["ylabel", "xticks", "ylim", "legend", "yscale"])
+def test_whatever_changes_of_the_frame_is_redrawn(change):
+    """A picture written without care: the board sees by itself what no longer stands still."""
+
+    def draw(reading, ax):
+        ax.plot([1, 2], [1, 2], label=f"line {reading}" if change == "legend" else "line")
+        ax.set(xlim=(0, 3), ylim=(1, 3))
+        if change == "legend":
+            ax.legend()
+        else:
+            value = {"ylabel": f"y{reading}", "xticks": [reading], "ylim": (1, 3 + reading)}
+            ax.set(**{change: value.get(change, "log" if reading else "linear")})
+
+    board = board_module.Board([draw])
+    first, second = board.render(0), board.render(1)
+    assert first != second == board_module.Board([draw]).render(1)
+    assert board.render(0) == first
+
+
+@every_name
 def test_close_closes_all(name):
     alive = set(ipywidgets.widgets.widget._instances)
     panel = make(name)
@@ -252,35 +252,92 @@ def test_close_closes_all(name):
     panel.pin()
     panel.close()
     assert set(ipywidgets.widgets.widget._instances) <= alive
+    assert "Run the cell" in panel._repr_mimebundle_()[0]["text/plain"]  # shown again, it says what to do
+    panel.update()  # a callback that was on its way
+    panel.close()
 
 
 class Shell:
     """As much of IPython's shell as a panel looks at."""
 
-    def __init__(self):
-        self.cell, self.execution_count = "a", 1
+    execution_count = 1
+
+    def __init__(self, key):
+        self.key, self.cell = key, "a"
 
     def get_parent(self):
-        return {"metadata": {"cellId": self.cell}}
+        return {"metadata": {"cellId": self.cell}} if self.key == "id" else {"content": {"code": self.cell}}
 
 
-def test_running_a_cell_again_closes_what_it_opened_before(monkeypatch):
-    shell = Shell()
+@pytest.mark.parametrize("key", ["id", "code"])  # JupyterLab names the cell, others don't
+def test_running_a_cell_again_closes_what_it_opened_before(monkeypatch, key):
+    shell = Shell(key)
     monkeypatch.setattr(panel_module, "get_ipython", lambda: shell)
     monkeypatch.setattr(panel_module, "_open", {})
     first, twin = make("logit_explorer"), make("logit_explorer")  # two in one cell live together
     shell.cell, shell.execution_count = "b", 2
     other = make("logit_explorer")
-    assert None not in (first.comm, twin.comm, other.comm)
+    assert not any(panel.is_closed for panel in (first, twin, other))
     shell.cell, shell.execution_count = "a", 3
     again = make("logit_explorer")
-    assert first.comm is None and twin.comm is None
-    assert other.comm is not None and again.comm is not None
+    assert [panel.is_closed for panel in (first, twin, other, again)] == [True, True, False, False]
     other.close()
     again.close()
 
 
-@every_panel
+class Kernel:
+    """A kernel of its own, whose memory is measured."""
+
+    def __init__(self):
+        self.manager, self.client = start_new_kernel(kernel_name="python3")
+
+    def run(self, code, cell=None, expression=""):
+        """Run code as a cell of this id, or silently; the value of an expression afterwards."""
+        content = dict(code=code, silent=not cell, store_history=bool(cell), allow_stdin=False, stop_on_error=True)
+        content["user_expressions"] = {"value": expression} if expression else {}
+        message = self.client.session.msg("execute_request", content, metadata={"cellId": cell})
+        self.client.shell_channel.send(message)
+        while True:
+            reply = self.client.get_shell_msg(timeout=120)
+            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
+                break
+        reply = reply["content"]
+        assert reply["status"] == "ok", reply
+        return literal_eval(reply["user_expressions"]["value"]["data"]["text/plain"]) if expression else None
+
+    def measure(self):
+        """(MB of memory, living widgets)"""
+        self.run("import gc, psutil; from ipywidgets.widgets.widget import _instances; gc.collect()")
+        return self.run("", expression="(psutil.Process().memory_info().rss / 1e6, len(_instances))")
+
+
+@pytest.fixture(scope="module")
+def kernel():
+    kernel = Kernel()
+    names = ", ".join(PANELS)
+    kernel.run(f"import torch; torch.set_num_threads(1)\nfrom helpers.widgets import {names}", "setup")
+    yield kernel
+    kernel.client.stop_channels()
+    kernel.manager.shutdown_kernel(now=True)
+
+
+ROWS = [(f"{name}()", 20) for name in PANELS] + [(f"display({name}())", 20) for name in PANELS]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("code", "runs"), [*ROWS, ("lab = training_lab(); lab.start(); lab", 100)])
+def test_a_cell_that_runs_again_keeps_no_memory(kernel, code, runs):
+    for _ in range(3):
+        kernel.run(code, code)
+    begun, widgets = kernel.measure()
+    for _ in range(runs):
+        kernel.run(code, code)
+    ended, widgets_then = kernel.measure()
+    assert widgets_then == widgets
+    assert (ended - begun) / runs < 0.5  # MB
+
+
+@every_name
 def test_nothing_outside_the_panel_changes(name):
     plt.close("all")
     torch.manual_seed(1)
@@ -288,7 +345,7 @@ def test_nothing_outside_the_panel_changes(name):
     np.random.seed(1)
     before = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), dict(matplotlib.rcParams))
     panel = make(name)
-    for knob, values in MOVES[name].items():
+    for knob, values in PANELS[name].items():
         move(panel, knob, values[-1])
     panel.pin()
     panel.close()
@@ -348,18 +405,18 @@ class TestReadsItsControls:
             init_gain=gain.controls["init gain"].value, depth=4, width=50, nonlinearity="relu", batch_norm=True, seed=9
         )
         assert gain.reading.label == "gain 3.00"
-        assert [row.std for row in gain.reading.layers] == [row.std for row in expected.layers]
+        assert [row.std for row in gain.reading.activations] == [row.std for row in expected.activations]
         move(gain, "left picture", "update:data by layer")
-        assert [p.name for p in gain.board.pictures] == ["update:data by layer", "std by depth"]
+        assert gain.board.pictures == [PICTURES["update:data by layer"], PICTURES["std by depth"]]
 
-    @pytest.mark.parametrize("value", [0.5, 1.0, 5 / 3, 3.0, 5.0])
-    def test_the_telling_gains_are_among_the_sliders_values(self, value):
-        steps = (value - 0.2) / GAIN_STEP
-        assert steps == pytest.approx(round(steps), abs=1e-9)
+    def test_the_telling_gains_are_among_the_sliders_values(self):
+        knob = gain_slider(1.0)
+        steps = (np.array([0.5, 1.0, 5 / 3, 3.0, 5.0]) - knob.min) / knob.step
+        assert steps == pytest.approx(steps.round(), abs=1e-9)
 
     def test_diagnoses_warnings_are_shown_but_not_all(self, gain):
         move(gain, "init gain", 5.0)
-        warnings = gain.reading.diagnosis.warnings
+        warnings = gain.reading.warnings
         assert len(warnings) > panel_module.WARNINGS
         assert gain.message.value.count("diagnose says") == panel_module.WARNINGS
         assert f"{len(warnings) - panel_module.WARNINGS} warnings more" in gain.message.value
@@ -394,7 +451,7 @@ class TestReadsItsControls:
         move(panel, "1/sqrt(fan_in)", False)
         move(panel, "learning rate", 1.0)
         expected = read_update_ratios(learning_rate=1.0, fan_in=False, steps=10)
-        assert panel.reading.ratios == expected.ratios
+        assert panel.reading.update_ratio == expected.update_ratio
         panel.close()
 
     def test_pictures_are_named_and_two(self):
@@ -422,9 +479,6 @@ class TestTrainingLab:
         yield panel
         panel.close()
 
-    def drive(self, coroutine):
-        return asyncio.run(coroutine)
-
     def test_start_pause_and_reset(self, lab):
         async def session():
             fresh = png(lab)
@@ -448,7 +502,7 @@ class TestTrainingLab:
             assert lab.run.losses == []
             assert png(lab) == fresh
 
-        self.drive(session())
+        asyncio.run(session())
 
     def test_learning_rate_and_gain_act_on_the_run(self, lab):
         lab.run.advance(10)
@@ -471,7 +525,7 @@ class TestTrainingLab:
             lab.start()
             await asyncio.wait_for(lab.task, 20)
 
-        self.drive(session())
+        asyncio.run(session())
         assert lab.run.failed
         assert "no longer a finite number" in lab.message.value
         assert "learning rate 1 " in lab.message.value
@@ -488,7 +542,7 @@ class TestTrainingLab:
             lab.start()
             await asyncio.wait_for(lab.task, 20)
 
-        self.drive(session())
+        asyncio.run(session())
         assert "out of chalk" in lab.message.value
         assert not lab.start_button.disabled
 
@@ -496,9 +550,10 @@ class TestTrainingLab:
         async def session():
             lab.start()
             await asyncio.sleep(0.05)
+            run = lab.run
             lab.close()
-            steps = len(lab.run.losses)
+            steps = len(run.losses)
             await asyncio.sleep(0.1)
-            assert len(lab.run.losses) == steps
+            assert len(run.losses) == steps
 
-        self.drive(session())
+        asyncio.run(session())

@@ -18,5 +18,3 @@ from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
 from helpers.checks.chapter_13 import check_gain_powers
 from helpers.checks.engine import CheckResult
 from helpers.checks.exercises import check_fold, check_what_trains
-
-__all__ = ["CheckResult", *(name for name in dir() if name.startswith("check_"))]

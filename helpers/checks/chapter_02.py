@@ -17,18 +17,17 @@ def check_initial_loss(vocab_size):
     return math.log(vocab_size)
 
 
-END = 'The end character "." is one of the vocab_size characters already: '
 check_initial_loss.mistakes = {
     "That is the probability of each character: the loss is minus its log.": lambda v: 1 / v,
-    "That is the probability of being wrong: the loss is minus the log of the probability of being right.":
-        lambda v: 1 - 1 / v,
-    END + "take none away.": lambda v: math.log(v - 1),
-    END + "add none.": lambda v: math.log(v + 1),
-    "That is a sum over all characters: only the right character's log-probability counts.": lambda v: v * math.log(v),
-    "That is an average over all characters: only the right character's log-probability counts.":
-        lambda v: math.log(v) / v,
+    "That is the probability of being wrong: take minus the log of the probability of being right.": lambda v: (
+        1 - 1 / v
+    ),
+    "The end character is one of the vocab_size characters already: take none away.": lambda v: math.log(v - 1),
+    "The end character is one of the vocab_size characters already: add none.": lambda v: math.log(v + 1),
+    "That is a sum over all characters: only the right one's log-probability counts.": lambda v: v * math.log(v),
+    "That is an average over all characters: only the right one's log-probability counts.": lambda v: math.log(v) / v,
     "That is exp of the loss, the perplexity: take its log.": lambda v: v,
-}  # fmt: skip
+}
 
 
 @check("chapter 02, exercise 2.1", 259, [(14.6, 50257), (3.4, 27), (7.4, 1000), (1.5, 4)])

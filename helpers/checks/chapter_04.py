@@ -16,8 +16,7 @@ def check_kaiming_std(fan_in, gain):
 check_kaiming_std.mistakes = {
     "fan_in is not rooted: it is variances that add up, fan_in of them.": lambda n, g: g / n,
     "The gain is squared, as in the variance: the std is proportional to it.": lambda n, g: g**2 / n**0.5,
-    "The more inputs, the smaller each weight: divide by the root of fan_in.": (
-        lambda n, g: g * n**0.5, lambda n, g: g * n, lambda n, g: n**0.5 / g),
+    "The more inputs, the smaller each weight: divide by the root.": (lambda n, g: g * n**0.5, lambda n, g: g * n),
     "The gain is inside the root: only fan_in belongs there.": lambda n, g: (g / n) ** 0.5,
     "The root of 2 is ReLU's gain: use the gain that is given, and no other.": (
         lambda n, g: (2 / n) ** 0.5, lambda n, g: g * (2 / n) ** 0.5, lambda n, g: 2 / n),
@@ -41,13 +40,11 @@ check_tanh_gain.mistakes = {
     "5/3 is PyTorch's table value: with it pre-activations settle at a std of 1.086, not 1.": lambda: 5 / 3,
     "Gain 1 is for a layer without a nonlinearity: a tanh squeezes, and the std decays.": lambda: 1,
     "The root of 2 is ReLU's gain.": lambda: 2**0.5,
-    "That is the std of the tanh outputs: the gain has to undo it, so take 1 over it.": lambda: MEAN_SQUARE**0.5,
+    "That is the std of the tanh outputs: the gain has to undo it.": lambda: MEAN_SQUARE**0.5,
     "That is E[tanh(z)^2] itself: the gain is 1 over its root.": lambda: MEAN_SQUARE,
     "The root is missing: the gain is a ratio of stds, not of variances.": lambda: 1 / MEAN_SQUARE,
     "That is 1 / E[|tanh(z)|]: a std is the root of the mean square.": lambda: 1 / 0.55597,
-    "That is made of tanh's gradient, 1 - tanh(z)^2: forward, tanh(z) itself counts.": (
-        lambda: 1 / 0.60571, lambda: 0.46440**-0.5, lambda: 0.60571**-0.5),
+    "That is made of tanh's gradient, 1 - tanh(z)^2: forward, tanh(z) counts.": (lambda: 1 / 0.60571, lambda: 0.46440**-0.5),
     "That is 1 / tanh(1): average tanh(z)^2 over a normal z.": lambda: 1 / math.tanh(1),
-    "That is where gain 5/3 settles, or undoes it: the gain that is asked for leaves pre-activations at std 1.": (
-        lambda: 1.0855, lambda: 0.6513, lambda: 1 / 0.6513),
-}  # fmt: skip
+    "That is where gain 5/3 settles: here pre-activations have std 1.": (lambda: 1.0855, lambda: 0.6513, lambda: 1 / 0.6513),
+}

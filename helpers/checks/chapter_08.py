@@ -110,5 +110,5 @@ check_fixed_point.mistakes = {
         *(lambda g, low=low: check_fixed_point.right(g) if g > low else 0.0 for low in (1.05, 1.1, 1.2, 1.25)),),
     "Those are too few layers: go on until the std no longer changes. Just above a gain of 1 that takes hundreds.": (
         *(partial(_after, n) for n in range(1, 60)),
-        *(lambda g, n=n: 0.0 if g <= 1 else _after(n, g) for n in range(1, 40))),
+        *(lambda g, n=n: 0.0 if g <= 1 else _after(n, g) for n in range(1, 51))),
 }  # fmt: skip

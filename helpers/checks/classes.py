@@ -3,41 +3,36 @@
 import torch
 from torch import nn
 
-from helpers.checks.engine import is_empty
-from helpers.checks.sandbox import Verdict
+from helpers.checks.engine import Verdict, is_a_function, is_empty
 
 
 def is_a_class(attribute):
     """A Verdict for a stub, for a layer in place of its class, and for what is no class; attribute: one of a layer's."""
 
     def refuse(cls):
-        if cls is None or cls is ...:
-            raise Verdict("it is still empty", status="not attempted")
         if not isinstance(cls, type) and hasattr(cls, attribute):
             raise Verdict("the check was given a layer", "Pass the name of its class alone, without calling it.")
-        if not callable(cls):
-            given = f"the check was given an object of type {type(cls).__name__}"
-            raise Verdict(given, "Pass its name alone, without calling it.")
-        methods = [vars(base)[name] for base in getattr(cls, "__mro__", ()) for name in ("forward", "__call__")
-                   if name in vars(base)]  # fmt: skip
-        stub = not methods or is_empty(methods[0]) or methods[0] is nn.Module.forward
-        if isinstance(cls, type) and stub or is_empty(cls):
+        is_a_function(cls)
+        tables = [vars(base) for base in getattr(cls, "__mro__", ())]
+        methods = [table[name] for table in tables for name in ("forward", "__call__") if name in table]
+        if isinstance(cls, type) and (not methods or is_empty(methods[0]) or methods[0] is nn.Module.forward):
             raise Verdict("the layer does nothing yet when it is called", status="not attempted")
 
     return refuse
 
 
-def tensor(layer, name, dim):
-    """layer.name, a tensor of dim values in its last dimension; a Verdict for anything else."""
+def tensor(layer, name, *shape):
+    """layer.name, a tensor of this shape, or (1, n) in place of (n,); a Verdict for anything else."""
     value = getattr(layer, name, None)
-    hint = f"Make it a tensor of one value per feature, of shape ({dim},), in __init__."
     if value is ...:
         raise Verdict(f"layer.{name} is still `...`", status="not attempted")
-    if not isinstance(value, torch.Tensor):
+    if not isinstance(value, torch.Tensor) or value.shape not in (shape, (1, *shape)):
         kind = f"is of type {type(value).__name__}" if hasattr(layer, name) else "does not exist"
+        kind = f"has shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else kind
+        hint = f"Make it a tensor of shape {shape} in __init__."
+        if len(shape) == 2 and kind == f"has shape {shape[::-1]}":
+            hint = f"That is nn.Linear's layout, (fan_out, fan_in): here it is x @ {name}, so (fan_in, fan_out)."
         raise Verdict(f"layer.{name} {kind}", hint)
-    if value.numel() != dim or value.shape[-1] != dim:
-        raise Verdict(f"layer.{name} has shape {tuple(value.shape)}", hint)
     return value
 
 
@@ -45,8 +40,7 @@ def fill(layer, **values):
     """Put these values into the tensors of a layer; None is passed over."""
     for name, value in values.items():
         if value is not None:
-            target = getattr(layer, name)
-            target.data.copy_(value.view_as(target))
+            getattr(layer, name).data.copy_(value.view_as(getattr(layer, name)))
     return layer
 
 
@@ -59,9 +53,9 @@ def not_shared(first, second, names):
 
 
 def trainable(layer, names):
-    """Switch the gradients of these tensors on, as whoever trains the layer does; a Verdict where that is impossible.
+    """The named tensors that are not None; a Verdict where layer.parameters(), if there is one, does not list just them.
 
-    An nn.Module registers them; of a plain class, parameters() lists them, if it has one. Nothing else is listed.
+    The gradients of a plain class are switched on, as whoever trains it does in the lecture.
     """
     wanted = {name: getattr(layer, name) for name in names if getattr(layer, name) is not None}
     method = getattr(layer, "parameters", None)
@@ -74,16 +68,12 @@ def trainable(layer, names):
             hint = "Its .grad would stay None. Compute the numbers first, then switch the gradient on."
             raise Verdict(f"layer.{name} is computed from another tensor that requires grad", hint)
         if callable(method) and not isinstance(layer, nn.Module):
-            value.requires_grad_()  # the lecture's way: whoever trains a plain class switches its gradients on
+            value.requires_grad_()
     for parameter in listed:
         if not any(parameter is value for value in wanted.values()):
-            others = [name for name, value in vars(layer).items() if value is parameter]
-            others += (
-                [name for name, value in layer.named_buffers() if value is parameter]
-                if hasattr(layer, "named_buffers")
-                else []
-            )
-            found = "None" if parameter is None else f"layer.{others[0]}" if others else "another tensor"
+            tables = vars(layer), *(vars(layer).get(table, {}) for table in ("_parameters", "_buffers"))
+            found = [f"layer.{name}" for table in tables for name, value in table.items() if value is parameter]
+            found = "None" if parameter is None else [*found, "another tensor"][0]
             hint = f"An optimizer changes all that is listed there: list {' and '.join(wanted)}, and nothing else."
             raise Verdict(f"{found} is among layer.parameters()", hint)
     return wanted
@@ -92,9 +82,7 @@ def trainable(layer, names):
 def gradients(out, tensors):
     """The gradients, at the named tensors, of a sum that weighs every entry of the output differently."""
     cut = "Something cuts it off: look for .data, .detach(), .item() or no_grad."
-    if not isinstance(out, torch.Tensor):
-        raise Verdict(f"the output is of type {type(out).__name__}", "Only torch tensors carry gradients: return one.")
-    if not out.requires_grad:
+    if not isinstance(out, torch.Tensor) or not out.requires_grad:
         raise Verdict("the output has no gradient", cut)
     weighted = (out * torch.arange(1, out.numel() + 1).view_as(out).sin()).sum()
     found = torch.autograd.grad(weighted, list(tensors.values()), allow_unused=True)

@@ -101,7 +101,8 @@ class Look:
     """One experiment on an answer: `trial(answer, *args)` for each of the cases, tuples of args.
 
     call: how it is displayed, {} for the answer's name; without it, as a call of the answer. read: a reader
-    (readings.py). tolerance: relative, with a tenth of it absolute; or a pair (relative, absolute).
+    (readings.py). tolerance: relative, with a tenth of it absolute; or a pair (relative, absolute). hint: what helps
+    where an answer differs here, in place of what looks likely.
     """
 
     trial: Callable
@@ -110,6 +111,7 @@ class Look:
     read: Callable = as_number
     tolerance: float | tuple[float, float] = 1e-5
     parameters: tuple[str, ...] | None = None
+    hint: str = ""
 
     def __post_init__(self):
         if self.parameters is None:
@@ -151,7 +153,11 @@ class Check:
             stubs = [o for o in given if isinstance(o, Verdict) and o.status == "not attempted"]
             if stubs:
                 return self._verdict(stubs[0], call)
-            off = [i for i, (a, b) in enumerate(zip(wanted, given, strict=True)) if not same(a, b, look.tolerance)]
+            off = [
+                i
+                for i, (a, b) in enumerate(zip(wanted, given, strict=True))
+                if isinstance(b, Verdict) or not same(a, b, look.tolerance)
+            ]
             if off:
                 result = self._wrong(answer, k, min(off, key=lambda i: size(look.cases[i])), outcomes, name, run)
                 break
@@ -185,7 +191,7 @@ class Check:
         hint = self._known(outcomes, look.tolerance, range(len(self.looks))) or self._known(
             outcomes, look.tolerance, [k]
         )
-        hint = hint or self._observed(answer, look, self._wanted[k], outcomes[k], run)
+        hint = look.hint or hint or self._observed(answer, look, self._wanted[k], outcomes[k], have[label], run)
         return CheckResult("wrong", tried, difference_in_words(want, have, label, index), hint or BY_HAND, self.where)
 
     def _known(self, outcomes, tolerance, looks):
@@ -200,8 +206,8 @@ class Check:
                 fits.add(sentence)
         return fits.pop() if len(fits) == 1 else ""
 
-    def _observed(self, answer, look, wanted, given, run):
-        """What can be said of any answer by comparing it with the right one."""
+    def _observed(self, answer, look, wanted, given, numbers, run):
+        """What can be said of any answer by comparing it with the right one; numbers: what it gave in this place."""
         readings = [reading for reading in given if not isinstance(reading, Verdict)]
         if not look.call:
             ask = partial(self._run, self.right, look, printed=io.StringIO())
@@ -211,7 +217,7 @@ class Check:
                 found = usual.relation(wanted, given, look.tolerance)
             if found:
                 return found
-        numbers = np.concatenate([a.ravel() for r in readings for a in r.values() if a.dtype.kind == "f"] or [[]])
+        numbers = numbers if numbers.dtype.kind == "f" else np.zeros(1)
         if np.isnan(numbers).any():
             return (
                 "A NaN comes from 0/0, inf - inf, or the log or root of a negative number: print each step to find it."
@@ -225,7 +231,7 @@ class Check:
 
     @cached_property
     def _wanted(self):
-        return self._trace(self.right)
+        return [[{}] * len(look.cases) for look in self.looks] if self.right is None else self._trace(self.right)
 
     @cached_property
     def _traces(self):

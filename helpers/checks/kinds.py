@@ -36,7 +36,7 @@ def conditions(tried, place, seconds, cases=((),)):
                     raise Verdict(matter, hint)
             return 0.0
 
-        look = Look(trial, cases, tried, parameters=tuple(inspect.signature(look_at).parameters)[1:])
+        look = Look(trial, cases, tried, lambda value: {}, parameters=tuple(inspect.signature(look_at).parameters)[1:])
         agreed = f"{tried}: all that is asked for is so"
         return Check(
             look_at.__doc__, None, [look], lecture_at(place, seconds), call=tried, agreed=agreed, refuse=is_given
@@ -72,15 +72,18 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
             if answer.get(key) is None or answer[key] is ...:
                 raise Verdict(f"{key!r} has no {noun} yet", status="not attempted")
         for key, (right, wrong) in questions.items():
-            given, reasons = _option(answer[key]), {_option(option): why for option, why in wrong.items()}
-            if given == _option(right):
+            (kind, given), name = _option(answer[key]), "it" if key == tried else repr(key)
+            if (kind, given) == _option(right):
                 continue
-            shown = f"{'it' if key == tried else repr(key)} is {given[1]!r}"
-            if given[0] not in ("number", "text") and given[0] != _option(right)[0]:
-                raise Verdict(f"{'it' if key == tried else repr(key)} is {given[0]}", _offer(right, wrong))
-            if given not in reasons and given[0] == "text":
-                raise Verdict(f"{shown}, which is not one of the options", _offer(right, wrong))
-            raise Verdict(f"{shown}, which is not right", reasons.get(given, otherwise))
+            options = f"Choose one of {', '.join(map(repr, sorted([right, *wrong], key=str)))}."
+            hint = "Give a number." if _option(right)[0] == "number" else options
+            if kind != _option(right)[0]:
+                raise Verdict(f"{name} is {kind if given is None else given!r}", hint)
+            reasons = {_option(option): why for option, why in wrong.items()}
+            if kind == "text" and (kind, given) not in reasons:
+                raise Verdict(f"{name} is {given!r}, which is not one of the options", hint)
+            shown = f"{given:g}" if kind == "number" else repr(given)
+            raise Verdict(f"{name} is {shown}, which is not right", reasons.get((kind, given), otherwise))
         return 0.0
 
     answer = {key: right for key, (right, _) in questions.items()}
@@ -94,21 +97,16 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
 
 
 def _option(value):
-    """An option as it is compared: its kind, and text without case, or a number by its value."""
+    """An option as it is compared, (kind, value): text without case, or a number."""
     if isinstance(value, str):
         return "text", str(value).strip().casefold()
     try:
         array = to_array(value)
     except Exception:  # noqa: BLE001 - whatever it may be
-        return f"of type {type(value).__name__}", ""
-    if array.size != 1 or array.dtype == bool:
-        return ("a truth value", array.item()) if array.size == 1 else (f"of shape {array.shape}", "")
-    return "number", array.item()
-
-
-def _offer(right, wrong):
-    options = sorted([right, *wrong], key=str)
-    return f"Choose one of {', '.join(map(repr, options))}."
+        return f"of type {type(value).__name__}", None
+    if array.size != 1:
+        return f"of shape {array.shape}", None
+    return ("a truth value" if array.dtype == bool else "number"), array.item()
 
 
 def lecture_at(hint, seconds):

@@ -24,17 +24,16 @@ FACTORS = {
     LN10 / math.log(2): "Yours is a log to base 2: take the log to base 10.",
 }
 OPERATORS = {
-    "one over the expected result: it is upside down": np.reciprocal,
+    "one over the expected result: it is upside down.": np.reciprocal,
     "the square of the expected result: is a root missing?": np.square,
     "the root of the expected result: is there a root too many?": np.sqrt,
-    "1 minus the expected result: it is the wrong way round": lambda v: 1 - v,
-    "the log of the expected result": np.log,
-    "log10 of the expected result": np.log10,
+    "1 minus the expected result: it is the wrong way round.": lambda v: 1 - v,
+    "the log of the expected result.": np.log,
+    "log10 of the expected result.": np.log10,
     "exp of the expected result: is a log missing?": np.exp,
     "10 to the power of the expected result: is a log missing?": lambda v: 10**v,
-    "the expected result without its sign": np.abs,
-    "the expected result rounded to a whole number": np.round,
-    "the opposite of the expected truth values": lambda v: 1 - v,
+    "the expected result without its sign.": np.abs,
+    "the expected result rounded to a whole number.": np.round,
 }
 
 
@@ -43,38 +42,35 @@ def relation(wanted, given, tolerance):
 
     Both are lists of readings, one per input.
     """
-    labels = [label for label in wanted[0] if wanted[0][label].dtype.kind in "fb"]
-    shapes = all(w[label].shape == g[label].shape for w, g in zip(wanted, given, strict=True) for label in labels)
-    if len(labels) != 1 or not shapes:
+    wanted, given = ([array for reading in readings for array in reading.values()] for readings in (wanted, given))
+    if any(a.shape != b.shape or "f" != a.dtype.kind or a.dtype != b.dtype for a, b in zip(wanted, given, strict=True)):
         return ""
-    want, have = (
-        np.concatenate([r[labels[0]].ravel().astype(float) for r in readings]) for readings in (wanted, given)
-    )
+    want, have = (np.concatenate([array.ravel() for array in arrays]) for arrays in (wanted, given))
     relative, absolute = tolerance if isinstance(tolerance, tuple) else (tolerance, tolerance / 10)
     with np.errstate(all="ignore"):
-        if len(np.unique(want)) > 1 and want.any():
+        for factor, sentence in FACTORS.items():
+            if np.allclose(have, factor * want, relative, absolute):
+                return sentence
+        if len(np.unique(want)) > 1:
             factor = have[np.abs(want).argmax()] / want[np.abs(want).argmax()]
             if np.allclose(have, factor * want, relative, absolute) and abs(factor) > 1e-9:
-                for known, sentence in FACTORS.items():
-                    if math.isclose(factor, known, rel_tol=max(relative, 1e-3)):
-                        return sentence
                 return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
             if np.allclose(have - want, (have - want)[0], relative, max(absolute, relative)):
                 more = have[0] - want[0]
                 return f"Yours is always {abs(more):.4g} {'more' if more > 0 else 'less'} than expected."
         for words, operator in OPERATORS.items():
             if np.allclose(have, operator(want), relative, absolute, equal_nan=True):
-                return f"Yours is {words}."
+                return f"Yours is {words}"
     return ""
 
 
 def _other(arg):
     """Another argument of the same kind; None where there is none."""
     if isinstance(arg, (int, float)):
-        return arg + 1 if isinstance(arg, int) else 1.25 * arg + 0.1
+        return arg + 1 if isinstance(arg, int) else 1.5 * arg + 0.1
     if isinstance(arg, list) and all(isinstance(part, torch.Tensor) for part in arg):
         return [_other(part) for part in arg]
-    return 0.9 * arg + 0.05 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
+    return 0.5 * arg + 0.05 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
 
 
 def never_used(parameters, cases, run, right, tolerance):
@@ -87,11 +83,7 @@ def never_used(parameters, cases, run, right, tolerance):
         alike = pairs and not any(isinstance(a, Verdict) or not same(a, b, tolerance) for a, b in pairs)
         if alike and not all(same(right(a), right(b), tolerance) for a, b in zip(before, changed, strict=True)):
             idle.append(name)
-    verb = "is" if len(idle) == 1 else "are"
-    hint = (
-        "your answer stays the same when it changes" if len(idle) == 1 else "your answer is the same whatever they are"
-    )
-    return f"{' and '.join(idle)} {verb} never used: {hint}." if idle else ""
+    return f"Your answer stays the same when {' or '.join(idle)} changes: where is it used?" if idle else ""
 
 
 def exchanged(parameters, cases, given, right, tolerance):
@@ -105,6 +97,11 @@ def exchanged(parameters, cases, given, right, tolerance):
         if not any(isinstance(a, Verdict) for a in given) and all(map(same, swapped, given, [tolerance] * len(given))):
             return f"{parameters[i]} and {parameters[j]} have changed places."
     return ""
+
+
+def each(make, table):
+    """A table {sentence: part or parts} with a whole answer made of every part."""
+    return {why: tuple(map(make, parts if isinstance(parts, tuple) else (parts,))) for why, parts in table.items()}
 
 
 def variant(base, **methods):

@@ -103,6 +103,8 @@ def difference_in_words(wanted, given, label, index):
         expected = "expected a single number" if want.shape == () else f"expected {want.shape}"
         return f"{label} has shape {have.shape}, {expected}"
     a, b = want[index], have[index]
+    if "f" == a.dtype.kind == b.dtype.kind:
+        a, b = a + 0.0, b + 0.0  # -0.0 is 0
     if "f" == a.dtype.kind == b.dtype.kind:  # more digits where four do not tell them apart
         digits = 4 if f"{a:.4g}" != f"{b:.4g}" else 9
         a, b = f"{a:.{digits}g}", f"{b:.{digits}g}"

@@ -4,20 +4,41 @@ from dataclasses import dataclass, field, fields
 from html import escape
 from itertools import zip_longest
 
-from .statistics import Histogram
+import torch
+from torch import nn
+
+from .pictures import plot_diagnosis
+from .statistics import Histogram, ratio, tensor_statistics
 from .warnings import warnings_for
 
-__all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow"]
+__all__ = ["ACTIVATIONS", "Diagnosis", "Histogram", "LayerRow", "ParameterRow", "activation_of"]
+__all__ += ["layer_rows", "parameter_rows"]
 
-ACTIVATIONS = {"Tanh", "Softsign", "Sigmoid", "Hardsigmoid", "Hardtanh", "ReLU", "ReLU6", "LeakyReLU", "PReLU"}
-ACTIVATIONS |= {"RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish", "Hardswish", "Softplus", "LogSigmoid"}
+# The nonlinearities, known by their class's name, so that a Tanh that you wrote yourself counts too: between which
+# two numbers their outputs saturate, or that their units can die.
+ACTIVATIONS = {"Tanh": (-1, 1), "Softsign": (-1, 1), "Sigmoid": (0, 1), "Hardsigmoid": (0, 1), "Hardtanh": (-1, 1)}
+ACTIVATIONS |= {"ReLU": "dies", "ReLU6": "dies"}
+ACTIVATIONS |= dict.fromkeys(["LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"])
+ACTIVATIONS |= dict.fromkeys(["Hardswish", "Softplus", "LogSigmoid"])
+# By whose measure an optimizer is judged. (RAdam's first steps are none of both.)
+RULES = {frozenset({"SGD", "ASGD"}): "SGD", frozenset({"Adam", "AdamW", "NAdam", "Adamax"}): "Adam"}
+
+
+def activation_of(layer):
+    """(the nonlinearity that a layer is, by its class's name or that of a base; its bounds), or (None, None)."""
+    name = next((base.__name__ for base in type(layer).__mro__ if base.__name__ in ACTIVATIONS), None)
+    if name == "Hardtanh" and hasattr(layer, "min_val"):
+        return name, (layer.min_val, layer.max_val)
+    return name, ACTIVATIONS.get(name)
 
 
 @dataclass(frozen=True)
 class LayerRow:
     """One call of one layer: what it put out, or (in Diagnosis.gradients) the loss's gradient there.
 
-    A layer that is called again, or returns several tensors, has a row for each: "act", "act (call 2)",
+    An activation that is called as a function (torch.tanh, x.relu(), F.gelu) and a product with a weight have rows
+    like layers, named by where they stand: "Net.relu:12" is line 12. type is then torch's layer that does the same.
+    What ends a layer (``return F.relu(self.conv(x))``) has that layer's row. A layer that is called again, or returns several tensors, has a row for each: "act", "act (call 2)",
     "lstm", "lstm[1]". All values are as the layer left them, before anything changes them in place.
 
     mean, std: over all entries (std divides by n - 1); None where undefined: NaN or infinity among them, or
@@ -28,10 +49,11 @@ class LayerRow:
     saturated: tanh, sigmoid and the like only: the share of entries within 1.5 % of the range's ends
         (|tanh| > 0.97), where hardly any gradient gets through. Healthy: a few per cent, up to 25 or so in a
         first layer. Zero everywhere: the gain is so low that the layer is as good as linear.
-    dead: ReLU only: the share of units (features, or channels) that are zero for every example given. Healthy:
-        few. Many: a learning rate once too high, or a bias too negative. Try it on more examples: with
+    dead: ReLU only: the share of units (features, or channels) that are zero for every example given; None where
+        it is not certain which dimension counts the units (after a permute, for example). Healthy: few. Many: a learning rate once too high, or a bias too negative. Try it on more examples: with
         few, a unit can be merely unlucky. Both shares are None where there is NaN.
     nonfinite: how many entries are NaN or infinite. Healthy: none. The first layer that has any is the culprit.
+    is_activation: whether it is a nonlinearity. A sigmoid that only scales something else (a gate) is none.
     """
 
     name: str
@@ -43,11 +65,7 @@ class LayerRow:
     nonfinite: int = 0
     saturated: float | None = None
     dead: float | None = None
-
-    @property
-    def is_activation(self):
-        """Whether the layer is a nonlinearity: a tanh, a ReLU, …"""
-        return class_name(self.type, ACTIVATIONS) is not None
+    is_activation: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,9 +74,12 @@ class ParameterRow:
 
     grad_to_data: std of the gradient / std of the values. Healthy: similar in all weights. One ten times
         above the others (at the start often the output layer, if it was made small) learns ten times as fast.
-    update_to_data: std of the update / std of the values; raw, where the lecture takes log10. Healthy:
-        about 1e-3, which is a rule of thumb, for weights rather than biases. Far above: the learning rate is
-        too high. Far below: too low, or the weights are too large (no 1 / sqrt(fan_in)).
+    update_to_data: std of the update / std of the values; raw, where the lecture takes log10. Under SGD 1e-3 is
+        the rule of thumb, for weights rather than biases, and the best rates are often a few times above. Far
+        above: the learning rate is too high. Far below: too low, or the weights are too large.
+    adam_to_data: under Adam and its kin only: 0.25 * lr / std, about what update_to_data is after the first
+        hundred steps, whatever the gradients; at the first step it is lr / std.
+    update_rule: "SGD" or "Adam", by whose measure update_to_data is judged; None for other optimizers.
 
     None where undefined: for a constant tensor (a fresh bias, gamma or beta: its std is 0), for a parameter
     that is frozen or that the loss does not depend on, and update_to_data without lr and optimizer.
@@ -79,6 +100,8 @@ class ParameterRow:
     grad_to_data: float | None = None
     update_std: float | None = None
     update_to_data: float | None = None
+    adam_to_data: float | None = None
+    update_rule: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,17 +111,23 @@ class Diagnosis:
     activations and gradients hold a LayerRow a call, in the order of the forward pass and in step with each
     other; gradients is empty with loss_fn=None. parameters: a ParameterRow a tensor. warnings: what looks
     unhealthy, in words, with the usual cause; an empty list is no proof of health. loss: the number, or None.
+    findings: those of the warnings that rows do not show, such as a loss without a gradient.
     """
 
     activations: list[LayerRow]
     gradients: list[LayerRow]
     parameters: list[ParameterRow]
     loss: float | None = None
+    findings: list[str] = field(default_factory=list, repr=False)
     warnings: list[str] = field(init=False)
 
     def __post_init__(self):
         warnings = warnings_for(self.activations, self.gradients, self.parameters)
-        object.__setattr__(self, "warnings", warnings)
+        object.__setattr__(self, "warnings", [*self.findings, *warnings])
+
+    def plot(self):
+        """The lecture's four pictures in one figure: activations, gradients, weights' gradients, update:data."""
+        return plot_diagnosis(self)
 
     def to_dicts(self):
         """The same as dicts, lists, strings and numbers only (json.dumps takes them), classes by their names."""
@@ -127,6 +156,39 @@ class Diagnosis:
         return (f"<b>Warnings</b><ul>{warnings}</ul>" if warnings else "<p>No warnings.</p>") + tables
 
 
+def layer_rows(all_seen):
+    """(what the layers put out, the gradients there), a LayerRow each."""
+    activations, gradients = [], []
+    for seen in all_seen:
+        is_activation = seen.activation is not None and not seen.is_gate
+        for rows, values in (activations, seen.readings), (gradients, seen.gradient):
+            rows.append(LayerRow(seen.name, seen.type, seen.shape, **values, is_activation=is_activation))
+    return activations, gradients
+
+
+def parameter_rows(network, uses, parameters, values, gradients, changes, optimizer, lr, histograms):
+    """A ParameterRow each. parameters: by name; values before the step, gradients, changes: in the same order."""
+    kinds = {"SGD"} if optimizer is None else {base.__name__ for base in type(optimizer).__mro__}
+    rule = next((name for names, name in RULES.items() if kinds & names), None)
+    groups, rows = [] if optimizer is None else optimizer.param_groups, []
+    rates = {id(p): float(group["lr"] if lr is None else lr) for group in groups for p in group["params"]}
+    for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
+        data = tensor_statistics(value.detach(), histograms)
+        grad = {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
+        std, update_std = data.get("std"), tensor_statistics(change, False).get("std")
+        if optimizer is None and change is None and lr is not None and grad.get("grad_std") is not None:
+            update_std = abs(float(lr)) * grad["grad_std"]  # plain SGD's
+        kind = network.owners.get(id(p)) or (uses.get(id(p)) or (p, None))[1]
+        kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
+        ratios = dict(grad_to_data=ratio(grad.get("grad_std"), std), update_to_data=ratio(update_std, std))
+        if update_std is not None:
+            ratios |= dict(update_rule=rule, adam_to_data=ratio(0.25 * rates[id(p)], std) if rule == "Adam" else None)
+        rows.append(
+            ParameterRow(name, kind, tuple(p.shape), p.requires_grad, **data, **grad, update_std=update_std, **ratios)
+        )
+    return rows
+
+
 def _plain(row):
     plain = {f.name: getattr(row, f.name) for f in fields(row)}
     plain["type"] = row.type.__name__
@@ -153,8 +215,3 @@ def _table(head, rows):
     head = "".join(f'<th style="text-align: left">{name}</th>' for name in head.split())
     body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def class_name(cls, names):
-    """The first of the names that the class or one of its bases has, or None."""
-    return next((base.__name__ for base in cls.__mro__ if base.__name__ in names), None)

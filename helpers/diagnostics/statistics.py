@@ -6,7 +6,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["Histogram", "as_rows", "moments", "statistics"]
+__all__ = ["Histogram", "as_rows", "layer_statistics", "moments", "ratio", "statistics", "tensor_statistics"]
+
+SATURATED = 0.97  # the lecture's threshold for |tanh|, where a gradient keeps 6 % of its size
 
 BINS = 100
 NUMBERS = np.arange(BINS + 1)
@@ -23,6 +25,8 @@ def as_rows(tensor, rows=1, precise=True):
     """The entries as an array (rows, entries in each), in float64; with precise=False a float32 stays one."""
     if tensor.layout is not torch.strided:
         tensor = tensor.detach().to_dense()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.detach().resolve_conj())  # their parts are entries of their own
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.detach().cpu().double()  # NumPy has no bfloat16; some accelerators have no float64
     array = tensor.numpy(force=True).reshape(rows, -1)
@@ -61,6 +65,33 @@ def statistics(x, histogram=True):
     if histogram:
         found["histogram"] = _histogram(x)
     return found
+
+
+def tensor_statistics(tensor, histogram=True):
+    """The same of a tensor; {} for None."""
+    return {} if tensor is None else statistics(as_rows(tensor)[0], histogram)
+
+
+def layer_statistics(tensor, bounds=None, unit=None, histogram=True):
+    """What a LayerRow says of what a layer put out. unit: the dimension that counts the units, if that is certain."""
+    tensor = tensor.detach()
+    found = tensor_statistics(tensor, histogram)
+    # Nothing compares with NaN: it would count as neither.
+    if not tensor.numel() or tensor.is_complex() or (found.get("nonfinite") and tensor.isnan().any()):
+        return found
+    if bounds == "dies" and unit is not None and tensor.dim() > 1:
+        found["dead"] = (tensor == 0).movedim(unit, 0).flatten(1).all(1).double().mean().item()
+    elif isinstance(bounds, tuple):
+        low, high = bounds
+        near = (2 * tensor - low - high).abs() > SATURATED * (high - low)
+        found["saturated"] = torch.count_nonzero(near).item() / tensor.numel()
+    return found
+
+
+def ratio(part, whole):
+    """part / whole; None where that is undefined."""
+    quotient = part / whole if part is not None and whole else None
+    return quotient if quotient is not None and isfinite(quotient) else None
 
 
 def _histogram(x):

@@ -5,6 +5,7 @@ on; part 2's at gain 5/3 without BatchNorm and at gain 1 with it; at step 0 and 
 rate 0.1) and its unhealthy ones. Each comment gives both.
 """
 
+import re
 from collections import Counter
 from math import prod
 from statistics import median
@@ -19,6 +20,10 @@ CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at ga
 # A small change a layer adds up. Healthy: activations 4 at 20 layers, 7 in ResNet-50; gradients 10 and 250.
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
 UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10**-2.2; lr 0.001, 1: -5, -1.6
+# Adam moves a weight by about lr a step at first, by 0.25 * lr later. Healthy: 10**-3.2 (p1's W1 at 1e-3) to
+# 10**-1.8 (part 2 at 1e-2), 10**-4.2 (a trained transformer tuned at 1e-5); 3e-4 for a weight of std 1: 10**-4.1.
+ADAM_RATIO = 5e-5, 3e-2
+ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
 FASTER = 10  # healthy: 8
 
 
@@ -53,8 +58,10 @@ def _not_finite(activations, gradients, parameters):
 
 
 def _stuck(activations):
-    for row in activations:
-        if row.saturated is not None and row.saturated > SATURATED:
+    for i, row in enumerate(activations):
+        # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
+        inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
+        if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
             yield f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
         if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
@@ -64,14 +71,15 @@ def _stuck(activations):
 
 
 def _by_depth(activations, gradients):
-    """Whether a std grows or shrinks from the first to the last nonlinearity (or Linear, if there is none)."""
-    layers = _most_common_type([i for i, row in enumerate(activations) if row.is_activation], activations)
+    """Whether a std grows or shrinks from the first to the last layer of one role."""
+    compared = [i for i, row in enumerate(activations) if row.is_activation]
+    layers = _one_role(compared, activations)
     if len(layers) < 3:
-        linear = [i for i, row in enumerate(activations) if "Linear" in row.type.__name__]
-        layers = _most_common_type(linear, activations)[:-1]  # the output layer has a scale of its own
+        compared = [i for i, row in enumerate(activations) if "Linear" in row.type.__name__]
+        layers = _one_role(compared[:-1], activations)  # the output layer has a scale of its own
     if len(layers) < 3:
         return
-    steps = len(layers) - 1
+    steps = compared.index(layers[-1]) - compared.index(layers[0])  # layers of other roles count as depth
     first, last = activations[layers[0]], activations[layers[-1]]
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
     if change:
@@ -91,6 +99,17 @@ def _by_depth(activations, gradients):
             f"gradients {verb} on their way back: std {last.std:.2g} at {last.name}, {first.std:.2g} at "
             f"{first.name}; the gain is probably too {cause}"
         )
+
+
+def _one_role(indices, rows):
+    """Those of the most common role: a query is not compared with a head. fc1 and fc2, 0.act and 1.act have one.
+
+    Of calls of the same layer only the first counts: a recurrent network's steps share their weights.
+    """
+    indices = [i for i in indices if " (call " not in rows[i].name]
+    roles = [(rows[i].type, re.sub(r"\d+", "", rows[i].name)) for i in indices]
+    common = Counter(roles).most_common(1)
+    return [i for i, role in zip(indices, roles, strict=True) if role == common[0][0]]
 
 
 def _norm(row):
@@ -120,21 +139,32 @@ def _update_ratios(weights):
     ratios = [p.update_to_data for p in weights if p.update_to_data is not None]
     if not ratios:
         return
-    low, high = UPDATE_RATIO
     middle = median(ratios)
-    text = f"update:data is {middle:.1e} for the median weight, and about 1e-03 is healthy"
     if middle == 0:
         cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
         yield f"the median weight would not move at all: {cause}"
-    elif middle > high:
+        return
+    if any(p.update_rule is None for p in weights if p.update_to_data is not None):
+        return  # an optimizer with a measure of its own
+    usual = [p.adam_to_data for p in weights if p.adam_to_data]
+    (low, high), measure, kind = UPDATE_RATIO, middle, "1e-04 to 1e-02 is usual"
+    if usual:  # Adam's steps are judged by lr / std: the gradients' size makes no difference to them
+        (low, high), measure = ADAM_RATIO, median(usual)
+        kind = f"under Adam 0.25 * lr / std is about {measure:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
+    if len(ratios) < 3:  # a median of few says little
+        low, high = low / 10, high * 10
+    text = f"update:data is {middle:.1e} for the median weight, and {kind}"
+    if measure > high:
         yield f"{text}; the learning rate is probably too high, or the weights are too small"
-    elif middle < low:
+    elif measure < low:
         yield f"{text}; the learning rate is probably too low, or the weights too large (no 1/sqrt(fan_in)?)"
+    elif usual and middle < ADAM_STUCK * measure:
+        yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
 
 
 def _fast_output(weights):
     """Whether the output layer learns faster than the hidden ones, by more than its small size explains."""
-    weights = [p for p in weights if p.grad_to_data and "Embedding" not in p.type.__name__]
+    weights = [p for p in weights if p.grad_to_data and len(p.shape) == 2 and p.type is weights[-1].type]
     if len(weights) < 3:
         return
     by_update = all(p.update_to_data for p in weights)  # it knows of learning rates of their own
@@ -149,11 +179,6 @@ def _fast_output(weights):
             f"({'update' if by_update else 'grad'}:data {speed:.1e}); the layers before it get too little "
             "gradient, or it needs a lower learning rate"
         )
-
-
-def _most_common_type(indices, rows):
-    common = Counter(rows[i].type for i in indices).most_common(1)
-    return [i for i in indices if common and rows[i].type is common[0][0]]
 
 
 def _examples(row):

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from matplotlib.patches import ConnectionPatch
+from matplotlib.collections import LineCollection
 from matplotlib.ticker import MaxNLocator
-from matplotlib.transforms import Affine2D, blended_transform_factory
+from matplotlib.transforms import Affine2D, IdentityTransform, blended_transform_factory
 
 from helpers.layers import BatchNorm1d
 from helpers.models import SEED
@@ -51,6 +51,19 @@ def read_batch_norm(*, moved_number=10.0, batch_size=5, gamma=1.0, beta=0.0, mom
     return BatchNormReading(x.numpy(), layer(x[:, None])[:, 0].numpy(), np.array(means), np.sqrt(variances))
 
 
+class _Joined(LineCollection):
+    """Lines from inputs, above, to outputs, below; placed when drawn, because the limits may change until then."""
+
+    def __init__(self, x, out, inputs, **style):
+        super().__init__([], transform=IdentityTransform(), **style)
+        self.ends, self.inputs = (np.stack([x, np.ones_like(x)], 1), np.stack([out, np.zeros_like(out)], 1)), inputs
+
+    def draw(self, renderer):
+        above, below = self.inputs.transform(self.ends[0]), self.axes.transData.transform(self.ends[1])
+        self.set_segments(np.stack([above, below], 1))
+        super().draw(renderer)
+
+
 def draw_normalised(reading, ax):
     """A batch of one feature (above) and what BatchNorm makes of it (below), with both Gaussians."""
     x, out = reading.x, reading.out
@@ -61,12 +74,10 @@ def draw_normalised(reading, ax):
     bell = 0.5 * np.exp(-(z**2) / 2)
     ax.fill_between(z * x.std() + x.mean(), 1, 1 + bell, color=BLUE, alpha=0.2, transform=inputs)
     ax.fill_between(z * out.std() + out.mean(), -bell, 0, color=GREEN, alpha=0.2)
-    for i in [*range(1, len(x)), 0]:  # the moved one on top
-        color, size = ("0.35", 4.5) if i else (VERMILION, 7)
-        ends = (x[i], 1), (out[i], 0)
-        ax.add_patch(ConnectionPatch(*ends, coordsA=inputs, coordsB=ax.transData, color=color, linewidth=1.1))
-        ax.plot(x[i], 1, "o", color=color, markersize=size, transform=inputs)
-        ax.plot(out[i], 0, "o", color=color, markersize=size)
+    for part, color, size in (slice(1, None), "0.35", 4.5), (slice(1), VERMILION, 7):  # the moved one on top
+        ax.add_collection(_Joined(x[part], out[part], inputs, color=color, linewidth=1.1, zorder=2), autolim=False)
+        ax.plot(x[part], np.ones_like(x[part]), "o", color=color, markersize=size, transform=inputs)
+        ax.plot(out[part], np.zeros_like(x[part]), "o", color=color, markersize=size)
     ax.set(xlim=(-limit, limit), ylim=(-0.8, 1.8), yticks=[], xlabel="outputs (train mode)")
     if not ax.child_axes:
         functions = (lambda out: out / ax.get_xlim()[1] * 36), (lambda x: x / 36 * ax.get_xlim()[1])

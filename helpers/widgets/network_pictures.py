@@ -9,7 +9,7 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import AutoLocator, FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from helpers.diagnostics import Histogram
 from helpers.plots import (
@@ -42,7 +42,7 @@ def _some(rows):
 
 
 def _layer_name(label):
-    """ "linear1" of "linear1.weight (30, 100): grad:data 2.1e−2"."""
+    """ "linear1" of "linear1.weight (30, 100): grad:data 2.1e-2"."""
     return label.split(":")[0].split(" (")[0].removesuffix(".weight")
 
 
@@ -50,13 +50,11 @@ def _titled(reading, text):
     return f"{reading.label}: {text}" if reading.label else text
 
 
-def _finish_outlines(ax, left, right, top, ticks):
+def _finish_outlines(ax, left, right, top, ticks=None):
+    """Limits that stand still while a slider moves; a legend of the layers' names."""
     ax.set(xlim=(left, right), ylim=(0, top))
-    ax.tick_params(labelleft=0.1 < top < 100)  # a density of 1e-16 says nothing
-    if ticks:
-        ax.set_xticks(ticks)
-    else:
-        ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_locator(MaxNLocator(6) if ticks is None else FixedLocator(ticks))
+    ax.yaxis.set_major_locator(AutoLocator() if 0.1 < top < 100 else NullLocator())  # a density of 1e-16 says nothing
     legend(ax, names=_layer_name, loc="upper right")
 
 
@@ -72,7 +70,7 @@ def draw_activations(reading, ax):
     else:
         right = up(4 * max((row.std or 0) for row in rows) or 4)
         one_sided = {"ReLU", "GELU", "ELU", "LeakyReLU"} & kinds
-        _finish_outlines(ax, -right / 4 if one_sided else -right, right, 4.8 / right, None)
+        _finish_outlines(ax, -right / 4 if one_sided else -right, right, 4.8 / right)
     for share in "saturated", "dead":
         known = [row for row in rows if getattr(row, share) is not None]  # None where there is NaN
         if known:
@@ -120,7 +118,8 @@ def _draw_points(ax, values, labels, ylim, ylabel):
     low -= math.ceil(0.15 * (high - low))
     ax.plot(range(len(values)), values, "o", color=BLUE, markersize=6, label="this network", zorder=3)
     every = max(1, len(labels) // 12)
-    ax.set_xticks(range(0, len(labels), every), labels[::every], fontsize=9)
+    ax.xaxis.set_major_locator(FixedLocator(range(0, len(labels), every)))
+    ax.xaxis.set_major_formatter(FixedFormatter(labels[::every]))
     ax.set(xlabel="layer", ylabel=ylabel, xlim=(-0.5, len(labels) - 0.5), ylim=(10.0**low, 10.0**high))
     log_scale(ax)
     legend(ax, loc="lower left", fontsize=9)
@@ -143,7 +142,7 @@ def draw_update_ratios_by_layer(reading, ax):
     prefix = Counter(name.rstrip("0123456789") for name in names).most_common(1)[0][0]
     ax.axhline(1e-3, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5, label="1e-3, a rule of thumb")
     labels = [name.removeprefix(prefix) or name for name in names]
-    _draw_points(ax, ratios, labels, decades(ratios, 1e-5, 1), "update:data of the weight")
+    _draw_points(ax, ratios, labels, decades(ratios, 1e-4, 1), "update:data of the weight")
     middle = np.nanmedian(ratios) if not np.isnan(ratios).all() else None
     ax.set_title(_titled(reading, f"median update:data {short(middle)}"))
 
@@ -156,9 +155,10 @@ def draw_update_ratios_by_step(reading, ax):
         legend(ax, names=_layer_name, loc="upper right", ncols=2, fontsize=8, handlelength=1.0)
     records = len(next(iter(ratios.values()), []))
     medians = [np.nanmedian(values) for values in ratios.values() if np.isfinite(values).any()]
-    low, high = decades(medians, 1e-5, 1)
+    low, high = decades(medians, 1e-5, 10)  # room for the legend above 1
     ax.set(xlim=(0, up(max((records - 1) * every, 49) + 1)), ylim=(10.0**low, 10.0**high))
     ax.set(xlabel="step", ylabel="update:data ratio")
+    ax.xaxis.set_major_formatter("{x:,.0f}")
     log_scale(ax)
     last = [values[-1] for values in ratios.values() if math.isfinite(values[-1])]
     said = f"step {(records - 1) * every:,}: median update:data {short(float(np.median(last)))}" if last else ""

@@ -1,0 +1,280 @@
+"""watch around a user's own loop: the true readings, nothing changed, nothing left behind."""
+
+import contextlib
+import subprocess
+import sys
+
+import matplotlib
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from helpers.diagnostics import diagnose, watch
+from helpers.models import deep_mlp
+from test_diagnose_networks import GPT, NEXT, WORDS, X, Y, conv_net, everything, module, plain_layers, same
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    plt.close("all")
+
+
+def loop(model, optimizer, steps=7, watched=None, data=(X, Y), at_end=lambda step: None):
+    losses = []
+    with watched or contextlib.nullcontext() as seen:
+        for step in range(steps):
+            loss = F.cross_entropy(model(data[0]), data[1])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            at_end(step)
+    return losses, seen
+
+
+def network(seed=0):
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Linear(12, 20), nn.BatchNorm1d(20), nn.Tanh(), nn.Dropout(0.1), nn.Linear(20, 5))
+    return net, torch.optim.Adam(net.parameters(), lr=1e-2)
+
+
+def hooks(model):
+    return [len(getattr(m, kind)) for m in model.modules() for kind in ("_forward_hooks", "_forward_pre_hooks")]
+
+
+def modes():
+    return torch.overrides._get_current_function_mode_stack()
+
+
+def test_the_readings_are_those_of_the_very_step_and_the_training_is_untouched():
+    (net, adam), (twin, other) = network(), network()
+    torch.manual_seed(1)
+    losses, _ = loop(twin, other)
+    torch.manual_seed(1)
+    watched, seen = loop(net, adam, watched=watch(net, adam, every=3))
+    assert watched == losses and all(map(torch.equal, net.state_dict().values(), twin.state_dict().values()))
+    assert [step for step, _ in seen.records] == [0, 3, 6]
+    assert (
+        not any(hooks(net))
+        and not modes()
+        and not adam._optimizer_step_post_hooks
+        and not adam._optimizer_step_pre_hooks
+    )
+
+    # Against diagnose of the same step, on a third twin.
+    net, adam = network()
+    torch.manual_seed(1)
+    expected = {}
+    for step in range(7):
+        expected[step] = diagnose(net, X, Y, optimizer=adam, histograms=False)
+        loop(net, adam, steps=1)
+    for step, diagnosis in seen.records:
+        for kind in "activations", "gradients", "parameters":
+            rows, others = getattr(diagnosis, kind), getattr(expected[step], kind)
+            assert [row.name for row in rows] == [row.name for row in others]
+            for row, other in zip(rows, others, strict=True):
+                for field in "mean", "std", "saturated", "grad_std", "update_to_data", "adam_to_data":
+                    a, b = getattr(row, field, None), getattr(other, field, None)
+                    assert a is b or a == pytest.approx(b, rel=1e-3, abs=1e-9), (row.name, field)
+
+
+def test_functions_and_several_passes_in_a_step():
+    net = conv_net()
+    images = torch.randn(64, 3, 16, 16)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watch(net, sgd, every=2) as seen:
+        for _ in range(3):
+            for part in images.chunk(2):  # accumulated gradients
+                F.cross_entropy(net(part), Y[:32]).backward()
+            with torch.no_grad():
+                net.eval()(images)
+                net.train()
+            sgd.step()
+            sgd.zero_grad()
+    assert [step for step, _ in seen.records] == [0, 2]
+    rows = seen.records[1][1]
+    names = [row.name for row in rows.activations]
+    assert any(name.startswith("Net.relu:") for name in names) and names.count("conv1") == 1
+    assert all(row.shape[0] == 32 for row in rows.activations) and all(row.std for row in rows.gradients)
+
+
+def test_a_network_that_returns_its_loss_and_one_whose_layers_are_frozen():
+    gpt = GPT()
+    gpt.tok.weight.requires_grad_(False)
+    adam = torch.optim.AdamW([p for p in gpt.parameters() if p.requires_grad], lr=1e-3)
+    with watch(gpt, adam, every=1) as seen:
+        for _ in range(3):
+            gpt(WORDS, NEXT)[1].backward()
+            adam.step()
+            adam.zero_grad()
+    rows = {row.name: row for row in seen.records[-1][1].parameters}
+    assert rows["tok.weight"].update_std is None and rows["head.weight"].update_to_data > 0 and not seen.warnings
+
+
+@pytest.mark.parametrize("kind", ["tensors", "layers"])
+def test_plain_tensors_need_a_call_of_step(kind):
+    torch.manual_seed(0)
+    if kind == "layers":
+        model = plain_layers()
+        parameters = [p for layer in model for p in layer.parameters()]
+
+        def forward(x):
+            for layer in model:
+                x = layer(x)
+            return x
+    else:
+        W1, W2 = (torch.randn(shape).mul_(0.2).requires_grad_() for shape in ((12, 20), (20, 5)))
+        parameters = [W1, W2]
+
+        def forward(x):
+            return torch.tanh(x @ W1) @ W2
+
+        model = forward
+    with watch(model, every=2) as seen:
+        for _ in range(5):
+            loss = F.cross_entropy(forward(X), Y)
+            for p in parameters:
+                p.grad = None
+            loss.backward()
+            old, gradients = [p.detach().clone() for p in parameters], [p.grad for p in parameters]
+            for p in parameters:
+                p.data += -0.1 * p.grad
+            seen.step()
+            with torch.no_grad():
+                forward(X[:1])
+    assert [step for step, _ in seen.records] == [0, 2, 4] and not modes()
+    diagnosis = seen.records[-1][1]
+    assert len(diagnosis.parameters) == len(parameters)
+    for row, p, before, g in zip(diagnosis.parameters, parameters, old, gradients, strict=True):
+        assert row.grad_std == pytest.approx(g.double().std().item(), rel=1e-5)
+        assert row.update_std == pytest.approx((p.detach() - before).double().std().item(), rel=1e-4)
+    tanh = [row for row in diagnosis.activations if row.is_activation]
+    assert len(tanh) == (2 if kind == "layers" else 1) and all(row.shape == (64, 20) for row in tanh)
+    assert all(row.std for row in diagnosis.gradients)
+
+
+def test_interrupted_raising_left_early_and_used_twice():
+    for error in KeyboardInterrupt, RuntimeError:
+        net, adam = network()
+        before = everything(net)[:-3]
+
+        def stop(step, error=error):
+            if step == 4:
+                raise error
+
+        seen = watch(net, adam, every=2)
+        with pytest.raises(error):
+            loop(net, adam, watched=seen, at_end=stop)
+        assert [step for step, _ in seen.records] == [0, 2, 4] and not any(hooks(net)) and not modes()
+        assert [row[:2] for row in before if isinstance(row, tuple)] == [
+            r[:2] for r in everything(net)[:-3] if isinstance(r, tuple)
+        ]
+
+    class Fails(nn.Module):
+        def forward(self, x):
+            raise KeyboardInterrupt
+
+    net, adam = network()
+    failing = nn.Sequential(net, Fails())
+    with pytest.raises(KeyboardInterrupt), watch(failing, adam):
+        failing(X)
+    assert not any(hooks(failing)) and not modes()
+    with watch(failing, adam, every=1) as seen:  # the loop goes on after its own except
+        for _ in range(2):
+            with contextlib.suppress(KeyboardInterrupt):
+                failing(X)
+            F.cross_entropy(net(X), Y).backward()
+            adam.step()
+    assert len(seen.records) == 2 and not any(hooks(failing)) and not modes()
+
+    net, adam = network()
+    seen = watch(net, adam, every=2)
+    loop(net, adam, steps=3, watched=seen)
+    loop(net, adam, steps=3, watched=seen)
+    assert [step for step, _ in seen.records] == [0, 2, 4] and not any(hooks(net))
+    with seen, pytest.raises(RuntimeError, match="second"):
+        seen.__enter__()
+    with watch(net, adam, every=1) as outer:  # two at once
+        _, inner = loop(net, adam, steps=2, watched=watch(net, adam, every=1))
+    assert len(outer.records) == len(inner.records) == 2 and not any(hooks(net)) and not modes()
+
+
+def test_a_mode_of_the_loops_own_is_left_alone():
+    net, adam = network()
+    with watch(net, adam, every=2) as seen:
+        for _ in range(4):
+            with torch.device("cpu"):
+                F.cross_entropy(net(X), Y).backward()
+                adam.step()
+            assert not modes()
+    assert len(seen.records) == 2
+
+
+def test_what_turned_unhealthy_and_when():
+    net = deep_mlp(generator=torch.Generator().manual_seed(1))
+    words = torch.randint(0, 27, (64, 3), generator=torch.Generator().manual_seed(1))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+
+    def spoil(step):
+        if step == 9:
+            with torch.no_grad():
+                net.linear2.weight *= 5
+
+    _, seen = loop(net, sgd, steps=20, watched=watch(net, sgd, every=5), data=(words, words[:, 0]), at_end=spoil)
+    assert any(w.startswith("from step 10 on: tanh2: ") and "saturated" in w for w in seen.warnings)
+    assert not any("step 0" in w or "tanh1" in w for w in seen.warnings)
+    fig = seen.plot()
+    assert (
+        len(fig.axes) == 4 and len(fig.axes[0].lines) == 5 and list(fig.axes[0].lines[0].get_xdata()) == [0, 5, 10, 15]
+    )
+    assert "1e-3" in fig.axes[3].get_legend().get_texts()[-1].get_text()
+    net, adam = network()
+    _, seen = loop(net, adam, watched=watch(net, adam, every=1))
+    assert "1e-3" not in str([t.get_text() for t in seen.plot().axes[3].get_legend().get_texts()])
+
+
+def test_what_was_not_recorded_and_what_cannot_be_watched():
+    with watch(lambda x: x) as seen:
+        pass
+    assert "step()" in seen.warnings[0]
+    with pytest.raises(ValueError, match="step"):
+        seen.plot()
+    with pytest.raises(ValueError, match="every"):
+        watch(nn.Tanh(), every=0)
+    with pytest.raises(ValueError, match="Optimizer"):
+        watch(nn.Tanh(), 0.1)
+    compiled = nn.Linear(12, 5)
+    compiled.compile(backend="eager")
+    with pytest.raises(ValueError, match="before torch.compile"):
+        watch(compiled)
+
+
+def test_live_needs_ipython_and_takes_a_tenth_of_the_time(monkeypatch):
+    displays = pytest.importorskip("IPython.display")
+    shown = []
+
+    class Handle:
+        update = shown.append
+
+    monkeypatch.setattr(displays, "display", lambda picture, display_id: shown.append(picture) or Handle)
+    net, adam = network()
+    _, seen = loop(net, adam, steps=60, watched=watch(net, adam, every=1, live=True))
+    assert len(seen.records) == 60 and 1 <= len(shown) < 20  # the last one is always drawn
+    assert shown[-1].data.startswith(b"\x89PNG")
+    code = "import sys; sys.modules['IPython'] = None; sys.modules['IPython.display'] = None\nimport helpers.diagnostics as d, torch\ntry: d.watch(torch.nn.Tanh(), live=True)\nexcept ImportError as e: print(e)"  # fmt: skip
+    assert "ipython" in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_inputs_that_change_in_place_do_not_change_what_was_seen():
+    net = module(lambda self, x: self.b(self.a(x[:, None]).squeeze(1).relu_()), a=nn.Linear(12, 9), b=nn.Linear(9, 5))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.0)
+    _, seen = loop(net, sgd, steps=1, watched=watch(net, sgd))
+    expected = diagnose(net, X, Y)
+    for kind in "activations", "gradients":
+        rows, others = getattr(seen.records[0][1], kind), getattr(expected, kind)
+        assert [row.std for row in rows] == pytest.approx([row.std for row in others]) and same(len(rows), 3)

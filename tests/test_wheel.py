@@ -1,0 +1,75 @@
+"""helpers as a wheel: built, installed into a folder of its own, and used from there, outside of the course."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+USE = """
+import importlib, os, pkgutil, sys, warnings
+import matplotlib
+matplotlib.use("Agg")
+import torch
+from torch import nn
+import helpers
+
+assert helpers.__file__.startswith(sys.argv[1]), helpers.__file__
+rooms = {module.name for module in pkgutil.walk_packages(helpers.__path__, "helpers.")}
+for room in rooms:
+    importlib.import_module(room)
+
+from helpers import checks, claims, plots, widgets
+from helpers.compare import mean_interval
+from helpers.data import course_file, fetch_names, load_names, load_splits
+from helpers.diagnostics import diagnose
+from helpers.folding import fold_batch_norms
+from helpers.models import deep_mlp
+from helpers.train import train
+
+for use in load_names, fetch_names, lambda: course_file("data/results"):
+    try:
+        use()
+    except FileNotFoundError as error:
+        assert "MAKEMORE_NAMES" in str(error) or "git" in str(error), error
+    else:
+        raise SystemExit("there should be no names and no course here")
+assert not os.path.exists(os.path.join(sys.argv[1], "data"))
+os.environ["MAKEMORE_NAMES"] = sys.argv[2]
+splits = load_splits()
+X, Y = splits.train
+model = deep_mlp(depth=3, batch_norm=True)
+history = train(model, X, Y, steps=20, lr=0.1, progress=False)
+found = diagnose(model, X[:64], Y[:64], lr=0.1)
+folded = fold_batch_norms(model)
+assert torch.allclose(folded(X[:64]), model.eval()(X[:64]), atol=1e-4)
+assert mean_interval([1, 2, 3]).n == 3
+plots.use_style()
+plots.plot_activations(found)
+claims.claims([dict(text="names", chapter="0:00", measured=1, stated=1, tolerance=0)])
+assert checks.check_kaiming_std(lambda fan_in, gain: gain / fan_in**0.5)
+assert set(widgets.__all__) <= set(dir(widgets))
+print(*sorted(rooms))
+"""
+
+
+@pytest.mark.slow
+def test_every_room_works_from_a_wheel(tmp_path):
+    source, target, names = tmp_path / "source", tmp_path / "installed", tmp_path / "names.txt"
+    shutil.copytree(ROOT / "helpers", source / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in "pyproject.toml", "README.md", "LICENSE":
+        shutil.copy(ROOT / name, source)
+    install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
+    subprocess.run([sys.executable, "-m", "pip", *install, "--target", target, source], check=True)
+    names.write_bytes((ROOT / "data" / "bundled_names.txt").read_bytes())
+    environment = {name: value for name, value in os.environ.items() if name != "MAKEMORE_NAMES"}
+    environment |= {"PYTHONPATH": str(target)}
+    command = [sys.executable, "-c", USE, str(target), str(names)]
+    used = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert used.returncode == 0, used.stderr
+    installed = {path.relative_to(target).with_suffix("") for path in (target / "helpers").rglob("*.py")}
+    here = {path.relative_to(ROOT).with_suffix("") for path in (ROOT / "helpers").rglob("*.py")}
+    assert installed == here and len(used.stdout.split()) >= 10
