@@ -20,6 +20,7 @@ def test_each_box_has_the_condition_that_its_answer_key_says():
 def test_the_full_run_trains_when_it_is_switched_on(capsys):
     (source,) = [cell.source for cell in read("05_batch_norm").cells if "full_run, full_steps = False" in cell.source]
     namespace = definitions("05_batch_norm")
+    capsys.readouterr()  # what the set-up prints
     execute(source, namespace)
     assert "full_loss" not in namespace and not capsys.readouterr().out
     execute(source.replace("full_run, full_steps = False, 200_000", "full_run, full_steps = True, 60"), namespace)
