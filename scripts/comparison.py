@@ -193,7 +193,7 @@ def compare_rows(committed, fresh, tolerance):
             found += [f"{key}: {difference}" for difference in compare_rows(old, new, tolerance)]
             continue
         own, cell = (
-            OF_A_CLAIM * committed.get("tolerance", 0),
+            OF_A_CLAIM * (committed.get("tolerance") or 0),  # a remark has none
             max(tolerance.absolute, tolerance.counts * (old % 1 == 0)),
         )
         allowed = max(own, float(cell), float(tolerance.relative) * abs(old))

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from matplotlib.colors import to_rgba
 
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp
@@ -41,12 +42,13 @@ def test_the_chapters_plot_draws_what_plot_activations_draws(chapter, case):
     chapter["draw_outputs"](chapter["tanh_outputs"](*case), inline)
     plot_activations(diagnose(*case, loss_fn=None), ax=helper)
     labels = [text.get_text() for text in helper.get_legend().get_texts()]
-    for line, stairs, label in zip(inline.lines, helper.patches, labels, strict=True):
-        density, edges, _ = stairs.get_data()
+    for line, outline, label in zip(inline.lines, helper.lines, labels, strict=True):
+        # An outline goes up and down at each edge: two points per edge.
+        edges, density = (outline.get_xdata()[::2], outline.get_ydata()[1:-1:2])
         # An entry on an edge may fall to either side, as the helper counts in float64.
         assert abs(line.get_ydata() - density).mean() < 0.01
         assert line.get_xdata() == pytest.approx((edges[1:] + edges[:-1]) / 2, abs=1e-6)
-        assert line.get_color() == stairs.get_edgecolor()
+        assert to_rgba(line.get_color()) == to_rgba(outline.get_color())
         assert line.get_label().split(",")[0] == label.split(",")[0]  # the share has another digit here
     plt.close(fig)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.claims import MIME
+from helpers.claims import MIME, saved_claims
 from notebook_cells import execute, read, setup_source
 
 
@@ -28,7 +28,7 @@ def notebook(*texts):
 
 @pytest.mark.parametrize("runs_in", ["notebooks", "study"])
 def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(chapter, tmp_path, monkeypatch, runs_in):
-    (source,) = (cell.source for cell in chapter.cells if "def claims_of" in cell.source)
+    (source,) = (cell.source for cell in chapter.cells if "saved_claims(" in cell.source)
     files = {
         "notebooks/05_batch_norm.ipynb": notebook("five"),
         "notebooks/06_not_run.ipynb": notebook(),
@@ -41,7 +41,7 @@ def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(chapter, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     monkeypatch.chdir(tmp_path / runs_in)
-    namespace = {"json": json, "Path": Path, "Counter": Counter, "MIME": MIME}
+    namespace = {"json": json, "Path": Path, "Counter": Counter, "saved_claims": saved_claims}
     exec(source, namespace)  # noqa: S102  notebook_cells.execute would go to the real notebooks
     found = [(stem, row["text"]) for stem, row in namespace["checked"]]
     assert found == [("05_batch_norm", "five"), ("E02_fold", "folded"), ("E02_fold", "twice")]

@@ -445,7 +445,7 @@ def test_the_four_pictures_of_any_network(layers):
         assert len(drawn) == 4 and drawn[3].get_yscale() == "log"
         assert len(drawn[3].collections[0].get_offsets()) == layers and len(drawn[3].get_xticks()) <= 12
         for ax in drawn[:3] if histograms else ():
-            assert len(ax.patches) == layers and (ax.get_legend() is None) == (layers > 12)
+            assert len(ax.lines) == layers and (ax.get_legend() is None) == (layers > 12)
         plt.close(fig)
     fig = diagnose(forward, X, loss_fn=None).plot()
     assert "targets" in fig.axes[1].texts[0].get_text() and "lr=" in fig.axes[3].texts[0].get_text()

@@ -1,4 +1,4 @@
-"""What the slider panels show, without a panel: readings against plain torch, theory against wide layers, the training."""
+"""What the slider panels show, without a panel: readings, what theory expects of wide layers, live training."""
 
 import copy
 import math

@@ -29,14 +29,10 @@ LONGEST = 300  # of any file
 
 # What does not keep to this yet, and why. To be empty in the end.
 EXPECTED = {
-    "flat": "together longer than 1,700 lines",
-    "plots": "its longest file",
-    "minibatches": "to be merged into train",
-    "update_ratios": "to be merged into train",
-    "train": "until it is merged with those two",
-    "diagnostics": "more kinds of networks are under way",
-    "widgets": "one file per panel is under way",
-    "checks": "checks as data are under way",
+    "flat": "together longer than 1,700 lines: by_hand and folding grew, for every network of the course",
+    "diagnostics": "it reads any network, function or list, and watches trainings",
+    "widgets": "the machinery of panels is 350 lines, training_lab is long",
+    "checks": "about 900 lines of machinery, 44 for a check",
 }
 
 
@@ -63,7 +59,12 @@ def budget(room):
     """Lines at most: a panel has 120 and a check 30, beside what all of them share."""
     if room not in ("widgets", "checks"):
         return LINES.get(room, LONGEST)
-    public = importlib.import_module(f"helpers.{room}").__all__
+    public = dir(importlib.import_module(f"helpers.{room}"))
+    public = (
+        [name for name in public if name.endswith("_explorer") or name == "training_lab"]
+        if room == "widgets"
+        else public
+    )
     return (
         120 * len(public) + 250 if room == "widgets" else 30 * sum(name.startswith("check_") for name in public) + 400
     )

@@ -1,4 +1,4 @@
-"""Chapter 01: the entropy of the letters, and the data set."""
+"""Chapter 01: the entropy of the letters, four data sets to tell apart, a step in the loss to explain."""
 
 import math
 
@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from helpers.checks.engine import Check, Look, Verdict
-from helpers.checks.kinds import check, lecture_at
+from helpers.checks.kinds import check, choice, choices, lecture_at
 
 INDICES = [0, 0, 1, 2], [3, 1, 3, 0, 3, 1], [5, 0, 13, 5, 0, 5, 13, 26, 5], [4, 4, 4], [2, 1, 2, 1, 1, 2, 2, 1, 2]
 
@@ -111,4 +111,41 @@ check_build_dataset = Check(
         "The indices are not those of stoi, which may be in any order.": lambda words, stoi, n: RIGHT(words, USUAL, n),
         "A context is one too long: it holds block_size characters.": lambda words, stoi, n: RIGHT(words, stoi, n + 1),
     },
+)  # fmt: skip
+
+
+def four_datasets(words):
+    """Four data sets (X, Y) with three characters of context, cut from the same names: a, b, c, d."""
+    leaks = _each(lambda word, n: [(x[1:] + y, y) for x, y in _windows("." * n + word + ".", n)])
+    endless = _each(lambda word, n: _windows("." * n + word, n))
+    X, Y = RIGHT(words, USUAL)
+    return (X, Y.roll(-1)), (X, Y), leaks(words, USUAL), endless(words, USUAL)
+
+
+_ANSWER = "Print a few windows with their answers: does the answer come right after its context?"
+_HELD = "Print a few windows with their answers: is the answer the last character of its context?"
+_END = "Look at the last window of a name, or at the answers that occur: is the dot among them?"
+
+check_four_datasets = choices(
+    "{data set: its condition} of the four data sets of exercise 1.2.",
+    "the four data sets",
+    {
+        "a": ("shifted", {"healthy": _ANSWER, "leaks": _HELD, "endless": _END}),
+        "b": ("healthy", {"shifted": _ANSWER, "leaks": _HELD, "endless": _END}),
+        "c": ("leaks", {"healthy": _HELD, "shifted": _HELD, "endless": _END}),
+        "d": ("endless", {"healthy": _END, "shifted": _ANSWER, "leaks": _HELD}),
+    },
+    "chapter 01, where the window slides over one name", 82,
+    agreed="the four data sets are told apart", noun="condition",
+)  # fmt: skip
+
+check_rate_drop = choice(
+    "Why the loss steps down when the learning rate is lowered: A, B or C.",
+    "the step in the loss",
+    "B",
+    {
+        "A": "Then the network with the small steps would be ahead in the last third. Look who is.",
+        "C": "Both networks see the same minibatches, and only one of them steps down.",
+    },
+    "chapter 01, exercise 1.3", 82,
 )  # fmt: skip

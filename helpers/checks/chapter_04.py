@@ -1,8 +1,11 @@
-"""Chapter 04: the std of a layer's weights, and tanh's gain."""
+"""Chapter 04: the std of a layer's weights, gains, a weight that torch reads the other way round, four networks."""
 
 import math
 
-from helpers.checks.kinds import check
+import torch
+from torch.nn import functional as F
+
+from helpers.checks.kinds import check, choices, conditions, seeded_randn
 
 LAYERS = [(30, 5 / 3), (200, 1.0), (100, 2.0), (64, 0.5), (1, 1.5), (784, 0.1)]
 
@@ -55,3 +58,121 @@ check_tanh_gain.mistakes = {
         lambda: 1 / 0.6513,
     ),
 }
+
+GRID = torch.linspace(-8, 8, 1601, dtype=torch.float64)
+DENSITY = torch.exp(-(GRID**2) / 2) / torch.exp(-(GRID**2) / 2).sum()
+
+
+def lecun_tanh(z):
+    """LeCun's scaled tanh (Efficient BackProp, 1998): 1 goes to 1, -1 to -1."""
+    return 1.7159 * torch.tanh(2 * z / 3)
+
+
+def _average(values):
+    """E[...] over standard normal z, from the values on the grid."""
+    return (values * DENSITY).sum().item()
+
+
+def _rms(f, std=1.0):
+    return _average(f(std * GRID) ** 2) ** 0.5
+
+
+GAINS = [(f, std) for f in (torch.tanh, lecun_tanh, F.gelu, torch.sigmoid) for std in (1.0, 0.5, 2.0)]
+
+
+@check("chapter 04, exercise 4.1", 1673, GAINS, tolerance=1e-2)  # wide enough for 100,000 samples
+def check_gain(f, std):
+    """g(f, std) -> the gain of the next layer that brings pre-activations of this std back to it."""
+    return std / _rms(f, std)
+
+
+check_gain.mistakes = {
+    "That undoes f alone, down to an rms of 1: what should come back is the std that went in.": (
+        lambda f, std: 1 / _rms(f, std)),
+    "std is not used on the way in: what enters f is std times a standard normal z.": (
+        lambda f, std: 1 / _rms(f), lambda f, std: std / _rms(f)),
+    "The root is missing: a gain multiplies stds, not mean squares.": (
+        lambda f, std: std / _rms(f, std) ** 2, lambda f, std: std**2 / _rms(f, std) ** 2),
+    "That is upside down: it is what f does, and the gain has to undo it.": lambda f, std: _rms(f, std) / std,
+    "That is made of the std of the outputs: it is their mean square that the next layer hands on.": (
+        lambda f, std: std / (_rms(f, std) ** 2 - _average(f(std * GRID)) ** 2) ** 0.5),
+    "That is made of the mean of |f|: square first, then take the mean, then the root.": (
+        lambda f, std: std / _average(f(std * GRID).abs())),
+    "That is one over f at one place: take the mean square over a normal z.": lambda f, std: std / f(torch.tensor(std)),
+}  # fmt: skip
+
+FAN_IN, FAN_OUT, TANH_GAIN = 30, 200, 5 / 3
+_SHAPE = "`x @ W1` needs one row per input and one column per unit: shape (30, 200)."
+_FAN = "That is gain / sqrt(200): torch keeps weights as (out, in), and took your 200 for fan_in."
+_RELU = "That is ReLU's gain over sqrt(30): name the nonlinearity, or torch takes a leaky ReLU's."
+_NO_GAIN = "That is 1 / sqrt(30): the gain of the tanh, 5/3, is missing."
+_TRIED = "That is chapter 03's 0.2, found by trying: here it should be gain / sqrt(fan_in)."
+_SCALE = "Print gain / sqrt(fan_in) for tanh's gain and 30 inputs, and then `W1.std()`."
+_EQUAL = "Draw the weights at random: units that start the same stay the same."
+
+
+@conditions("W1", "chapter 04, exercise 4.2", 1673)
+def check_first_weight(W1):
+    """W1, (30, 200), for x @ W1: random, mean 0, std gain / sqrt(fan_in) with tanh's gain."""
+    W1 = torch.as_tensor(W1).detach().double()
+    yield W1.shape == (FAN_IN, FAN_OUT), f"W1 has shape {tuple(W1.shape)}", _SHAPE
+    std, wanted = W1.std().item(), TANH_GAIN / FAN_IN**0.5
+    for value, hint in {
+        TANH_GAIN / FAN_OUT**0.5: _FAN, (2 / FAN_IN) ** 0.5: _RELU, FAN_IN**-0.5: _NO_GAIN, 0.2: _TRIED
+    }.items():  # fmt: skip
+        yield abs(std / value - 1) > 0.04, f"W1 has std {std:.3f}", hint
+    yield abs(std / wanted - 1) < 0.05, f"W1 has std {std:.3f}", _SCALE
+    yield len(W1.unique()) > 3_000, "many entries of W1 are equal", _EQUAL
+
+
+_noise = seeded_randn(FAN_IN, FAN_OUT, seed=4, dtype=torch.float64) + seeded_randn(FAN_IN, FAN_OUT, seed=5) / 1000
+_noise = _noise / _noise.std()
+check_first_weight.right = _noise * TANH_GAIN / FAN_IN**0.5
+check_first_weight.mistakes = {
+    _SHAPE: _noise.T * TANH_GAIN / FAN_IN**0.5,
+    _FAN: _noise * TANH_GAIN / FAN_OUT**0.5,
+    _RELU: _noise * (2 / FAN_IN) ** 0.5,
+    _NO_GAIN: _noise / FAN_IN**0.5,
+    _TRIED: _noise * 0.2,
+    _SCALE: (_noise, _noise * TANH_GAIN / FAN_IN),
+    _EQUAL: _noise.sign() * TANH_GAIN / FAN_IN**0.5,
+}
+
+
+def four_networks():
+    """{letter: (forward, backward)}: rms by layer of outputs and of gradients (over the last layer's), 50 layers each."""
+    kinds = {"a": (torch.relu, 2**0.5), "b": (torch.tanh, 5 / 3), "c": (torch.relu, 1.71), "d": (torch.tanh, 1.0)}
+    return {letter: _through(*kind) for letter, kind in kinds.items()}
+
+
+def _through(f, gain, layers=50, width=200):
+    generator, inputs, outputs = torch.Generator().manual_seed(0), [], []
+    h = torch.randn(64, width, generator=generator).requires_grad_()
+    for _ in range(layers):
+        inputs.append(h @ (torch.randn(width, width, generator=generator) * gain / width**0.5))
+        h = f(inputs[-1])
+        outputs.append(h)
+    gradients = torch.autograd.grad(h, inputs, torch.randn(h.shape, generator=generator))
+    forward, backward = ([t.detach().square().mean().sqrt().item() for t in part] for part in (outputs, gradients))
+    return forward, [size / backward[-1] for size in backward]
+
+
+_FLAT = "Its signal finds one size within a few layers and keeps it exactly. Which nonlinearity pulls it there?"
+_FADES = "It loses signal and gradient, ever more slowly. A ReLU would lose or gain a constant factor per layer."
+_WANDERS = (
+    "Both of its curves wander about 1, and nothing pulls them back. So the gain is right, and f has no fixed point."
+)
+_RUNS = "Both of its curves run off by a constant factor per layer. A tanh cannot do that: its outputs stay below 1."
+
+check_four_networks = choices(
+    "{network: its nonlinearity and gain} of the four networks of exercise 4.3.",
+    "the four networks",
+    {
+        "a": ("ReLU 1.41", {"tanh 5/3": _WANDERS, "ReLU 1.71": _WANDERS, "tanh 1": _WANDERS}),
+        "b": ("tanh 5/3", {"ReLU 1.41": _FLAT, "ReLU 1.71": _FLAT, "tanh 1": _FLAT}),
+        "c": ("ReLU 1.71", {"ReLU 1.41": _RUNS, "tanh 5/3": _RUNS, "tanh 1": _RUNS}),
+        "d": ("tanh 1", {"ReLU 1.41": _FADES, "ReLU 1.71": _FADES, "tanh 5/3": _FADES}),
+    },
+    "chapter 04, exercise 4.3", 1673,
+    agreed="the four networks are told apart", noun="nonlinearity",
+)  # fmt: skip

@@ -12,7 +12,8 @@ from matplotlib.transforms import Affine2D, IdentityTransform, blended_transform
 from helpers.layers import BatchNorm1d
 from helpers.models import SEED
 from helpers.plots import BLUE, GREEN, VERMILION, reference_line
-from helpers.widgets.panel import Panel, legend, log_slider, slider
+from helpers.widgets.board import legend
+from helpers.widgets.panel import Panel, log_slider, slider
 
 __all__ = ["BatchNormReading", "batch_norm_explorer", "read_batch_norm"]
 
@@ -121,8 +122,8 @@ def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, moment
         slider("batches seen", "How many the running statistics have seen.", batches, 1, 200, 1),
     ]
     alt = (
-        f"{batch_size} numbers joined to their normalised values, both as Gaussians; and the running statistics by batch, "
-        f"at momentum {momentum:g}."
+        f"{batch_size} numbers joined to their normalised values, both as Gaussians; and the running statistics by "
+        f"batch, at momentum {momentum:g}."
     )
     margins = {"left": 0.02, "top": 0.84, "right": 0.945}
     return Panel(read_batch_norm, [draw_normalised, draw_running_statistics], controls, alt=alt, margins=margins)

@@ -14,11 +14,8 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from helpers.plots import STYLE
-
-__all__ = ["Board", "decades", "legend", "up"]
 
 LOOK = STYLE | {"axes.titlesize": 11, "text.hinting": "none"}  # hinting takes a quarter of a text's time
 PIXELS_PER_INCH = 150  # 1.5 times the size on the page: sharp on dense screens, quick to encode
@@ -86,11 +83,10 @@ def _drawn_faintly(picture, reading, ax):
     picture(reading, ax)
     for artist in [*ax.texts, *ax.images]:  # they would only cover what is drawn over them
         artist.remove()
-    artists = [*ax.lines, *ax.patches, *ax.collections]
-    for artist in artists:
+    for artist in (artists := [*ax.lines, *ax.patches, *ax.collections]):
         artist.set(**PINNED, alpha=0.75 * (artist.get_alpha() or 1), linewidth=min(1.1, np.max(artist.get_linewidth())))
-        if isinstance(artist, Rectangle):
-            artist.set(fill=False, linewidth=1.1)
+    for patch in ax.patches:
+        patch.set(fill=False, linewidth=1.1)
     return artists
 
 

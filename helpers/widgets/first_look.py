@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from helpers.data import load_splits
 from helpers.models import SEED, lecture_mlp, seeded
 from helpers.plots import BLUE
-from helpers.widgets.panel import Panel, seed_control, slider, up
+from helpers.widgets.board import up
+from helpers.widgets.panel import Panel, seed_control, slider
 
 __all__ = ["FirstLookReading", "draw_answers", "draw_first_loss", "draw_names", "first_look", "read_first_look"]
 

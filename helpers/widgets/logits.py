@@ -8,7 +8,8 @@ import torch
 
 from helpers.models import SEED
 from helpers.plots import BLUE, VERMILION, reference_line
-from helpers.widgets.panel import Panel, choice, seed_control, slider, up
+from helpers.widgets.board import up
+from helpers.widgets.panel import Panel, choice, seed_control, slider
 
 __all__ = ["LogitReading", "logit_explorer", "read_logits"]
 

@@ -1,6 +1,6 @@
-"""A network at a setting: what diagnose says of it, its pictures, and two panels that turn the setting.
+"""A network at a setting: what diagnose says of it, and two panels that turn the setting.
 
-Without a widget: `draw_std_by_depth(read_network(init_gain=1.0), ax)`, and so on for all that stands here.
+Without a widget: `draw_std_by_depth(read_network(init_gain=1.0), ax)`, and so on, with pictures of network_pictures.
 """
 
 import math
@@ -14,13 +14,7 @@ from helpers.diagnostics import Diagnosis, diagnose
 from helpers.layers import Linear
 from helpers.models import NONLINEARITIES, SEED, deep_mlp
 from helpers.train import train
-from helpers.widgets.network_pictures import (
-    draw_activations,
-    draw_gradients,
-    draw_std_by_depth,
-    draw_update_ratios_by_layer,
-    draw_update_ratios_by_step,
-)
+from helpers.widgets.network_pictures import PICTURES, draw_update_ratios_by_layer, draw_update_ratios_by_step
 from helpers.widgets.panel import Panel, choice, log_slider, seed_control, slider, switch
 
 __all__ = ["NetworkReading", "expected_std", "gain_explorer", "read_network", "read_update_ratios"]
@@ -135,14 +129,6 @@ def expected_std(gain, layers, nonlinearity="tanh", *, batch_norm=False, input_s
         mean, square = (density * out).sum().item(), (density * out**2).sum().item()
         stds.append(math.sqrt(max(square - mean**2, 0)))
     return stds
-
-
-PICTURES = {
-    "activations by layer": draw_activations,
-    "gradients by layer": draw_gradients,
-    "std by depth": draw_std_by_depth,
-    "update:data by layer": draw_update_ratios_by_layer,
-}
 
 
 def gain_slider(value, says="Multiplies every hidden weight, on top of 1/sqrt(fan_in)."):

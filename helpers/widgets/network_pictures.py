@@ -11,27 +11,9 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.ticker import AutoLocator, FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
+from helpers import plots
 from helpers.diagnostics import Histogram
-from helpers.plots import (
-    BLUE,
-    GRAY,
-    log_scale,
-    plot_activations,
-    plot_gradients,
-    plot_parameter_gradients,
-    plot_update_ratios,
-    short,
-)
 from helpers.widgets.board import decades, legend, up
-
-__all__ = [
-    "draw_activations",
-    "draw_gradients",
-    "draw_std_by_depth",
-    "draw_update_ratios_by_layer",
-    "draw_update_ratios_by_step",
-    "draw_weight_gradients",
-]
 
 SHOWN = 6  # outlines in one picture: more lie on top of each other
 
@@ -61,7 +43,7 @@ def _finish_outlines(ax, left, right, top, ticks=None):
 def draw_activations(reading, ax):
     """Viz #1 of at most six layers, with the worst saturated (or dead) share in the title."""
     rows = reading.activations
-    plot_activations(replace(reading, activations=_some(rows)), ax=ax, legend=False)
+    plots.plot_activations(replace(reading, activations=_some(rows)), ax=ax, legend=False)
     kinds = {row.type.__name__ for row in rows}
     if "Tanh" in kinds:
         _finish_outlines(ax, -1.05, 1.7, 4, [-1, -0.5, 0, 0.5, 1])  # the legend stands beside what piles up at 1
@@ -77,7 +59,7 @@ def draw_activations(reading, ax):
             worst = max(known, key=lambda row: getattr(row, share))
             ax.set_title(_titled(reading, f"{getattr(worst, share):.1%} {share} in {worst.name}"))
             return
-    ends = f"std {short(rows[0].std)} first, {short(rows[-1].std)} last"
+    ends = f"std {plots.short(rows[0].std)} first, {plots.short(rows[-1].std)} last"
     ax.set_title(_titled(reading, "no finite numbers" if rows[-1].std is None else ends))
 
 
@@ -90,12 +72,14 @@ def draw_gradients(reading, ax):
     rows = reading.gradients
     unit = max((row.std or 0) for row in _some(rows)) or 1.0
     scaled = [replace(row, histogram=_in_units(row.histogram, unit)) for row in _some(rows)]
-    plot_gradients(replace(reading, activations=_some(reading.activations), gradients=scaled), ax=ax, legend=False)
+    plots.plot_gradients(
+        replace(reading, activations=_some(reading.activations), gradients=scaled), ax=ax, legend=False
+    )
     _finish_outlines(ax, -4, 4, 2, [-4, -2, 0, 2, 4])
     ax.set_xlabel("gradient at the output, in stds of the widest")
     first, last = rows[0].std, rows[-1].std
-    said = f"first layer's std {short(first / last)} × the last's" if first and last else "no finite gradient"
-    ax.set_title(_titled(reading, f"std {short(first)}" if first and len(rows) == 1 else said))
+    said = f"first layer's std {plots.short(first / last)} × the last's" if first and last else "no finite gradient"
+    ax.set_title(_titled(reading, f"std {plots.short(first)}" if first and len(rows) == 1 else said))
 
 
 def draw_weight_gradients(reading, ax):
@@ -103,35 +87,35 @@ def draw_weight_gradients(reading, ax):
     rows = _some(reading.parameters)
     unit = max((row.grad_std or 0) for row in rows) or 1.0
     scaled = [replace(row, grad_histogram=_in_units(row.grad_histogram, unit)) for row in rows]
-    plot_parameter_gradients(replace(reading, parameters=scaled), ax=ax, legend=False)
+    plots.plot_parameter_gradients(replace(reading, parameters=scaled), ax=ax, legend=False)
     _finish_outlines(ax, -4, 4, 2, [-4, -2, 0, 2, 4])
     ax.set_xlabel("weight gradient, in stds of the widest")
     known = [row for row in reading.parameters if row.grad_to_data]
     most = max(known, key=lambda row: row.grad_to_data, default=None)
-    said = most and f"largest grad:data {short(most.grad_to_data)} ({_layer_name(most.name)})"
+    said = most and f"largest grad:data {plots.short(most.grad_to_data)} ({_layer_name(most.name)})"
     ax.set_title(said or "no finite gradient arrives")
 
 
 def _draw_points(ax, values, labels, ylim, ylabel):
     """One number per layer, on a log axis, with room for the legend at its foot."""
     low, high = ylim
-    low -= math.ceil(0.15 * (high - low))
-    ax.plot(range(len(values)), values, "o", color=BLUE, markersize=6, label="this network", zorder=3)
+    low -= math.ceil(0.25 * (high - low))
+    ax.plot(range(len(values)), values, "o", color=plots.BLUE, markersize=6, label="this network", zorder=3)
     every = max(1, len(labels) // 12)
     ax.xaxis.set_major_locator(FixedLocator(range(0, len(labels), every)))
     ax.xaxis.set_major_formatter(FixedFormatter(labels[::every]))
     ax.set(xlabel="layer", ylabel=ylabel, xlim=(-0.5, len(labels) - 0.5), ylim=(10.0**low, 10.0**high))
-    log_scale(ax)
+    plots.log_scale(ax)
     legend(ax, loc="lower left", fontsize=9)
 
 
 def draw_std_by_depth(reading, ax):
     """The std of what each layer puts out, with the curve that theory gives for infinitely wide layers."""
     stds, theory = [row.std or math.nan for row in reading.activations], reading.expected_std
-    ax.plot(range(len(theory)), theory, color=GRAY, linewidth=1.6, label="theory, infinitely wide")
+    ax.plot(range(len(theory)), theory, color=plots.GRAY, linewidth=1.6, label="theory, infinitely wide")
     labels = [str(i) for i in range(1, len(stds) + 1)]
     _draw_points(ax, stds, labels, decades([*stds, *theory], 0.2, 1), "std of the layer's output")
-    ax.set_title(f"std {short(reading.activations[-1].std)} in layer {len(stds)}")
+    ax.set_title(f"std {plots.short(reading.activations[-1].std)} in layer {len(stds)}")
 
 
 def draw_update_ratios_by_layer(reading, ax):
@@ -140,18 +124,18 @@ def draw_update_ratios_by_layer(reading, ax):
     ratios = [row.update_to_data or math.nan for row in rows]
     names = [_layer_name(row.name).replace("embedding", "C") for row in rows]
     prefix = Counter(name.rstrip("0123456789") for name in names).most_common(1)[0][0]
-    ax.axhline(1e-3, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5, label="1e-3, a rule of thumb")
+    ax.axhline(1e-3, color=plots.GRAY, linestyle="--", linewidth=1.1, zorder=1.5, label="1e-3, a rule of thumb")
     labels = [name.removeprefix(prefix) or name for name in names]
     _draw_points(ax, ratios, labels, decades(ratios, 1e-4, 1), "update:data of the weight")
     middle = np.nanmedian(ratios) if not np.isnan(ratios).all() else None
-    ax.set_title(f"median update:data {short(middle)}")
+    ax.set_title(f"median update:data {plots.short(middle)}")
 
 
 def draw_update_ratios_by_step(reading, ax):
     """Viz #4: each weight's update:data by step, with the median of the last ones in the title."""
     ratios, every = reading.update_ratio, reading.ratios_every
     if ratios:
-        plot_update_ratios(reading, ax=ax, legend=False)
+        plots.plot_update_ratios(reading, ax=ax, legend=False)
         legend(ax, names=_layer_name, loc="upper right", ncols=2, fontsize=8, handlelength=1.0)
     records = len(next(iter(ratios.values()), []))
     medians = [np.nanmedian(values) for values in ratios.values() if np.isfinite(values).any()]
@@ -159,7 +143,15 @@ def draw_update_ratios_by_step(reading, ax):
     ax.set(xlim=(0, up(max((records - 1) * every, 49) + 1)), ylim=(10.0**low, 10.0**high))
     ax.set(xlabel="step", ylabel="update:data ratio")
     ax.xaxis.set_major_formatter("{x:,.0f}")
-    log_scale(ax)
+    plots.log_scale(ax)
     last = [values[-1] for values in ratios.values() if math.isfinite(values[-1])]
-    said = f"step {(records - 1) * every:,}: median update:data {short(float(np.median(last)))}" if last else ""
+    said = f"step {(records - 1) * every:,}: median update:data {plots.short(float(np.median(last)))}" if last else ""
     ax.set_title(said or "update:data")
+
+
+PICTURES = {  # those of gain_explorer
+    "activations by layer": draw_activations,
+    "gradients by layer": draw_gradients,
+    "std by depth": draw_std_by_depth,
+    "update:data by layer": draw_update_ratios_by_layer,
+}

@@ -4,8 +4,8 @@ A new panel is one file, as short as logits.py, and a line in __init__.py:
 1. `read_…(*, gain, seed)`, an ordinary function: the controls' values in, a *reading* out (a dataclass, mostly).
    If the reading has `warnings`, a list of texts, they stand below the picture.
 2. `draw_…(reading, ax)`, its pictures: ordinary functions that draw a reading on an Axes, in a cell as well. Draw
-   everything each time and set limits, labels and title; limits in steps (`up`, `decades`) rarely change, and
-   while limits, ticks and legend stay equal, only lines, bars and texts are drawn again, over a saved background.
+   everything each time, with limits, labels and title. While limits, ticks and legend stay equal, only lines, bars and
+   texts are drawn again, over a saved background: so let limits change in steps (`up`, `decades` of board.py).
 3. controls: `slider(name, sentence, value, low, high, step)`, `choice`, `switch`, `seed_control`; each hands its value
    to `read` as the argument of its name ("init gain" is `init_gain`). A seed control brings its own "new seed" button.
 4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it.
@@ -25,9 +25,7 @@ from IPython import get_ipython
 
 from helpers.models import SEED
 from helpers.plots import small_png
-from helpers.widgets.board import Board, decades, legend, up
-
-__all__ = ["Panel", "button", "choice", "decades", "legend", "log_slider", "seed_control", "slider", "switch", "up"]
+from helpers.widgets.board import Board
 
 WARNINGS = 3  # shown at a time
 CLOSED = "This panel was closed when its cell ran again, or by close(). Run the cell to open a new one."

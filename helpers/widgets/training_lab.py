@@ -12,14 +12,10 @@ from helpers.layers import Linear
 from helpers.models import SEED, STAGES, deep_mlp, lecture_mlp
 from helpers.plots import BLUE, plot_loss, reference_line
 from helpers.train import train
+from helpers.widgets import network_pictures as pictures
+from helpers.widgets.board import up
 from helpers.widgets.network import EXAMPLES, default_splits, gain_slider, network_reading
-from helpers.widgets.network_pictures import (
-    draw_activations,
-    draw_gradients,
-    draw_update_ratios_by_step,
-    draw_weight_gradients,
-)
-from helpers.widgets.panel import Panel, button, choice, log_slider, up
+from helpers.widgets.panel import Panel, button, choice, log_slider
 
 __all__ = ["NETWORKS", "TrainingRun", "training_lab"]
 
@@ -78,16 +74,8 @@ class TrainingRun:
     def advance(self, steps=STEPS):
         """Train so many steps, and keep their losses and the update:data ratios of the first."""
         X, Y = self.splits.train
-        history = train(
-            self.model,
-            X,
-            Y,
-            steps=steps,
-            lr=self.learning_rate,
-            generator=self.generator,
-            record_ratios_every=steps,
-            progress=False,
-        )
+        options = dict(generator=self.generator, record_ratios_every=steps, progress=False)
+        history = train(self.model, X, Y, steps=steps, lr=self.learning_rate, **options)
         if len(self.losses) % self.ratios_every == 0:
             for name, ratio in history.update_ratio.items():
                 self.ratios.setdefault(name, []).append(ratio[0].item())
@@ -133,7 +121,8 @@ def draw_loss(reading, ax):
     ax.set_title(reading.headline)
 
 
-PICTURES = [draw_loss, draw_update_ratios_by_step, draw_activations, draw_gradients, draw_weight_gradients]
+PICTURES = [draw_loss, pictures.draw_update_ratios_by_step, pictures.draw_activations, pictures.draw_gradients]
+PICTURES += [pictures.draw_weight_gradients]
 
 
 def training_lab(network="deep", *, learning_rate=0.1, gain=None, steps=0, splits=None):
@@ -155,25 +144,17 @@ class _TrainingLab(Panel):
         self.start_button = button("start", "Train on, in the background.", self.start)
         self.pause_button = button("pause", "Stop after the present steps.", self.pause)
         self.pause_button.disabled = True
-        super().__init__(
-            self._read,
-            PICTURES,
-            [
-                choice("network", "One of the course's; a change begins at step 0.", NETWORKS, network),
-                log_slider("learning rate", "Takes effect at the next step.", learning_rate, -4, 1, 2),
-                gain_slider(self.run.gain, "Scales the hidden weights, at once."),
-            ],
-            alt="The loss and update:data by step, and histograms of activations and gradients, so far.",
-            buttons=[
-                self.start_button,
-                self.pause_button,
-                button("reset", "Back to step 0, the same weights.", self.reset),
-            ],
-            note="Jupyter's own stop button does not reach this training: press pause.",
-            figsize=(11, 6.4),
-            mosaic="LLLUUU;AAGGWW",
-            margins=MARGINS,
-        )
+        reset = button("reset", "Back to step 0, the same weights.", self.reset)
+        controls = [
+            choice("network", "One of the course's; a change begins at step 0.", NETWORKS, network),
+            log_slider("learning rate", "Takes effect at the next step.", learning_rate, -4, 1, 2),
+            gain_slider(self.run.gain, "Scales the hidden weights, at once."),
+        ]
+        alt = "The loss and update:data by step, and histograms of activations and gradients, so far."
+        note = "Jupyter's own stop button does not reach this training: press pause."
+        buttons, layout = [self.start_button, self.pause_button, reset], dict(figsize=(11, 6.4), margins=MARGINS)
+        layout["mosaic"] = "LLLUUU;AAGGWW"
+        super().__init__(self._read, PICTURES, controls, alt=alt, buttons=buttons, note=note, **layout)
 
     def _read(self, network, learning_rate, init_gain):
         """Take over what the controls say; the run goes on from where it is."""

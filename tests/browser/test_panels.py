@@ -136,7 +136,8 @@ def test_running_cells_again_leaks_nothing(notebook):
     assert opened.page.locator(".widget-image").count() == len(PANELS)
 
 
-def test_a_panel_shown_after_its_cell_ran_again_says_so(notebook):
+def test_a_panel_shown_after_its_cell_ran_again_says_so(page, notebook):
+    page.set_viewport_size({"width": 1400, "height": 1800})  # JupyterLab leaves out what is far below
     opened = notebook("from helpers.widgets import logit_explorer", "panel = logit_explorer()\npanel", "Out[2]")
     assert opened.page.locator(".widget-image").count() == 2  # two views of one panel
     opened.run_all()

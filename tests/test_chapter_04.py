@@ -1,0 +1,68 @@
+"""Chapter 04: its checks, its exercises' solutions, and what it writes inline against the helpers used later."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.nn.init import kaiming_normal_
+
+from helpers import checks
+from helpers.checks.chapter_04 import four_networks, lecun_tanh
+from helpers.widgets.network import expected_std
+from notebook_cells import definitions
+
+CHECKS = [checks.check_gain, checks.check_first_weight, checks.check_four_networks]
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_each_mistake_gets_its_own_sentence(check):
+    assert check.audit() == [] and check(check.right)
+    for sentence, wrong in check.wrong_answers():
+        assert check(wrong).misconception == sentence
+
+
+@pytest.mark.parametrize("n", [100_000, 1_000_000])
+def test_a_gain_may_be_sampled(n):
+    z = torch.randn(n, generator=torch.Generator().manual_seed(3))
+    assert checks.check_gain(lambda f, std: std / f(std * z).square().mean().sqrt())
+
+
+def test_no_table_value_passes_for_a_gain():
+    for value in (1, 2**0.5, 5 / 3, 1.5925):
+        assert checks.check_gain(lambda f, std, value=value: value).status == "wrong"
+    assert abs(lecun_tanh(torch.tensor(1.0)) - 1) < 1e-4
+    assert checks.check_gain(lambda f, std: 1.5925 if f is torch.tanh else 1.0).status == "wrong"
+
+
+@pytest.mark.parametrize("fan_in_first", [True, False])
+def test_torchs_own_initialisation_is_judged_by_its_layout(fan_in_first):
+    W1 = torch.empty(30, 200)
+    kaiming_normal_(W1.T if fan_in_first else W1, nonlinearity="tanh", generator=torch.Generator().manual_seed(0))
+    assert bool(checks.check_first_weight(W1)) == fan_in_first
+    kaiming_normal_(W1, mode="fan_out", nonlinearity="tanh", generator=torch.Generator().manual_seed(0))
+    assert checks.check_first_weight(torch.nn.Parameter(W1))
+    assert "leaky" in checks.check_first_weight(kaiming_normal_(W1, mode="fan_out")).misconception
+
+
+@pytest.mark.parametrize("answer", [3, "W1", torch.zeros(30, 200), torch.full((30, 200), torch.nan), [[1.0]]])
+def test_no_weight_at_all_is_no_traceback(answer):
+    assert checks.check_first_weight(answer).status == "wrong"
+
+
+def test_the_four_networks_can_be_told_apart():
+    (a, a_back), (b, b_back), (c, c_back), (d, d_back) = four_networks().values()
+    assert 0.1 < a[-1] < 10 and 0.1 < a_back[0] < 10
+    assert max(b[10:]) - min(b[10:]) < 0.03 and b_back[0] > 30
+    assert c[-1] > 1_000 and c_back[0] > 1_000
+    assert d[-1] < 0.2 and d_back[0] < 0.3
+
+
+def test_the_chapters_map_is_the_panels_curve():
+    chapter = definitions("04_kaiming_init")
+    s, by_chapter = 1.0, []
+    for _ in range(5):
+        s = chapter["next_rms"](s, 5 / 3).item()
+        by_chapter.append(s)
+    assert by_chapter == pytest.approx(expected_std(5 / 3, 5), abs=1e-4)
+    assert abs(chapter["settle"](5 / 3) - 0.6513) < 1e-3 and chapter["settle"](0.9) == 0
+    x = F.gelu(torch.randn(1000, generator=torch.Generator().manual_seed(0)))
+    assert abs(chapter["rms"](x) - (x.var(correction=0) + x.mean() ** 2).sqrt()) < 1e-5
