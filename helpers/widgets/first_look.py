@@ -57,7 +57,7 @@ def draw_answers(reading, ax):
     """The histogram of h: what the hidden units answer."""
     weights = np.full(reading.h.size, 1 / reading.h.size)
     shares, *_ = ax.hist(
-        reading.h.ravel(), 40, (-1, 1), weights=weights, histtype="stepfilled", color=ANSWERS, alpha=0.75
+        reading.h.ravel(), 40, range=(-1, 1), weights=weights, histtype="stepfilled", color=ANSWERS, alpha=0.75
     )
     ax.set(xlim=(-1.05, 1.05), ylim=(0, up(1.05 * shares.max())), ylabel="share of all answers")
     ax.set_xlabel("h: an answer lies between −1 and 1")
