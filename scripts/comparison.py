@@ -25,6 +25,7 @@ from html import unescape
 
 UNITS = 2  # units of the last printed digit
 OF_A_CLAIM = 0.1  # of a claim's own tolerance
+OF_A_REMARK = 0.01  # of the measured number
 USABLE = {  # what a tolerance may name: it lies between these, and is of this type
     "relative": (0, 1, (int, float)),  # beyond 1 a number could vanish unnoticed
     "absolute": (0, float("inf"), (int, float)),
@@ -192,10 +193,10 @@ def compare_rows(committed, fresh, tolerance):
         if key != "measured" or not all(isinstance(number, (int, float)) for number in (old, new)):
             found += [f"{key}: {difference}" for difference in compare_rows(old, new, tolerance)]
             continue
-        own, cell = (
-            OF_A_CLAIM * (committed.get("tolerance") or 0),  # a remark has none
-            max(tolerance.absolute, tolerance.counts * (old % 1 == 0)),
-        )
+        # A remark and an order of magnitude have no tolerance: they are shown with three digits.
+        stated = committed.get("tolerance")
+        own = OF_A_CLAIM * stated if stated is not None else OF_A_REMARK * abs(old)
+        cell = max(tolerance.absolute, tolerance.counts * (old % 1 == 0))
         allowed = max(own, float(cell), float(tolerance.relative) * abs(old))
         if not abs(old - new) <= allowed:  # NaN is near nothing
             found.append(f"measured: {old!r} is now {new!r} ({allowed:g} apart at most):\n    {committed}")

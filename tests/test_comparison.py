@@ -344,7 +344,9 @@ def test_a_change_in_a_committed_output_is_noticed(path):
         rows = fresh.get("data", {}).get(claims.MIME, [])
         for row in rows if isinstance(rows, list) else [rows]:
             measured = row["measured"]
-            row["measured"] += max(2 * row["tolerance"], abs(measured), 1e-9)
+            if measured is None:  # a remark without a number
+                continue
+            row["measured"] += max(2 * (row["tolerance"] or 0), abs(measured), 1e-9)
             assert compare_outputs([committed], [fresh], tolerance), f"{at}: a claim's measured is not noticed in {row}"
             row["measured"] = measured
 

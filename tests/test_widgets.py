@@ -325,7 +325,7 @@ def kernel():
     kernel.manager.shutdown_kernel(now=True)
 
 
-ROWS = [(code.format(name), 12) for name in PANELS for code in ("{}()", "display({}())")]
+ROWS = [(code.format(name), 24) for name in PANELS for code in ("{}()", "display({}())")]
 
 
 @pytest.mark.slow
