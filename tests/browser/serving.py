@@ -161,7 +161,11 @@ class Notebook:
             "([image, source]) => image.src !== source && image.complete && image.naturalWidth > 0",
             arg=[self.picture.element_handle(), source],
         )
-        assert self.picture.screenshot() != pixels
+        for _ in range(100):  # the first new picture may be of something earlier, such as a pin, and look the same
+            if self.picture.screenshot() != pixels:
+                return
+            self.page.wait_for_timeout(100)
+        raise AssertionError("the picture looks as it did before")
 
     def shut_down(self):
         self.page.evaluate(f"async () => {{ await {KERNEL}?.shutdown() }}")
