@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from common import write_atomically
 from helpers.by_hand import ByHand
 from helpers.data import load_splits
 from helpers.diagnostics import diagnose
@@ -33,7 +34,6 @@ from helpers.layers import BatchNorm1d
 from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.train import train
 from lecture import PlainDeep, PlainShallow
-from refresh import write_atomically
 
 RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 SECONDS = 0.15  # of CPU time for one turn

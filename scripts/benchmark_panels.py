@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmark import machine
-from refresh import write_atomically
+from common import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))  # the same server, browser and notebook as the tests'

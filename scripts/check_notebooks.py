@@ -17,9 +17,10 @@ from pathlib import Path
 
 import nbformat
 
+from common import ROOT, find_notebooks
 from lesson_rules import LESSON_RULES
 from notebook_parts import ANY_BLOCK, Lesson, Notebook, Problem, exercises, first_line, is_hidden, tags
-from refresh import ROOT, find_notebooks, source_hash
+from refresh import source_hash
 
 MAX_BYTES = 1_000_000
 MAX_ANIMATION_BYTES = 600_000

@@ -19,9 +19,10 @@ import nbformat
 import torch
 from nbclient import NotebookClient
 
+from common import ROOT, find_notebooks
 from helpers.data import load_splits
 from lecture import PlainShallow
-from refresh import CELL_TIMEOUT, KERNELSPEC, ROOT, find_notebooks, kernel_environment
+from refresh import CELL_TIMEOUT, KERNELSPEC, kernel_environment
 
 GOALS = {"all notebooks": 600_000, "median": 35_000, "dearest": 70_000, "unit tests": 500_000}  # steps
 UNIT_TESTS = ["-m", "pytest", "tests", "--ignore", "tests/browser", "-q", "-m", "not slow"]

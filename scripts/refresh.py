@@ -20,7 +20,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from common import ROOT, find_notebooks, write_atomically  # noqa: F401  ROOT is imported from here, too
+from common import find_notebooks, write_atomically
 
 CELL_TIMEOUT = 120  # seconds, for one cell; a whole notebook should need less than half of that
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers.layers import BatchNorm1d, Linear, Tanh
-from helpers.models import SEED, deep_mlp
+from helpers.models import deep_mlp, seeded
 from lecture_loop import deep_lecture_loop
 from notebook_cells import definitions
 
@@ -14,10 +14,6 @@ close = torch.testing.assert_close
 @pytest.fixture(scope="module")
 def chapter():
     return definitions("07_pytorchifying")
-
-
-def seeded(seed=SEED):
-    return torch.Generator().manual_seed(seed)
 
 
 def randn(*shape, seed):

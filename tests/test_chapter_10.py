@@ -5,13 +5,9 @@ import torch
 
 from helpers.diagnostics import diagnose
 from helpers.layers import Linear
-from helpers.models import SEED, deep_mlp
+from helpers.models import deep_mlp, seeded
 from helpers.train import train
 from notebook_cells import definitions
-
-
-def seeded(seed=SEED):
-    return torch.Generator().manual_seed(seed)
 
 
 def linear_mlp(gain=1, **options):

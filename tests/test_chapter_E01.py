@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 
-from helpers.models import deep_mlp, lecture_mlp
+from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.train import train
 from notebook_cells import definitions
 
@@ -21,10 +21,6 @@ def ax():
         figure, ax = plt.subplots()
         yield ax
         plt.close(figure)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def test_who_moved_trains_as_train_does(chapter):

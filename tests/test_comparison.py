@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from common import find_notebooks
 from comparison import Tolerance, compare_outputs, compare_texts, why_ignored
 from helpers import claims
-from refresh import find_notebooks, without_widgets
+from refresh import without_widgets
 
 
 def allowing(**margins):

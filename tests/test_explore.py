@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from helpers.data import ALPHABET
 from helpers.diagnostics import diagnose
 from helpers.layers import Linear
 from helpers.models import NONLINEARITIES, SEED, STAGES, deep_mlp, lecture_mlp
 from helpers.train import train
 from helpers.widgets.batch_norm import read_batch_norm
-from helpers.widgets.logits import CHARACTERS, read_logits
+from helpers.widgets.logits import read_logits
 from helpers.widgets.network import default_splits, expected_std, read_network, read_update_ratios
 from helpers.widgets.training_lab import NETWORKS, STEPS, TrainingRun
 
@@ -126,7 +127,7 @@ class TestReadLogits:
 
     def test_draws_27_one_per_character(self):
         assert read_logits(None, 26, seed=3).logits == torch.randn(27, generator=generator(3)).tolist()
-        assert list(CHARACTERS) == [default_splits().itos[i] for i in range(27)]
+        assert list(ALPHABET) == [default_splits().itos[i] for i in range(27)]
 
     def test_extreme_logits_do_not_overflow_and_a_label_outside_is_refused(self):
         assert read_logits([1000.0, 0.0, 0.0, 0.0], 1).loss == pytest.approx(1000)

@@ -13,6 +13,7 @@ import pytest
 from nbformat import v4
 
 import check_notebooks
+import common
 import notebook_cells
 import refresh
 from helpers import claims
@@ -299,7 +300,7 @@ def test_an_interrupted_write_leaves_the_old_file(tmp_path, monkeypatch, step):
 def test_refresh_refuses_other_names(tmp_path, monkeypatch, capsys, names):
     path = write(tmp_path / "01_runs.ipynb", [code("x")])
     before = path.read_bytes()
-    monkeypatch.setenv("MAKEMORE_NAMES", str(refresh.ROOT / names))
+    monkeypatch.setenv("MAKEMORE_NAMES", str(common.ROOT / names))
     with pytest.raises(SystemExit) as exit_:
         refresh.main([str(path)])
     assert exit_.value.code == 2 and path.read_bytes() == before
@@ -317,7 +318,7 @@ def test_an_interrupted_refresh_leaves_no_kernel_and_the_old_file(tmp_path):
         "sys.exit(refresh.main(sys.argv[1:]))"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", program, str(path)], cwd=refresh.ROOT / "scripts", stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", program, str(path)], cwd=common.ROOT / "scripts", stderr=subprocess.PIPE, text=True
     )
     while not (kernels := psutil.Process(process.pid).children()):
         time.sleep(0.1)
@@ -352,7 +353,7 @@ def test_a_live_widget_leaves_only_its_still_picture():
 
 def test_the_healthy_notebook_holds_a_claim():
     """The strict comparison leaves out a claim's JSON by its MIME type: conftest.py must know the right one."""
-    assert claims.MIME in (refresh.ROOT / "tests/faults/healthy.ipynb").read_text("utf-8")
+    assert claims.MIME in (common.ROOT / "tests/faults/healthy.ipynb").read_text("utf-8")
 
 
 # tests/notebook_cells.py

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from helpers.data import ALPHABET
 from helpers.models import SEED
 from helpers.plots import BLUE, VERMILION, reference_line
 from helpers.widgets.board import up
 from helpers.widgets.panel import Panel, choice, seed_control, slider
 
 __all__ = ["LogitReading", "logit_explorer", "read_logits"]
-
-CHARACTERS = ".abcdefghijklmnopqrstuvwxyz"
 
 
 @dataclass
@@ -32,7 +31,7 @@ class LogitReading:
 def read_logits(logits=None, label=2, *, scale=1.0, seed=SEED):
     """Softmax and cross-entropy of some logits times a scale. logits: numbers; None draws 27, one per character."""
     if logits is None:
-        logits = torch.randn(len(CHARACTERS), generator=torch.Generator().manual_seed(seed))
+        logits = torch.randn(len(ALPHABET), generator=torch.Generator().manual_seed(seed))
     logits = torch.as_tensor(logits, dtype=torch.float32)
     if not 0 <= label < len(logits):
         raise ValueError(f"label is {label}: with {len(logits)} logits, give one from 0 to {len(logits) - 1}")
@@ -51,7 +50,7 @@ def read_logits(logits=None, label=2, *, scale=1.0, seed=SEED):
 def draw_probabilities(reading, ax):
     """The softmax of some logits as bars, the label's in orange, with the loss in the title."""
     n, few = len(reading.logits), len(reading.logits) <= 8
-    names = [f"{logit:.3g}".replace("-", "−") for logit in reading.logits] if few else CHARACTERS
+    names = [f"{logit:.3g}".replace("-", "−") for logit in reading.logits] if few else ALPHABET
     ax.bar(range(n), reading.probabilities, 0.7, color=[VERMILION if i == reading.label else BLUE for i in range(n)])
     for i, (name, p) in enumerate(zip(names, reading.probabilities, strict=True)):
         # Below the axis, where ticks would be: texts move, ticks stand still.
