@@ -115,7 +115,7 @@ def show_guess(guess, truth, *, low=None, high=None, choices=None, ax=None, axis
     wanted = f"one of {', '.join(map(repr, choices))}" if choices else f"a number from {low:g} to {high:g}"
     several = isinstance(truth, (list, tuple))
     given = list(guess) if isinstance(guess, (list, tuple)) else [guess]
-    usable = [g in choices if choices else _is_number(g) and low <= g <= high for g in given]
+    usable = [_is_among(g, choices) if choices else _is_number(g) and low <= g <= high for g in given]
     if several and len(given) != len(truth):
         print(f"Your guess needs {len(truth)} entries, each {wanted}.")
     elif not all(usable) or isinstance(guess, (list, tuple)) != several:
@@ -127,6 +127,10 @@ def show_guess(guess, truth, *, low=None, high=None, choices=None, ax=None, axis
         ax.text(*at, "your guess", color=GUESS, transform=place, rotation=turn, ha="right", va="top", fontsize=9.5)
     else:
         print(f"You said {_listed(given)}. It is {_listed(truth if several else [truth])}.")
+
+
+def _is_among(value, choices):
+    return any(isinstance(value, type(choice)) and value == choice for choice in choices)  # an array has no one ==
 
 
 def _is_number(value):
