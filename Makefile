@@ -11,7 +11,7 @@ QUIETLY   := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 # Whatever -j says: `test` reports the style first, then the units, then the notebooks.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-all check unit unit-all notebooks browser refresh reset data reproduce bench costs
+.PHONY: help lab test test-all check unit unit-all notebooks browser refresh reset restore data reproduce bench costs
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -26,10 +26,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 lab: $(INSTALLED)  ## build what is needed, then open the course in JupyterLab (LAB_ARGS=… is passed on)
-	@$(PY) -m helpers.data --or-bundled
-	@$(PY) scripts/study.py
-	$(PY) -m jupyter lab --LabApp.default_url=/lab/tree/study/00_start_here.ipynb \
-		$(if $(filter 0,$(shell id -u)),--allow-root) $(LAB_ARGS)
+	@$(PY) scripts/lab.py $(LAB_ARGS)
 
 # Run each of these targets, whatever becomes of the others, and say at the end what became of each.
 define stages
@@ -72,6 +69,9 @@ refresh: $(INSTALLED)  ## run the course's notebooks again and keep their output
 
 reset: $(INSTALLED)  ## a fresh copy of one notebook in study/: make reset NB=03 (yours moves to study/old/)
 	@$(PY) scripts/study.py --reset "$(NB)"
+
+restore: $(INSTALLED)  ## what JupyterLab kept of a damaged notebook in study/: make restore NB=03
+	@$(PY) scripts/study.py --restore "$(NB)"
 
 data: $(INSTALLED)  ## fetch the lecture's own names into data/names.txt
 	@$(PY) -m helpers.data

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import requests
 import torch
+from platformdirs import user_cache_path
 
 LECTURE_URL = "https://raw.githubusercontent.com/karpathy/makemore/988aa59e4d8fefa526d06f3b453ad116258398d4/names.txt"
 LECTURE_SHA256 = "0a30b5557f192f32ab962680889aac5f6fda0f4cecf40a6d0b5694f58ea8cc4d"
@@ -22,8 +23,11 @@ LECTURE_BYTES = 228_145
 BUNDLED_SHA256 = "d3444fef9b708379fa45ed02d227c643d0f8a95619aa95010bfa0339006d4fbf"
 
 COURSE = Path(__file__).resolve().parent.parent
+INSTALLED = Path(__file__).resolve().parent / "course"  # data/ again, where helpers was installed without the course
+DATA = INSTALLED if INSTALLED.exists() else COURSE / "data"
 NAMES_FILE = COURSE / "data" / "names.txt"  # the lecture's names, once fetched
-BUNDLED_FILE = COURSE / "data" / "bundled_names.txt"
+BUNDLED_FILE = DATA / "bundled_names.txt"
+OWN_NAMES_FILE = user_cache_path("makemore-activations") / "names.txt"  # the same, where the course can't be written
 FETCH_SECONDS = 10.0  # for the whole download, however slowly its bytes trickle in
 
 ALPHABET = ".abcdefghijklmnopqrstuvwxyz"  # "." stands before and after every name
@@ -57,9 +61,9 @@ class Splits:
 def course_file(name):
     """The path of one of the course's own files, such as "data/results/loss_log.json", wherever the notebook lies.
 
-    Raises FileNotFoundError if it is not there; where helpers was installed without the course, none is.
+    A package that was installed without the course has what is in data/. Raises FileNotFoundError for anything else.
     """
-    path = COURSE / name
+    path = DATA / name.removeprefix("data/") if name.startswith("data/") else COURSE / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: use helpers from the course's folder, and restore it with git.")
     return path
@@ -68,8 +72,8 @@ def course_file(name):
 def load_names(path=None):
     """Read a file of names, one on each line, and return Names.
 
-    The file is `path`, else the one that MAKEMORE_NAMES names, else data/names.txt (the lecture's, once fetched),
-    else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte order mark and foreign
+    The file is `path`, else the one that MAKEMORE_NAMES names, else the lecture's once it was fetched (data/names.txt,
+    or the user's cache), else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte order mark and foreign
     line ends are mended, with one UserWarning that counts them. Raises ValueError with file, line and remedy where
     anything but a to z is left, or for fewer than two names; OSError for a file that cannot be read.
     """
@@ -77,8 +81,9 @@ def load_names(path=None):
     if path is None and (path := os.environ.get("MAKEMORE_NAMES", "").strip() or None):
         remedy = "MAKEMORE_NAMES points there: correct it, or unset it to use the course's names."
     if path is None:
-        path = NAMES_FILE if NAMES_FILE.exists() else BUNDLED_FILE
-        remedy = "Restore it with git; where helpers was installed without the course, let MAKEMORE_NAMES name a file."
+        fetched = [place for place in (NAMES_FILE, OWN_NAMES_FILE) if place.exists()]
+        path = fetched[0] if fetched else BUNDLED_FILE
+        remedy = "Restore it with git, or let MAKEMORE_NAMES name a file."
     path = Path(os.path.expanduser(path))
     try:
         content = path.read_bytes()
@@ -173,28 +178,26 @@ def load_splits(names=None, *, block_size=3, seed=42):
 def fetch_names():
     """Download the lecture's names to data/names.txt, unless they are there; returns that path.
 
-    Takes FETCH_SECONDS at most. Every failure is an OSError that names the remedy and leaves nothing behind; a
-    data/names.txt of your own is never overwritten.
+    Where the course can't be written, they go to the user's cache. Takes FETCH_SECONDS at most. Every failure is an
+    OSError that names the remedy and leaves nothing behind; a data/names.txt of your own is never overwritten.
     """
     import pooch  # needed here alone
 
-    if NAMES_FILE.exists() and pooch.file_hash(NAMES_FILE) != LECTURE_SHA256:
-        raise FileExistsError(f"{NAMES_FILE} is not the lecture's file: left alone. Move it away first.")
+    path = NAMES_FILE if NAMES_FILE.exists() or os.access(NAMES_FILE.parent, os.W_OK) else OWN_NAMES_FILE
+    if path.exists() and pooch.file_hash(path) != LECTURE_SHA256:
+        raise FileExistsError(f"{path} is not the lecture's file: left alone. Move it away first.")
     pooch.get_logger().setLevel("ERROR")
     try:
-        course_file("data")  # must be there, or pooch would make it, even beside an installed package
         # pooch writes to a temporary file in that folder, compares the hash, and only then moves it into place.
-        pooch.retrieve(
-            LECTURE_URL, f"sha256:{LECTURE_SHA256}", NAMES_FILE.name, NAMES_FILE.parent, downloader=_download
-        )
+        pooch.retrieve(LECTURE_URL, f"sha256:{LECTURE_SHA256}", path.name, path.parent, downloader=_download)
     except (OSError, ValueError) as error:
         kind, fault = type(error), str(error)
         if kind is ValueError:  # pooch's word for another hash
             kind, fault = ConnectionError, "The download is not the lecture's file."
-        elif not isinstance(error, (ConnectionError, FileNotFoundError, TimeoutError)):
-            fault = f"{NAMES_FILE} cannot be written: {error.strerror or error}."
+        elif not isinstance(error, (ConnectionError, TimeoutError)):
+            fault = f"{path} cannot be written: {error.strerror or error}."
         raise kind(f"{fault} Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file.") from error
-    return NAMES_FILE
+    return path
 
 
 def _download(url, path, _):
@@ -222,17 +225,17 @@ def _download(url, path, _):
     Path(path).write_bytes(content)
 
 
-def main():
+def main(or_bundled=False):
     """`python -m helpers.data [--or-bundled]`: fetch the lecture's names; say in one line which are in use."""
     try:
         if os.environ.get("MAKEMORE_NAMES", "").strip():
             names = load_names()
             return print(f"MAKEMORE_NAMES is set: {len(names.words):,} names are in use ({names.source}).")
-        verb = "are already in" if NAMES_FILE.exists() else "were fetched to"
+        verb = "are already in" if NAMES_FILE.exists() or OWN_NAMES_FILE.exists() else "were fetched to"
         try:
             print(f"The lecture's names {verb} {fetch_names()}.")
         except OSError as error:
-            if "--or-bundled" not in sys.argv[1:]:
+            if not or_bundled:
                 raise
             names = load_names()
             print(f"Going on with {len(names.words):,} names ({names.source}). {error}")
@@ -241,4 +244,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(or_bundled="--or-bundled" in sys.argv[1:])

@@ -16,11 +16,19 @@ is_supported() { case " $supported " in *" $1 "*) test -n "$1" ;; *) false ;; es
 found=
 if grep -qsF "$(pwd -P)/.venv/bin/python" .venv/bin/pip; then found=$(version_of .venv/bin/python); fi
 
+# Packages of which nothing is left but pip's note that they are installed: a deleted folder, a disk that was repaired.
+gone() {
+    .venv/bin/python -c 'import sys; from importlib.util import find_spec as find
+gone = [m for m in sys.argv[1:] if not (find(m) and find(m).origin)]; print(*gone); sys.exit(bool(gone))' \
+        torch numpy scipy matplotlib jupyterlab ipykernel ipywidgets pooch requests tqdm pytest nbval ruff
+}
+
 wanted=$found
 if [ "$origin" != file ] || ! is_supported "$found"; then wanted=$(version_of "$python"); fi
 fits() { is_supported "$found" && [ "$found" = "$wanted" ]; }
 
-if [ $# -gt 2 ]; then fits; exit; fi
+if [ $# -gt 2 ]; then fits && { [ ! -e .venv/.installed ] || gone >/dev/null; }; exit; fi
+if fits && ! .venv/bin/python -m pip --version >/dev/null; then found=; fi # nothing can be installed with it
 if ! fits; then
     [ -n "$wanted" ] || refuse "Python not found: '$python' does not run. $remedy"
     is_supported "$wanted" || refuse "Python $wanted ('$python') does not fit. $remedy"
@@ -31,6 +39,11 @@ if ! fits; then
     "$python" -m venv .venv
 fi
 
+if ! missing=$(gone) && [ -n "$missing" ] && [ -e .venv/.installed ]; then
+    echo "Gone from .venv: $missing"
+    # shellcheck disable=SC2086  # they are words
+    .venv/bin/python -m pip uninstall --quiet --yes $missing
+fi
 echo "Installing the pinned packages (some minutes the first time) …"
 # On Linux the ordinary torch brings several GB of CUDA, which these small networks have no use for. Where the
 # index of CPU builds is not reached, or has no such build, the ordinary install below settles it.

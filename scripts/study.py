@@ -1,8 +1,10 @@
 """The learner's own copies of the notebooks: `python scripts/study.py`, as `make lab` does.
 
-Copies each notebook to study/ once and never overwrites a copy; says which of the course's notebooks have changed
-since, and which copies no longer fit because they import what helpers no longer has. With --reset NB ("03", "E01",
-a name) the copy moves to study/old/ and a fresh one takes its place.
+Copies each notebook once and never overwrites a copy; says which of the course's notebooks have changed since, which
+copies no longer fit because they import what helpers no longer has, and which are damaged. With --reset NB ("03",
+"E01", a name) the copy moves to old/ and a fresh one takes its place; with --restore NB the last whole version that
+JupyterLab kept of a damaged copy does. The copies lie in study/; elsewhere by --to or MAKEMORE_STUDY, and in the home
+directory where the course is not the user's own.
 """
 
 import argparse
@@ -10,35 +12,88 @@ import ast
 import json
 import os
 import re
+import sys
 from datetime import datetime
 from functools import cache
+from pathlib import Path
 
 from common import NOTEBOOKS, ROOT, find_notebook, number, write_atomically
 
-STUDY = ROOT / "study"
-RESET = "python scripts/study.py --reset " if os.name == "nt" else "make reset NB="
+AT_HOME = Path.home() / "makemore"  # the copies of somebody whose course is not their own
+
+
+def choose_folder(wanted=None, course=ROOT):
+    """Where the copies lie, and a line to say if that is not study/: by wish, by MAKEMORE_STUDY, by who owns the course."""
+    if wanted := wanted or os.environ.get("MAKEMORE_STUDY", "").strip():
+        return Path(wanted).expanduser().absolute(), None
+    user = os.getuid() if hasattr(os, "getuid") else 0  # Windows has no such number, and root owns everything
+    if os.access(course, os.W_OK) and user in (0, course.stat().st_uid):
+        return course / "study", None
+    return AT_HOME, f"This course is not your own: your copies lie in {AT_HOME} (MAKEMORE_STUDY names another folder)."
 
 
 def update(notebooks, study, helpers=ROOT / "helpers"):
     """Copy what is missing, report what has changed in the course since; returns the lines to say."""
-    lines, made = [], 0
+    lines, made, failure = [], 0, None
     for notebook in sorted(notebooks.glob("*.ipynb")):
         own = study / notebook.name
         if not own.exists():
-            write_atomically(own, notebook.read_bytes())
-            made += 1
+            try:
+                write_atomically(own, notebook.read_bytes())
+                made += 1
+            except OSError as error:
+                failure = failure or cannot_write(own, error)
             continue
-        if gone := imports_gone(own, helpers):
+        if cells(own) is None:
+            fault = f"is damaged: your copy, {own}, is no notebook any more"
+            if backup := last_whole(own):
+                remedy = (
+                    f"`{command('restore')}{number(own.stem)}` brings back what JupyterLab kept of it in {backup.name}"
+                )
+                lines.append(f"{notebook.stem} {fault}; {remedy}, and keeps the damaged one.")
+                continue
+        elif gone := imports_gone(own, helpers):
             fault = f"no longer fits: your copy imports {', '.join(gone)}, which the course does not have any more"
         elif source_hash(own) != source_hash(notebook):
             fault = "has changed in the course since your copy was made"
         else:
             continue
-        remedy = f"`{RESET}{number(notebook.stem)}` gives you a fresh one and keeps yours."
+        remedy = f"`{command('reset')}{number(notebook.stem)}` gives you a fresh one and keeps yours."
         lines.append(f"{notebook.stem} {fault}; {remedy}")
     if made:
-        lines.insert(0, f"{made} notebooks copied to study/; these are yours to change.")
-    return lines
+        lines.insert(0, f"{made} notebooks copied to {shown(study)}; these are yours to change.")
+    return lines + [failure] * bool(failure)
+
+
+def command(verb):
+    return f"python scripts/study.py --{verb} " if os.name == "nt" else f"make {verb} NB="
+
+
+def shown(path):
+    """study/ of the course itself by its short name."""
+    return f"{path.relative_to(ROOT)}/" if path.is_relative_to(ROOT) else str(path)
+
+
+def cannot_write(path, error):
+    return (
+        f"{path} cannot be written: {error.strerror or error}. Make room there, or let MAKEMORE_STUDY name a folder "
+        "that is yours; nothing of yours was changed."
+    )
+
+
+def cells(path):
+    """A notebook's cells; None for a file that is no notebook."""
+    try:
+        found = json.loads(path.read_bytes())["cells"]
+        return found if isinstance(found, list) and all("source" in cell for cell in found) else None
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+
+
+def last_whole(own):
+    """The newest whole notebook that JupyterLab keeps of this one: as it was before a save that failed, or a checkpoint."""
+    kept = [own.with_name(f".~{own.name}"), own.parent / ".ipynb_checkpoints" / f"{own.stem}-checkpoint.ipynb"]
+    return max((path for path in kept if cells(path)), key=lambda path: path.stat().st_mtime, default=None)
 
 
 def source_hash(path):
@@ -51,11 +106,7 @@ def source_hash(path):
 
 def imports_gone(path, helpers):
     """What a notebook's code imports from helpers that is not there: ["helpers.judge", "helpers.plots.plot_old"]."""
-    try:
-        cells = json.loads(path.read_bytes())["cells"]
-        sources = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    except (ValueError, TypeError, KeyError):
-        return []
+    sources = ["".join(cell["source"]) for cell in cells(path) or [] if cell.get("cell_type") == "code"]
     wanted = {}  # (module, name) in the notebook's order; name is None for `import module`
     for source in sources:
         for node in ast.walk(parse(re.sub(r"^(\s*)[%!?].*", r"\1pass", source, flags=re.MULTILINE))):
@@ -99,27 +150,48 @@ def parse(source):
         return ast.Module([], [])
 
 
-def reset(notebook, study):
-    """Move the learner's copy to study/old/ and put a fresh one in its place; returns the line to say."""
-    own = study / notebook.name
+def replace(own, content, says):
+    """Move the learner's copy to old/, if there is one, and put this content in its place; returns the line to say."""
     if not own.exists():
-        write_atomically(own, notebook.read_bytes())
-        return f"study/{own.name} is a fresh copy."
+        write_atomically(own, content)
+        return f"{shown(own)} {says}."
     # A time to the microsecond: two resets in a row must not share a name.
-    aside = study / "old" / f"{own.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.ipynb"
+    aside = own.parent / "old" / f"{own.stem}-{datetime.now():%Y-%m-%d-%H%M%S-%f}.ipynb"
     aside.parent.mkdir(exist_ok=True)
     fresh = own.with_name(f".{own.name}.fresh.tmp")
-    write_atomically(fresh, notebook.read_bytes())  # before the learner's is touched: the disk may be full
+    write_atomically(fresh, content)  # before the learner's is touched: the disk may be full
     os.replace(own, aside)
     os.replace(fresh, own)
-    return f"study/{own.name} is fresh; yours is kept as study/old/{aside.name}."
+    return f"{shown(own)} {says}; yours is kept as {shown(aside)}."
+
+
+def reset(notebook, study):
+    return replace(study / notebook.name, notebook.read_bytes(), "is fresh")
+
+
+def restore(notebook, study):
+    own = study / notebook.name
+    if backup := last_whole(own):
+        return replace(own, backup.read_bytes(), f"is again what {backup.name} kept of it")
+    raise SystemExit(f"JupyterLab kept nothing of {own}; `{command('reset')}{number(own.stem)}` gives you a fresh one.")
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--to", metavar="FOLDER", help="where your copies lie (default: study/, or MAKEMORE_STUDY)")
     parser.add_argument("--reset", metavar="NB", help="a fresh copy of one notebook: its number or its name")
-    wanted = parser.parse_args(arguments).reset
-    lines = update(NOTEBOOKS, STUDY) if wanted is None else [reset(find_notebook(wanted), STUDY)]
+    parser.add_argument("--restore", metavar="NB", help="what JupyterLab kept of a damaged copy")
+    wanted = parser.parse_args(arguments)
+    study, why = choose_folder(wanted.to)
+    try:
+        if wanted.reset is not None:
+            lines = [reset(find_notebook(wanted.reset), study)]
+        elif wanted.restore is not None:
+            lines = [restore(find_notebook(wanted.restore), study)]
+        else:
+            lines = [why] * bool(why) + update(NOTEBOOKS, study)
+    except OSError as error:
+        sys.exit(cannot_write(error.filename or study, error))
     print("".join(f"{line}\n" for line in lines), end="")
 
 

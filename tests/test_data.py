@@ -70,10 +70,11 @@ def test_the_bundled_file_is_what_its_script_makes():
 
 
 def test_argument_then_setting_then_fetched_then_bundled(tmp_path, monkeypatch):
-    files = {word: tmp_path / word for word in ("argument", "setting", "fetched", "bundled")}
+    files = {word: tmp_path / word for word in ("argument", "setting", "fetched", "cached", "bundled")}
     for word, path in files.items():
         path.write_text(f"{word}\nother\n")
     monkeypatch.setattr(data, "NAMES_FILE", files["fetched"])
+    monkeypatch.setattr(data, "OWN_NAMES_FILE", files["cached"])
     monkeypatch.setattr(data, "BUNDLED_FILE", files["bundled"])
     monkeypatch.setenv("MAKEMORE_NAMES", str(files["setting"]))
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -86,6 +87,8 @@ def test_argument_then_setting_then_fetched_then_bundled(tmp_path, monkeypatch):
         monkeypatch.setenv("MAKEMORE_NAMES", empty)
         assert load_names().words[0] == "fetched"
     files["fetched"].unlink()
+    assert load_names().words[0] == "cached"
+    files["cached"].unlink()
     assert load_names().words[0] == "bundled"
     assert load_names().source == str(files["bundled"])  # its bytes are not the bundled file's
 
@@ -447,6 +450,7 @@ def target(tmp_path, monkeypatch):
     folder = tmp_path / "data"
     folder.mkdir()
     monkeypatch.setattr(data, "NAMES_FILE", folder / "names.txt")
+    monkeypatch.setattr(data, "OWN_NAMES_FILE", tmp_path / "cache" / "names.txt")
     monkeypatch.setattr(data, "LECTURE_SHA256", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(data, "LECTURE_BYTES", len(CONTENT))
     assert data.FETCH_SECONDS <= 10
@@ -513,11 +517,19 @@ def test_an_own_names_file_is_never_overwritten(target):
     assert requests == [] and target.read_text() == "ada\ngrace\n" and beside(target) == ["names.txt"]
 
 
-def test_nothing_is_fetched_where_the_course_is_not(target, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "COURSE", tmp_path / "site-packages")
-    with server(good) as requests, pytest.raises(FileNotFoundError, match="site-packages.*MAKEMORE_NAMES"):
+@pytest.mark.parametrize("course", ["is not there", "may not be written"])
+def test_where_the_course_cannot_be_written_the_names_go_to_the_users_cache(target, monkeypatch, course):
+    if course == "is not there":
+        target.parent.rmdir()
+    else:
+        access = os.access  # root may write everywhere
+        monkeypatch.setattr(os, "access", lambda path, mode: path != target.parent and access(path, mode))
+    with server(good) as requests:
+        assert fetch_names() == fetch_names() == data.OWN_NAMES_FILE
+    assert len(requests) == 1 and not target.exists() and load_names().source == "lecture"
+    data.OWN_NAMES_FILE.write_text("ada\ngrace\n")
+    with pytest.raises(FileExistsError, match="cache.*Move it away"):
         fetch_names()
-    assert requests == [] and beside(target) == []
 
 
 def test_two_fetches_at_once_leave_one_good_file(target):
@@ -582,9 +594,8 @@ def main(monkeypatch, capsys):
     """A function that returns the one line that main prints, and its exit status (1 for a message, as in a shell)."""
 
     def main(*arguments):
-        monkeypatch.setattr(sys, "argv", ["helpers.data", *arguments])
         try:
-            data.main()
+            data.main(or_bundled="--or-bundled" in arguments)
         except SystemExit as exit:
             return str(exit.code), 1
         (line,) = capsys.readouterr().out.splitlines()

@@ -12,7 +12,21 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 FILES = ("Makefile", "pyproject.toml", "constraints.txt", "scripts/install.sh")
 TARGETS = [
-    *("lab", "test", "test-all", "check", "browser", "refresh", "reset", "data", "reproduce", "bench", "costs", "help")
+    *(
+        "lab",
+        "test",
+        "test-all",
+        "check",
+        "browser",
+        "refresh",
+        "reset",
+        "restore",
+        "data",
+        "reproduce",
+        "bench",
+        "costs",
+        "help",
+    )
 ]
 STEPS = [  # of `make test`
     "-m ruff check .",
@@ -61,9 +75,10 @@ def script(path, text):
 
 
 def give_python(folder, text):
-    """The .venv's python: it knows its version, and does this with everything else."""
+    """The .venv's python: it knows its version and finds its packages, and does this with everything else."""
     version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    script(folder / ".venv/bin/python", f'case "$*" in *version_info*) echo {version}; exit ;; esac\n{text}')
+    known = f'case "$*" in *version_info*) echo {version}; exit ;; *find_spec*) exit ;; esac'
+    script(folder / ".venv/bin/python", f"{known}\n{text}")
 
 
 def give_venv(folder, place=None):
@@ -160,6 +175,24 @@ def test_a_venv_whose_python_is_gone_is_made_again(checkout):
     give_venv(checkout)
     (checkout / ".venv/bin/python").unlink()
     assert "install.sh" in make(checkout, "-n", "check").stdout
+
+
+def test_a_package_that_is_gone_from_the_venv_is_installed_again(checkout):
+    give_venv(checkout)
+    says = script(checkout / ".venv/bin/python", "").write_text
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    says(
+        f'#!/bin/sh\ncase "$*" in *version_info*) echo {version}; exit ;;'
+        "  *find_spec*) [ -e mended ] || { echo torch; exit 1; }; exit ;;"
+        '  *"install --disable"*) touch mended ;; esac\n'
+        'echo "ran $*" >> log'
+    )
+    mended = make(checkout, "reset", "NB=03")
+    assert mended.returncode == 0, mended.stderr
+    assert "Gone from .venv: torch" in mended.stdout
+    log = (checkout / "log").read_text()
+    assert log.index("pip uninstall --quiet --yes torch") < log.index("pip install") < log.index("study.py")
+    assert "Gone" not in make(checkout, "reset", "NB=03").stdout
 
 
 def test_only_a_python_that_is_asked_for_replaces_another(checkout):

@@ -1,6 +1,7 @@
 """The learner's copies: made once, never overwritten, never lost, and invisible to git."""
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -35,7 +36,8 @@ def contents(folder):
 
 def test_the_first_time_every_notebook_is_copied(course):
     notebooks, own = course
-    assert study.update(notebooks, own) == ["3 notebooks copied to study/; these are yours to change."]
+    (line,) = study.update(notebooks, own)
+    assert line.startswith("3 notebooks copied") and str(own) in line
     assert contents(own) == contents(notebooks)
 
 
@@ -52,7 +54,8 @@ def test_a_notebook_that_joins_the_course_is_copied_later(course):
     notebooks, own = course
     study.update(notebooks, own)
     write_notebook(notebooks / "04_kaiming_init.ipynb")
-    assert study.update(notebooks, own) == ["1 notebooks copied to study/; these are yours to change."]
+    (line,) = study.update(notebooks, own)
+    assert line.startswith("1 notebooks copied")
 
 
 def test_a_change_in_the_course_is_said_in_one_line_with_the_remedy(course):
@@ -61,7 +64,7 @@ def test_a_change_in_the_course_is_said_in_one_line_with_the_remedy(course):
     write_notebook(notebooks / "03_saturated_tanh.ipynb", source_hash="b")
     (line,) = study.update(notebooks, own)
     assert line.startswith("03_saturated_tanh has changed")
-    assert f"{study.RESET}03" in line
+    assert f"{study.command('reset')}03" in line
     assert json.loads((own / "03_saturated_tanh.ipynb").read_text())["metadata"]["source_hash"] == "a"
 
 
@@ -101,7 +104,7 @@ def test_a_copy_that_imports_what_is_gone_is_named_with_the_remedy(course, tmp_p
     assert len(lines) == bool(gone) and contents(own) == before
     for line in lines:
         assert line.startswith("03_saturated_tanh") and f"imports {', '.join(gone)}," in line
-        assert f"{study.RESET}03" in line
+        assert f"{study.command('reset')}03" in line
 
 
 def test_the_courses_own_notebooks_fit(tmp_path):
@@ -109,14 +112,83 @@ def test_the_courses_own_notebooks_fit(tmp_path):
     assert notebooks and [study.imports_gone(path, ROOT / "helpers") for path in notebooks] == [[]] * len(notebooks)
 
 
-@pytest.mark.parametrize("broken", [b"", b"half a note", b"[]", b"\xff\xfe"])
-def test_a_copy_that_is_no_notebook_is_reported_and_kept(course, broken):
+BROKEN = [b"", b"half a note", b"[]", b"\xff\xfe", b'{"cells": [{}]}', b'{"cells": [{"cell_type": "code", "sou']
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_damaged_copy_is_called_damaged_and_kept(course, broken):
     notebooks, own = course
     study.update(notebooks, own)
-    (own / "00_start_here.ipynb").write_bytes(broken)
+    mine = own / "03_saturated_tanh.ipynb"
+    mine.write_bytes(broken)
     (line,) = study.update(notebooks, own)
-    assert line.startswith("00_start_here")
-    assert (own / "00_start_here.ipynb").read_bytes() == broken
+    assert line.startswith("03_saturated_tanh is damaged") and f"{study.command('reset')}03" in line
+    assert mine.read_bytes() == broken
+    with pytest.raises(SystemExit, match="kept nothing"):
+        study.restore(notebooks / mine.name, own)
+    assert mine.read_bytes() == broken
+
+
+@pytest.mark.parametrize("kept", [".~03_saturated_tanh.ipynb", ".ipynb_checkpoints/03_saturated_tanh-checkpoint.ipynb"])
+def test_what_jupyterlab_kept_of_a_damaged_copy_is_offered_and_brought_back(course, kept):
+    """JupyterLab keeps the file as it was beside it until a save is through, and a checkpoint of an earlier save."""
+    notebooks, own = course
+    study.update(notebooks, own)
+    mine = own / "03_saturated_tanh.ipynb"
+    write_notebook(own / kept, text="my own notes")
+    write_notebook(own / ".ipynb_checkpoints" / "03_saturated_tanh-checkpoint.ipynb", text="my own notes")
+    write_notebook(own / ".~03_saturated_tanh.ipynb", text="my own notes")
+    for other in (own / ".~03_saturated_tanh.ipynb", own / ".ipynb_checkpoints/03_saturated_tanh-checkpoint.ipynb"):
+        if other != own / kept:
+            other.write_bytes(b"half")  # what is kept may be damaged, too
+    assert study.update(notebooks, own) == []
+    mine.write_bytes(b"half a note")
+    (line,) = study.update(notebooks, own)
+    assert line.startswith("03_saturated_tanh is damaged") and f"{study.command('restore')}03" in line
+    said = study.restore(notebooks / mine.name, own)
+    assert mine.read_bytes() == (own / kept).read_bytes() and b"my own notes" in mine.read_bytes()
+    (aside,) = (own / "old").iterdir()
+    assert aside.read_bytes() == b"half a note" and aside.name in said
+    assert study.update(notebooks, own) == []
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), OSError(30, "Read-only file system")])
+def test_a_full_or_read_only_disk_gives_one_line_with_the_remedy(course, monkeypatch, error):
+    notebooks, own = course
+    study.update(notebooks, own)
+    (own / "03_saturated_tanh.ipynb").unlink()
+    (own / "E01_all_zero.ipynb").unlink()
+    before = contents(own)
+
+    def refuse(path, content):
+        raise error
+
+    monkeypatch.setattr(Path, "write_bytes", refuse)
+    (line,) = study.update(notebooks, own)
+    assert error.strerror in line and str(own) in line and "MAKEMORE_STUDY" in line and contents(own) == before
+    with pytest.raises(SystemExit, match=f"{error.strerror}.*MAKEMORE_STUDY"):
+        study.main(["--to", str(own), "--reset", "03"])
+    assert contents(own) == before
+
+
+def test_the_copies_lie_where_they_are_wanted(tmp_path, monkeypatch):
+    monkeypatch.delenv("MAKEMORE_STUDY", raising=False)
+    assert study.choose_folder(course=tmp_path) == (tmp_path / "study", None)
+    monkeypatch.setenv("MAKEMORE_STUDY", "~/notes")
+    assert study.choose_folder(course=tmp_path) == (Path.home() / "notes", None)
+    assert study.choose_folder("elsewhere", course=tmp_path) == (Path("elsewhere").absolute(), None)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no owners of this kind")
+@pytest.mark.parametrize("whose", ["another's", "the user's own, and read-only"])
+def test_in_a_course_that_is_not_the_users_own_they_lie_at_home(tmp_path, monkeypatch, whose):
+    monkeypatch.delenv("MAKEMORE_STUDY", raising=False)
+    if whose == "another's":
+        monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    folder, why = study.choose_folder(course=tmp_path)
+    assert folder == study.AT_HOME and str(folder) in why and "MAKEMORE_STUDY" in why
 
 
 @pytest.mark.parametrize(
@@ -152,7 +224,7 @@ def test_reset_gives_a_fresh_copy_and_loses_nothing_even_when_run_twice(course):
         write_notebook(mine, text=text)
         line = study.reset(notebooks / mine.name, own)
         assert mine.read_bytes() == (notebooks / mine.name).read_bytes()
-        assert "study/old/03_saturated_tanh-" in line
+        assert str(own / "old" / "03_saturated_tanh-") in line
     kept = [path.read_text() for path in sorted((own / "old").iterdir())]
     assert [next(text for text in texts if text in notebook) for notebook in kept] == texts
 

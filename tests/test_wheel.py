@@ -24,21 +24,19 @@ for room in rooms:
 
 from helpers import checks, claims, plots, widgets
 from helpers.compare import mean_interval
-from helpers.data import course_file, fetch_names, load_names, load_splits
+from helpers.data import course_file, load_names, load_splits
 from helpers.diagnostics import diagnose
 from helpers.folding import fold_batch_norms
 from helpers.models import deep_mlp
 from helpers.train import train
 
-for use in load_names, fetch_names, lambda: course_file("data/results"):
-    try:
-        use()
-    except FileNotFoundError as error:
-        assert "MAKEMORE_NAMES" in str(error) or "git" in str(error), error
-    else:
-        raise SystemExit("there should be no names and no course here")
-assert not os.path.exists(os.path.join(sys.argv[1], "data"))
-os.environ["MAKEMORE_NAMES"] = sys.argv[2]
+assert load_names().source == "bundled" and course_file("data/results/loss_log.json").is_file()
+try:
+    course_file("notebooks")
+except FileNotFoundError as error:
+    assert "git" in str(error), error
+else:
+    raise SystemExit("there should be no course here")
 splits = load_splits()
 X, Y = splits.train
 model = deep_mlp(depth=3, batch_norm=True)
@@ -58,16 +56,16 @@ print(*sorted(rooms))
 
 @pytest.mark.slow
 def test_every_room_works_from_a_wheel(tmp_path):
-    source, target, names = tmp_path / "source", tmp_path / "installed", tmp_path / "names.txt"
+    source, target = tmp_path / "source", tmp_path / "installed"
     shutil.copytree(ROOT / "helpers", source / "helpers", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "data", source / "data", ignore=shutil.ignore_patterns("names.txt"))
     for name in "pyproject.toml", "README.md", "LICENSE":
         shutil.copy(ROOT / name, source)
     install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", "pip", *install, "--target", target, source], check=True)
-    names.write_bytes((ROOT / "data" / "bundled_names.txt").read_bytes())
     environment = {name: value for name, value in os.environ.items() if name != "MAKEMORE_NAMES"}
-    environment |= {"PYTHONPATH": str(target)}
-    command = [sys.executable, "-c", USE, str(target), str(names)]
+    environment |= {"PYTHONPATH": str(target), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", USE, str(target)]
     used = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert used.returncode == 0, used.stderr
     installed = {path.relative_to(target).with_suffix("") for path in (target / "helpers").rglob("*.py")}
