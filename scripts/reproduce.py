@@ -9,6 +9,7 @@ import argparse
 import io
 import os
 import platform
+import sys
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -45,12 +46,14 @@ def main():
     if args.seeds < 1:
         parser.error(f"--seeds {args.seeds}: give 1 or more")
 
+    sys.stdout.reconfigure(errors="replace")  # a terminal that has no ± may show another sign
     names = load_names()
     out = args.out or default_path(names, args.steps, args.seeds)
     print(f"{len(names.words):,} names ({names.source}); writing {os.path.relpath(out)}", flush=True)
     log = new_log(names, args.steps, args.seeds)
     run = partial(run_stage, steps=args.steps, seeds=log["seeds"])
-    log = sweep(out, log, run, STAGES, results="stages", jobs=args.jobs, first=SLOWEST_FIRST)
+    whole = partial(is_whole, steps=args.steps, seeds=args.seeds)
+    log = sweep(out, log, run, STAGES, results="stages", jobs=args.jobs, first=SLOWEST_FIRST, whole=whole)
     draw(log, out.with_suffix(".png"))
     report(log)
 
@@ -115,6 +118,17 @@ def run_stage(stage, steps, seeds):
         "val": rounded(evaluate(model, *splits.val), 6),
         "curve": [rounded(curve, 4) for curve in curves],
     }
+
+
+def is_whole(result, steps, seeds):
+    """Whether a stage that was read from a file is one that run_stage returned."""
+    try:
+        points = [len(curve) for curve in result["curve"]]
+        return points == [steps // CURVE_EVERY] * seeds and all(
+            len(result[key]) == seeds for key in ("step0", "train", "val")
+        )
+    except (KeyError, TypeError):
+        return False
 
 
 def rounded(values, digits):

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
+import reproduce
 from helpers.data import load_splits
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import evaluate, train
@@ -84,7 +86,7 @@ def test_the_same_settings_go_on(path):
 
 
 @pytest.mark.parametrize(
-    "text", ['{"runs": {"tanh": {"tr', "[]", '{"steps": 1000}', '{"runs": {"other": 1}}', '{"runs": ["tanh"]}', ""]
+    "text", ['{"runs": {"tanh": {"tr', "[]", '{"steps": 1000}', '{"runs": {"other": 1}}', '{"runs": ["tanh"]}', "", "1"]
 )
 def test_a_damaged_log_is_named_with_the_remedy_and_left_as_it_is(path, text):
     path.write_text(text)
@@ -92,6 +94,44 @@ def test_a_damaged_log_is_named_with_the_remedy_and_left_as_it_is(path, text):
         resume(path, log_with(), names=STAGES)
     assert str(path) in str(refused.value)
     assert path.read_text() == text
+
+
+@pytest.mark.parametrize("broken", ["{}", "1", '{"train": [2.1]}', "cut"])
+def test_a_stage_that_is_not_all_there_is_named(path, broken):
+    stage = {"step0": [27.0, 26.0], "train": [2.1, 2.1], "val": [2.2, 2.2], "curve": [[2.2, 2.1]] * 2}
+    is_whole = partial(reproduce.is_whole, steps=2000, seeds=2)
+    path.write_text(as_json(log_with(original=stage)))
+    assert resume(path, log_with(), whole=is_whole)["runs"]["original"] == stage
+    cut = stage | {"curve": [[2.2, 2.1], [2.2]]}
+    path.write_text(as_json(log_with(original=stage, tanh=cut if broken == "cut" else json.loads(broken))))
+    before = path.read_bytes()
+    with pytest.raises(SystemExit, match=r"damaged \(tanh: not all there\).*git restore"):
+        resume(path, log_with(), whole=is_whole)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_leaves_no_process_and_goes_on_where_it_was(path):
+    def stages():
+        return json.loads(path.read_text())["stages"] if path.exists() else {}
+
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
+    process = subprocess.Popen(
+        command(path, 3000), cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while len(stages()) < 2:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    others = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.communicate()
+    assert not psutil.wait_procs(others, timeout=30)[1]
+    saved = stages()
+    assert 2 <= len(saved) < len(STAGES)
+    again = subprocess.run(command(path, 3000), check=False, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert (again.returncode, again.stderr) == (0, "")  # no semaphore is reported as leaked, no sign is missing
+    assert [f"{stage}: already there" in again.stdout for stage in STAGES] == [stage in saved for stage in STAGES]
+    assert list(stages()) == list(STAGES) and all(stages()[stage] == saved[stage] for stage in saved)
 
 
 def test_a_seeds_networks_equal_their_solo_runs_and_share_their_minibatches(monkeypatch):
