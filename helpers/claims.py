@@ -64,7 +64,9 @@ def table(rows, *, head=True):
     lines = [[f"<b>{name}</b>" for name in WIDTHS]] if head else []
     for row in rows:
         (m, s), verdict = _numbers(row), f'<b style="color:{COLORS[row["verdict"]]}">{row["verdict"]}</b>'
-        lines.append([row["chapter"], escape(row["text"]), s and stated.format(s), m and measured.format(m), verdict])
+        lines.append(
+            [escape(row["chapter"]), escape(row["text"]), s and stated.format(s), m and measured.format(m), verdict]
+        )
     # A table, since GitHub drops styles: there the cells must stand apart without them. Fixed widths, so that the
     # rows of several claims line up.
     cell = '<td style="width:{}em; text-align:left">{}</td>'.format

@@ -124,7 +124,7 @@ def test_what_it_writes(monkeypatch, quick, capsys):
 
     monkeypatch.setattr(benchmark, "check", fewer_steps)
     benchmark.main()
-    bench = json.loads(quick.read_text())
+    bench = json.loads(quick.read_text(encoding="utf-8"))
     assert bench["machine"].keys() == {"processor", "cores", "python", "torch", "kernels", "numpy", "blas"}
     assert bench["machine"]["torch"] == torch.__version__
     rows = {(row["group"], row["name"]): row for row in bench["rows"]}
@@ -133,7 +133,7 @@ def test_what_it_writes(monkeypatch, quick, capsys):
     unchecked = {name for group, name in trained if f"{group}, {name}" not in checked}
     assert unchecked == {"the lecture's loop", "its matrix products alone"}
     assert all(row["microseconds"] > 0 for row in rows.values())
-    table, shown = quick.with_suffix(".md").read_text(), capsys.readouterr().out
+    table, shown = quick.with_suffix(".md").read_text(encoding="utf-8"), capsys.readouterr().out
     for (group, name), row in rows.items():
         assert group in table and f"| {name} |" in table and name in shown
         assert row["goal"] is None or f"| {row['goal']:g} {'×' if row['unit'] == 'x' else '%'} |" in table

@@ -39,7 +39,7 @@ def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(chapter, 
     }
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path / runs_in)
     namespace = {"json": json, "Path": Path, "Counter": Counter, "saved_claims": saved_claims}
     exec(source, namespace)  # noqa: S102  notebook_cells.execute would go to the real notebooks

@@ -46,7 +46,7 @@ def test_every_mistake_on_the_list_is_rejected_with_its_own_sentence_and_the_rig
 def test_every_check_is_handed_on_with_a_docstring_and_the_room_imports_nothing_else_of_helpers():
     made = set()
     for path in ROOM.glob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom):
                 assert not node.level and node.names[0].name != "*"
                 assert node.module.split(".")[0] != "helpers" or node.module.startswith("helpers.checks")
@@ -398,6 +398,7 @@ def test_what_the_code_prints_is_told_not_printed(capsys):
 def test_html_escapes_the_learners_text_and_links_the_lecture():
     html = checks.check_initial_loss(odd_answers.raising(ValueError("<script>")))._repr_html_()
     assert "&lt;script&gt;" in html and "<script>" not in html
+    assert "<b>&lt;b&gt;wrong:</b>" in CheckResult("<b>wrong", "f")._repr_html_().replace("Wrong", "wrong")
     assert '<a href="https://youtu.be/P6sfmUTpUmc?t=259">' in html
 
 

@@ -17,12 +17,12 @@ def shown(monkeypatch):
 
 
 def test_a_claim_that_holds_is_shown_and_kept(shown):
-    claim("the first loss <27>", chapter="4:19", measured=27.8817, stated=27.88, tolerance=0.01)
+    claim("the first loss <27>", chapter="4:<19>", measured=27.8817, stated=27.88, tolerance=0.01)
     (output,) = shown
-    row = {"text": "the first loss <27>", "chapter": "4:19", "measured": 27.8817, "stated": 27.88}
+    row = {"text": "the first loss <27>", "chapter": "4:<19>", "measured": 27.8817, "stated": 27.88}
     assert output[MIME] == row | {"tolerance": 0.01, "verdict": "holds"}
-    assert output["text/plain"] == "4:19  the first loss <27>: stated 27.88, measured 27.88 -> holds"
-    assert "the first loss &lt;27&gt;" in output["text/html"]
+    assert output["text/plain"] == "4:<19>  the first loss <27>: stated 27.88, measured 27.88 -> holds"
+    assert "the first loss &lt;27&gt;" in output["text/html"] and "4:&lt;19&gt;" in output["text/html"]
 
 
 def test_counts_are_shown_whole(shown):

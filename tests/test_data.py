@@ -72,7 +72,7 @@ def test_the_bundled_file_is_what_its_script_makes():
 def test_argument_then_setting_then_fetched_then_bundled(tmp_path, monkeypatch):
     files = {word: tmp_path / word for word in ("argument", "setting", "fetched", "cached", "bundled")}
     for word, path in files.items():
-        path.write_text(f"{word}\nother\n")
+        path.write_text(f"{word}\nother\n", encoding="utf-8")
     monkeypatch.setattr(data, "NAMES_FILE", files["fetched"])
     monkeypatch.setattr(data, "OWN_NAMES_FILE", files["cached"])
     monkeypatch.setattr(data, "BUNDLED_FILE", files["bundled"])
@@ -511,10 +511,10 @@ def test_a_slow_name_look_up_ends_at_the_deadline(target, monkeypatch):
 
 
 def test_an_own_names_file_is_never_overwritten(target):
-    target.write_text("ada\ngrace\n")
+    target.write_text("ada\ngrace\n", encoding="utf-8")
     with server(good) as requests, pytest.raises(FileExistsError, match="Move it away"):
         fetch_names()
-    assert requests == [] and target.read_text() == "ada\ngrace\n" and beside(target) == ["names.txt"]
+    assert requests == [] and target.read_text(encoding="utf-8") == "ada\ngrace\n" and beside(target) == ["names.txt"]
 
 
 @pytest.mark.parametrize("course", ["is not there", "may not be written"])
@@ -527,7 +527,7 @@ def test_where_the_course_cannot_be_written_the_names_go_to_the_users_cache(targ
     with server(good) as requests:
         assert fetch_names() == fetch_names() == data.OWN_NAMES_FILE
     assert len(requests) == 1 and not target.exists() and load_names().source == "lecture"
-    data.OWN_NAMES_FILE.write_text("ada\ngrace\n")
+    data.OWN_NAMES_FILE.write_text("ada\ngrace\n", encoding="utf-8")
     with pytest.raises(FileExistsError, match="cache.*Move it away"):
         fetch_names()
 
@@ -614,10 +614,10 @@ def test_main_says_fetched_then_already_there_or_fails_unless_told_to_go_on(targ
         for word in "fetched", "already":
             line, status = main()
             assert status == 0 and word in line and str(target) in line
-    target.write_text("ada\ngrace\n")
+    target.write_text("ada\ngrace\n", encoding="utf-8")
     line, status = main("--or-bundled")
     assert status == 0 and f"2 names ({target})" in line
-    target.write_text("ada\ngrace hopper\n")
+    target.write_text("ada\ngrace hopper\n", encoding="utf-8")
     line, status = main("--or-bundled")
     assert status == 1 and line.startswith(f"{target}, line 2")
 

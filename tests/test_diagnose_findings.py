@@ -409,13 +409,13 @@ def test_the_room_is_copied_into_another_project(tmp_path):
     room = Path(helpers.diagnostics.__file__).parent
     allowed = sys.stdlib_module_names | {"torch", "matplotlib", "numpy"}
     for file in room.glob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             strange = {name.partition(".")[0] for name in names} - allowed
             assert not strange or (file.name, strange) == ("watch.py", {"IPython"})
     (tmp_path / "helpers").mkdir()
-    (tmp_path / "helpers" / "__init__.py").write_text("mine = True\n")
+    (tmp_path / "helpers" / "__init__.py").write_text("mine = True\n", encoding="utf-8")
     for name in "looking_glass", "helpers/looks":
         shutil.copytree(room, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
         code = (

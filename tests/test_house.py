@@ -114,7 +114,7 @@ def test_the_diagnostics_can_be_taken_along():
         assert outside <= {"IPython"}, f"{path.name} imports {outside}"
         top = {
             alias.name
-            for node in ast.parse(path.read_text()).body
+            for node in ast.parse(path.read_text(encoding="utf-8")).body
             if isinstance(node, ast.Import)
             for alias in node.names
         }
@@ -124,9 +124,25 @@ def test_the_diagnostics_can_be_taken_along():
 def test_the_map_shows_every_room():
     there = {path.stem for path in HELPERS.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
     shown = {
-        line.split()[0] for line in ast.get_docstring(ast.parse((HELPERS / "__init__.py").read_text())).splitlines()[2:]
+        line.split()[0]
+        for line in ast.get_docstring(ast.parse((HELPERS / "__init__.py").read_text(encoding="utf-8"))).splitlines()[2:]
     }
     assert shown == FLAT | ROOMS and there - {"__init__"} - shown <= set(EXPECTED)
+
+
+def test_every_text_file_is_read_and_written_in_a_named_encoding():
+    """Windows' own is not UTF-8."""
+    root = HELPERS.parent
+    for path in [
+        *root.glob("*.py"),
+        *(p for room in ("helpers", "scripts", "tests") for p in (root / room).rglob("*.py")),
+    ]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = getattr(node, "func", None) and getattr(node.func, "attr", getattr(node.func, "id", None))
+            modes = [a.value for a in getattr(node, "args", [])[1:] if isinstance(a, ast.Constant)]
+            if name in ("read_text", "write_text") or (name == "open" and isinstance(node.func, ast.Name)):
+                binary = name == "open" and any("b" in str(mode) for mode in modes)
+                assert binary or any(k.arg in ("encoding", None) for k in node.keywords), f"{path}, line {node.lineno}"
 
 
 def test_no_import_takes_everything_or_changes_the_path():

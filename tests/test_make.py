@@ -69,7 +69,7 @@ def make(folder, *arguments):
 
 def script(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
     path.chmod(0o755)
     return path
 
@@ -190,7 +190,7 @@ def test_a_package_that_is_gone_from_the_venv_is_installed_again(checkout):
     mended = make(checkout, "reset", "NB=03")
     assert mended.returncode == 0, mended.stderr
     assert "Gone from .venv: torch" in mended.stdout
-    log = (checkout / "log").read_text()
+    log = (checkout / "log").read_text(encoding="utf-8")
     assert log.index("pip uninstall --quiet --yes torch") < log.index("pip install") < log.index("study.py")
     assert "Gone" not in make(checkout, "reset", "NB=03").stdout
 
@@ -223,7 +223,7 @@ def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
     # Slow at its start, so that a later step which did not wait would be seen to overtake it.
     give_python(checkout, 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log')
     assert make(checkout, "-j8", "test").returncode == 0
-    steps = [line.split(" ", 1)[1] for line in (checkout / "log").read_text().splitlines()]
+    steps = [line.split(" ", 1)[1] for line in (checkout / "log").read_text(encoding="utf-8").splitlines()]
     assert steps == STEPS
 
 
@@ -237,7 +237,7 @@ def test_a_failing_step_stops_no_other_and_fails_the_whole(checkout, failing, st
     give_python(checkout, says)
     failed = make(checkout, "test")
     assert failed.returncode != 0
-    assert (checkout / "log").read_text().splitlines() == [f"ran {step}" for step in STEPS]
+    assert (checkout / "log").read_text(encoding="utf-8").splitlines() == [f"ran {step}" for step in STEPS]
     told = failed.stdout.splitlines()[-1]
     assert f"{stage} FAILED" in told and told.count("passed") == 3
 
@@ -248,7 +248,7 @@ def test_all_tests_are_those_of_test_and_the_slow_ones(checkout):
     done = make(checkout, "test-all")
     assert done.returncode == 0 and "FAILED" not in done.stdout
     steps = [step.removesuffix(" -m not slow") for step in STEPS]
-    assert (checkout / "log").read_text().splitlines() == [f"ran {step}" for step in steps]
+    assert (checkout / "log").read_text(encoding="utf-8").splitlines() == [f"ran {step}" for step in steps]
 
 
 def test_nb_and_lab_args_reach_their_scripts(checkout):

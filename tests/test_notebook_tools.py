@@ -197,7 +197,7 @@ def test_ids_must_be_there_and_differ(tmp_path):
 
 def test_a_notebook_without_ids_is_refused(tmp_path):
     path = tmp_path / "01_old.ipynb"
-    path.write_text('{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": []}')
+    path.write_text('{"nbformat": 4, "nbformat_minor": 4, "metadata": {}, "cells": []}', encoding="utf-8")
     assert "nbformat 4.4 has no cell ids" in check_notebooks.check(path)[0]
 
 
@@ -279,7 +279,7 @@ def test_refresh_does_not_overwrite_what_was_edited_meanwhile(tmp_path, capsys):
     source = "from pathlib import Path\n\nPath('01_edited.ipynb').write_text('edited')"
     path = write(tmp_path / "01_edited.ipynb", [code(source)])
     assert not refresh.refresh(path)
-    assert path.read_text() == "edited" and "edited while it ran" in capsys.readouterr().err
+    assert path.read_text(encoding="utf-8") == "edited" and "edited while it ran" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("step", ["write_bytes", "replace"])

@@ -101,7 +101,7 @@ def test_reference_line_is_labelled_on_either_axis(side, inside):
 
 def test_loss_log_figures_show_what_reproduce_wrote():
     path = Path(__file__).parent.parent / "data" / "results" / "loss_log.json"
-    log = json.loads(path.read_text())
+    log = json.loads(path.read_text(encoding="utf-8"))
     dots = plots.plot_loss_log(log)
     numbers = {t.get_text() for t in dots.texts}
     for result in log["stages"].values():

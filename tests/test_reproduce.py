@@ -42,7 +42,7 @@ def test_a_run_of_all_stages_is_written_and_drawn(path, monkeypatch):
     monkeypatch.setenv("MAKEMORE_NAMES", str(ROOT / "data" / "bundled_names.txt"))
     run = subprocess.run(command(path, 1000), check=False, cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
-    log = json.loads(path.read_text())
+    log = json.loads(path.read_text(encoding="utf-8"))
     assert list(log["stages"]) == list(STAGES)
     assert log["steps"] == 1000 and log["names"]["count"] == 8602 and log["seeds"] == [SEED, 1]
     for stage, result in log["stages"].items():
@@ -56,32 +56,32 @@ def test_a_run_of_all_stages_is_written_and_drawn(path, monkeypatch):
 
 
 def test_only_what_is_missing_is_done_and_the_order_stays(path, capsys):
-    path.write_text(as_json(log_with(b="marked")))
+    path.write_text(as_json(log_with(b="marked")), encoding="utf-8")
     log = sweep(path, log_with(), str.upper, ["a", "b", "c"], first=["c", "b", "a"])
     assert log["runs"] == {"a": "A", "b": "marked", "c": "C"} and list(log["runs"]) == ["a", "b", "c"]
-    assert json.loads(path.read_text()) == log | {"seeds": [1, 2]}
+    assert json.loads(path.read_text(encoding="utf-8")) == log | {"seeds": [1, 2]}
     assert capsys.readouterr().out.splitlines() == ["b: already there"]
 
 
 def test_a_run_that_fails_keeps_what_was_saved_before(path):
     with pytest.raises(ValueError):
         sweep(path, log_with(), int, ["4", "four"], jobs=1)
-    assert json.loads(path.read_text())["runs"] == {"4": 4}
+    assert json.loads(path.read_text(encoding="utf-8"))["runs"] == {"4": 4}
 
 
 def test_other_settings_put_the_old_log_aside_and_overwrite_nothing(path, capsys):
     old = as_json(log_with(a=1) | {"steps": 2000})
-    path.write_text(old)
-    path.with_suffix(".old.json").write_text("older")
+    path.write_text(old, encoding="utf-8")
+    path.with_suffix(".old.json").write_text("older", encoding="utf-8")
     assert resume(path, log_with()) == log_with()
     assert "steps" in capsys.readouterr().out and not path.exists()
-    assert path.with_suffix(".old.json").read_text() == "older"
-    assert path.with_suffix(".old1.json").read_text() == old
+    assert path.with_suffix(".old.json").read_text(encoding="utf-8") == "older"
+    assert path.with_suffix(".old1.json").read_text(encoding="utf-8") == old
 
 
 def test_the_same_settings_go_on(path):
     assert resume(path, log_with()) == log_with()  # nothing there yet
-    path.write_text(as_json(log_with(a=1)))
+    path.write_text(as_json(log_with(a=1)), encoding="utf-8")
     assert resume(path, log_with())["runs"] == {"a": 1}
 
 
@@ -89,21 +89,23 @@ def test_the_same_settings_go_on(path):
     "text", ['{"runs": {"tanh": {"tr', "[]", '{"steps": 1000}', '{"runs": {"other": 1}}', '{"runs": ["tanh"]}', "", "1"]
 )
 def test_a_damaged_log_is_named_with_the_remedy_and_left_as_it_is(path, text):
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(SystemExit, match="damaged.*git restore") as refused:
         resume(path, log_with(), names=STAGES)
     assert str(path) in str(refused.value)
-    assert path.read_text() == text
+    assert path.read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("broken", ["{}", "1", '{"train": [2.1]}', "cut"])
 def test_a_stage_that_is_not_all_there_is_named(path, broken):
     stage = {"step0": [27.0, 26.0], "train": [2.1, 2.1], "val": [2.2, 2.2], "curve": [[2.2, 2.1]] * 2}
     is_whole = partial(reproduce.is_whole, steps=2000, seeds=2)
-    path.write_text(as_json(log_with(original=stage)))
+    path.write_text(as_json(log_with(original=stage)), encoding="utf-8")
     assert resume(path, log_with(), whole=is_whole)["runs"]["original"] == stage
     cut = stage | {"curve": [[2.2, 2.1], [2.2]]}
-    path.write_text(as_json(log_with(original=stage, tanh=cut if broken == "cut" else json.loads(broken))))
+    path.write_text(
+        as_json(log_with(original=stage, tanh=cut if broken == "cut" else json.loads(broken))), encoding="utf-8"
+    )
     before = path.read_bytes()
     with pytest.raises(SystemExit, match=r"damaged \(tanh: not all there\).*git restore"):
         resume(path, log_with(), whole=is_whole)
@@ -113,7 +115,7 @@ def test_a_stage_that_is_not_all_there_is_named(path, broken):
 @pytest.mark.slow
 def test_a_run_that_is_killed_leaves_no_process_and_goes_on_where_it_was(path):
     def stages():
-        return json.loads(path.read_text())["stages"] if path.exists() else {}
+        return json.loads(path.read_text(encoding="utf-8"))["stages"] if path.exists() else {}
 
     environment = os.environ | {"PYTHONUNBUFFERED": "1", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
     process = subprocess.Popen(

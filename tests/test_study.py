@@ -19,7 +19,7 @@ def write_notebook(path, *, source_hash="a", text="from the course", code=()):
     cells = [{"cell_type": "markdown", "id": "one", "metadata": {}, "source": [text]}]
     cells += [{"cell_type": "code", "id": "two", "metadata": {}, "source": lines, "outputs": []} for lines in code]
     notebook = {"cells": cells, "metadata": {"source_hash": source_hash}, "nbformat": 4, "nbformat_minor": 5}
-    path.write_text(json.dumps(notebook))
+    path.write_text(json.dumps(notebook), encoding="utf-8")
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_a_change_in_the_course_is_said_in_one_line_with_the_remedy(course):
     (line,) = study.update(notebooks, own)
     assert line.startswith("03_saturated_tanh has changed")
     assert f"{study.command('reset')}03" in line
-    assert json.loads((own / "03_saturated_tanh.ipynb").read_text())["metadata"]["source_hash"] == "a"
+    assert json.loads((own / "03_saturated_tanh.ipynb").read_text(encoding="utf-8"))["metadata"]["source_hash"] == "a"
 
 
 HELPERS = {
@@ -96,7 +96,7 @@ def test_a_copy_that_imports_what_is_gone_is_named_with_the_remedy(course, tmp_p
     notebooks, own = course
     for name, text in HELPERS.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, encoding="utf-8")
     study.update(notebooks, own)
     write_notebook(own / "03_saturated_tanh.ipynb", code=[["x = 1\n"], [code]])
     before = contents(own)
@@ -225,7 +225,7 @@ def test_reset_gives_a_fresh_copy_and_loses_nothing_even_when_run_twice(course):
         line = study.reset(notebooks / mine.name, own)
         assert mine.read_bytes() == (notebooks / mine.name).read_bytes()
         assert str(own / "old" / "03_saturated_tanh-") in line
-    kept = [path.read_text() for path in sorted((own / "old").iterdir())]
+    kept = [path.read_text(encoding="utf-8") for path in sorted((own / "old").iterdir())]
     assert [next(text for text in texts if text in notebook) for notebook in kept] == texts
 
 
@@ -266,11 +266,11 @@ def test_git_sees_nothing_of_it_and_a_pull_still_goes_through(tmp_path):
     study.reset(clone / "notebooks" / "00_start_here.ipynb", clone / "study")
     write_notebook(clone / "study" / "00_start_here.ipynb", text="more notes")
     (clone / "data").mkdir()
-    (clone / "data" / "names.txt").write_text("emma\n")
+    (clone / "data" / "names.txt").write_text("emma\n", encoding="utf-8")
     assert git(clone, "status", "--porcelain") == ""
 
     write_notebook(course / "notebooks" / "00_start_here.ipynb", source_hash="b", text="better")
     git(course, "commit", "-qam", "Better")
     git(clone, "pull", "-q", "--ff-only")
-    assert "more notes" in (clone / "study" / "00_start_here.ipynb").read_text()
+    assert "more notes" in (clone / "study" / "00_start_here.ipynb").read_text(encoding="utf-8")
     assert len(study.update(clone / "notebooks", clone / "study")) == 1

@@ -67,7 +67,7 @@ class CheckResult:
 
         # Safe for colour-blind eyes.
         colour = {"right": "#0072b2", "wrong": "#d55e00"}.get(self.status, "#888888")
-        rows = "<br>".join(f"<b>{label}:</b> {marked(text)}" for label, text in self._rows())
+        rows = "<br>".join(f"<b>{html.escape(label)}:</b> {marked(text)}" for label, text in self._rows())
         return f'<div style="border-left: 4px solid {colour}; padding-left: 0.8em">{rows}</div>'
 
 

@@ -50,7 +50,7 @@ def served(command, folder, home, **options):
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/api", timeout=2)
                 break
             except OSError:
-                assert process.poll() is None, log.read_text()[-2000:]
+                assert process.poll() is None, log.read_text(encoding="utf-8")[-2000:]
                 time.sleep(0.25)
         yield f"http://127.0.0.1:{port}", log
     finally:
@@ -85,7 +85,7 @@ def quiet_lab(home):
     folder, settings = home / "notebooks", home / "settings"
     folder.mkdir()
     settings.mkdir()
-    (settings / "overrides.json").write_text(json.dumps(NO_NEWS))
+    (settings / "overrides.json").write_text(json.dumps(NO_NEWS), encoding="utf-8")
     options = {
         "ServerApp.root_dir": folder,
         "IdentityProvider.token": "",

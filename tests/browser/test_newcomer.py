@@ -43,7 +43,7 @@ def test_run_all_from_the_menu(course, chromium, tmp_path):
     with served(command_of_make_lab(course), course, tmp_path / "jupyter") as (_, log):
         page = chromium.new_page(viewport={"width": 1400, "height": 1000})
         page.set_default_timeout(120_000)
-        page.goto(re.search(r"http://127\.0\.0\.1:\S+token=\w+", log.read_text())[0])
+        page.goto(re.search(r"http://127\.0\.0\.1:\S+token=\w+", log.read_text(encoding="utf-8"))[0])
         page.get_by_role("tab", name="00_start_here").wait_for()  # nothing was clicked: it is open
         page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for()  # in the status bar
         # What is run in the moment in which the kernel connects is lost; no person is that quick.
