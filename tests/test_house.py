@@ -138,11 +138,14 @@ def test_every_text_file_is_read_and_written_in_a_named_encoding():
         *(p for room in ("helpers", "scripts", "tests") for p in (root / room).rglob("*.py")),
     ]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            name = getattr(node, "func", None) and getattr(node.func, "attr", getattr(node.func, "id", None))
-            modes = [a.value for a in getattr(node, "args", [])[1:] if isinstance(a, ast.Constant)]
+            if not isinstance(node, ast.Call):
+                continue
+            name = getattr(node.func, "attr", getattr(node.func, "id", None))
+            modes = [a.value for a in node.args[1:] if isinstance(a, ast.Constant)]
             if name in ("read_text", "write_text") or (name == "open" and isinstance(node.func, ast.Name)):
                 binary = name == "open" and any("b" in str(mode) for mode in modes)
-                assert binary or any(k.arg in ("encoding", None) for k in node.keywords), f"{path}, line {node.lineno}"
+                named = any(k.arg in ("encoding", None) for k in node.keywords) or (name == "read_text" and node.args)
+                assert binary or named, f"{path}, line {node.lineno}"
 
 
 def test_no_import_takes_everything_or_changes_the_path():
