@@ -28,6 +28,8 @@ if [ "$origin" != file ] || ! is_supported "$found"; then wanted=$(version_of "$
 fits() { is_supported "$found" && [ "$found" = "$wanted" ]; }
 
 if [ $# -gt 2 ]; then fits && { [ ! -e .venv/.installed ] || gone >/dev/null; }; exit; fi
+[ -w . ] && { [ ! -e .venv ] || [ -w .venv ]; } ||
+    refuse "$(pwd -P) is not yours to install into, and its .venv does not run for you as it is. Ask its owner to run \`make lab\` once with a Python that everybody may run, or clone the course for yourself."
 if fits && ! .venv/bin/python -m pip --version >/dev/null; then found=; fi # nothing can be installed with it
 if ! fits; then
     [ -n "$wanted" ] || refuse "Python not found: '$python' does not run. $remedy"

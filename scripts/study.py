@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from contextlib import suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,9 @@ def choose_folder(wanted=None, course=ROOT):
 def update(notebooks, study, helpers=ROOT / "helpers"):
     """Copy what is missing, report what has changed in the course since; returns the lines to say."""
     lines, made, failure = [], 0, None
+    if study == AT_HOME:
+        with suppress(OSError):  # said below, where a copy can't be written
+            study.mkdir(mode=0o700, exist_ok=True)  # a home may be open to others; notes are not for them
     for notebook in sorted(notebooks.glob("*.ipynb")):
         own = study / notebook.name
         if not own.exists():
