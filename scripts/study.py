@@ -65,7 +65,7 @@ def update(notebooks, study, helpers=ROOT / "helpers"):
         remedy = f"`{command('reset')}{number(notebook.stem)}` gives you a fresh one and keeps yours."
         lines.append(f"{notebook.stem} {fault}; {remedy}")
     if made:
-        lines.insert(0, f"{made} notebooks copied to {shown(study)}; these are yours to change.")
+        lines.insert(0, f"{made} notebooks copied to {shown(study)}/; these are yours to change.")
     return lines + [failure] * bool(failure)
 
 
@@ -75,7 +75,7 @@ def command(verb):
 
 def shown(path):
     """study/ of the course itself by its short name."""
-    return f"{path.relative_to(ROOT)}/" if path.is_relative_to(ROOT) else str(path)
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def cannot_write(path, error):
