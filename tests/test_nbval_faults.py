@@ -1,5 +1,6 @@
 """What must fail under `pytest --nbval` fails, for the right reason: the broken notebooks in tests/faults."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -129,7 +130,11 @@ def test_an_interrupt_leaves_no_kernel_behind():
             break
     time.sleep(1)
     kernels = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=240)  # seconds, if nothing else keeps the machine busy
+    # Again, as a person would: Python drops a KeyboardInterrupt that falls into a weak reference's callback.
+    for _ in range(10):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            output, _ = process.communicate(timeout=20)  # seconds
+            break
     assert process.returncode == pytest.ExitCode.INTERRUPTED, output
     assert kernels and not psutil.wait_procs(kernels, timeout=60)[1]
