@@ -12,6 +12,7 @@ from helpers.by_hand import ByHand
 
 __all__ = ["History", "evaluate", "sample", "train"]
 
+AHEAD = 50  # steps whose examples are gathered at once, which costs a fraction of doing so in every step
 LONGEST_NAME = 100  # where sample stops: a badly initialised network may never draw the final "."
 
 
@@ -60,7 +61,7 @@ def train(
     In a stack (logits with a model dimension) one generator shows every network the same minibatches, a list of
     generators gives each its own, and lr may be a tensor of one value for each, without an optimizer.
     backward="by_hand" takes helpers.by_hand's gradients: equal up to rounding, several times as fast, for networks of
-    the course's layers.
+    the course's layers. (Interrupted, its generator has drawn up to AHEAD steps further.)
     record_ratios_every=k keeps std(update) / std(data) of every weight (two dimensions or more) at every k-th step,
     from step 0, in History.update_ratio; data are the values before the step, where diagnose takes them too.
 
@@ -76,8 +77,9 @@ def train(
     losses = []
     model.train()
     try:
-        for step in tqdm(range(steps), unit="step", disable=not progress, leave=False, delay=1):
-            Xb, Yb = _minibatch(X, Y, batch_size, generator)
+        bar = tqdm(range(steps), unit="step", disable=not progress, leave=False, delay=1)
+        ahead = AHEAD if backward == "by_hand" else 1  # other networks may draw between the steps themselves: dropout
+        for step, (Xb, Yb) in zip(bar, _minibatches(X, Y, steps, batch_size, generator, ahead), strict=True):
             loss = network.forward(Xb, Yb)
             gradients = network.backward()
             update(gradients, _checked(rate(step), loss, optimizer))
@@ -87,13 +89,17 @@ def train(
     return History(torch.stack(losses) if losses else torch.empty(0), update.ratios(), record_ratios_every)
 
 
-def _minibatch(X, Y, batch_size, generator):
+def _minibatches(X, Y, steps, batch_size, generator, ahead):
     """Drawn as the lecture does; with a list of generators one for each network, (num_models, batch_size, …)."""
-    if isinstance(generator, (list, tuple)):
-        ix = torch.stack([torch.randint(0, len(X), (batch_size,), generator=g) for g in generator])
-    else:
-        ix = torch.randint(0, len(X), (batch_size,), generator=generator)
-    return X[ix], Y[ix]
+
+    def draw():
+        if isinstance(generator, (list, tuple)):
+            return torch.stack([torch.randint(0, len(X), (batch_size,), generator=g) for g in generator])
+        return torch.randint(0, len(X), (batch_size,), generator=generator)
+
+    for step in range(0, steps, ahead):
+        ix = torch.stack([draw() for _ in range(min(ahead, steps - step))])
+        yield from zip(X[ix], Y[ix], strict=True)
 
 
 class Autograd:
