@@ -14,6 +14,7 @@ import re
 import subprocess
 import sys
 import time
+from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
@@ -29,7 +30,7 @@ from torch import nn
 from common import write_atomically
 from helpers.by_hand import ByHand
 from helpers.data import load_splits
-from helpers.diagnostics import diagnose
+from helpers.diagnostics import diagnose, watch
 from helpers.layers import BatchNorm1d
 from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.train import train
@@ -84,24 +85,26 @@ class Course:
 
 
 class Usual:
-    """What a torch user would write: torch.nn's layers, an optimizer, loss.backward()."""
+    """What a torch user would write: torch.nn's layers, an optimizer, loss.backward(); around it, what watches."""
 
     networks = 1
 
-    def __init__(self, course, seed=1):
+    def __init__(self, course, seed=1, around=lambda network: nullcontext()):
+        self.around = around
         self.generator = seeded(seed)
         self.model = torch_twin(course(generator=self.generator))
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1)
 
     def train(self, X, Y, steps):
         losses = []
-        for _ in range(steps):
-            ix = torch.randint(0, len(X), (32,), generator=self.generator)
-            loss = F.cross_entropy(self.model(X[ix]), Y[ix])
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-            losses.append(loss.item())
+        with self.around(self):
+            for _ in range(steps):
+                ix = torch.randint(0, len(X), (32,), generator=self.generator)
+                loss = F.cross_entropy(self.model(X[ix]), Y[ix])
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                losses.append(loss.item())
         return torch.tensor(losses)
 
     def tensors(self):
@@ -297,13 +300,40 @@ def a_pass(model, X, Y):
         buffer.copy_(old)
 
 
+@contextmanager
+def activation_stats(network, every=20):
+    """What a course on hooks has its learner write: mean, std and histogram of each layer's output, nothing else."""
+    kept = []
+
+    def keep(layer, inputs, output):
+        steps[layer] = steps.get(layer, -1) + 1
+        if steps[layer] % every == 0:
+            out = output.detach().float()
+            kept.append((out.mean().item(), out.std().item(), torch.histc(out, 40)))
+
+    steps, handles = {}, [layer.register_forward_hook(keep) for layer in network.model]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def watching():
     """What watching adds to part 2's network with BatchNorm, in per cent: (name, how to make it, goal).
 
-    A look takes (model, X, Y); every 20th step it is given 32 examples. Others are added as rows here.
+    A look takes (model, X, Y); every 20th step it is given 32 examples. What stands around a loop of torch's own is
+    compared with that loop. Others are added as rows here.
     """
-    make = partial(Course, PART_2[True])
+    make, own = partial(Course, PART_2[True]), partial(Usual, with_torchs_batch_norm(PART_2[True]))
+
+    def watched(network, every):
+        return watch(network.model, network.optimizer, every=every)
+
     return [
+        ("a torch loop, watch every 20th step", partial(own, around=partial(watched, every=20)), 5),
+        ("a torch loop, watch every step", partial(own, around=partial(watched, every=1)), None),
+        ("a torch loop, plain ActivationStats every 20th step", partial(own, around=activation_stats), None),
         ("update:data ratios every 10th step", partial(make, record_ratios_every=10), 3),
         ("update:data ratios every step", partial(make, record_ratios_every=1), 20),
         ("one forward and backward pass every 20th step", partial(make, look=a_pass), None),
@@ -374,14 +404,16 @@ def main():
             ratio = median(row[0] / row[i] for row in times)
             add(group, name, median(row[i] for row in times), round(ratio, 2), "x", goal)
     group = "what watching adds (part 2's network, with BatchNorm)"
-    lectures = reached(partial(plain_deep, True), X, Y)
+    deep = with_torchs_batch_norm(PART_2[True])
+    reference = {Course: reached(partial(plain_deep, True), X, Y)}
+    reference[Usual] = reached(lambda seed: Course(deep, seed=seed), X, Y)
     for name, make, _ in watching():
-        check(f"{group}, {name}", lectures, make, X, Y)
+        check(f"{group}, {name}", reference[make.func], make, X, Y)
     # Trained 20 steps at a time where there is a look, so is what it is compared with.
-    unwatched = [Course(PART_2[True]), Course(PART_2[True], look=lambda *args: None)]
+    unwatched = [Course(PART_2[True]), Course(PART_2[True], look=lambda *args: None), Usual(deep)]
     times = measure([*unwatched, *(make() for _, make, _ in watching())], X, Y, args.turns)
-    for i, (name, make, goal) in enumerate(watching(), 2):
-        base = 1 if "look" in make.keywords else 0
+    for i, (name, make, goal) in enumerate(watching(), 3):
+        base = 2 if "around" in make.keywords else 1 if "look" in make.keywords else 0
         added = median(row[i] / row[base] for row in times) - 1
         add(group, name, median(row[i] for row in times), round(100 * added, 1), "%", goal)
     for part, batch_norm, networks in ((1, True, 16), (2, True, 8)):
