@@ -203,10 +203,10 @@ def check_module(cls):
     leaf.weight = torch.full((2,), 3.0, requires_grad=True)
     found = list(leaf.parameters())
     yield len(found) == 1 and found[0] is leaf.weight, "a weight that was replaced is still listed", LISTED
-    middle = Scale(leaf)
-    net = Scale(middle)
-    same = sorted(map(id, net.parameters())) == sorted(id(part.weight) for part in (net, middle, leaf))
-    yield same, f"three layers inside each other list {len(net.parameters())} parameters", DEEP
+    net = Scale(middle := Scale(leaf))
+    found = list(net.parameters())
+    same = sorted(map(id, found)) == sorted(id(part.weight) for part in (net, middle, leaf))
+    yield same, f"three layers inside each other list {len(found)} parameters", DEEP
     net.train(False)
     yield not any(part.training for part in (net, middle, leaf)), "after train(False) not every switch is off", SWITCHES
     net.train()
