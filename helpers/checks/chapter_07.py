@@ -179,7 +179,7 @@ HOOKS = "forward first, then every hook with (self, x, out), then return out."
 
 
 @conditions("the class Module", "chapter 07, exercise 7.1", 4715)
-def check_module(cls):
+def checkvariant(_Module, cls):
     """A class whose objects register tensors and Modules, list parameters(), train(mode), and call their hooks."""
     methods = [vars(cls).get(name) for name in ("__setattr__", "parameters", "train", "__call__")]
     if isinstance(cls, type) and all(method is None or is_empty(method) for method in methods):
@@ -219,10 +219,6 @@ def check_module(cls):
     yield good and torch.equal(seen[0][2], 3 * x), "the hook of an inner layer was not called once, as asked", HOOKS
 
 
-def _module(**methods):
-    return variant(_Module, **methods)
-
-
 def _all_tensors(self, name, value):
     table = self.children if isinstance(value, _Module) else self.own if isinstance(value, torch.Tensor) else {}
     table[name] = value
@@ -231,10 +227,10 @@ def _all_tensors(self, name, value):
 
 check_module.right = _Module
 check_module.mistakes = {
-    LISTED: _module(__setattr__=_all_tensors),
-    DEEP: _module(parameters=lambda self: [*self.own.values()]),
-    SWITCHES: _module(train=lambda self, mode=True: object.__setattr__(self, "training", mode)),
-    HOOKS: _module(__call__=lambda self, x: self.forward(x)),
+    LISTED: variant(_Module, __setattr__=_all_tensors),
+    DEEP: variant(_Module, parameters=lambda self: [*self.own.values()]),
+    SWITCHES: variant(_Module, train=lambda self, mode=True: object.__setattr__(self, "training", mode)),
+    HOOKS: variant(_Module, __call__=lambda self, x: self.forward(x)),
 }
 
 
