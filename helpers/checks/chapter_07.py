@@ -179,7 +179,7 @@ HOOKS = "forward first, then every hook with (self, x, out), then return out."
 
 
 @conditions("the class Module", "chapter 07, exercise 7.1", 4715)
-def checkvariant(_Module, cls):
+def check_module(cls):
     """A class whose objects register tensors and Modules, list parameters(), train(mode), and call their hooks."""
     methods = [vars(cls).get(name) for name in ("__setattr__", "parameters", "train", "__call__")]
     if isinstance(cls, type) and all(method is None or is_empty(method) for method in methods):
