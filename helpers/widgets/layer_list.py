@@ -13,7 +13,7 @@ __all__ = ["LayerListReading", "draw_layers", "layer_list_explorer", "read_layer
 COLORS = {"Linear": "#cfe3f2", "BatchNorm1d": "#b5dfc9", "Tanh": "#f3f3f3", "Embedding": "#ffe2a3"}
 EDGES = {"BatchNorm1d": GREEN, "Embedding": ORANGE}
 TEXTS = {"BatchNorm1d": "BatchNorm", "Embedding": "C"}
-MOST = 20  # boxes that stand side by side and can still be read
+MOST = 21  # boxes that stand side by side and can still be read
 
 
 @dataclass
