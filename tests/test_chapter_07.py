@@ -1,10 +1,18 @@
-"""Chapter 07's inline classes against their twins in helpers.layers, and its network against deep_mlp."""
+"""Chapter 07's inline classes against their twins in helpers.layers, its network against deep_mlp, its four networks."""
 
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
 import pytest
 import torch
+from torch import nn
 
+from helpers.checks import check_module
+from helpers.checks.chapter_07 import FAULTS, four_modules
 from helpers.layers import BatchNorm1d, Linear, Tanh
 from helpers.models import deep_mlp, seeded
+from helpers.widgets.layer_list import draw_layers, read_layer_list, read_layers
 from lecture_loop import deep_lecture_loop
 from notebook_cells import definitions
 
@@ -94,3 +102,61 @@ def test_its_loop_is_the_lectures(chapter, batch_norm):
     expected, C, _ = deep_lecture_loop(batch_norm, 1, X, Y[:, 0], 20, lr=0.2)
     close(losses, expected)
     close(network[0], C)
+
+
+def test_each_of_the_four_networks_has_the_condition_that_its_answer_key_says():
+    x, before = torch.randint(0, 27, (32, 3), generator=seeded(0)), torch.random.get_rng_state()
+    nets, again = four_modules(), four_modules()
+    assert torch.equal(before, torch.random.get_rng_state())
+    found = {}
+    for name, net in nets.items():
+        assert torch.equal(net(x), again[name](x))
+        net(x).square().sum().backward()
+        listed = dict(net.named_parameters())
+        cut = any(p.grad is None for p in listed.values())
+        biases = sum("bias" in key for key in listed)
+        linears = sum(isinstance(module, nn.Linear) for module in net.modules())
+        found[name] = "list" if linears < 3 else "cut" if cut else "tensor" if biases < linears else "healthy"
+    assert found == FAULTS and set(found.values()) == {"healthy", "list", "tensor", "cut"}
+
+
+def test_the_class_module_may_list_by_a_generator_and_a_half_written_one_is_told_what_lacks():
+    class Base(check_module.right):
+        def parameters(self):
+            yield from super().parameters()
+
+    assert check_module(Base)
+
+    class Half(check_module.right):
+        def train(self, mode=True):
+            self.training = mode
+
+    assert "switch" in check_module(Half).difference
+    assert check_module(3).status == "wrong"
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_the_list_that_is_drawn_is_the_network(chapter, batch_norm):
+    C, layers, parameters = chapter["make_network"](seeded(), batch_norm=batch_norm)
+    own, panels = read_layers(layers, C), read_layer_list(batch_norm=batch_norm)
+    assert own == panels and own.parameters == sum(p.numel() for p in parameters)
+    assert own.of("BatchNorm1d") == 2 * 527 * batch_norm and len(own.boxes) == len(layers) + 1
+    _, ax = plt.subplots()
+    draw_layers(own, ax)
+    shown = {text.get_text() for text in ax.texts}
+    assert {"C  27 × 10", "Tanh", "Linear  30 → 100", "270"} <= shown and ("BatchNorm  27" in shown) == batch_norm
+    assert f"{own.parameters:,}" in ax.get_title(loc="left") + ax.get_title()
+    plt.close("all")
+
+
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+def test_one_example_with_the_switch_on_spoils_the_running_variances(chapter):
+    C, layers, _ = chapter["make_network"](seeded(), batch_norm=True)
+    norms = [layer for layer in layers if isinstance(layer, chapter["BatchNorm1d"])]
+    chapter["set_training"](layers, False)
+    with torch.no_grad():
+        chapter["forward"](C, layers, torch.zeros(1, 3, dtype=torch.int64))
+        assert all(norm.running_var.isfinite().all() for norm in norms)
+        chapter["set_training"](layers, True)
+        chapter["forward"](C, layers, torch.zeros(1, 3, dtype=torch.int64))
+    assert all(norm.running_var.isnan().all() for norm in norms)

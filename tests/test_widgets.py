@@ -65,6 +65,7 @@ PANELS = {
         "steps": [10, 20],
         "seed": [0, 5],
     },
+    "layer_list_explorer": {"hidden layers": [1, 3], "batch norm": [True, False], "width": [10, 200]},
     "saturation_explorer": {"W1 scale": [0.0, 0.2, 1.5], "b1 scale": [0.0, 0.01, 10.0], "seed": [0, 7]},
     "training_lab": {"init gain": [0.2, 1.0, 5.0], "network": list(NETWORKS), "learning rate": [1e-4, 10.0]},
 }

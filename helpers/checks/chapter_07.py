@@ -1,11 +1,11 @@
-"""Chapter 07: the class Linear, plain or an nn.Module."""
+"""Chapter 07: the class Linear, the heart of nn.Module, four networks to tell apart, and a lead to explain."""
 
 import torch
 from torch import nn
 
 from helpers.checks.classes import fill, gradients, is_a_class, not_shared, tensor, trainable
-from helpers.checks.engine import Check, Look, Verdict
-from helpers.checks.kinds import lecture_at, seeded_randn
+from helpers.checks.engine import Check, Look, Verdict, is_empty
+from helpers.checks.kinds import choice, choices, conditions, lecture_at, seeded_randn
 from helpers.checks.mistakes import each, variant
 from helpers.checks.readings import as_tensors
 
@@ -140,4 +140,158 @@ check_linear = Check(
     refuse=is_a_class("weight"),
     mistakes=each(lambda part: variant(_Linear, draw=staticmethod(part)), DRAWS)
     | each(lambda part: variant(_Linear, product=staticmethod(part)), PRODUCTS),
+)  # fmt: skip
+
+
+class _Module:
+    """The right answer to exercise 7.1."""
+
+    def __init__(self):
+        self.own, self.children, self.hooks, self.training = {}, {}, [], True
+
+    def __setattr__(self, name, value):
+        if isinstance(value, _Module):
+            self.children[name] = value
+        elif isinstance(value, torch.Tensor) and value.requires_grad:
+            self.own[name] = value
+        super().__setattr__(name, value)
+
+    def parameters(self):
+        return [*self.own.values(), *(p for child in self.children.values() for p in child.parameters())]
+
+    def train(self, mode=True):
+        self.training = mode
+        for child in self.children.values():
+            child.train(mode)
+
+    def __call__(self, x):
+        out = self.forward(x)
+        for hook in self.hooks:
+            hook(self, x, out)
+        return out
+
+
+LOST = "Let Python store the attribute too: super().__setattr__(name, value), whatever it is."
+LISTED = "Only a tensor that requires a gradient is registered, under its name, and so is a Module."
+DEEP = "Ask every child for its parameters(), and let it ask its own children."
+SWITCHES = "Set self.training, then call train(mode) of every child."
+HOOKS = "forward first, then every hook with (self, x, out), then return out."
+
+
+@conditions("the class Module", "chapter 07, exercise 7.1", 4715)
+def check_module(cls):
+    """A class whose objects register tensors and Modules, list parameters(), train(mode), and call their hooks."""
+    methods = [vars(cls).get(name) for name in ("__setattr__", "parameters", "train", "__call__")]
+    if isinstance(cls, type) and all(method is None or is_empty(method) for method in methods):
+        raise Verdict("its four methods are still empty", status="not attempted")
+
+    class Scale(cls):
+        def __init__(self, inner=None):
+            super().__init__()
+            self.weight, self.mean = torch.ones(2, requires_grad=True), torch.zeros(2)
+            if inner is not None:
+                self.inner = inner
+
+        def forward(self, x):
+            return self.weight * (x if getattr(self, "inner", None) is None else self.inner(x))
+
+    leaf = Scale()
+    is_kept = torch.equal(getattr(leaf, "mean", torch.ones(2)), torch.zeros(2)) and hasattr(leaf, "weight")
+    yield is_kept, "an attribute that was assigned cannot be read again", LOST
+    found = list(leaf.parameters() or [])
+    yield len(found) == 1 and found[0] is leaf.weight, f"a layer of one weight lists {len(found)} parameters", LISTED
+    leaf.weight = torch.full((2,), 3.0, requires_grad=True)
+    found = list(leaf.parameters())
+    yield len(found) == 1 and found[0] is leaf.weight, "a weight that was replaced is still listed", LISTED
+    net = Scale(middle := Scale(leaf))
+    found = list(net.parameters())
+    same = sorted(map(id, found)) == sorted(id(part.weight) for part in (net, middle, leaf))
+    yield same, f"three layers inside each other list {len(found)} parameters", DEEP
+    net.train(False)
+    yield not any(part.training for part in (net, middle, leaf)), "after train(False) not every switch is off", SWITCHES
+    net.train()
+    yield all(part.training for part in (net, middle, leaf)), "after train() not every switch is on", SWITCHES
+    x, seen = torch.tensor([1.0, 2.0]), []
+    leaf.hooks.append(lambda *given: seen.append(given))
+    out = net(x)
+    yield isinstance(out, torch.Tensor) and torch.equal(out, 3 * x), "net(x) is not what forward(x) returns", HOOKS
+    good = len(seen) == 1 and len(seen[0]) == 3 and seen[0][0] is leaf and seen[0][1] is x
+    yield good and torch.equal(seen[0][2], 3 * x), "the hook of an inner layer was not called once, as asked", HOOKS
+
+
+def _all_tensors(self, name, value):
+    table = self.children if isinstance(value, _Module) else self.own if isinstance(value, torch.Tensor) else {}
+    table[name] = value
+    object.__setattr__(self, name, value)
+
+
+check_module.right = _Module
+check_module.mistakes = {
+    LISTED: variant(_Module, __setattr__=_all_tensors),
+    DEEP: variant(_Module, parameters=lambda self: [*self.own.values()]),
+    SWITCHES: variant(_Module, train=lambda self, mode=True: object.__setattr__(self, "training", mode)),
+    HOOKS: variant(_Module, __call__=lambda self, x: self.forward(x)),
+}
+
+
+class _Bias(nn.Module):
+    """Adds a bias that is a plain tensor."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.bias = torch.zeros(dim, requires_grad=True)
+
+    def forward(self, x):
+        return x + self.bias
+
+
+class _Network(nn.Module):
+    def __init__(self, fault):
+        super().__init__()
+        hidden = [nn.Linear(30, 50), nn.Tanh(), nn.Linear(50, 50, bias=fault != "tensor"), nn.Tanh()]
+        if fault == "tensor":
+            hidden.insert(3, _Bias(50))
+        self.embedding, self.output, self.cut = nn.Embedding(27, 10), nn.Linear(50, 27), fault == "cut"
+        self.hidden = hidden if fault == "list" else nn.Sequential(*hidden)
+
+    def forward(self, x):
+        x = self.embedding(x).flatten(1)
+        for layer in self.hidden:
+            x = layer(x)
+        return self.output(x.detach() if self.cut else x)
+
+
+FAULTS = {"a": "tensor", "b": "cut", "c": "healthy", "d": "list"}
+
+
+def four_modules():
+    """Four networks {"a": …, "d": …} that all run, contexts (N, 3) to logits (N, 27); three have a fault."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return {name: _Network(fault) for name, fault in FAULTS.items()}
+
+
+WHY_NOT = {
+    "healthy": "After a backward pass, ask every tensor in .parameters() for its .grad, and count them: is one missing?",
+    "list": "print(net) shows its hidden layers: they are registered.",
+    "tensor": "Count its tensors: two of every Linear, one of the embedding. Does just one bias lack?",
+    "cut": "Every tensor that it lists gets a gradient.",
+}
+check_four_modules = choices(
+    "{network: its condition} of the four networks of exercise 7.2.",
+    "the four networks",
+    {name: (right, {k: why for k, why in WHY_NOT.items() if k != right}) for name, right in FAULTS.items()},
+    "chapter 07, exercise 7.2", 4715,
+    agreed="the four networks are told apart", noun="condition",
+)  # fmt: skip
+
+check_lead = choice(
+    "Where the lower loss comes from: A, B or C.",
+    "the lead",
+    "B",
+    {
+        "A": "Then both bars would be equally high: in eval mode neither has any noise.",
+        "C": "Then nothing would be left of it in eval mode.",
+    },
+    "chapter 07, exercise 7.3", 4715,
 )  # fmt: skip
