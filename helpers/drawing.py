@@ -152,11 +152,16 @@ def show_moving(fig, draw, frames, alt, *, milliseconds=150, hold=10, colors=64)
     stands where animations are not played, so it should make sense alone.
     """
     pictures = []
-    for frame in frames:
-        draw(frame)
-        pixels = io.BytesIO()
-        fig.savefig(pixels, format="png", dpi=100)
-        pictures.append(Image.open(pixels).convert("RGB"))
+    # Laid out once, for the first frame: nothing jumps, and a frame costs half. (savefig asks the rcParams again.)
+    with plt.rc_context({"figure.constrained_layout.use": False}):
+        for frame in frames:
+            draw(frame)
+            if not pictures:
+                fig.draw_without_rendering()
+                fig.set_layout_engine("none")
+            pixels = io.BytesIO()
+            fig.savefig(pixels, format="png", dpi=100)
+            pictures.append(Image.open(pixels).convert("RGB"))
     plt.close(fig)
     # One palette for all, from the first, the middle and the last picture: a colour never flickers.
     few = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
