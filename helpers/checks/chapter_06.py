@@ -75,7 +75,7 @@ check_conv_as_linear.mistakes = {
 }  # fmt: skip
 
 _STD = "Look at the upper row: what keeps the std near 1 through fifty layers, and where is it at work?"
-_END = "Look for a call from which on nothing is drawn: no signal behind it, no gradient before it."
+_END = "Look for a call behind which no signal is drawn; of its gradient hardly anything is left either."
 _GROWTH = "Compare how far the gradient grows from the right to the left: shortcuts slow that down."
 
 check_four_resnets = choices(
