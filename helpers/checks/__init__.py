@@ -17,7 +17,7 @@ from helpers.checks.chapter_04 import (
 )
 from helpers.checks.chapter_05 import check_batch_norm, check_batch_norm_forward
 from helpers.checks.chapter_05_faults import check_bias_gradient, check_four_boxes
-from helpers.checks.chapter_06 import check_conv_as_linear, check_conv_output_size
+from helpers.checks.chapter_06 import check_conv_as_linear, check_conv_output_size, check_four_resnets
 from helpers.checks.chapter_07 import check_four_modules, check_lead, check_linear, check_module
 from helpers.checks.chapter_08 import check_fixed_point, check_saturated_share
 from helpers.checks.chapter_09 import check_gradient_growth

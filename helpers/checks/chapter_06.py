@@ -1,11 +1,11 @@
-"""Chapter 06: how many places a kernel has, and a convolution as one matrix product per place."""
+"""Chapter 06: how many places a kernel has, a convolution as one matrix product per place, four networks to tell apart."""
 
 import math
 from itertools import product
 
 from torch.nn import functional as F
 
-from helpers.checks.kinds import check, seeded_randn
+from helpers.checks.kinds import check, choices, seeded_randn
 from helpers.checks.readings import as_array
 
 # The named ones first, then every small combination: a rule that holds for some paddings or strides only shows.
@@ -13,7 +13,7 @@ PLACES = [(224, 7, 2, 3), (56, 1, 1, 0), (112, 3, 2, 1), (8, 2, 2, 0), (10, 4, 3
 PLACES += product((5, 6, 9), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2, 4))
 
 
-@check("chapter 06, the shapes stage by stage", 3890, PLACES)
+@check("chapter 06, exercise 6.1", 3890, PLACES)
 def check_conv_output_size(size, kernel_size, stride, padding):
     """f(size, kernel_size, stride, padding) -> the height or width that a convolution puts out, in pixels."""
     return (size + 2 * padding - kernel_size) // stride + 1
@@ -40,7 +40,7 @@ SHAPES = [  # of x, of weight, stride, padding
 IMAGES = [(seeded_randn(*x, seed=i), seeded_randn(*w, seed=9 + i), s, p) for i, (x, w, s, p) in enumerate(SHAPES)]
 
 
-@check("chapter 06, a convolution as a linear layer on patches", 3890, IMAGES, read=as_array, tolerance=(1e-4, 1e-4))
+@check("chapter 06, what a convolution computes at one place", 3890, IMAGES, read=as_array, tolerance=(1e-4, 1e-4))
 def check_conv_as_linear(x, weight, stride, padding):
     """f(x, weight, stride, padding) -> the convolution as a matrix product of patches, equal to F.conv2d.
 
@@ -73,3 +73,20 @@ check_conv_as_linear.mistakes = {
     "That is an average over a patch: the products are summed.": lambda x, w, *args: F.conv2d(x, w / w[0].numel(), None, *args),
     "The images are summed up: each has its own output.": _output(lambda out: out.sum(0, keepdim=True)),
 }  # fmt: skip
+
+_STD = "Look at the upper row: what keeps the std near 1 through fifty layers, and where is it at work?"
+_END = "Look for a call behind which no signal is drawn; of its gradient hardly anything is left either."
+_GROWTH = "Compare how far the gradient grows from the right to the left: shortcuts slow that down."
+
+check_four_resnets = choices(
+    "{network: its condition} of the four networks of exercise 6.3.",
+    "the four networks",
+    {
+        "a": ("no shortcuts", {"healthy": _GROWTH, "no BatchNorm": _STD, "silent block": _END}),
+        "b": ("silent block", {"healthy": _END, "no BatchNorm": _END, "no shortcuts": _END}),
+        "c": ("healthy", {"no shortcuts": _GROWTH, "no BatchNorm": _STD, "silent block": _END}),
+        "d": ("no BatchNorm", {"healthy": _STD, "no shortcuts": _STD, "silent block": _END}),
+    },
+    "chapter 06, exercise 6.3", 3890,
+    agreed="the four networks are told apart", noun="condition",
+)  # fmt: skip
