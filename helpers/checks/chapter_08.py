@@ -1,12 +1,13 @@
-"""Chapter 08: the share of saturated entries, and the std that deep tanh networks settle at."""
+"""Chapter 08: saturated entries, the std at which deep tanh networks settle, a fault to find, a picture to explain."""
 
 import math
 from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 import torch
 
-from helpers.checks.kinds import check, seeded_randn
+from helpers.checks.kinds import check, choice, seeded_randn
 
 T = (seeded_randn(8, 6, seed=1) * torch.tensor([0.3, 0.8, 1.5, 3.0, 9.0, 5.0])).tanh()
 T[:, 4] = torch.where(T[:, 4].abs() > 0.9, T[:, 4], 0.9999)  # a dead unit
@@ -106,3 +107,37 @@ check_fixed_point.mistakes = {
     "Those are too few layers: go on until the std no longer changes. Just above a gain of 1 that takes hundreds.": (
         *(partial(_after, n) for n in range(1, 60)), *(lambda g, n=n: _after(n, g) * (g > 1) for n in range(1, 51))),
 }  # fmt: skip
+
+
+def alternating_network():
+    """A tanh network with a fault, and 500 inputs for it: five layers, 400 and 50 wide in turn."""
+    widths, layers = (100, 400, 50, 400, 50, 400), []
+    for seed, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        layers.append(torch.nn.Linear(fan_in, fan_out, bias=False))
+        layers[-1].weight.data = seeded_randn(fan_out, fan_in, seed=seed) * 5 / 3 / fan_out**0.5
+        layers.append(torch.nn.Tanh())
+    return torch.nn.Sequential(*layers), seeded_randn(500, widths[0], seed=9)
+
+
+check_alternating = choice(
+    "What is wrong with the network of exercise 8.2: A, B, C or D.",
+    "the alternating network",
+    "C",
+    {
+        "A": "A gain that is too high makes every layer too wide. Here only every second one is.",
+        "B": "It has no biases at all: look at the layers' .bias.",
+        "D": "What the inputs are, the second layer has nearly forgotten. And these have std 1: print it.",
+    },
+    "chapter 08, exercise 8.2", 5211,
+)  # fmt: skip
+
+check_no_settling = choice(
+    "Why no ReLU network settles: A, B or C.",
+    "why it does not settle",
+    "A",
+    {
+        "B": "At gain 1.5 the std grows, though there are as many zeros as at any other gain.",
+        "C": "On a log axis these are straight lines: every layer changes the std by the same factor, the last ones too.",
+    },
+    "chapter 08, exercise 8.3", 5211,
+)  # fmt: skip

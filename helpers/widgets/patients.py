@@ -1,0 +1,153 @@
+"""Chapter 08's game: a network at random, what its layers put out, four diagnoses to choose from, a score."""
+
+import random
+from dataclasses import dataclass
+from functools import partial
+from html import escape
+from math import sqrt
+
+import ipywidgets
+import numpy as np
+import torch
+
+from helpers.data import load_splits
+from helpers.diagnostics import diagnose
+from helpers.models import deep_mlp, seeded
+from helpers.plots import BLUE, VERMILION, layer_colors
+from helpers.train import train
+from helpers.widgets.panel import Panel, button, control
+
+__all__ = ["CONDITIONS", "PatientReading", "draw_flat_shares", "draw_outputs", "patients", "read_patient"]
+
+EXAMPLES, BINS, WIDTH = 200, 60, 2.0  # of the outputs shown, on either side of 0; a tanh ends at 1
+
+
+@dataclass
+class PatientReading:
+    """The outputs (examples, units) of five layers, whether they are ReLUs, four diagnoses, and which one is right."""
+
+    outputs: list
+    relu: bool = False
+    options: list = ()
+    condition: str = ""
+    says: str = ""  # diagnose's first warning
+
+
+def _trained(steps, lr, **options):
+    def make(generator, data):
+        model = deep_mlp(generator=generator, **options)
+        train(model, *data, steps=steps, lr=lr, generator=generator, progress=False)
+        return model
+
+    return make
+
+
+def _one(change):
+    @torch.no_grad()
+    def make(generator, data):
+        model = deep_mlp(generator=generator)
+        change(model.get_submodule(f"linear{torch.randint(2, 5, (), generator=generator)}"))
+        return model
+
+    return make
+
+
+_relu = partial(_trained, nonlinearity="relu")
+# What may be wrong: what shows it, and a function of (generator, training data) that makes such a network.
+CONDITIONS = {
+    "nothing is wrong": ("Five layers alike: wide, with few outputs in the flat part.", _trained(0, 0.1)),
+    "the gain is too low": ("Each layer is narrower than the one before it.", _trained(0, 0.1, gain=0.5)),
+    "the learning rate was too high": ("In all layers nearly every unit says all or nothing.", _trained(50, 10)),
+    "it has become NaN": ("A layer that holds NaN has no histogram.", _relu(50, 0.1, gain=3)),
+    "dead ReLUs": ("One-sided outputs are a ReLU's; the bars are its units that are always 0.", _relu(2, 1, gain=sqrt(2))),
+    "one layer: biases shifted": ("One layer leans to a side: its biases did that.", _one(lambda layer: layer.bias.add_(1))),
+    "one layer: weights too large": ("One layer is pressed to the ends, the next one less.", _one(lambda layer: layer.weight.mul_(3))),
+    "one layer: weights all zero": ("From one layer on, each output is exactly 0.", _one(lambda layer: layer.weight.zero_())),
+}  # fmt: skip
+
+
+def read_patient(*, patient=1, splits=None):
+    """The patient of a number: its network has one of CONDITIONS; three other diagnoses stand beside it."""
+    X, Y = (splits or load_splits()).train
+    generator = seeded(patient)
+    names = [list(CONDITIONS)[i] for i in torch.randperm(len(CONDITIONS), generator=generator)[:4]]
+    model = CONDITIONS[names[0]][1](generator, (X, Y))
+    ix = torch.randint(0, len(X), (EXAMPLES,), generator=generator)
+    outputs, x = [], X[ix]
+    with torch.no_grad():
+        for name, layer in model.named_children():
+            x = layer(x)
+            outputs += [x.numpy()] if name.startswith(("tanh", "relu")) else []
+    says = next(iter(diagnose(model, X[ix], Y[ix], histograms=False).warnings), "nothing")
+    options = [names[i] for i in torch.randperm(4, generator=generator)]
+    return PatientReading(outputs, hasattr(model, "relu1"), options, names[0], says)
+
+
+def draw_outputs(reading, ax):
+    """A histogram per layer, the first on top, each as high as fits; what lies beyond counts in the outermost bins."""
+    for k, (outputs, color) in enumerate(zip(reading.outputs, layer_colors(5), strict=True)):
+        if not np.isfinite(outputs).all():
+            ax.text(0, 0.3 - k, "nothing that could be drawn", ha="center", fontsize=9.5)
+            continue
+        counts, edges = np.histogram(outputs.clip(-WIDTH, WIDTH), BINS, (-WIDTH, WIDTH))
+        tallest = counts[edges[:-1] > 1e-9].max() if reading.relu else counts.max()  # a ReLU's zeros are cut
+        heights = (0.85 * counts / max(tallest, 1)).clip(max=0.92)
+        ax.fill(np.repeat(edges, 2), np.r_[0, np.repeat(heights, 2), 0] - k, color=color, alpha=0.85, linewidth=0)
+    _by_layer(ax, "output", (-WIDTH, WIDTH), "what each layer puts out (beyond ±2: at the edge)")
+
+
+def draw_flat_shares(reading, ax):
+    """Per layer the share in the flat part of the nonlinearity, as a bar, and the std, as a dot."""
+    for k, outputs in enumerate(reading.outputs):
+        if np.isfinite(outputs).all():
+            flat = (outputs == 0).all(0) if reading.relu else abs(outputs) > 0.97
+            ax.barh(0.25 - k, flat.mean(), 0.3, color=VERMILION)
+            far = outputs.std() > 1.45
+            ax.plot(1.45 if far else outputs.std(), 0.6 - k, ">" if far else "o", color=BLUE, markersize=7)
+    what = "units that are always 0" if reading.relu else "share beyond ±0.97"
+    _by_layer(ax, "share (bar), std (dot)", (0, 1.5), f"bar: {what}; dot: std")
+
+
+def _by_layer(ax, xlabel, xlim, title):
+    ax.set(xlim=xlim, ylim=(-4.1, 1.05), xlabel=xlabel, title=title)
+    ax.set_yticks([0.4 - k for k in range(5)], [f"layer {k}" for k in range(1, 6)])
+
+
+class Patients(Panel):
+    """The game: of four buttons one is right. The first answer to each patient counts."""
+
+    def __init__(self, splits, patient):
+        self.right, self.seen, self.judged = 0, 0, None  # judged: the reading that was answered
+        self.answers = [button("?", "Your diagnosis.", partial(self.answer, i)) for i in range(4)]
+        says = "Each number is another patient."
+        number = control(ipywidgets.BoundedIntText, "patient", says, value=patient, min=1, max=9999)
+        alt = "The histograms of five layers' outputs, one above the other; beside them their std and flat share."
+        buttons = [*self.answers, button("next patient", "A patient at random.", self.next)]
+        read = partial(read_patient, splits=splits or load_splits())
+        super().__init__(read, [draw_outputs, draw_flat_shares], [number], alt=alt, buttons=buttons)
+
+    def redraw(self):
+        super().redraw()
+        for made, option in zip(self.answers, self.reading.options, strict=True):
+            made.description = option
+        if self.judged is not self.reading:
+            self.message.value = "<div>What is the matter with it? Choose one of the four.</div>"
+
+    def answer(self, i):
+        """Judge the diagnosis on button i."""
+        with self.errors_shown():
+            given, truth = self.reading.options[i], self.reading.condition
+            if self.judged is not self.reading:
+                self.judged, self.seen, self.right = self.reading, self.seen + 1, self.right + (given == truth)
+            verdict = f"Right: {truth}." if given == truth else f"You say: {given}. It is another one: {truth}."
+            score = f"Score: {self.right} of {self.seen}."
+            lines = [verdict, CONDITIONS[truth][0], f"diagnose says: {self.reading.says}", score]
+            self.message.value = "".join(f"<div>{escape(line)}</div>" for line in lines)
+
+    def next(self):
+        self.controls["patient"].value = random.SystemRandom().randrange(1, 10_000)
+
+
+def patients(*, patient=1, splits=None):
+    """A network at random with one of eight conditions, its layers' outputs, four diagnoses, and a score."""
+    return Patients(splits, patient)
