@@ -1,4 +1,4 @@
-"""Chapter 08: saturated entries, the std at which deep tanh networks settle, a fault to find, a picture to explain."""
+"""Chapter 08: the std at which deep tanh networks settle, a fault to find, a picture to explain."""
 
 import math
 from functools import cache, partial
@@ -8,39 +8,6 @@ import numpy as np
 import torch
 
 from helpers.checks.kinds import check, choice, seeded_randn
-
-T = (seeded_randn(8, 6, seed=1) * torch.tensor([0.3, 0.8, 1.5, 3.0, 9.0, 5.0])).tanh()
-T[:, 4] = torch.where(T[:, 4].abs() > 0.9, T[:, 4], 0.9999)  # a dead unit
-T[2] = T[2].sign() * torch.tensor([0.995, 0.98, 0.96, 0.9, 0.995, 0.98])
-SHARES = [(T, 0.97), (T, 0.999), (-T[:5].abs(), 0.5), (T[3:, :4].contiguous(), 0.9), (T[:4, :3].contiguous(), 0.3)]
-
-
-@check("chapter 08, the saturated share", 5211, SHARES)
-def check_saturated_share(t, threshold):
-    """f(t, threshold) -> the share of entries of t, tanh outputs of shape (N, units), with |t| > threshold."""
-    return (t.abs() > threshold).double().mean()
-
-
-def _over(change):
-    return lambda t, threshold: change((t.abs() > threshold).double())
-
-
-check_saturated_share.mistakes = {
-    "One side is missing: tanh is as flat at -1 as at +1, so take t.abs().": (
-        lambda t, h: (t > h).double().mean(), lambda t, h: (t < -h).double().mean()),
-    "That is a count: divide by the number of entries, or take the mean.": _over(torch.sum),
-    "That is one share per unit or example: take the mean over all entries.": (
-        _over(lambda o: o.mean(0)), _over(lambda o: o.mean(1))),
-    "That counts units or examples with such an entry: count single entries, N times units of them.": (
-        _over(lambda o: o.amax(0).mean()), _over(lambda o: o.amax(1).mean())),
-    "That counts units or examples that are saturated throughout: count single entries.": (
-        _over(lambda o: o.amin(0).mean()), _over(lambda o: o.amin(1).mean())),
-    "t holds tanh's outputs already: compare them as they are, without tanh or its inverse.": (
-        lambda t, h: (t.tanh().abs() > h).double().mean(), lambda t, h: (t.atanh().abs() > h).double().mean()),
-    "Divide the count by t.numel(): N times units.": (
-        _over(lambda o: o.sum() / len(o)), _over(lambda o: o.sum() / o.shape[1])),
-    "The square of t is compared with the threshold: take t.abs().": lambda t, h: (t**2 > h).double().mean(),
-}  # fmt: skip
 
 Z = np.linspace(-8, 8, 401)
 DENSITY = np.exp(-(Z**2) / 2) / np.exp(-(Z**2) / 2).sum()  # standard normal, as weights of the points Z

@@ -4,7 +4,6 @@ import random
 from dataclasses import dataclass
 from functools import partial
 from html import escape
-from math import sqrt
 
 import ipywidgets
 import numpy as np
@@ -33,37 +32,28 @@ class PatientReading:
     says: str = ""  # diagnose's first warning
 
 
-def _trained(steps, lr, **options):
-    def make(generator, data):
-        model = deep_mlp(generator=generator, **options)
-        train(model, *data, steps=steps, lr=lr, generator=generator, progress=False)
-        return model
-
-    return make
-
-
-def _one(change):
-    @torch.no_grad()
-    def make(generator, data):
-        model = deep_mlp(generator=generator)
-        change(model.get_submodule(f"linear{torch.randint(2, 5, (), generator=generator)}"))
-        return model
-
-    return make
-
-
-_relu = partial(_trained, nonlinearity="relu")
-# What may be wrong: what shows it, and a function of (generator, training data) that makes such a network.
+# What may be wrong: what shows it, and what _make makes of it.
+RELU = dict(nonlinearity="relu")
 CONDITIONS = {
-    "nothing is wrong": ("Five layers alike: wide, with few outputs in the flat part.", _trained(0, 0.1)),
-    "the gain is too low": ("Each layer is narrower than the one before it.", _trained(0, 0.1, gain=0.5)),
-    "the learning rate was too high": ("In all layers nearly every unit says all or nothing.", _trained(50, 10)),
-    "it has become NaN": ("A layer that holds NaN has no histogram.", _relu(50, 0.1, gain=3)),
-    "dead ReLUs": ("One-sided outputs are a ReLU's; the bars are its units that are always 0.", _relu(2, 1, gain=sqrt(2))),
-    "one layer: biases shifted": ("One layer leans to a side: its biases did that.", _one(lambda layer: layer.bias.add_(1))),
-    "one layer: weights too large": ("One layer is pressed to the ends, the next one less.", _one(lambda layer: layer.weight.mul_(3))),
-    "one layer: weights all zero": ("From one layer on, each output is exactly 0.", _one(lambda layer: layer.weight.zero_())),
+    "nothing is wrong": ("Five layers alike: wide, with few outputs in the flat part.", {}),
+    "the gain is too low": ("Each layer is narrower than the one before it.", dict(gain=0.5)),
+    "the learning rate was too high": ("In all layers nearly every unit says all or nothing.", dict(steps=50, lr=10)),
+    "it has become NaN": ("A layer that holds NaN has no histogram.", dict(steps=50, gain=3, **RELU)),
+    "dead ReLUs": ("One-sided outputs are a ReLU's; bars: units that are always 0.", dict(steps=2, lr=1, gain=2**0.5, **RELU)),
+    "one layer: biases shifted": ("One layer leans to a side.", dict(change=lambda layer: layer.bias.add_(1))),
+    "one layer: weights too large": ("One layer is pressed to the ends.", dict(change=lambda layer: layer.weight.mul_(3))),
+    "one layer: weights all zero": ("From there on, each output is 0.", dict(change=lambda layer: layer.weight.zero_())),
 }  # fmt: skip
+
+
+def _make(generator, data, *, steps=0, lr=0.1, change=None, **options):
+    """A network, trained for a few steps; change: what happens to layer 2, 3 or 4."""
+    model = deep_mlp(generator=generator, **options)
+    train(model, *data, steps=steps, lr=lr, generator=generator, progress=False)
+    if change:
+        with torch.no_grad():
+            change(model.get_submodule(f"linear{torch.randint(2, 5, (), generator=generator)}"))
+    return model
 
 
 def read_patient(*, patient=1, splits=None):
@@ -71,7 +61,7 @@ def read_patient(*, patient=1, splits=None):
     X, Y = (splits or load_splits()).train
     generator = seeded(patient)
     names = [list(CONDITIONS)[i] for i in torch.randperm(len(CONDITIONS), generator=generator)[:4]]
-    model = CONDITIONS[names[0]][1](generator, (X, Y))
+    model = _make(generator, (X, Y), **CONDITIONS[names[0]][1])
     ix = torch.randint(0, len(X), (EXAMPLES,), generator=generator)
     outputs, x = [], X[ix]
     with torch.no_grad():
