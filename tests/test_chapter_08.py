@@ -59,7 +59,7 @@ def test_the_network_with_a_fault_has_just_this_one():
     linears = [layer for layer in net if isinstance(layer, torch.nn.Linear)]
     assert abs(x.std() - 1) < 0.02 and all(layer.bias is None for layer in linears)
     for layer in linears:
-        assert layer.weight.std() * layer.out_features**0.5 == pytest.approx(5 / 3, rel=0.02)
+        assert layer.weight.std().item() * layer.out_features**0.5 == pytest.approx(5 / 3, rel=0.02)
 
 
 def test_relus_change_every_std_by_the_same_factor():

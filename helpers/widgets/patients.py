@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from functools import partial
 from html import escape
 
-import ipywidgets
 import numpy as np
 import torch
 
@@ -14,7 +13,7 @@ from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp, seeded
 from helpers.plots import BLUE, VERMILION, layer_colors
 from helpers.train import train
-from helpers.widgets.panel import Panel, button, control
+from helpers.widgets.panel import Panel, button, slider
 
 __all__ = ["CONDITIONS", "PatientReading", "draw_flat_shares", "draw_outputs", "patients", "read_patient"]
 
@@ -92,10 +91,9 @@ def draw_flat_shares(reading, ax):
         if np.isfinite(outputs).all():
             flat = (outputs == 0).all(0) if reading.relu else abs(outputs) > 0.97
             ax.barh(0.25 - k, flat.mean(), 0.3, color=VERMILION)
-            far = outputs.std() > 1.45
-            ax.plot(1.45 if far else outputs.std(), 0.6 - k, ">" if far else "o", color=BLUE, markersize=7)
+            ax.plot(min(outputs.std(), 1.5), 0.6 - k, "o", color=BLUE, markersize=7, clip_on=False)
     what = "units that are always 0" if reading.relu else "share beyond ±0.97"
-    _by_layer(ax, "share (bar), std (dot)", (0, 1.5), f"bar: {what}; dot: std")
+    _by_layer(ax, "share (bar), std (dot; 1.5 stands for more)", (0, 1.5), f"bar: {what}; dot: std")
 
 
 def _by_layer(ax, xlabel, xlim, title):
@@ -109,12 +107,11 @@ class Patients(Panel):
     def __init__(self, splits, patient):
         self.right, self.seen, self.judged = 0, 0, None  # judged: the reading that was answered
         self.answers = [button("?", "Your diagnosis.", partial(self.answer, i)) for i in range(4)]
-        says = "Each number is another patient."
-        number = control(ipywidgets.BoundedIntText, "patient", says, value=patient, min=1, max=9999)
+        number = slider("patient", "Each number is another patient.", patient, 1, 999, 1)
         alt = "The histograms of five layers' outputs, one above the other; beside them their std and flat share."
-        buttons = [*self.answers, button("next patient", "A patient at random.", self.next)]
+        more = button("next patient", "A patient at random.", self.next)
         read = partial(read_patient, splits=splits or load_splits())
-        super().__init__(read, [draw_outputs, draw_flat_shares], [number], alt=alt, buttons=buttons)
+        super().__init__(read, [draw_outputs, draw_flat_shares], [number], alt=alt, buttons=[*self.answers, more])
 
     def redraw(self):
         super().redraw()
@@ -130,12 +127,13 @@ class Patients(Panel):
             if self.judged is not self.reading:
                 self.judged, self.seen, self.right = self.reading, self.seen + 1, self.right + (given == truth)
             verdict = f"Right: {truth}." if given == truth else f"You say: {given}. It is another one: {truth}."
-            score = f"Score: {self.right} of {self.seen}."
-            lines = [verdict, CONDITIONS[truth][0], f"diagnose says: {self.reading.says}", score]
+            lines = [f"{verdict} {CONDITIONS[truth][0]}", f"diagnose says: {self.reading.says}"]
+            lines += [f"Score: {self.right} of {self.seen}."]
             self.message.value = "".join(f"<div>{escape(line)}</div>" for line in lines)
 
     def next(self):
-        self.controls["patient"].value = random.SystemRandom().randrange(1, 10_000)
+        with self.errors_shown():
+            self.controls["patient"].value = random.SystemRandom().randrange(1, 1_000)
 
 
 def patients(*, patient=1, splits=None):
