@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from helpers import layers
 from helpers.checks import (
+    check_alternating,
     check_batch_norm_forward,
     check_build_dataset,
     check_collapse,
@@ -30,7 +31,7 @@ from helpers.checks import (
     check_gradient_growth,
     check_initial_loss,
     check_kaiming_std,
-    check_saturated_share,
+    check_no_settling,
     check_sigmoid_slope,
     check_tanh_gain,
     check_unigram_entropy,
@@ -221,11 +222,8 @@ RIGHT = {
         lambda n, k, s, p: len(range(0, n + 2 * p - k + 1, s)), lambda n, k, s, p: torch.tensor((n + 2 * p - k + s) // s),
     ],
     check_conv_as_linear: [conv_by_unfold, conv_in_numpy, conv_by_einsum, lambda *args: list(conv_by_unfold(*args))],
-    check_saturated_share: [
-        lambda t, c: on(t, c).float().mean(), lambda t, c: (t.abs() >= c).sum().item() / t.numel(),
-        lambda t, c: np.mean(np.abs(t.numpy()) > c), lambda t, c: on(t, c).float().mean(0).mean(),
-        lambda t, c: Fraction(int(on(t, c).sum()), t.numel()),
-    ],
+    check_alternating: ["C", "c"],
+    check_no_settling: ["A", "a"],
     check_fixed_point: [
         fixed_point, fixed_point_by_bisection, lambda gain: fixed_point(gain, steps=100),
         lambda gain: torch.tensor(fixed_point(gain, points=201), dtype=torch.float32),
@@ -321,10 +319,8 @@ WRONG = {  # none of these is on a check's own list
         lambda x, w, s, p: conv_by_unfold(x, w, 1, p), lambda *args: conv_by_unfold(*args).relu(), lambda x, w, s, p: x @ w,
         lambda x, w, s, p: conv_by_unfold(F.pad(x, (p,) * 4, mode="replicate"), w, s, 0),
     ],
-    check_saturated_share: [
-        lambda t, c: on(t, 0.97).float().mean(), lambda t, c: 100 * on(t, c).float().mean(), lambda t, c: on(t, c).any(),
-        lambda t, c: on(t, c).float().std(), lambda t, c: on(t.mean(0), c).float().mean(), on,
-    ],
+    check_alternating: ["A", "B", "D", 3, ["C"]],
+    check_no_settling: ["B", "C", 1],
     check_fixed_point: [
         lambda g: fixed_point(g, 15), lambda g: fixed_point(g, guard=False), lambda g: 0 if g < 1.2 else fixed_point(g),
         lambda g: 0 if g < 1.06 else fixed_point(g), lambda g: 0.6513, lambda g: fixed_point(g) + 0.002,

@@ -1,45 +1,13 @@
-"""Chapter 08: the share of saturated entries, and the std that deep tanh networks settle at."""
+"""Chapter 08: the std at which deep tanh networks settle, a fault to find, a picture to explain."""
 
 import math
 from functools import cache, partial
+from itertools import pairwise
 
 import numpy as np
 import torch
 
-from helpers.checks.kinds import check, seeded_randn
-
-T = (seeded_randn(8, 6, seed=1) * torch.tensor([0.3, 0.8, 1.5, 3.0, 9.0, 5.0])).tanh()
-T[:, 4] = torch.where(T[:, 4].abs() > 0.9, T[:, 4], 0.9999)  # a dead unit
-T[2] = T[2].sign() * torch.tensor([0.995, 0.98, 0.96, 0.9, 0.995, 0.98])
-SHARES = [(T, 0.97), (T, 0.999), (-T[:5].abs(), 0.5), (T[3:, :4].contiguous(), 0.9), (T[:4, :3].contiguous(), 0.3)]
-
-
-@check("chapter 08, the saturated share", 5211, SHARES)
-def check_saturated_share(t, threshold):
-    """f(t, threshold) -> the share of entries of t, tanh outputs of shape (N, units), with |t| > threshold."""
-    return (t.abs() > threshold).double().mean()
-
-
-def _over(change):
-    return lambda t, threshold: change((t.abs() > threshold).double())
-
-
-check_saturated_share.mistakes = {
-    "One side is missing: tanh is as flat at -1 as at +1, so take t.abs().": (
-        lambda t, h: (t > h).double().mean(), lambda t, h: (t < -h).double().mean()),
-    "That is a count: divide by the number of entries, or take the mean.": _over(torch.sum),
-    "That is one share per unit or example: take the mean over all entries.": (
-        _over(lambda o: o.mean(0)), _over(lambda o: o.mean(1))),
-    "That counts units or examples with such an entry: count single entries, N times units of them.": (
-        _over(lambda o: o.amax(0).mean()), _over(lambda o: o.amax(1).mean())),
-    "That counts units or examples that are saturated throughout: count single entries.": (
-        _over(lambda o: o.amin(0).mean()), _over(lambda o: o.amin(1).mean())),
-    "t holds tanh's outputs already: compare them as they are, without tanh or its inverse.": (
-        lambda t, h: (t.tanh().abs() > h).double().mean(), lambda t, h: (t.atanh().abs() > h).double().mean()),
-    "Divide the count by t.numel(): N times units.": (
-        _over(lambda o: o.sum() / len(o)), _over(lambda o: o.sum() / o.shape[1])),
-    "The square of t is compared with the threshold: take t.abs().": lambda t, h: (t**2 > h).double().mean(),
-}  # fmt: skip
+from helpers.checks.kinds import check, choice, seeded_randn
 
 Z = np.linspace(-8, 8, 401)
 DENSITY = np.exp(-(Z**2) / 2) / np.exp(-(Z**2) / 2).sum()  # standard normal, as weights of the points Z
@@ -106,3 +74,37 @@ check_fixed_point.mistakes = {
     "Those are too few layers: go on until the std no longer changes. Just above a gain of 1 that takes hundreds.": (
         *(partial(_after, n) for n in range(1, 60)), *(lambda g, n=n: _after(n, g) * (g > 1) for n in range(1, 51))),
 }  # fmt: skip
+
+
+def alternating_network():
+    """A tanh network with a fault, and 500 inputs for it: five layers, 400 and 50 wide in turn."""
+    widths, layers = (100, 400, 50, 400, 50, 400), []
+    for seed, (fan_in, fan_out) in enumerate(pairwise(widths)):
+        layers.append(torch.nn.Linear(fan_in, fan_out, bias=False))
+        layers[-1].weight.data = seeded_randn(fan_out, fan_in, seed=seed) * 5 / 3 / fan_out**0.5
+        layers.append(torch.nn.Tanh())
+    return torch.nn.Sequential(*layers), seeded_randn(500, widths[0], seed=9)
+
+
+check_alternating = choice(
+    "What is wrong with the network of exercise 8.2: A, B, C or D.",
+    "the alternating network",
+    "C",
+    {
+        "A": "A gain that is too high makes every layer too wide. Here only every second one is.",
+        "B": "It has no biases at all: look at the layers' .bias.",
+        "D": "What the inputs are, the second layer has nearly forgotten. And these have std 1: print it.",
+    },
+    "chapter 08, exercise 8.2", 5211,
+)  # fmt: skip
+
+check_no_settling = choice(
+    "Why no ReLU network settles: A, B or C.",
+    "why it does not settle",
+    "A",
+    {
+        "B": "At gain 1.5 the std grows, though there are as many zeros as at any other gain.",
+        "C": "On a log axis these are straight lines: every layer changes the std by the same factor, the last ones too.",
+    },
+    "chapter 08, exercise 8.3", 5211,
+)  # fmt: skip
