@@ -134,11 +134,6 @@ def fixed_point_by_bisection(gain):
     return low
 
 
-def growth(gain, std):
-    z, p = np.polynomial.hermite_e.hermegauss(120)
-    return float(gain**2 * (np.cosh(std * z) ** -4.0 @ p) / p.sum())
-
-
 def collapse_by_probing(weights, biases):
     """The bias is where zero goes, the rows of W are where the unit vectors go."""
 
