@@ -40,8 +40,11 @@ def run(name, *, steps, last, n_hidden):
 
 
 def main():
-    setting = dict(steps=500, last=100, n_hidden=50)
-    log = setting | {"names": load_splits().names.source, "gains": GAINS, "depths": DEPTHS, "seeds": SEEDS, "runs": {}}
+    setting, splits = dict(steps=500, last=100, n_hidden=50), load_splits()
+    shares = torch.bincount(splits.train[1]).double() / len(splits.train[1])
+    entropy = -torch.special.xlogy(shares, shares).sum().item()  # the loss of whoever knows the letters' frequencies
+    log = setting | {"names": splits.names.source, "letter_entropy": round(entropy, 4)}
+    log |= {"gains": GAINS, "depths": DEPTHS, "seeds": SEEDS, "runs": {}}
     names = [f"{rate}, {depth}" for rate in RATES for depth in DEPTHS]
     sweep(RESULTS / "gain_depth.json", log, partial(run, **setting), names, jobs=1)
 
