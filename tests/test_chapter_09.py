@@ -1,15 +1,21 @@
-"""What chapter 09 writes inline against the helpers that it then uses."""
+"""Chapter 09: its checks, what it writes inline against the helpers, its panel's sentences, the script of its map."""
 
-import matplotlib.pyplot as plt
+import json
+from itertools import pairwise
+
 import pytest
 import torch
-from matplotlib.colors import to_rgba
 
+import gain_depth
+from helpers import checks
+from helpers.checks.chapter_09 import eight_layers
+from helpers.data import course_file
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp
-from helpers.plots import plot_gradients
-from helpers.widgets.network import read_network
+from helpers.widgets.network import expected_std, read_network
 from notebook_cells import definitions
+
+CHECKS = [checks.check_most_left, checks.check_faulty_layer, checks.check_even_gains]
 
 
 @pytest.fixture(scope="module")
@@ -17,40 +23,46 @@ def chapter():
     return definitions("09_gradient_statistics")
 
 
-@pytest.fixture
-def case():
-    """A network whose gradients differ from layer to layer, and a batch."""
-    model = deep_mlp(gain=3, generator=torch.Generator().manual_seed(0))
-    g = torch.Generator().manual_seed(1)
-    return model, torch.randint(0, 27, (64, 3), generator=g), torch.randint(0, 27, (64,), generator=g)
+@pytest.mark.parametrize("check", CHECKS)
+def test_each_mistake_gets_its_own_sentence(check):
+    assert check.audit() == [] and check(check.right)
+    for sentence, wrong in check.wrong_answers():
+        assert check(wrong).misconception == sentence
 
 
-def test_the_chapters_gradients_equal_diagnose(chapter, case):
-    gradients = chapter["tanh_gradients"](*case)
+@pytest.mark.parametrize("answer", [3, "1.2", [1.2] * 19 + [float("nan")], [-1.2] * 20, [[1.2] * 20], torch.ones(20)])
+def test_no_even_gains_at_all_is_no_traceback(answer):
+    assert checks.check_even_gains(answer).status == "wrong"
+
+
+def test_the_faulty_layer_can_be_found_as_the_hint_says():
+    net, x, y = eight_layers()
+    looked = diagnose(net, x, y)
+    stds = [g.std for g, a in zip(looked.gradients, looked.activations, strict=True) if a.is_activation]
+    ratios = [lower / upper for lower, upper in pairwise(stds)]
+    assert ratios.index(min(ratios)) == 3 and min(ratios) < 0.7 * sorted(ratios)[1]  # from h5 back to h4
+    saturated = [a.saturated for a in looked.activations if a.is_activation]
+    assert saturated[4] > 0.5 and max(saturated[:4] + saturated[5:]) < 0.2
+
+
+def test_the_chapters_gradients_equal_diagnose(chapter):
+    model, g = deep_mlp(gain=3, generator=torch.Generator().manual_seed(0)), torch.Generator().manual_seed(1)
+    case = model, torch.randint(0, 27, (64, 3), generator=g), torch.randint(0, 27, (64,), generator=g)
     rows = [row for row in diagnose(*case).gradients if row.is_activation]
-    assert [row.name for row in rows] == list(gradients)
-    for row, t in zip(rows, gradients.values(), strict=True):
-        assert row.shape == t.shape
-        assert t.std().item() == pytest.approx(row.std, rel=1e-5)
-        assert t.mean().item() == pytest.approx(row.mean, rel=1e-3, abs=1e-8)
-    assert all(p.grad is None for p in case[0].parameters())
+    for row, t in zip(rows, chapter["tanh_gradients"](*case), strict=True):
+        assert row.shape == t.shape and t.std().item() == pytest.approx(row.std, rel=1e-5)
+    assert all(p.grad is None for p in model.parameters())
 
 
-def test_the_chapters_plot_draws_what_plot_gradients_draws(chapter, case):
-    fig, (inline, helper) = plt.subplots(1, 2)
-    chapter["draw_gradients"](chapter["tanh_gradients"](*case), inline)
-    plot_gradients(diagnose(*case), ax=helper)
-    labels = [text.get_text() for text in helper.get_legend().get_texts()]
-    for line, outline, label in zip(inline.lines, helper.lines, labels, strict=True):
-        # An outline goes up and down at each edge: two points per edge.
-        edges, density = (outline.get_xdata()[::2], outline.get_ydata()[1:-1:2])
-        # An entry on an edge may fall to either side, as the helper counts in float64.
-        assert abs(line.get_ydata() - density).mean() < 0.01 * density.max()
-        assert line.get_xdata() == pytest.approx((edges[1:] + edges[:-1]) / 2, abs=1e-7)
-        assert to_rgba(line.get_color()) == to_rgba(outline.get_color())
-        assert line.get_label().replace("e-0", "e-") == label
-    assert inline.get_xlim() == pytest.approx(helper.get_xlim(), rel=1e-5)
-    plt.close(fig)
+def test_the_chapters_averages(chapter):
+    s = torch.tensor(1.0)
+    for std in expected_std(5 / 3, 5):
+        s = chapter["next_rms"](s, 5 / 3)
+        assert s.item() == pytest.approx(std, abs=1e-4)
+    z = torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))
+    by_sampling = 4 * ((1 - torch.tanh(2 * 0.7 * z) ** 2) ** 2).mean()
+    assert chapter["chi"](0.7, 2).item() == pytest.approx(by_sampling.item(), rel=5e-3)
+    assert chapter["first_over_last"](torch.tensor([1.0, 3.0]), 20).tolist() == pytest.approx([0.278, 357], rel=0.01)
 
 
 def test_what_the_chapter_says_of_its_panel():
@@ -65,3 +77,11 @@ def test_what_the_chapter_says_of_its_panel():
     for depth, low, high in (6, 1.4, 2), (21, 8, 13):
         ratios = [first_over_last(depth=depth, batch_norm=True, init_gain=gain) for gain in (0.5, 3)]
         assert low < ratios[0] < high and ratios[1] == pytest.approx(ratios[0], rel=0.01)
+
+
+def test_the_map_is_what_its_script_makes():
+    kept = json.loads(course_file("data/results/gain_depth.json").read_text())
+    assert kept["gains"] == gain_depth.GAINS and tuple(kept["depths"]) == gain_depth.DEPTHS
+    assert list(kept["runs"]) == [f"{rate}, {depth}" for rate in gain_depth.RATES for depth in gain_depth.DEPTHS]
+    short = gain_depth.run("0.1, 2", steps=2, last=1, n_hidden=5)
+    assert [len(row) for row in short] == [len(gain_depth.SEEDS)] * len(gain_depth.GAINS)

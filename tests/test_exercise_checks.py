@@ -28,7 +28,6 @@ from helpers.checks import (
     check_four_layers,
     check_gain_powers,
     check_grad_to_data,
-    check_gradient_growth,
     check_initial_loss,
     check_kaiming_std,
     check_no_settling,
@@ -136,11 +135,6 @@ def fixed_point_by_bisection(gain):
     return low
 
 
-def growth(gain, std):
-    z, p = np.polynomial.hermite_e.hermegauss(120)
-    return float(gain**2 * (np.cosh(std * z) ** -4.0 @ p) / p.sum())
-
-
 def collapse_by_probing(weights, biases):
     """The bias is where zero goes, the rows of W are where the unit vectors go."""
 
@@ -227,10 +221,6 @@ RIGHT = {
     check_fixed_point: [
         fixed_point, fixed_point_by_bisection, lambda gain: fixed_point(gain, steps=100),
         lambda gain: torch.tensor(fixed_point(gain, points=201), dtype=torch.float32),
-    ],
-    check_gradient_growth: [
-        growth, lambda g, s: g**2 * (1 - (s * torch.randn(2_000_000)).tanh() ** 2).square().mean(),
-        lambda g, s: round(growth(g, s), 3),
     ],
     check_collapse: [collapse, collapse_by_probing, lambda w, b: (list(check_collapse.right(w, b)[0]), collapse(w, b)[1])],
     check_grad_to_data: [
@@ -325,10 +315,6 @@ WRONG = {  # none of these is on a check's own list
         lambda g: fixed_point(g, 15), lambda g: fixed_point(g, guard=False), lambda g: 0 if g < 1.2 else fixed_point(g),
         lambda g: 0 if g < 1.06 else fixed_point(g), lambda g: 0.6513, lambda g: fixed_point(g) + 0.002,
         lambda g: fixed_point(g, points=9), lambda g: max(0, (g * g - 1) / (2 * g**4)) ** 0.5, lambda g: 0 if g < 1 else fixed_point(g, guard=False),
-    ],
-    check_gradient_growth: [
-        lambda g, s: growth(s, g), lambda g, s: growth(5 / 3, s), lambda g, s: growth(g, s) + 0.005,
-        lambda g, s: g**2 * growth(g, s), lambda g, s: growth(g, s / 2**0.5), lambda g, s: round(growth(g, s), 1),
     ],
     check_collapse: [
         lambda w, b: (w[0], b[0]), lambda w, b: check_collapse.right(w[:3], b[:3]), lambda w, b: check_collapse.right(w, b)[0],

@@ -1,44 +1,110 @@
-"""Chapter 09: what one tanh layer does to the variance of a gradient."""
+"""Chapter 09: what sigmoids leave of a gradient, a faulty layer to find, gains that keep a gradient even."""
 
-import math
+import torch
+from torch import nn
 
-import numpy as np
+from helpers.checks.kinds import check, choices, conditions
+from helpers.checks.readings import to_array
 
-from helpers.checks.chapter_08 import Z, normal_mean, tanh_std
-from helpers.checks.kinds import check
-
-
-def _slope(std, power=2):
-    return normal_mean((1 - np.tanh(std * Z) ** 2) ** power)
+CASES = [(1.0, 2), (2.0, 3), (0.5, 1), (6.0, 4), (4.0, 5), (1.0, 20)]
 
 
-CASES = [(5 / 3, 1.086), (1.0, 0.5), (1.5, 2.0), (0.7, 0.2), (2.0, 1.0), (1.2, 0.05)]
+@check("chapter 09, exercise 9.1", 5454, CASES, tolerance=(1e-6, 0.0))
+def check_most_left(gain, layers):
+    """f(gain, layers) -> the largest share of a gradient's rms that `layers` sigmoid layers can leave, going back."""
+    return (gain / 4) ** layers
 
 
-@check("chapter 09, the growth per layer", 5454, CASES, tolerance=(1e-3, 1e-3))
-def check_gradient_growth(gain, std):
-    """f(gain, std) -> the factor on the gradient's variance, going back through one square layer h = tanh(x @ W).
-
-    W ~ gain / sqrt(n) * randn, pre-activations ~ N(0, std^2): gain^2 E[(1 - tanh(z)^2)^2]. Within 0.001.
-    """
-    return gain**2 * _slope(std)
-
-
-check_gradient_growth.mistakes = {
-    "That is the factor on the std: the question is the variance, its square.": lambda g, s: g * _slope(s) ** 0.5,
-    "The square of the local gradient is missing: a variance takes E[(1 - tanh^2)^2].": (
-        lambda g, s: g**2 * _slope(s, 1), lambda g, s: g * _slope(s, 1)),
-    "The mean is squared: square each local gradient first, then average.": lambda g, s: g**2 * _slope(s, 1) ** 2,
-    "The gain is not squared: it multiplies the std, its square the variance.": lambda g, s: g * _slope(s),
-    "The gain is missing: the gradient also passes back through W.": lambda g, s: _slope(s),
-    "The tanh is missing: its local gradient, 1 - tanh(z)^2, shrinks what passes.": lambda g, s: g**2,
-    "z is std times a standard normal: std is neither ignored, rooted nor squared, and has the gain in it already.": (
-        lambda g, s: g**2 * _slope(1.0), lambda g, s: g**2 * _slope(math.sqrt(s)), lambda g, s: g**2 * _slope(s * s),
-        lambda g, s: g**2 * _slope(g * s)),
-    "That is the local gradient at z = std: average it over z ~ N(0, std^2).": (
-        lambda g, s: g**2 * (1 - math.tanh(s) ** 2) ** 2, lambda g, s: g**2 * (1 - math.tanh(s) ** 2)),
-    "That is the growth going forward, E[tanh^2]: going back, the local gradient 1 - tanh^2 counts.":
-        lambda g, s: g**2 * tanh_std(s) ** 2,
-    "The local gradient of tanh is 1 - tanh(z)^2: the inner square is missing.":
-        lambda g, s: g**2 * normal_mean((1 - np.tanh(s * Z)) ** 2),
+check_most_left.mistakes = {
+    "That is the mean square: the rms is its root.": lambda g, n: (g * g / 16) ** n,
+    "A sigmoid's slope is 1/4 at most; 1 is the tanh's.": lambda g, n: g**n,
+    "The gain is missing: the gradient passes the weights, too.": lambda g, n: 0.25**n,
+    "The gain counts in every layer, not once.": lambda g, n: g * 0.25**n,
+    "Layers multiply: a factor per layer, to the power of their number.": (
+        lambda g, n: n * g / 4, lambda g, n: g / 4 / n, lambda g, n: g / 4),
+    "The last layer counts, too: there are `layers` steps back.": lambda g, n: (g / 4) ** (n - 1),
+    "The gain multiplies the rms as it is, without a root or a square.": (
+        lambda g, n: (g**0.5 / 4) ** n, lambda g, n: (g * g / 4) ** n),
+    "It divides by the gain: going back, weights of gain g multiply the rms by g.": lambda g, n: (1 / (4 * g)) ** n,
 }  # fmt: skip
+
+
+def eight_layers():
+    """(net, x, y): a network of eight tanh layers of which one is at fault, and examples with their classes."""
+    g, layers = torch.Generator().manual_seed(1), []
+    for k in range(1, 9):
+        linear = nn.utils.skip_init(nn.Linear, 100, 100)
+        nn.init.normal_(linear.weight, std=0.13, generator=g)
+        nn.init.normal_(linear.bias, std=4.0 * (k == 5), generator=g)
+        layers += [linear, nn.Tanh()]
+    head = nn.utils.skip_init(nn.Linear, 100, 10)
+    nn.init.normal_(head.weight, std=0.1, generator=g)
+    nn.init.zeros_(head.bias)
+    x = torch.randn(200, 100, generator=g)
+    return nn.Sequential(*layers, head), x, torch.randint(0, 10, (200,), generator=g)
+
+
+_STEP = "Between the gradients at h4 and h5 the way back passes a tanh and a weight matrix. Which layer's are they?"
+_ELSEWHERE = "Take the ratio of each layer's gradient to the next one's. One of the seven is unlike all others."
+_OUTPUTS = "That would shrink the gradient as well. But look at what this layer puts out: is it small, or at the ends?"
+
+check_faulty_layer = choices(
+    "{'layer': its number, 'fault': what is wrong} of exercise 9.2.",
+    "the faulty layer",
+    {
+        "layer": (5, {4: _STEP, 6: _STEP, 1: _ELSEWHERE, 2: _ELSEWHERE, 3: _ELSEWHERE, 7: _ELSEWHERE, 8: _ELSEWHERE}),
+        "fault": ("biases too large", {
+            "weights too small": _OUTPUTS,
+            "weights too large": "Large weights make a gradient grow on its way back. This one loses."}),
+    },
+    "chapter 09, one step back", 5454, agreed="the layer and its fault are found", otherwise=_ELSEWHERE,
+)  # fmt: skip
+
+_Z = torch.linspace(-8, 8, 1601, dtype=torch.float64)
+_DENSITY = torch.softmax(-(_Z**2) / 2, 0)
+
+
+def _after(gains):
+    """(factors on the gradient's mean square from layer 2 on, rms of the last output) of tanh layers of these gains."""
+    s, factors = 1.0, []
+    for gain in gains:
+        t = torch.tanh(gain * s * _Z)
+        factors.append(gain**2 * ((1 - t**2) ** 2 @ _DENSITY).item())
+        s = (t**2 @ _DENSITY).item() ** 0.5
+    return factors[1:], s
+
+
+_TWENTY = "Give a list of 20 positive numbers, one per layer."
+_EVERY = "For each layer take the gain for which chi is 1. It depends on the rms that the layers below have left."
+_SIGNAL = "So small a signal meets a tanh that is a straight line. Begin with a larger first gain."
+
+
+@conditions("the 20 gains", "chapter 09, exercise 9.3", 5454)
+def check_even_gains(gains):
+    """20 gains: the gradient's mean square within 3 % over each step back, and a signal of 0.2 or more at the end."""
+    gains = to_array(gains)
+    yield gains.shape == (20,) and (gains > 0).all(), f"gains has shape {gains.shape}, or one is not positive", _TWENTY
+    factors, signal = _after(gains.tolist())
+    k = max(range(19), key=lambda k: abs(factors[k] - 1))
+    off = f"back through layer {k + 2} the mean square is multiplied by {factors[k]:.2f}"
+    yield abs(factors[k] - 1) <= 0.03, off, _EVERY
+    yield signal >= 0.2, f"the last layer's outputs have an rms of {signal:.3f}", _SIGNAL
+
+
+def _even(first):
+    gains = [first]
+    for _ in range(19):
+        _, s = _after(gains)
+        gain = 1.0
+        for _ in range(100):
+            gain = (((1 - torch.tanh(gain * s * _Z) ** 2) ** 2) @ _DENSITY).item() ** -0.5
+        gains.append(gain)
+    return gains
+
+
+check_even_gains.right = _even(1.0)
+check_even_gains.mistakes = {
+    _TWENTY: (_even(1.0)[:19], [1.2] * 21),
+    _EVERY: ([1.22] * 20, [5 / 3] * 20, [1.0] * 20, _even(1.0)[::-1]),
+    _SIGNAL: [0.01] + [1.0001] * 19,
+}
