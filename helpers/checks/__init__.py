@@ -21,7 +21,7 @@ from helpers.checks.chapter_06 import check_conv_as_linear, check_conv_output_si
 from helpers.checks.chapter_07 import check_linear
 from helpers.checks.chapter_08 import check_fixed_point, check_saturated_share
 from helpers.checks.chapter_09 import check_gradient_growth
-from helpers.checks.chapter_10 import check_collapse
+from helpers.checks.chapter_10 import check_collapse, check_four_stacks, check_xor
 from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
 from helpers.checks.chapter_13 import check_gain_powers
 from helpers.checks.engine import CheckResult
