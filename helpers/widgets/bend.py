@@ -1,4 +1,4 @@
-"""Chapter 10's panel: what layers of two units make of a grid, and what a bend between them changes."""
+"""Chapter 10's panel: what layers of two units make of a grid, and what a bend behind them changes."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -85,21 +85,21 @@ def draw_image(reading, ax):
     for pair, look in zip(reading.corners.split(2), LOOKS, strict=True):
         ax.plot(*pair.T, linestyle="", markersize=9, markeredgecolor="white", **look)
     x, y = middle
-    ax.set(xlim=(x - 1.25 * radius, x + 1.25 * radius), ylim=(y - 1.25 * radius, y + 1.25 * radius), aspect="equal")
+    ax.set(xlim=(x - 2 * radius, x + 2 * radius), ylim=(y - 1.1 * radius, y + 1.1 * radius), aspect="equal")
     ax.set(xlabel="first unit", ylabel="second unit")
     ax.grid(False)
-    says = "a straight line separates the colours" if reading.cut else "no straight line separates the colours"
-    ax.set_title(f"after layer {reading.layers}, bend {reading.bend:.2f}: {says}")
+    fits = "a straight line fits" if reading.cut else "no straight line fits"
+    ax.set_title(f"what comes out: {fits} between dots and squares")
 
 
 def draw_plane(reading, ax):
     """What goes in: the square with its grid, its circle and its four corners."""
     draw_image(plane(), ax)
-    ax.set(xlabel="first input", ylabel="second input", title="what goes in")
+    ax.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xlabel="first input", ylabel="second input", title="what goes in")
 
 
 def bend_explorer(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
-    """Turn the bend from a straight line to a tanh: what the layers make of a grid, and whether a line can cut it."""
+    """Turn the bend from a straight line to a tanh: what the layers make of a grid, and whether a line fits in."""
     controls = [
         slider("bend", "0: nothing stands behind a layer; 1: a tanh; between them: a mixture.", bend, 0.0, 1.0, 0.02),
         slider("layers", "How many layers of two units.", layers, 1, 6, 1),
