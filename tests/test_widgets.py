@@ -44,6 +44,7 @@ PANELS = {
         "right picture": list(PICTURES),
     },
     "first_look": {"W1 scale": [0.0, 0.2, 1.5], "W2 scale": [0.01, 0.1, 1.5], "seed": [0, 2]},
+    "bend_explorer": {"bend": [0.1, 0.5, 1.0], "layers": [2, 6], "init gain": [0.2, 1.0, 5.0], "seed": [0, 2**32 - 1]},
     "logit_explorer": {
         "scale": [0.0, 1.0, 15.0],
         "how many": [4, 27],

@@ -21,7 +21,7 @@ from helpers.checks.chapter_06 import check_conv_as_linear, check_conv_output_si
 from helpers.checks.chapter_07 import check_four_modules, check_lead, check_linear, check_module
 from helpers.checks.chapter_08 import check_alternating, check_fixed_point, check_no_settling
 from helpers.checks.chapter_09 import check_even_gains, check_faulty_layer, check_most_left
-from helpers.checks.chapter_10 import check_collapse
+from helpers.checks.chapter_10 import check_collapse, check_four_stacks, check_xor
 from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
 from helpers.checks.chapter_13 import check_gain_powers
 from helpers.checks.engine import CheckResult

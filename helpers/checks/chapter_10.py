@@ -1,13 +1,15 @@
-"""Chapter 10: a stack of linear layers as one."""
+"""Chapter 10: a stack of linear layers as one, four stacks to tell apart by asking them, and XOR from two units."""
 
 import math
 from functools import reduce
 from itertools import pairwise
 
 import torch
+from torch import nn
 
-from helpers.checks.kinds import check, seeded_randn
+from helpers.checks.kinds import check, choices, conditions, seeded_randn
 from helpers.checks.readings import as_parts
+from helpers.checks.sandbox import Verdict
 
 
 def _stack(*sizes, seed):
@@ -51,3 +53,59 @@ check_collapse.mistakes = {
     "Only the first two layers are multiplied: go on through the lists.": lambda w, b: _right(w[:2], b[:2]),
     "b and W have changed places: return W, b.": lambda w, b: _right(w, b)[::-1],
 }  # fmt: skip
+
+
+def four_stacks():
+    """Four stacks of layers with fixed weights, functions (N, 3) -> (N, 3), two of them one matrix: {"a": …, "d": …}."""
+    one, two = seeded_randn(3, 3, seed=1, dtype=torch.float64), seeded_randn(3, 3, seed=2, dtype=torch.float64)
+    norm = nn.BatchNorm1d(3, dtype=torch.float64).eval()
+    norm.running_mean.copy_(one[0]), norm.running_var.copy_(two[0].square() + 1)
+    return {
+        "a": lambda x: (0.03 * x @ one).tanh() @ two,
+        "b": torch.no_grad()(lambda x: norm(x @ one + 1) @ two),
+        "c": lambda x: nn.functional.layer_norm(x @ one, (3,)) @ two,
+        "d": lambda x: x + (x @ one - 2) @ two,
+    }
+
+
+_ASK = "Ask it for two points and for the point half-way between them. One matrix answers there half-way too."
+_DIGITS = "Half-way it is off by something small, and far more than float64 rounds: print the difference."
+check_four_stacks = choices(
+    "{stack: linear or bent} of the four stacks of exercise 10.2.",
+    "the four stacks",
+    {
+        "a": ("bent", {"linear": _DIGITS}), "b": ("linear", {"bent": _ASK}),
+        "c": ("bent", {"linear": _ASK}), "d": ("linear", {"bent": _ASK}),
+    },
+    "chapter 10, exercise 10.2", 5527, agreed="the four stacks are told apart", noun="kind",
+)  # fmt: skip
+
+XOR_SHAPES = [(2, 2), (2,), (2, 1), (1,)]
+_SHAPES = "They are W1 (2, 2), b1 (2,), W2 (2, 1) and b2 (1,), for tanh(x @ W1 + b1) @ W2 + b2."
+_TURNED = "The corners are told apart, the wrong way round: turn the signs of W2 and b2."
+_UNITS = "Print tanh(x @ W1 + b1) for the four corners, and draw them: one straight line must separate the two pairs."
+
+
+@conditions("the two units", "chapter 10, exercise 10.3", 5527)
+def check_xor(answer):
+    """[W1, b1, W2, b2] of two tanh units and an output that is positive where the signs of the two inputs differ."""
+    if any(part is ... for part in answer):
+        raise Verdict("a part of it is still `...`", status="not attempted")
+    parts = [torch.as_tensor(part, dtype=torch.float64) for part in answer]
+    shapes = [tuple(part.shape) for part in parts]
+    yield shapes == XOR_SHAPES, f"the shapes are {shapes}", _SHAPES
+    W1, b1, W2, b2 = parts
+    x = torch.tensor([[-1.0, -1], [1, 1], [-1, 1], [1, -1]], dtype=torch.float64)
+    out = ((x @ W1 + b1).tanh() @ W2 + b2)[:, 0]
+    right = int((out[:2] < 0).sum() + (out[2:] > 0).sum())
+    yield right > 0, "all four corners come out wrong", _TURNED
+    yield right == 4, f"of the four corners {right} come out right", _UNITS
+
+
+_W1 = [[2.0, 2.0], [2.0, 2.0]]
+check_xor.right = [_W1, [2.0, -2.0], [[1.0], [-1.0]], [-1.0]]
+check_xor.mistakes = {
+    _SHAPES: ([_W1, [2.0, -2.0], [1.0, -1.0], [-1.0]], [_W1, 2.0, [[1.0], [-1.0]], -1.0]),
+    _TURNED: [_W1, [2.0, -2.0], [[-1.0], [1.0]], [1.0]],
+    _UNITS: ([_W1, [2.0, 2.0], [[1.0], [-1.0]], [-1.0]], [_W1, [2.0, -2.0], [[1.0], [-1.0]], [1.0]]),
+}

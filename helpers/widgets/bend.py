@@ -1,0 +1,111 @@
+"""Chapter 10's panel: what layers of two units make of a grid, and what a bend behind them changes."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+
+from helpers.models import SEED, seeded
+from helpers.plots import GRAY, ORANGE, PURPLE, SKY
+from helpers.widgets.board import up
+from helpers.widgets.panel import Panel, seed_control, slider
+
+__all__ = ["BendReading", "bend_explorer", "draw_image", "draw_plane", "read_bend"]
+
+CORNERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]])  # two of equal signs, two of different
+LOOKS = dict(color=PURPLE, marker="o"), dict(color=ORANGE, marker="s")  # of the one pair and of the other
+
+
+@dataclass
+class BendReading:
+    """Where the plane's points end: grid (lines, points, 2), circle (points, 2), corners (4, 2), all of them tensors.
+
+    cut: ((cos, sin), offset) of a straight line between the two pairs of corners; None where there is no such line.
+    """
+
+    grid: torch.Tensor
+    circle: torch.Tensor
+    corners: torch.Tensor
+    layers: int = 0
+    bend: float = 0.0
+    cut: tuple | None = None
+
+
+def plane(lines=11, points=61):
+    """The square from -1 to 1, on which everything begins: a BendReading that has passed no layer."""
+    at, along = torch.meshgrid(torch.linspace(-1, 1, lines), torch.linspace(-1, 1, points), indexing="ij")
+    angle = torch.linspace(0, 2 * math.pi, 121)
+    grid = torch.cat([torch.stack([at, along], -1), torch.stack([along, at], -1)])
+    return BendReading(grid, torch.stack([angle.cos(), angle.sin()], -1), CORNERS)
+
+
+def read_bend(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
+    """The plane after some layers of two units with random weights and biases: a BendReading.
+
+    bend: 0 puts nothing behind a layer, 1 a tanh, and between them their mixture (1 - bend) * z + bend * tanh(z).
+    """
+    generator, start = seeded(seed), plane()
+    layer = [(torch.randn(2, 2, generator=generator), torch.randn(2, generator=generator)) for _ in range(layers)]
+
+    def through(x):
+        for weight, bias in layer:
+            z = x @ weight * (init_gain / math.sqrt(2)) + bias
+            x = (1 - bend) * z + bend * z.tanh()
+        return x
+
+    moved = {field.name: through(getattr(start, field.name)) for field in fields(start)[:3]}
+    return replace(start, **moved, layers=layers, bend=bend, cut=find_cut(moved["corners"]))
+
+
+def find_cut(corners):
+    """A straight line that has the first two points on one side and the others on the other, or None."""
+    angle = torch.arange(0, 360, 0.5) * math.pi / 180
+    along = torch.stack([angle.cos(), angle.sin()], -1)
+    one, other = (along @ corners.T).split(2, -1)
+    gap = other.amin(-1) - one.amax(-1)
+    best = gap.argmax()
+    if gap[best] < 0.01 * (corners - corners.mean(0)).abs().max():
+        return None  # none that could be seen; after straight layers the gap is below 0 in every direction
+    return along[best].tolist(), (one.amax(-1) + other.amin(-1))[best].item() / 2
+
+
+def draw_image(reading, ax):
+    """Where the grid, the circle and the four corners have come to, magnified until they fill the picture."""
+    for k, line in enumerate(reading.grid):
+        ax.plot(*line.T, color="#8a8a8a" if k < len(reading.grid) // 2 else "#b9b9b9", linewidth=0.8)
+    ax.plot(*reading.circle.T, color=SKY, linewidth=2.4)
+    low, high = reading.grid.amin((0, 1)), reading.grid.amax((0, 1))
+    radius = up(1.15 * (high - low).max().item() / 2)
+    middle = [round(m / radius * 4) * radius / 4 for m in ((low + high) / 2).tolist()]  # in steps, to jump rarely
+    if reading.cut:
+        (cos, sin), offset = reading.cut
+        away = np.array([-3 * radius, 3 * radius]) + middle[1] * cos - middle[0] * sin
+        ax.plot(offset * cos - away * sin, offset * sin + away * cos, color=GRAY, linewidth=2, linestyle="--")
+    for pair, look in zip(reading.corners.split(2), LOOKS, strict=True):
+        ax.plot(*pair.T, linestyle="", markersize=9, markeredgecolor="white", **look)
+    x, y = middle
+    ax.set(xlim=(x - 2 * radius, x + 2 * radius), ylim=(y - 1.1 * radius, y + 1.1 * radius), aspect="equal")
+    ax.set(xlabel="first unit", ylabel="second unit")
+    ax.grid(False)
+    fits = "a straight line fits" if reading.cut else "no straight line fits"
+    ax.set_title(f"what comes out: {fits} between dots and squares")
+
+
+def draw_plane(reading, ax):
+    """What goes in: the square with its grid, its circle and its four corners."""
+    draw_image(plane(), ax)
+    ax.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xlabel="first input", ylabel="second input", title="what goes in")
+
+
+def bend_explorer(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
+    """Turn the bend from a straight line to a tanh: what the layers make of a grid, and whether a line fits in."""
+    controls = [
+        slider("bend", "0: nothing stands behind a layer; 1: a tanh; between them: a mixture.", bend, 0.0, 1.0, 0.02),
+        slider("layers", "How many layers of two units.", layers, 1, 6, 1),
+        slider("init gain", "All weights are multiplied by it.", init_gain, 0.2, 5.0, 0.1),
+        seed_control(seed),
+    ]
+    alt = f"A square grid with a circle and four coloured corners, and its image after layers with a bend of {bend:g}."
+    layout = dict(mosaic=[[0, 1, 1]], figsize=(10, 4))
+    return Panel(read_bend, [draw_plane, draw_image], controls, alt=alt, **layout)
