@@ -23,6 +23,7 @@ from helpers.checks.chapter_08 import check_fixed_point, check_saturated_share
 from helpers.checks.chapter_09 import check_gradient_growth
 from helpers.checks.chapter_10 import check_collapse
 from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
+from helpers.checks.chapter_12 import check_adam_ratio, check_four_runs, check_new_rate, check_ratio_of_step
 from helpers.checks.chapter_13 import check_gain_powers
 from helpers.checks.engine import CheckResult
 from helpers.checks.exercises import check_fold, check_what_trains
