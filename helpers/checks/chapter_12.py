@@ -77,13 +77,13 @@ def check_new_rate(factor):
     yield value.size == 1 and value.dtype != bool, "it is not a number", "Give one number, such as 3."
     number = float(value.item())
     low = "The hidden lines lie near 1e-4. Read off by how much they have to rise."
-    yield number > 5, f"with {number:g} the hidden lines stay far below what steps 4 and 5 found", low
+    yield number > 5, f"with {number:g} the hidden lines stay far below the best ratio of a short run", low
     yield number > 15, f"{number:g} brings them to 1e-3", "That is safe. Where was the best ratio in a short run?"
-    yield number < 150, f"{number:g} takes them beyond 2e-2", "Step 4 shows what a rate that is too high costs."
+    yield number < 150, f"{number:g} takes them beyond 2e-2", "On the other side of the valley stands a cliff."
 
 
 check_new_rate.right = 30
 check_new_rate.mistakes = {
-    "Step 4 shows what a rate that is too high costs.": 1000,
+    "On the other side of the valley stands a cliff.": 1000,
     "The hidden lines lie near 1e-4. Read off by how much they have to rise.": 1,
 }
