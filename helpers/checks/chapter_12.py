@@ -1,0 +1,89 @@
+"""Chapter 12: the update:data ratio of any optimizer's step, and what to read off its lines."""
+
+import torch
+
+from helpers.checks.engine import Check, Look
+from helpers.checks.kinds import check, choices, conditions, lecture_at, seeded_randn
+from helpers.checks.readings import to_array
+
+
+@check("chapter 12, exercise 12.1", 5995, [(6e-4, 0.02, 1e-3), (1e-3, 0.1, 0.05), (3e-4, 1.0, 2.0)])
+def check_adam_ratio(lr, weight_std, grad_std):
+    """f(lr, weight_std, grad_std) -> the update:data ratio of Adam's first step."""
+    return lr / weight_std
+
+
+check_adam_ratio.mistakes = {
+    "That is plain SGD's: Adam divides every entry of the gradient by its own size.": lambda lr, w, g: lr * g / w,
+    "That is upside down: the update's std stands on top.": lambda lr, w, g: w / lr,
+    "That is the update alone: divide it by the weight's std.": lambda lr, w, g: lr,
+    "A small gradient does not make the step larger: all that is left of it is its sign.": lambda lr, w, g: (
+        lr / (g * w)
+    ),
+}
+
+
+def _tried(answer, start, change):
+    weight = start.clone()
+    return answer(weight, lambda: weight.add_(change))
+
+
+def _before(ratio):
+    """The answer that keeps a copy of the weight, and makes `ratio` of the copy and of the weight as it is after."""
+    return lambda weight, step: ratio(weight.detach().clone(), (step(), weight)[1])
+
+
+check_ratio_of_step = Check(
+    """f(weight, step) -> std(change) / std(weight before), where step() changes the weight in place.""",
+    _before(lambda old, new: (new - old).std() / old.std()),
+    [Look(_tried, [((0.4 + i) * seeded_randn(6, 4, seed=i) + i, (0.3 - 0.2 * i) * seeded_randn(6, 4, seed=9 + i) + 0.2) for i in (0, 1)],
+          call="{}(weight, step)")],
+    lecture_at("chapter 12, exercise 12.2", 5995), call="{}(weight, step)",
+    mistakes={
+        "The weight that you kept is the same tensor, which step() changes too: keep a clone.": (
+            lambda weight, step: (step(), torch.tensor(0.0))[1]),
+        "Divide by the weight as it was before the step.": _before(lambda old, new: (new - old).std() / new.std()),
+        "That is upside down: the change stands on top.": _before(lambda old, new: old.std() / (new - old).std()),
+        "That compares the two weights: take the std of their difference.": (
+            _before(lambda old, new: new.std() / old.std()), _before(lambda old, new: (new.std() - old.std()) / old.std())),
+        "These are norms or mean sizes: take stds, which leave the means out.": (
+            _before(lambda old, new: (new - old).norm() / old.norm()),
+            _before(lambda old, new: (new - old).abs().mean() / old.abs().mean())),
+    },
+)  # fmt: skip
+
+_ALL = "There all lines move, and together. Here look for a line that stands apart from its neighbours."
+_LOSS = "Look at the loss below it: does it rise or fall while the lines go down?"
+_FAN = "Here the hidden lines lie in the order of their depth, from the first step on."
+_ONE = "Here one hidden line lies far below the other four, and keeps its distance."
+
+check_four_runs = choices(
+    "{picture: what was done} of the four pictures of exercise 12.3.",
+    "the four pictures",
+    {
+        "A": ("exploded", {"lowered": _LOSS, "scale": _LOSS, "own rate": _LOSS}),
+        "B": ("own rate", {"lowered": _ONE, "scale": _ONE, "exploded": _ONE}),
+        "C": ("lowered", {"exploded": _LOSS, "own rate": _ALL, "scale": _LOSS}),
+        "D": ("scale", {"own rate": _FAN, "lowered": _FAN, "exploded": _FAN}),
+    },
+    "chapter 12, exercise 12.3", 5995, agreed="the four pictures are told apart", noun="cause",
+)  # fmt: skip
+
+
+@conditions("the factor", "chapter 12, exercise 12.4", 5995)
+def check_new_rate(factor):
+    """By which factor to change the learning rate of exercise 12.4: a number."""
+    value = to_array(factor)
+    yield value.size == 1 and value.dtype != bool, "it is not a number", "Give one number, such as 3."
+    number = float(value.item())
+    low = "The hidden lines lie near 1e-4. Read off by how much they have to rise."
+    yield number > 5, f"with {number:g} the hidden lines stay far below the best ratio of a short run", low
+    yield number > 15, f"{number:g} brings them to 1e-3", "That is safe. Where was the best ratio in a short run?"
+    yield number < 150, f"{number:g} takes them beyond 2e-2", "On the other side of the valley stands a cliff."
+
+
+check_new_rate.right = 30
+check_new_rate.mistakes = {
+    "On the other side of the valley stands a cliff.": 1000,
+    "The hidden lines lie near 1e-4. Read off by how much they have to rise.": 1,
+}
