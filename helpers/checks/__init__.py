@@ -23,6 +23,6 @@ from helpers.checks.chapter_08 import check_fixed_point, check_saturated_share
 from helpers.checks.chapter_09 import check_gradient_growth
 from helpers.checks.chapter_10 import check_collapse
 from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
-from helpers.checks.chapter_13 import check_gain_powers
+from helpers.checks.chapter_13 import check_gain_powers, check_scale_free, check_wrong_gain
 from helpers.checks.engine import CheckResult
 from helpers.checks.exercises import check_fold, check_what_trains
