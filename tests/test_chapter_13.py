@@ -1,4 +1,4 @@
-"""Chapter 13: the powers of the gain by plain autograd, and what weight decay does in front of a BatchNorm."""
+"""Chapter 13: its exercises' answers against plain autograd and torch.nn, and its inline code against the course's."""
 
 import math
 import re
@@ -8,7 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from notebook_cells import execute, exercises, read, setup_source
+from helpers import checks
+from helpers.checks.chapter_13 import multiply_one
+from helpers.models import deep_mlp, seeded
+from notebook_cells import definitions, execute, exercises, read
 
 
 @pytest.fixture(scope="module")
@@ -16,8 +19,16 @@ def chapter():
     return read("13_batch_norm_revisited")
 
 
+@pytest.fixture(scope="module")
+def solutions(chapter):
+    namespace = {}
+    for exercise in exercises(chapter):
+        execute(exercise.solution, namespace)
+    return namespace
+
+
 def stds(gain):
-    """The six quantities of exercise 13.1 for the first of two normalised torch.nn layers, whose weights have this gain."""
+    """The six quantities of exercise 13.4 for the first of two normalised torch.nn layers, whose weights have this gain."""
     torch.manual_seed(0)
     first, second = nn.Linear(20, 30, bias=False), nn.Linear(30, 5, bias=False)
     with torch.no_grad():
@@ -38,23 +49,77 @@ def stds(gain):
     }
 
 
-def test_the_powers_of_exercise_1_are_what_autograd_gives(chapter):
-    (exercise,) = exercises(chapter)
-    namespace = {}
-    execute(exercise.solution, namespace)
+def test_the_powers_are_what_autograd_gives(solutions):
     at_one, at_eight = stds(1.0), stds(8.0)
-    for quantity, power in namespace["gain_powers"].items():
+    for quantity, power in solutions["gain_powers"].items():
         assert math.log((at_eight[quantity] / at_one[quantity]).item(), 8) == pytest.approx(power, abs=1e-3)
 
 
-def test_the_solution_of_exercise_2_ends_at_the_ratio_it_foretells(chapter):
-    (prose,) = (cell.source for cell in chapter.cells if "### Exercise 13.2" in cell.source)
+def test_the_free_weights_are_those_that_torchs_own_layers_let_free(solutions):
+    torch.manual_seed(0)
+    x, with_bias, without = torch.randn(64, 10), nn.Linear(10, 10), nn.Linear(10, 10, bias=False)
+    batch_norm, layer_norm = nn.BatchNorm1d(10, eps=1e-12), nn.LayerNorm(10, eps=1e-12)
+    pieces = {
+        "Linear with a bias, BatchNorm": lambda: batch_norm(with_bias(x)),
+        "Linear without a bias, ReLU, BatchNorm": lambda: batch_norm(without(x).relu()),
+        "Linear without a bias, tanh, BatchNorm": lambda: batch_norm(without(x).tanh()),
+        "Linear without a bias, LayerNorm": lambda: layer_norm(without(x)),
+        "x + Linear(x), LayerNorm": lambda: layer_norm(x + without(x)),
+    }
+    assert pieces.keys() == solutions["scale_free"].keys()
+    before = {name: piece() for name, piece in pieces.items()}
+    for linear in (with_bias, without):
+        linear.weight.data *= 3
+    for name, piece in pieces.items():
+        assert torch.allclose(piece(), before[name], atol=1e-4) == (solutions["scale_free"][name] == "yes"), name
+
+
+def test_the_multiplied_weight_and_its_remedy_are_what_the_check_says(solutions):
+    healthy, patient = (deep_mlp(batch_norm=True, gain=1, generator=seeded()) for _ in range(2))
+    multiply_one(patient)
+    moved = {name for name, p in patient.named_parameters() if not torch.equal(p, healthy.get_parameter(name))}
+    layer, factor, rate = solutions["answer"].values()
+    assert moved == {f"linear{layer}.weight"} and rate == factor**2
+    ratio = patient.linear4.weight / healthy.linear4.weight
+    assert torch.allclose(ratio, torch.full_like(ratio, float(factor)))
+
+
+@pytest.mark.parametrize("check", [checks.check_scale_free, checks.check_wrong_gain, checks.check_gain_powers])
+def test_each_mistake_gets_its_own_sentence(check):
+    assert check.audit() == [] and check(check.right)
+    for sentence, wrong in check.wrong_answers():
+        assert check(wrong).misconception == sentence
+
+
+@pytest.fixture(scope="module")
+def defined():
+    return definitions("13_batch_norm_revisited")
+
+
+def test_networks_trained_at_once_are_those_trained_alone(defined):
+    runs = defined["train_each"]([0.2, 1], 30)
+    for gain, (ratios, longer) in runs.items():
+        model = defined["network"](gain)
+        before = model.linear3.weight.norm().item()
+        how = dict(generator=seeded(0), backward="by_hand", record_ratios_every=1)
+        alone = defined["train"](model, *defined["splits"].train, steps=30, lr=0.1, **how)
+        assert torch.allclose(alone.update_ratio["linear3.weight"], ratios, rtol=1e-3)
+        assert model.linear3.weight.norm().item() / before == pytest.approx(longer, rel=1e-4)
+
+
+def test_the_drawn_arrows_step_at_right_angles(defined):
+    tips, angles = defined["spiral"](0.5, steps=10)
+    steps = tips[1:] - tips[:-1]
+    assert abs((steps * tips[:-1]).sum(1)).max() < 1e-9
+    assert (abs((steps**2).sum(1) ** 0.5 / (tips[:-1] ** 2).sum(1) ** 0.5 - [math.tan(a) for a in angles]) < 1e-9).all()
+
+
+@pytest.mark.slow
+def test_weight_decay_ends_at_the_ratio_that_its_solution_foretells(chapter, defined):
+    (prose,) = (cell.source for cell in chapter.cells if "### Exercise 13.3" in cell.source)
     (solution,) = re.findall(r"^```python\n(.*?)^```", prose, re.DOTALL | re.MULTILINE)
-    (definitions,) = (cell.source for cell in chapter.cells if cell.cell_type == "code" and "def seeded" in cell.source)
-    namespace = {}
-    execute(setup_source(chapter), namespace)
-    execute(definitions, namespace)
+    namespace = dict(defined)
     execute(solution, namespace)
-    hidden = [ratio for name, ratio in namespace["run"].update_ratio.items() if "linear" in name]
+    hidden = [ratio for name, ratio in namespace["decayed"].update_ratio.items() if "linear" in name]
     late = torch.stack([ratio[-20:].log10().mean(0) for ratio in hidden])
     assert (late - math.log10(math.sqrt(2 * 0.1 * 0.03))).abs().max() < 0.2

@@ -24,6 +24,6 @@ from helpers.checks.chapter_09 import check_even_gains, check_faulty_layer, chec
 from helpers.checks.chapter_10 import check_collapse, check_four_stacks, check_xor
 from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
 from helpers.checks.chapter_12 import check_adam_ratio, check_four_runs, check_new_rate, check_ratio_of_step
-from helpers.checks.chapter_13 import check_gain_powers
+from helpers.checks.chapter_13 import check_gain_powers, check_scale_free, check_wrong_gain
 from helpers.checks.engine import CheckResult
 from helpers.checks.exercises import check_fold, check_what_trains
