@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -242,6 +243,19 @@ def test_reset_that_cannot_write_leaves_the_learners_copy_in_place(course, monke
     with pytest.raises(OSError, match="No space left"):
         study.reset(notebooks / "03_saturated_tanh.ipynb", own)
     assert contents(own) == before
+
+
+def test_damaged_packages_give_one_line_with_the_remedy(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "raise OSError('libtorch_cpu.so: cannot open shared object file')", encoding="utf-8"
+    )
+    lab = [sys.executable, str(ROOT / "scripts" / "lab.py"), "--version"]
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+    refused = subprocess.run(
+        lab, check=False, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
+    )
+    (line,) = refused.stderr.splitlines()
+    assert refused.returncode == 1 and "libtorch_cpu.so" in line and "Delete the folder .venv" in line
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
