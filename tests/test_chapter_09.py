@@ -80,7 +80,7 @@ def test_what_the_chapter_says_of_its_panel():
 
 
 def test_the_map_is_what_its_script_makes():
-    kept = json.loads(course_file("data/results/gain_depth.json").read_text())
+    kept = json.loads(course_file("data/results/gain_depth.json").read_text(encoding="utf-8"))
     assert kept["gains"] == gain_depth.GAINS and tuple(kept["depths"]) == gain_depth.DEPTHS
     assert list(kept["runs"]) == [f"{rate}, {depth}" for rate in gain_depth.RATES for depth in gain_depth.DEPTHS]
     short = gain_depth.run("0.1, 2", steps=2, last=1, n_hidden=5)

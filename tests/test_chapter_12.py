@@ -37,7 +37,7 @@ def test_weights_without_fan_in_are_plain_normal_numbers_times_the_gain(chapter)
 
 
 def test_the_kept_runs_are_whole():
-    log = json.loads(KEPT.read_text())
+    log = json.loads(KEPT.read_text(encoding="utf-8"))
     for run in log["runs"].values():
         for part in ("ratio", "held", "decayed"):
             assert {int(steps): len(values) for steps, values in run[part].items()} == dict.fromkeys(log["horizons"], 8)
