@@ -337,12 +337,17 @@ ROWS = [(code.format(name), 24) for name in PANELS for code in ("{}()", "display
 def test_a_cell_that_runs_again_keeps_no_memory(kernel, code, runs):
     for _ in range(3):
         kernel.run(code, code)
-    begun, widgets = kernel.measure()
-    for _ in range(runs):
-        kernel.run(code, code)
-    ended, widgets_then = kernel.measure()
-    assert widgets_then == widgets
-    assert (ended - begun) / runs < 0.5  # MB
+    growth = []
+    for _ in range(2):  # a leak is there both times; the allocator's next step is not
+        begun, widgets = kernel.measure()
+        for _ in range(runs):
+            kernel.run(code, code)
+        ended, widgets_then = kernel.measure()
+        assert widgets_then == widgets
+        growth.append((ended - begun) / runs)
+        if growth[-1] < 0.5:  # MB
+            break
+    assert min(growth) < 0.5, growth
 
 
 @every_name
