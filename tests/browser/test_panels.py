@@ -62,10 +62,11 @@ def dragged(opened, name):
     before = kept(opened, name)
     box = knob(opened, name).bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    at_its_end = opened.value(f"panel.controls[{name!r}].value == panel.controls[{name!r}].max") == "True"
     with opened.redraws():
         opened.page.mouse.move(x, y)
         opened.page.mouse.down()
-        opened.page.mouse.move(x + 40, y, steps=15)
+        opened.page.mouse.move(x - 40 if at_its_end else x + 40, y, steps=15)
         opened.page.mouse.up()
     opened.page.wait_for_timeout(500)  # the last of the drag's values is on its way
     assert kept(opened, name) != before
