@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.checks import check_three_faults
-from helpers.diagnostics import diagnose
+from helpers.diagnostics import diagnose, watch
 from notebook_cells import definitions, execute, exercises, read
 
 
@@ -120,3 +120,24 @@ def test_every_other_way_to_mend_is_right(exercise):
 @pytest.mark.parametrize("answer", [None, 3, (nn.Linear,), "Net"])
 def test_an_answer_that_is_none_gets_a_remedy(answer):
     assert not check_three_faults(answer)
+
+
+def test_the_third_fault_shows_in_what_watch_records(exercise, lesson):
+    """Hint 2: without zero_grad the steps are too large, and grad:data grows in the first records."""
+    space, seen = {"nn": nn, "F": F, "torch": torch}, {}
+    execute(exercise.solution, space)
+    forgetful = exercise.solution.replace("    net.zero_grad()\n", "")
+    for name, source in (("forgetful", forgetful), ("right", exercise.solution)):
+        execute(source, space)
+        torch.manual_seed(0)
+        net, g = space["Net"](), torch.Generator().manual_seed(1)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        with watch(net, optimizer) as seen[name]:
+            for _ in range(200):
+                ix = torch.randint(0, len(lesson["X"]), (32,), generator=g)
+                space["training_step"](net, optimizer, lesson["X"][ix], lesson["Y"][ix])
+    assert seen["right"].warnings == []
+    assert any("too high" in warning for warning in seen["forgetful"].warnings)
+    first = [report.parameters for _, report in seen["forgetful"].records[:3]]
+    sizes = [next(row.grad_to_data for row in rows if row.name == "hidden.0.weight") for rows in first]
+    assert sizes[0] < sizes[1] < sizes[2]
