@@ -25,4 +25,10 @@ from helpers.checks.chapter_10 import check_collapse
 from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
 from helpers.checks.chapter_13 import check_gain_powers
 from helpers.checks.engine import CheckResult
-from helpers.checks.exercises import check_fold, check_what_trains
+from helpers.checks.exercises import (
+    check_failing_pair,
+    check_fold,
+    check_lora_starts,
+    check_sigmoid_zeros,
+    check_what_trains,
+)
