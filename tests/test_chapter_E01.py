@@ -57,7 +57,7 @@ def test_zero_touches_what_it_is_given_only(chapter):
 
 def test_the_map_tells_exact_zeros_from_small_gradients(chapter, ax):
     largest = [[0.0, 1e-12], [0.5, 0.0], [0.0, 0.0]]
-    chapter["draw_map"](largest, ax, steps=[0, 1, 2], rows=["a", "b"], shown=2)
+    chapter["draw_map"](largest, ax, steps=[0, 1], rows=["a", "b"])
     filled = {patch.get_xy(): matplotlib.colors.to_hex(patch.get_facecolor()) != "#ffffff" for patch in ax.patches}
     assert filled == {(0, 0): False, (0, 1): True, (1, 0): True, (1, 1): False}
     assert [text.get_text() for text in ax.texts] == ["0", "", "", "0"]
