@@ -27,4 +27,10 @@ from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
 from helpers.checks.chapter_12 import check_adam_ratio, check_four_runs, check_new_rate, check_ratio_of_step
 from helpers.checks.chapter_13 import check_gain_powers, check_scale_free, check_wrong_gain
 from helpers.checks.engine import CheckResult
-from helpers.checks.exercises import check_fold, check_what_trains
+from helpers.checks.exercises import (
+    check_failing_pair,
+    check_fold,
+    check_lora_starts,
+    check_sigmoid_zeros,
+    check_what_trains,
+)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 import torch
 
 from helpers.checks.engine import Check, Look, Verdict, is_given
-from helpers.checks.kinds import check, lecture_at, seeded_randn
+from helpers.checks.kinds import check, choice, choices, lecture_at, seeded_randn
 from helpers.checks.readings import as_parts
 
 NAMES = ("C", "W1", "b1", "W2", "b2")  # from the input to the loss
@@ -72,6 +72,49 @@ check_what_trains = Check(
     refuse=is_given,
     mistakes={why: tuple(set(names) for names in SETS if _reason(names) == why) for why in map(_reason, SETS)},
 )
+
+_THROUGH = "At step 0 a gradient that has to come back through W2 finds only zeros there."
+_DEADLOCK = "C is heard only through W1, and W1 reads only C. Both are zero: which of them could go first?"
+_READS = "W2 reads h. What is a sigmoid at 0?"
+_LOGITS = "b2 gets the sum of the gradients at the logits, at every step: no zero stands in between."
+check_sigmoid_zeros = choices(
+    "{tensor: the step of its first gradient}, all of it zero, with a sigmoid: exercise E01.2.",
+    "the first gradients",
+    {
+        "C": ("never", {"step 0": _THROUGH, "step 1": _DEADLOCK}),
+        "W1": ("never", {"step 0": _THROUGH, "step 1": _DEADLOCK}),
+        "b1": ("step 1", {"step 0": _THROUGH, "never": "W2 moves at step 0: what comes back through it then?"}),
+        "W2": ("step 0", {"step 1": _READS, "never": _READS}),
+        "b2": ("step 0", {"step 1": _LOGITS, "never": _LOGITS}),
+    },
+    "exercise E01, the chain rule with the zeros in it", 259,
+)  # fmt: skip
+
+check_failing_pair = choice(
+    "The pair of tensors that does not make everything move when it is drawn at random: exercise E01.3.",
+    "the pair that fails",
+    "b1 and W2",
+    {
+        "C and W1": "Then x @ W1 is not zero and h is alive: W2 moves at step 0, and lets the gradient back.",
+        "C and b1": "b1 wakes h, so W2 moves at step 0. Then W1 hears the loss, and it has C to read.",
+        "C and W2": "W2 lets the gradient back at step 0, and W1 has C to read.",
+        "W1 and b1": "b1 wakes h, so W2 moves at step 0, and W1 hands the gradient on to C.",
+        "W1 and W2": "Both hand the gradient on: C moves at step 0, and then W1 has something to read.",
+    },
+    "exercise E01, two tensors that wait for each other", 259,
+)  # fmt: skip
+
+_A, _B = "A hears the loss only through B.", "B reads x @ A, and nothing else."
+check_lora_starts = choices(
+    "{start: which of A and B gets a gradient at step 0}, for W1 + A @ B: exercise E01.4.",
+    "the three starts",
+    {
+        "B zero": ("B", dict.fromkeys(("A", "both"), _A) | {"neither": "B reads x @ A, which is not zero."}),
+        "A zero": ("A", dict.fromkeys(("B", "both"), _B) | {"neither": "A reads x, and B lets the gradient back."}),
+        "both zero": ("neither", {"A": _A, "B": _B, "both": f"{_A} {_B}"}),
+    },
+    "exercise E01, what a weight reads and who listens", 259,
+)  # fmt: skip
 
 
 def _layer(fan_in, fan_out, eps, seed):
