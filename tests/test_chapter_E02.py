@@ -1,11 +1,17 @@
-"""What E02 writes inline, against helpers.folding."""
+"""What E02 defines, against helpers.folding."""
 
+import pytest
 import torch
 
 from helpers.folding import fold_batch_norms, fold_linear
-from helpers.layers import BatchNorm1d, Linear
+from helpers.layers import BatchNorm1d
 from helpers.models import deep_mlp
 from notebook_cells import definitions
+
+
+@pytest.fixture(scope="module")
+def chapter():
+    return definitions("E02_fold_batch_norm")
 
 
 def worn(model, seed=0):
@@ -19,27 +25,30 @@ def worn(model, seed=0):
     return model.double().eval()
 
 
-def close(a, b):
-    torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+def test_what_is_read_off_is_what_the_helper_computes(chapter):
+    net = worn(deep_mlp(depth=3, batch_norm=True))
+    for i, fan_in in enumerate((30, 100, 100), start=1):
+        linear, norm = net.get_submodule(f"linear{i}"), net.get_submodule(f"batch_norm{i}")
+        W2, b2 = chapter["read_off"](torch.nn.Sequential(linear, norm), fan_in)
+        folded = fold_linear(linear, norm)
+        torch.testing.assert_close(W2, folded.weight.detach(), rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(b2, folded.bias.detach(), rtol=1e-11, atol=1e-11)
 
 
-def test_the_chapters_fold_equals_the_helpers():
-    fold = definitions("E02_fold_batch_norm")["fold"]
-    linear, norm = worn(torch.nn.Sequential(Linear(6, 5), BatchNorm1d(5, eps=1e-3)))
-    linear.bias.data.normal_(generator=torch.Generator().manual_seed(1))
-    statistics = (norm.gamma, norm.beta, norm.running_mean, norm.running_var, norm.eps)
-    folded = fold_linear(linear, norm)
-    W2, b2 = fold(linear.weight, linear.bias, *statistics)
-    close(W2, folded.weight)
-    close(b2, folded.bias)
-
-
-def test_the_chapters_network_without_batch_norms_equals_the_helpers():
-    chapter = definitions("E02_fold_batch_norm")
-    stack = worn(deep_mlp(depth=3, batch_norm=True, num_models=2))
+def test_the_network_without_batch_norms_equals_the_helpers(chapter):
+    net = worn(deep_mlp(depth=3, batch_norm=True))
     x = torch.randint(0, 27, (50, 3), generator=torch.Generator().manual_seed(2))
-    folded = fold_batch_norms(stack)(x)
-    for r in range(2):
-        net = chapter["alone"](stack, r)
-        close(net(x), stack(x)[r])
-        close(chapter["erase_batch_norms"](net, chapter["fold"])(x), folded[r])
+    plain = chapter["erase_batch_norms"](net)
+    assert not any(isinstance(layer, BatchNorm1d) for layer in plain.modules())
+    torch.testing.assert_close(plain(x), fold_batch_norms(net)(x), rtol=1e-11, atol=1e-11)
+
+
+def test_each_of_the_five_mistakes_and_no_other_fold_changes_the_logits(chapter):
+    net = worn(deep_mlp(depth=3, batch_norm=True))
+    x = torch.randint(0, 27, (50, 3), generator=torch.Generator().manual_seed(2))
+    chapter["X"] = x
+    logits = net(x)
+    changes = {name: (fold(x) - logits).abs().max() for name, fold in chapter["fold_in_six_ways"](net).items()}
+    assert changes.pop("the right fold") < 1e-10
+    assert len(changes) == 5 and min(changes.values()) > 1e-7
+    torch.testing.assert_close(net(x), logits, rtol=0, atol=0)  # and the network is left alone
