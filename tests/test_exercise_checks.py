@@ -27,14 +27,12 @@ from helpers.checks import (
     check_fold,
     check_four_layers,
     check_gain_powers,
-    check_grad_to_data,
     check_initial_loss,
     check_kaiming_std,
     check_no_settling,
     check_sigmoid_slope,
     check_tanh_gain,
     check_unigram_entropy,
-    check_update_ratio,
     check_what_trains,
 )
 from helpers.data import build_dataset
@@ -223,14 +221,6 @@ RIGHT = {
         lambda gain: torch.tensor(fixed_point(gain, points=201), dtype=torch.float32),
     ],
     check_collapse: [collapse, collapse_by_probing, lambda w, b: (list(check_collapse.right(w, b)[0]), collapse(w, b)[1])],
-    check_grad_to_data: [
-        lambda data, grad: grad.numpy().std() / data.numpy().std(), lambda data, grad: (grad.var() / data.var()) ** 0.5,
-        lambda data, grad: (grad - grad.mean()).norm() / (data - data.mean()).norm(),
-    ],
-    check_update_ratio: [
-        lambda p, u: math.log10(u.std() / p.std()), lambda p, u: u.std().log10() - p.std().log10(),
-        lambda p, u: np.log10(np.std(u.numpy()) / np.std(p.numpy())), lambda p, u: (u.var() / p.var()).log10() / 2,
-    ],
     check_gain_powers: [
         {key: number(power) for key, power in reversed(POWERS.items())}
         for number in (int, float, np.int64, torch.tensor, Fraction, lambda v: [v])
@@ -320,14 +310,6 @@ WRONG = {  # none of these is on a check's own list
         lambda w, b: (w[0], b[0]), lambda w, b: check_collapse.right(w[:3], b[:3]), lambda w, b: check_collapse.right(w, b)[0],
         lambda w, b: (check_collapse.right(w, b)[0], 2 * check_collapse.right(w, b)[1]),
         lambda w, b: (*check_collapse.right(w, b), 0), lambda w, b: (check_collapse.right(w, b)[0], None),
-    ],
-    check_grad_to_data: [
-        lambda d, g: (g.std() / d.std()).log10(), lambda d, g: (g.std(0) / d.std(0)).mean(), lambda d, g: g / d,
-        lambda d, g: g.std() / d.norm(), lambda d, g: g.std() / (d - g).std(), lambda d, g: 100 * g.std() / d.std(),
-    ],
-    check_update_ratio: [
-        lambda p, u: (u.std() / p.std()).log2(), lambda p, u: -3.0, lambda p, u: (u.std() / p.std()).log10().abs(),
-        lambda p, u: math.log10(u.mean() / p.mean()), lambda p, u: ((p + u).std() / p.std()).log10(),
     ],
     check_gain_powers: [
         {**POWERS, "weight gradient": power} for power in (0.5, math.nan, "-1", object(), -3, [1, 2], 1j)

@@ -23,7 +23,7 @@ from helpers.checks.chapter_07 import check_four_modules, check_lead, check_line
 from helpers.checks.chapter_08 import check_alternating, check_fixed_point, check_no_settling
 from helpers.checks.chapter_09 import check_even_gains, check_faulty_layer, check_most_left
 from helpers.checks.chapter_10 import check_collapse, check_four_stacks, check_xor
-from helpers.checks.chapter_11 import check_grad_to_data, check_update_ratio
+from helpers.checks.chapter_11 import check_heavy_tails, check_layer_table, check_stored_weight
 from helpers.checks.chapter_12 import check_adam_ratio, check_four_runs, check_new_rate, check_ratio_of_step
 from helpers.checks.chapter_13 import check_gain_powers, check_scale_free, check_wrong_gain
 from helpers.checks.engine import CheckResult

@@ -1,66 +1,62 @@
-"""Chapters 11 and 12: ratios of standard deviations."""
+"""Chapter 11: the size of a weight's gradient, and what it says beside the weight."""
 
-import torch
+from helpers.checks.kinds import choice, choices
 
-from helpers.checks.kinds import check, seeded_randn
-from helpers.checks.mistakes import each
+check_layer_table = choices(
+    """The dict of exercise 11.1: which of the layers a, b, c and d has the largest gradient and the largest grad:data.""",
+    "the layers of the table",
+    {
+        "gradient": ("a", {
+            "b": "b has the smallest product rms(x) * rms(g): its weight does not enter its gradient.",
+            "c": "Multiply: c has half of a's rms(g), and a tenth of its rms(x).",
+            "d": "d has the largest rms(x), but multiply it by rms(g).",
+        }),
+        "grad:data": ("d", {
+            "a": "a has the largest gradient, but divide it by the weight.",
+            "b": "b has the smallest weight, but its gradient is small too: divide one by the other.",
+            "c": "c has a small weight and a large rms(g), but it reads little: rms(x) counts as much.",
+        }),
+    },
+    "chapter 11, exercise 11.1",
+    5775,
+    otherwise="Multiply rms(x) by rms(g); for grad:data divide by std(W).",
+)  # fmt: skip
 
-SIZES = ((6, 4, 1e-3), (3, 5, 0.02), (2, 8, 3.0))  # rows, columns, the scale of the smaller tensor
+SQUARED = "The 100 comes in twice: once in the gradient of V, once more"
+check_stored_weight = choices(
+    """The dict of exercise 11.2: which power of 100 each number is multiplied by if W is stored as V = W/100.""",
+    "the stored weight",
+    {
+        "gradient": (1, {
+            0: "The loss sees 100 V: the chain rule brings a factor of 100.",
+            2: "The chain rule brings the factor once.",
+            -1: "That is the weight. Its gradient goes the other way.",
+        }),
+        "grad:data": (2, {
+            0: "Gradient and weight do not cancel: one is multiplied by 100, the other divided. Take the ratio.",
+            1: SQUARED + " because the data is 100 times smaller.",
+            -2: "That is upside down: the gradient stands on top.",
+        }),
+        "change of the output": (2, {
+            0: "The outputs are the same before the step. After it they are not: follow the change of V.",
+            1: SQUARED + " on the way from V to the output.",
+            -1: "V changes by more, not by less: its gradient is larger.",
+        }),
+    },
+    "chapter 11, exercise 11.2",
+    5775,
+    noun="number",
+    otherwise="Write the step: V changes by the rate times its gradient, and the output by 100 times that.",
+)  # fmt: skip
 
-
-def tensors(seed):
-    """Pairs of a tensor and a smaller one of the same shape; no mean is zero, so that a norm is not a std."""
-    return [((0.4 + i) * seeded_randn(n, m, seed=seed + i) + 0.5 * i - 0.3, (seeded_randn(n, m, seed=seed + 9 + i) + 0.4) * s)
-            for i, (n, m, s) in enumerate(SIZES)]  # fmt: skip
-
-
-RATIOS = {  # of a to b
-    "Only stds leave the means out: these are mean absolute values, norms, largest values, means or variances.": tuple(
-        lambda b, a, f=f: f(a) / f(b) for f in (
-            lambda t: t.abs().mean(), torch.norm, lambda t: t.abs().max(), torch.mean, torch.var)),
-    "The quotients are taken first: divide one std by the other.": (
-        lambda b, a: (a / b).std(), lambda b, a: (a / b).mean(), lambda b, a: (a / b).abs().mean()),
-    "One ratio per column or row: take the std over all entries.": tuple(
-        lambda b, a, d=d: a.std(d) / b.std(d) for d in (0, 1)),
-    "One of the two is missing: divide one std by the other.": (lambda b, a: a.std(), lambda b, a: b.std()),
-    "One std is by N, the other by N - 1: take the same for both.": (
-        lambda b, a: a.std(correction=0) / b.std(), lambda b, a: a.std() / b.std(correction=0)),
-    "A learning rate comes in: it is in there already, or not asked for.": tuple(
-        lambda b, a, lr=lr: lr * a.std() / b.std() for lr in (0.1, 0.01, 0.001)),
-}  # fmt: skip
-
-
-@check("chapter 11, grad:data", 5775, tensors(40))
-def check_grad_to_data(data, grad):
-    """f(data, grad) -> std(grad) / std(data), over all entries of a parameter and of its gradient."""
-    return grad.std() / data.std()
-
-
-check_grad_to_data.mistakes = {
-    "That is upside down: the gradient's std stands on top.": lambda d, g: d.std() / g.std(),
-    **RATIOS,
-}
-
-
-@check("chapter 12, the update:data ratio", 5995, tensors(60))
-def check_update_ratio(parameter, update):
-    """f(parameter, update) -> log10(std(update) / std(parameter)), for parameters of 2 dimensions.
-
-    No tensor that is tried is constant: its std is 0, and the ratio undefined.
-    """
-    return (update.std() / parameter.std()).log10()
-
-
-check_update_ratio.mistakes = {
-    "That is a natural log: -3 stands for 1/1000, so take log10.": lambda p, u: (u.std() / p.std()).log(),
-    "The log is missing: the ratio runs over powers of ten, so take its log10.": lambda p, u: u.std() / p.std(),
-    "The sign is wrong: that is log10 of parameter over update.": lambda p, u: (p.std() / u.std()).log10(),
-    "The logs are divided: the log of a ratio is a difference of logs.": (
-        lambda p, u: u.std().log10() / p.std().log10(), lambda p, u: u.std().log() / p.std().log()),
-    "That is log10 of 1 plus the ratio: leave the 1 out.": lambda p, u: (1 + u.std() / p.std()).log10(),
-    "The log of each entry comes first: take the std, divide, then take one log.": (
-        lambda p, u: u.abs().log10().mean() - p.abs().log10().mean(), lambda p, u: (u / p).abs().log10().std()),
-    "The update is added first: compare the update with the parameter as it is.": (
-        lambda p, u: (u.std() / (p + u).std()).log10(), lambda p, u: (u.std() / (p - u).std()).log10()),
-    **each(lambda ratio: lambda p, u: ratio(p, u).log10(), RATIOS),
-}  # fmt: skip
+check_heavy_tails = choice(
+    "Why a gradient has more far-out entries than a Gaussian: A, B or C.",
+    "the heavy tails",
+    "B",
+    {
+        "A": "An odd example would reach the columns of all units, and stay there when each is divided by its std.",
+        "C": "Within one unit's column 32 terms are summed too, and there the tails are gone.",
+    },
+    "chapter 11, exercise 11.3",
+    5775,
+)  # fmt: skip
