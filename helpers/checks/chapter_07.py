@@ -102,21 +102,16 @@ STDS = {
 }  # fmt: skip
 DRAWS = each(lambda std: lambda n, m: torch.randn(n, m) * std(n, m), STDS) | {
     "torch.rand is uniform from 0 to 1: torch.randn is normal.": (torch.rand, lambda n, m: torch.rand(n, m) / n**0.5),
-    "All weights are the same: units that start alike stay alike.": (
-        torch.zeros,
-        lambda n, m: torch.ones(n, m) / n**0.5,
-    ),
-}
+    "All weights are the same: units that start alike stay alike.": (torch.zeros, lambda n, m: torch.ones(n, m) / n**0.5),
+}  # fmt: skip
 PRODUCTS = {
     "The bias is not added.": lambda x, w, b: x @ w,
     "The bias is subtracted.": lambda x, w, b: x @ w - b,
     "The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.": lambda x, w, b: x @ w.T + b,
     "The root of fan_in divides once more: it belongs into the weight.": lambda x, w, b: x @ w / len(w) ** 0.5 + b,
-    "A nonlinearity is part of it: a layer of its own.": (
-        lambda x, w, b: (x @ w + b).tanh(),
-        lambda x, w, b: (x @ w + b).relu(),
-    ),
-}
+    "A nonlinearity is part of it: a layer of its own.": tuple(
+        lambda x, w, b, bend=bend: bend(x @ w + b) for bend in (torch.tanh, torch.relu)),
+}  # fmt: skip
 check_linear = Check(
     """A class with cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).
 
@@ -196,21 +191,18 @@ def check_module(cls):
             return self.weight * (x if getattr(self, "inner", None) is None else self.inner(x))
 
     leaf = Scale()
-    is_kept = torch.equal(getattr(leaf, "mean", torch.ones(2)), torch.zeros(2)) and hasattr(leaf, "weight")
-    yield is_kept, "an attribute that was assigned cannot be read again", LOST
-    found = list(leaf.parameters() or [])
-    yield len(found) == 1 and found[0] is leaf.weight, f"a layer of one weight lists {len(found)} parameters", LISTED
-    leaf.weight = torch.full((2,), 3.0, requires_grad=True)
-    found = list(leaf.parameters())
-    yield len(found) == 1 and found[0] is leaf.weight, "a weight that was replaced is still listed", LISTED
-    net = Scale(middle := Scale(leaf))
-    found = list(net.parameters())
-    same = sorted(map(id, found)) == sorted(id(part.weight) for part in (net, middle, leaf))
-    yield same, f"three layers inside each other list {len(found)} parameters", DEEP
-    net.train(False)
-    yield not any(part.training for part in (net, middle, leaf)), "after train(False) not every switch is off", SWITCHES
-    net.train()
-    yield all(part.training for part in (net, middle, leaf)), "after train() not every switch is on", SWITCHES
+    kept = torch.equal(getattr(leaf, "mean", torch.ones(2)), torch.zeros(2)) and hasattr(leaf, "weight")
+    yield kept, "an attribute that was assigned cannot be read again", LOST
+    for matter in ("the weight is not all that a layer lists", "a weight that was replaced is still listed"):
+        yield [id(leaf.weight)] == list(map(id, leaf.parameters() or [])), matter, LISTED
+        leaf.weight = torch.full((2,), 3.0, requires_grad=True)
+    middle = Scale(leaf)
+    nested = net, *_ = Scale(middle), middle, leaf
+    same = sorted(map(id, net.parameters())) == sorted(id(part.weight) for part in nested)
+    yield same, "three layers inside each other do not list their three weights", DEEP
+    for mode, given in ((False, [False]), (True, [])):
+        net.train(*given)
+        yield all(part.training is mode for part in nested), f"a switch is wrong after train({mode})", SWITCHES
     x, seen = torch.tensor([1.0, 2.0]), []
     leaf.hooks.append(lambda *given: seen.append(given))
     out = net(x)
@@ -234,23 +226,13 @@ check_module.mistakes = {
 }
 
 
-class _Bias(nn.Module):
-    """Adds a bias that is a plain tensor."""
-
-    def __init__(self, dim):
-        super().__init__()
-        self.bias = torch.zeros(dim, requires_grad=True)
-
-    def forward(self, x):
-        return x + self.bias
-
-
 class _Network(nn.Module):
     def __init__(self, fault):
         super().__init__()
-        hidden = [nn.Linear(30, 50), nn.Tanh(), nn.Linear(50, 50, bias=fault != "tensor"), nn.Tanh()]
+        hidden = [nn.Linear(30, 50), nn.Tanh(), nn.Linear(50, 50), nn.Tanh()]
         if fault == "tensor":
-            hidden.insert(3, _Bias(50))
+            del hidden[2].bias  # no Parameter any more, and used all the same
+            hidden[2].bias = torch.zeros(50, requires_grad=True)
         self.embedding, self.output, self.cut = nn.Embedding(27, 10), nn.Linear(50, 27), fault == "cut"
         self.hidden = hidden if fault == "list" else nn.Sequential(*hidden)
 
