@@ -55,7 +55,7 @@ def draw_gauges(axes):
     """The four pictures of a healthy network (blue) and of one that is ill (dashed)."""
     widths = (0.42, 0.45, 0.48)
     for ax, ill in ((axes[0], (0.3, 0.15, 0.08)), (axes[1], (0.08, 0.15, 0.3))):
-        for width, bad in zip(widths, ill):
+        for width, bad in zip(widths, ill, strict=True):
             ax.plot(X, bell(width), color=BLUE)
             ax.plot(X, bell(bad), color=VERMILION, linestyle="--", linewidth=1)
         ax.set(ylim=(0, 9), xlabel="value", ylabel="density")
@@ -92,10 +92,10 @@ def draw_poster():
         fig.text(left, 0.34, "ill (dashed): turn", fontsize=9.5, weight="bold", color=VERMILION)
         fig.text(left, 0.332, turn, fontsize=9, va="top", linespacing=1.3)
     columns = (0.02, 0.35, 0.72)
-    for left, title in zip(columns, ("What you see", "What it usually is", "What to do")):
+    for left, title in zip(columns, ("What you see", "What it usually is", "What to do"), strict=True):
         fig.text(left, 0.235, title, fontsize=10.5, weight="bold")
     for i, row in enumerate(SYMPTOMS):
-        for left, text in zip(columns, row):
+        for left, text in zip(columns, row, strict=True):
             fig.text(left, 0.208 - 0.029 * i, text, fontsize=9.5)
     note = "Ranges are where to look closer, not verdicts. Adam, momentum and a falling learning rate shift picture 4."
     fig.text(0.02, 0.022, note, fontsize=9, color=GRAY)
