@@ -1,7 +1,7 @@
 """Execute notebooks and write their outputs back: `python scripts/refresh.py [NB …]`, as `make refresh` does.
 
 NB is a number ("03", "E01"), a name or a path; without any, every notebook is refreshed. Outputs are made with
-the lecture's own names, and running twice writes the same bytes, so a diff shows what really changed.
+the lecture's own names, and running twice writes the same bytes, so a diff shows what really changed. The poster is made with chapter 14.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
-from common import find_notebooks, write_atomically
+from common import NOTEBOOKS, find_notebooks, number, write_atomically
 
 CELL_TIMEOUT = 120  # seconds, for one cell; a whole notebook should need less than half of that
 KERNELSPEC = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
@@ -153,6 +153,10 @@ def main(arguments: list[str] | None = None) -> int:
             for client in running:
                 client.km.provisioner.process.kill()  # its thread then sees a dead kernel and ends
             written = [False]
+    if all(written) and any(path.parent == NOTEBOOKS and number(path.stem) == "14" for path in paths):
+        import poster  # imports matplotlib: after the arguments, as above
+
+        poster.main()
     return 0 if all(written) else 1
 
 
