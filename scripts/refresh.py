@@ -146,6 +146,10 @@ def main(arguments: list[str] | None = None) -> int:
             f"refresh writes outputs made with the lecture's own names, but those in use are: {source}. "
             "Fetch them with `make data`, or set MAKEMORE_NAMES to a copy of the lecture's names.txt.\n",
         )
+    if any(path.parent == NOTEBOOKS and number(path.stem) == "14" for path in paths):
+        import poster  # imports matplotlib: after the arguments, as above
+
+        poster.main()  # first, as 14 shows it
     with kernel_environment(), ThreadPoolExecutor(args.jobs) as pool:
         try:
             written = list(pool.map(refresh, paths))
@@ -153,10 +157,6 @@ def main(arguments: list[str] | None = None) -> int:
             for client in running:
                 client.km.provisioner.process.kill()  # its thread then sees a dead kernel and ends
             written = [False]
-    if all(written) and any(path.parent == NOTEBOOKS and number(path.stem) == "14" for path in paths):
-        import poster  # imports matplotlib: after the arguments, as above
-
-        poster.main()
     return 0 if all(written) else 1
 
 

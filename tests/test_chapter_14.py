@@ -2,7 +2,6 @@
 
 import json
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -41,7 +40,12 @@ def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(chapter, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path / runs_in)
-    namespace = {"json": json, "Path": Path, "Counter": Counter, "saved_claims": saved_claims}
+    namespace = {
+        "json": json,
+        "course_file": lambda name: tmp_path / name,
+        "Counter": Counter,
+        "saved_claims": saved_claims,
+    }
     exec(source, namespace)  # noqa: S102  notebook_cells.execute would go to the real notebooks
     found = [(stem, row["text"]) for stem, row in namespace["checked"]]
     assert found == [("05_batch_norm", "five"), ("E02_fold", "folded"), ("E02_fold", "twice")]
