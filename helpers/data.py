@@ -73,16 +73,16 @@ def load_names(path=None):
     """Read a file of names, one on each line, and return Names.
 
     The file is `path`, else the one that MAKEMORE_NAMES names, else the lecture's once it was fetched (data/names.txt,
-    or the user's cache), else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte order mark and foreign
-    line ends are mended, with one UserWarning that counts them. Raises ValueError with file, line and remedy where
-    anything but a to z is left, or for fewer than two names; OSError for a file that cannot be read.
+    or the user's cache), else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte
+    order mark and foreign line ends are mended, with one UserWarning that counts them. Raises ValueError with file,
+    line and remedy where anything but a to z is left, or for fewer than two names; OSError for a file that cannot be
+    read.
     """
     remedy = "Give the path of a text file with one name on each line."
     if path is None and (path := os.environ.get("MAKEMORE_NAMES", "").strip() or None):
         remedy = "MAKEMORE_NAMES points there: correct it, or unset it to use the course's names."
     if path is None:
-        fetched = [place for place in (NAMES_FILE, OWN_NAMES_FILE) if place.exists()]
-        path = fetched[0] if fetched else BUNDLED_FILE
+        path = _fetched() or BUNDLED_FILE
         remedy = "Restore it with git, or let MAKEMORE_NAMES name a file."
     path = Path(os.path.expanduser(path))
     try:
@@ -96,6 +96,11 @@ def load_names(path=None):
         counts = ", ".join(f"{what} ({count:,})" for what, count in mended.items())
         warnings.warn(f"{path} was mended while reading: {counts}. The file is unchanged.", stacklevel=2)
     return Names(words, source, sha256)
+
+
+def _fetched():
+    """Where the lecture's names are; None before they are fetched."""
+    return next((place for place in (NAMES_FILE, OWN_NAMES_FILE) if place.exists()), None)
 
 
 def _read_words(content, path):
@@ -231,7 +236,7 @@ def main(or_bundled=False):
         if os.environ.get("MAKEMORE_NAMES", "").strip():
             names = load_names()
             return print(f"MAKEMORE_NAMES is set: {len(names.words):,} names are in use ({names.source}).")
-        verb = "are already in" if NAMES_FILE.exists() or OWN_NAMES_FILE.exists() else "were fetched to"
+        verb = "are already in" if _fetched() else "were fetched to"
         try:
             print(f"The lecture's names {verb} {fetch_names()}.")
         except OSError as error:

@@ -103,10 +103,10 @@ def show(fig, alt):
     display(data, raw=True, metadata=metadata)
 
 
-def small_png(pixels):
+def small_png(pixels, colors=256):
     """A PNG file object, made small: base64 text. 256 colours are plenty for lines and text, a third of the size."""
     buffer = io.BytesIO()
-    palette = Image.open(pixels).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    palette = Image.open(pixels).convert("RGB").quantize(colors, dither=Image.Dither.NONE)
     palette.save(buffer, "png", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 

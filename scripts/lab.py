@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from common import NOTEBOOKS, ROOT
-from study import choose_folder, update
+from study import prepare
 
 try:
     from helpers import data
@@ -23,8 +23,8 @@ except (ImportError, OSError) as error:  # a torch of which a file is gone is an
 
 def main():
     data.main(or_bundled=True)
-    study, why = choose_folder()
-    for line in [why] * bool(why) + update(NOTEBOOKS, study):
+    study, lines = prepare()
+    for line in lines:
         print(line, flush=True)
     if not any(study.glob("*.ipynb")):
         study = NOTEBOOKS

@@ -3,16 +3,16 @@
 Everything on it is drawn from formulas, without data, a seed or a date, so that the same bytes come out every time.
 """
 
+import base64
 import io
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from common import RESULTS, write_atomically
 from helpers.drawing import draw_network
-from helpers.plots import BLUE, GRAY, VERMILION, use_style
+from helpers.plots import BLUE, GRAY, VERMILION, small_png, use_style
 
 FORMATS = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
 X = np.linspace(-1, 1, 401)
@@ -112,11 +112,7 @@ def poster_bytes():
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=150, metadata=metadata)
             files[kind] = buffer.getvalue()
-    few = io.BytesIO()  # of its colours, a quarter of the bytes
-    Image.open(io.BytesIO(files["png"])).convert("RGB").quantize(32, dither=Image.Dither.NONE).save(
-        few, "PNG", optimize=True
-    )
-    return files | {"png": few.getvalue()}
+    return files | {"png": base64.b64decode(small_png(io.BytesIO(files["png"]), colors=32))}
 
 
 def main():

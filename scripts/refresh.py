@@ -1,7 +1,8 @@
 """Execute notebooks and write their outputs back: `python scripts/refresh.py [NB …]`, as `make refresh` does.
 
 NB is a number ("03", "E01"), a name or a path; without any, every notebook is refreshed. Outputs are made with
-the lecture's own names, and running twice writes the same bytes, so a diff shows what really changed. The poster is made with chapter 14.
+the lecture's own names, and running twice writes the same bytes, so a diff shows what really changed. The poster
+is made with chapter 14.
 """
 
 import argparse

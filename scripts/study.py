@@ -24,7 +24,7 @@ AT_HOME = Path.home() / "makemore"  # the copies of somebody whose course is not
 
 
 def choose_folder(wanted=None, course=ROOT):
-    """Where the copies lie, and a line to say if that is not study/: by wish, by MAKEMORE_STUDY, by who owns the course."""
+    """Where the copies lie, by wish, by MAKEMORE_STUDY or by who owns the course; and why, if nobody asked for it."""
     if wanted := wanted or os.environ.get("MAKEMORE_STUDY", "").strip():
         return Path(wanted).expanduser().absolute(), None
     user = os.getuid() if hasattr(os, "getuid") else 0  # Windows has no such number, and root owns everything
@@ -69,6 +69,12 @@ def update(notebooks, study, helpers=ROOT / "helpers"):
     return lines + [failure] * bool(failure)
 
 
+def prepare(wanted=None):
+    """The folder of the learner's copies, with each notebook in it, and the lines to say."""
+    study, why = choose_folder(wanted)
+    return study, [why] * bool(why) + update(NOTEBOOKS, study)
+
+
 def command(verb):
     return f"python scripts/study.py --{verb} " if os.name == "nt" else f"make {verb} NB="
 
@@ -95,7 +101,7 @@ def cells(path):
 
 
 def last_whole(own):
-    """The newest whole notebook that JupyterLab keeps of this one: as it was before a save that failed, or a checkpoint."""
+    """The newest whole notebook that JupyterLab keeps of this one: from before a failed save, or a checkpoint."""
     kept = [own.with_name(f".~{own.name}"), own.parent / ".ipynb_checkpoints" / f"{own.stem}-checkpoint.ipynb"]
     return max((path for path in kept if cells(path)), key=lambda path: path.stat().st_mtime, default=None)
 
@@ -186,14 +192,14 @@ def main(arguments=None):
     parser.add_argument("--reset", metavar="NB", help="a fresh copy of one notebook: its number or its name")
     parser.add_argument("--restore", metavar="NB", help="what JupyterLab kept of a damaged copy")
     wanted = parser.parse_args(arguments)
-    study, why = choose_folder(wanted.to)
+    study, _ = choose_folder(wanted.to)
     try:
         if wanted.reset is not None:
             lines = [reset(find_notebook(wanted.reset), study)]
         elif wanted.restore is not None:
             lines = [restore(find_notebook(wanted.restore), study)]
         else:
-            lines = [why] * bool(why) + update(NOTEBOOKS, study)
+            lines = prepare(wanted.to)[1]
     except OSError as error:
         sys.exit(cannot_write(error.filename or study, error))
     print("".join(f"{line}\n" for line in lines), end="")

@@ -25,7 +25,8 @@ def resume(path, log, *, results="runs", names=None, whole=bool):
     """The log at `path` if it was made with the same settings, else the new one; a log with others is put aside.
 
     log: a dict of settings, of which log[results] is a dict, still empty, of what each run comes to. names: the runs
-    that may stand there, if not any. whole(result): whether a run's result is all there. A file that can't be such a log is left as it is: SystemExit with the remedy.
+    that may stand there, if not any. whole(result): whether a run's result is all there. A file that can't be such a log is
+    left as it is: SystemExit with the remedy.
     """
     if not path.exists():
         return log
