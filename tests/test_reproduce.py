@@ -1,5 +1,6 @@
 """scripts/reproduce.py and the sweep under it: what they write, how they resume, what an interrupt leaves."""
 
+import contextlib
 import json
 import os
 import signal
@@ -110,6 +111,29 @@ def test_a_stage_that_is_not_all_there_is_named(path, broken):
     with pytest.raises(SystemExit, match=r"damaged \(tanh: not all there\).*git restore"):
         resume(path, log_with(), whole=is_whole)
     assert path.read_bytes() == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no sleep command")
+def test_the_processes_of_a_sweep_that_is_killed_end_in_the_middle_of_a_run(path):
+    runs = "sweep(Path(sys.argv[1]), {'runs': {}}, subprocess.getoutput, ['sleep 600', 'sleep 601'])"
+    code = f"import subprocess, sys\nfrom pathlib import Path\nfrom sweep import sweep\n{runs}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, path], env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, cwd=ROOT
+    )
+    running = []
+    while sum("sleep" in child.name() for child in running) < 2:
+        assert process.poll() is None
+        time.sleep(0.1)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            running = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in running if "python" in child.name()]
+    process.kill()
+    process.wait()
+    left = psutil.wait_procs(workers, timeout=60)[1]
+    for child in running:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            child.kill()
+    assert workers and not left
 
 
 @pytest.mark.slow
