@@ -14,7 +14,9 @@ import sys
 from functools import partial
 from itertools import count
 from multiprocessing import get_context, parent_process
-from threading import Thread
+from threading import RLock, Thread
+
+from tqdm import tqdm
 
 from common import write_atomically
 
@@ -94,7 +96,9 @@ def as_json(log):
 def _begin():
     """In each process: Ctrl-C is for the first one (Windows' processes inherit nothing of it), and it ends with it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # an exit gives back the locks that libraries hold
+    # What the system does at SIGTERM ends it for certain: an exception from a handler is lost if it falls into a
+    # __del__. But it gives nothing back, and tqdm's own lock is one that all processes would share.
+    tqdm.set_lock(RLock())
     Thread(target=_end_with_parent, daemon=True).start()
 
 

@@ -177,6 +177,33 @@ def test_a_seeds_networks_equal_their_solo_runs_and_share_their_minibatches(monk
             assert result["val"][r] == pytest.approx(evaluate(model, *splits.val), abs=2e-4)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_an_interrupt_reaches_processes_that_are_in_a_finalizer(tmp_path):
+    """Python ignores what a signal's handler raises there, and the pool would wait for the run's end."""
+    (tmp_path / "runs.py").write_text(
+        "import time\n\nclass Slow:\n    def __del__(self):\n        print('in it', flush=True)\n"
+        "        for _ in range(3000):\n            time.sleep(0.1)\n\ndef run(name):\n    Slow()\n"
+    )
+    code = "import sys\nfrom pathlib import Path\nfrom runs import run\nfrom sweep import sweep\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"{code}sweep(Path('log.json'), {{'runs': {{}}}}, run, ['a', 'b'])"],
+        env=os.environ | {"PYTHONPATH": f"{ROOT / 'scripts'}{os.pathsep}{tmp_path}"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        process_group=0,
+    )
+    assert process.stdout.readline() == process.stdout.readline() == "in it\n"
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        errors = process.communicate(timeout=60)[1]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 1 and errors.strip() == "interrupted: 0 of 2 runs are saved, run it again to go on"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_an_interrupt_leaves_no_process_and_no_half_trained_stage(path):
