@@ -5,7 +5,6 @@ import math
 from collections import Counter
 from decimal import Decimal
 from fractions import Fraction
-from statistics import NormalDist
 
 import numpy as np
 import pytest
@@ -17,7 +16,6 @@ from helpers import layers
 from helpers.checks import (
     check_alternating,
     check_batch_norm_forward,
-    check_build_dataset,
     check_collapse,
     check_conv_as_linear,
     check_conv_output_size,
@@ -27,15 +25,11 @@ from helpers.checks import (
     check_fold,
     check_four_layers,
     check_gain_powers,
-    check_initial_loss,
-    check_kaiming_std,
     check_no_settling,
     check_sigmoid_slope,
-    check_tanh_gain,
     check_unigram_entropy,
     check_what_trains,
 )
-from helpers.data import build_dataset
 
 # ---- chapters 01 to 04
 
@@ -50,21 +44,6 @@ def entropy_of_neighbours(Y):
     return -sum(n / len(Y) * math.log(n / len(Y)) for n in sizes)
 
 
-def dataset(words, stoi, block_size=3):
-    rows = []
-    for word in words:
-        indices = [0] * block_size + [stoi[letter] for letter in word] + [0]
-        rows += [indices[i : i + block_size + 1] for i in range(len(word) + 1)]
-    rows = torch.from_numpy(np.array(rows))
-    return [rows[:, :-1], rows[:, -1]]
-
-
-def dataset_by_unfold(words, stoi, block_size=3):
-    padded = [torch.tensor([0] * block_size + [stoi[letter] for letter in word + "."]) for word in words]
-    windows = torch.cat([indices.unfold(0, block_size + 1, 1) for indices in padded])
-    return windows[:, :-1], windows[:, -1]
-
-
 def sigmoid_slope_by_autograd(s):
     x = s.double().logit(eps=1e-12).requires_grad_()
     return torch.autograd.grad(x.sigmoid().sum(), x)[0].float()
@@ -73,11 +52,6 @@ def sigmoid_slope_by_autograd(s):
 def slopes(activation, x):
     x = x.detach().clone().requires_grad_()
     return torch.autograd.grad(activation(x).sum(), x)[0]
-
-
-def gain_by_quantiles():
-    normal, n = NormalDist(), 20_000
-    return (sum(math.tanh(normal.inv_cdf((i + 0.5) / n)) ** 2 for i in range(n)) / n) ** -0.5
 
 
 def on(h, threshold=0.99):
@@ -184,11 +158,6 @@ RIGHT = {
         lambda Y: -(torch.bincount(Y) / len(Y))[Y].log().mean(),
         lambda Y: F.cross_entropy(torch.bincount(Y).float().log().expand(len(Y), -1), Y),
     ],
-    check_build_dataset: [dataset, dataset_by_unfold, build_dataset, lambda words, stoi, n: tuple(dataset(words, stoi, n))],
-    check_initial_loss: [
-        math.log, lambda v: -torch.tensor(1 / v).log(), lambda v: F.cross_entropy(torch.zeros(1, v), torch.tensor([0])),
-        lambda v: -np.log(np.float64(1) / v), lambda v: torch.tensor([v], requires_grad=True, dtype=torch.float32).log(),
-    ],
     check_sigmoid_slope: [
         lambda s: s - s**2, lambda s: s.numpy() * (1 - s.numpy()), lambda s: 0.25 - (s - 0.5) ** 2, sigmoid_slope_by_autograd,
     ],
@@ -200,10 +169,6 @@ RIGHT = {
     ],
     check_four_layers: [{"a": "dead", "b": "linear", "c": "saturated", "d": "healthy"}],
     check_first_steps: ["B", "b"],
-    check_kaiming_std: [
-        lambda fan_in, gain: gain / fan_in**0.5, lambda n, g: g * torch.tensor(n).rsqrt(), lambda n, g: np.sqrt(g**2 / n),
-    ],
-    check_tanh_gain: [gain_by_quantiles, lambda: 1.5925, lambda: torch.randn(1_000_000).tanh().square().mean().rsqrt()],
     check_batch_norm_forward: [
         normalised, lambda x, gamma, beta, eps: F.batch_norm(x, None, None, gamma, beta, True, 0.1, eps),
         lambda x, g, b, eps: F.layer_norm(x.T, (len(x),), eps=eps).T * g + b,
@@ -254,17 +219,6 @@ WRONG = {  # none of these is on a check's own list
         entropy_of_neighbours, lambda Y: 2.8226, lambda Y: entropy(Y[:5]), lambda Y: entropy(Y) * len(Y),
         lambda Y: 1 - (torch.bincount(Y) / len(Y)).square().sum(), lambda Y: entropy(Y) / math.log(2),
     ],
-    check_build_dataset: [
-        lambda words, stoi, n=3: dataset(words, {c: ord(c) - 96 if c != "." else 0 for c in stoi}, n),
-        lambda words, stoi, n=3: dataset(dict.fromkeys(words), stoi, n), lambda words, stoi, n=3: dataset(words, stoi, 3),
-        lambda words, stoi, n=3: dataset(words[::-1], stoi, n), lambda *args: [t.float() for t in dataset(*args)],
-        lambda *args: [t.numpy() for t in dataset(*args)], lambda *args: dataset(*args)[::-1], lambda *args: dataset(*args)[0],
-        lambda words, stoi, n=3: dataset([w for w in words if len(w) >= n], stoi, n),
-    ],
-    check_initial_loss: [
-        math.log2, math.sqrt, lambda v: round(math.log(v), 2), lambda v: str(math.log(v)), complex, lambda v: True,
-        lambda v: torch.log_softmax(torch.ones(v), 0), lambda v: math.log(min(v, 1000)), lambda v: sum(1 / i for i in range(1, v)),
-    ],
     check_sigmoid_slope: [
         lambda s: 1 - s**2, lambda s: s * (1 - s) / 2, lambda s: (s * (1 - s)).mean(), lambda s: (s * (1 - s)).sqrt(), lambda s: 1 / s,
     ],
@@ -278,11 +232,6 @@ WRONG = {  # none of these is on a check's own list
         dict.fromkeys("abcd", "healthy"),
     ],
     check_first_steps: ["A", "C", "D", 2, ["B"]],
-    check_kaiming_std: [
-        lambda n, g: 0.2, lambda n, g: 5 / 3 / n**0.5, lambda n, g: g / (n + 1) ** 0.5, lambda n, g: n / g**0.5,
-        lambda n, g: (torch.randn(n, 200) * g / n**0.5).std(), lambda n, g: max(g, 1) / n**0.5,
-    ],
-    check_tanh_gain: [lambda: 1.6, lambda: 1.58, lambda: -1.5925, lambda: [1.59, 1.59]],
     check_batch_norm_forward: [
         lambda x, g, b, e: g * (x - x.mean(0)) / (((x - x.mean(0)) ** 2).sum(0) / x.shape[1] + e).sqrt() + b,
         lambda x, g, b, e: normalised(x, b, g, e), lambda x, g, b, e: normalised(x, g, b, 0.3),
@@ -342,9 +291,6 @@ def test_wrong_answers_that_no_list_holds_are_rejected_with_a_hint(check, answer
     [
         (check_unigram_entropy, entropy_of_neighbours, "neighbours"),
         (check_unigram_entropy, lambda Y: entropy(Y) / math.log(2), "base 2"),
-        (check_build_dataset, lambda w, s, n=3: dataset(dict.fromkeys(w), s, n), "twice"),
-        (check_kaiming_std, lambda n, g: 5 / 3 / n**0.5, "gain changes"),
-        (check_kaiming_std, lambda n, g: n / g**0.5, "changed places"),
         (check_fixed_point, lambda g: fixed_point(g, 15), "too few layers"),
         (check_fixed_point, lambda g: 0 if g < 1.2 else fixed_point(g), "Just above"),
         (check_fixed_point, lambda g: fixed_point(g, guard=False), "gain of 1 or less"),

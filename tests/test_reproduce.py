@@ -182,7 +182,8 @@ def test_an_interrupt_reaches_processes_that_are_in_a_finalizer(tmp_path):
     """Python ignores what a signal's handler raises there, and the pool would wait for the run's end."""
     (tmp_path / "runs.py").write_text(
         "import time\n\nclass Slow:\n    def __del__(self):\n        print('in it', flush=True)\n"
-        "        for _ in range(3000):\n            time.sleep(0.1)\n\ndef run(name):\n    Slow()\n"
+        "        for _ in range(3000):\n            time.sleep(0.1)\n\ndef run(name):\n    Slow()\n",
+        encoding="utf-8",
     )
     code = "import sys\nfrom pathlib import Path\nfrom runs import run\nfrom sweep import sweep\n"
     process = subprocess.Popen(

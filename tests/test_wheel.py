@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 USE = """
-import importlib, os, pkgutil, sys, warnings
+import importlib, math, os, pkgutil, sys, warnings
 import matplotlib
 matplotlib.use("Agg")
 import torch
@@ -48,7 +48,7 @@ assert mean_interval([1, 2, 3]).n == 3
 plots.use_style()
 plots.plot_activations(found)
 claims.claims([dict(text="names", chapter="0:00", measured=1, stated=1, tolerance=0)])
-assert checks.check_kaiming_std(lambda fan_in, gain: gain / fan_in**0.5)
+assert checks.check_logit_std(lambda loss, n: (2 * (loss - math.log(n))) ** 0.5)
 assert set(widgets.__all__) <= set(dir(widgets))
 print(*sorted(rooms))
 """

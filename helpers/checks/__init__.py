@@ -6,16 +6,10 @@
 # ruff: noqa: F401 - what is imported here is handed on to the notebooks
 from helpers.checks.beyond_01 import check_three_faults
 from helpers.checks.chapter_00 import check_two_dice
-from helpers.checks.chapter_01 import check_build_dataset, check_four_datasets, check_rate_drop, check_unigram_entropy
-from helpers.checks.chapter_02 import check_frequency_bias, check_guilty_layer, check_initial_loss, check_logit_std
+from helpers.checks.chapter_01 import check_four_datasets, check_rate_drop, check_unigram_entropy
+from helpers.checks.chapter_02 import check_frequency_bias, check_guilty_layer, check_logit_std
 from helpers.checks.chapter_03 import check_dead_units, check_first_steps, check_four_layers, check_sigmoid_slope
-from helpers.checks.chapter_04 import (
-    check_first_weight,
-    check_four_networks,
-    check_gain,
-    check_kaiming_std,
-    check_tanh_gain,
-)
+from helpers.checks.chapter_04 import check_first_weight, check_four_networks, check_gain
 from helpers.checks.chapter_05 import check_batch_norm, check_batch_norm_forward
 from helpers.checks.chapter_05_faults import check_bias_gradient, check_four_boxes
 from helpers.checks.chapter_06 import check_conv_as_linear, check_conv_output_size, check_four_resnets

@@ -2,11 +2,9 @@
 
 import math
 
-import numpy as np
 import torch
 
-from helpers.checks.engine import Check, Look, Verdict
-from helpers.checks.kinds import check, choice, choices, lecture_at
+from helpers.checks.kinds import check, choice, choices
 
 INDICES = [0, 0, 1, 2], [3, 1, 3, 0, 3, 1], [5, 0, 13, 5, 0, 5, 13, 26, 5], [4, 4, 4], [2, 1, 2, 1, 1, 2, 2, 1, 2]
 
@@ -43,83 +41,19 @@ check_unigram_entropy.mistakes = {
 }  # fmt: skip
 
 
-def _each(windows, windowed=lambda words, n: words):
-    """A dataset function from one that gives the pairs (context, target), as text, of a single name."""
-
-    def f(words, stoi, block_size=3):
-        pairs = [pair for word in windowed(words, block_size) for pair in windows(word, block_size)]
-        return torch.tensor([[stoi[c] for c in x] for x, _ in pairs]), torch.tensor([stoi[y] for _, y in pairs])
-
-    return f
+LETTERS = {c: i for i, c in enumerate(".abcdefghijklmnopqrstuvwxyz")}
 
 
-def _windows(text, n):
-    return [(text[i : i + n], text[i + n]) for i in range(len(text) - n)]
-
-
-def _examples(answer, words, stoi, block_size):
-    """The examples as text, "..e -> m", in which a shifted window is easier to see than in numbers."""
-    value = answer(words, stoi, block_size)
-    if value is None or value is ... or isinstance(value, (tuple, list)) and any(part is ... for part in value):
-        return value
-    if not isinstance(value, (tuple, list)) or len(value) != 2:
-        raise Verdict(f"it returned an object of type {type(value).__name__}", "Return two tensors: `return X, Y`.")
-    for label, part, dims in zip("XY", value, (2, 1), strict=True):
-        if not isinstance(part, torch.Tensor):
-            hint = "Make one tensor of the finished list, with `torch.tensor(...)`."
-            raise Verdict(f"{label} is of type {type(part).__name__}, not a torch tensor", hint)
-        if part.dtype != torch.int64 or part.dim() != dims:
-            hint = "Characters are indices, in int64: X holds block_size of them for each example, Y holds one."
-            raise Verdict(f"{label} is {part.dtype} of shape {tuple(part.shape)}", hint)
-    X, Y = (part.tolist() for part in value)
-    if len(X) != len(Y):
-        hint = "Every context has just one next character: append to X and Y in the same place."
-        raise Verdict(f"X has {len(X)} rows, Y has {len(Y)}", hint)
-    letter = {i: c for c, i in stoi.items()}
-    return ["".join(letter.get(i, "?") for i in x) + " -> " + letter.get(y, "?") for x, y in zip(X, Y, strict=True)]
-
-
-USUAL = {c: i for i, c in enumerate(".abcdefghijklmnopqrstuvwxyz")}
-ODD = {c: (27 - i) % 27 for c, i in USUAL.items()}  # the letters backwards
-NAMES = [(["emma", "ava"], USUAL, 3), (["z", "mia", "ab", "z"], USUAL, 2), (["leo", "al"], USUAL, 5),
-         (["mia", "zoe", "mia"], ODD, 3), (["ab", "ba"], ODD, 1)]  # fmt: skip
-RIGHT = _each(lambda word, n: _windows("." * n + word + ".", n))
-check_build_dataset = Check(
-    "f(words, stoi, block_size) -> (X, Y): int64 tensors of shapes (N, block_size) and (N,), cut from the padded names.",
-    RIGHT,
-    [Look(_examples, NAMES, read=lambda value: {"the number of examples": np.array(len(value)), "example": np.array(value, str)})],
-    lecture_at("chapter 01, where the window slides over one name", 82),
-    call="{}(words, stoi, block_size)",
-    mistakes={
-        'The final "." is missing: it tells the network where a name ends.': _each(lambda word, n: _windows("." * n + word, n)),
-        "The first windows are missing: pad with n dots.": _each(lambda word, n: _windows(word + ".", n)),
-        "A window runs over from one name into the next: start every name with a fresh context of dots.": _each(
-            _windows, lambda words, n: ["." * n + "".join(word + "." for word in words)]),
-        "Y is shifted: the context already holds its own answer. Append to X and Y before the context moves on.": _each(
-            lambda word, n: [(x[1:] + y, y) for x, y in _windows("." * n + word + ".", n)]),
-        "Y is shifted by one against X: it should hold the character right after the context.": tuple(
-            lambda *args, by=by: (RIGHT(*args)[0], RIGHT(*args)[1].roll(by)) for by in (1, -1)),
-        "Only the last window of every name is kept: append inside the loop.": _each(
-            lambda word, n: _windows("." * n + word + ".", n)[-1:]),
-        "Every row is the same list, changed later: make a new one, `context = context[1:] + [index]`.": _each(
-            lambda word, n: [(("." * n + word + ".")[-n:], y) for y in word + "."]),
-        "The context is backwards: put the new index at its end.": lambda *args: (RIGHT(*args)[0].flip(1), RIGHT(*args)[1]),
-        "Only the first name is used: return after the loop.": lambda words, *args: RIGHT(words[:1], *args),
-        "Only the last name is used: make the lists once, before the loop.": lambda words, *args: RIGHT(words[-1:], *args),
-        "The names are in another order: take them as they come.": lambda words, *args: RIGHT(sorted(words), *args),
-        "A name that comes twice is used once.": lambda words, *args: RIGHT(list(dict.fromkeys(words)), *args),
-        "The indices are not those of stoi, which may be in any order.": lambda words, stoi, n: RIGHT(words, USUAL, n),
-        "A context is one too long: it holds block_size characters.": lambda words, stoi, n: RIGHT(words, stoi, n + 1),
-    },
-)  # fmt: skip
+def _dataset(words, end="."):
+    windows = [text[i : i + 4] for text in (f"...{word}{end}" for word in words) for i in range(len(text) - 3)]
+    table = torch.tensor([[LETTERS[c] for c in window] for window in windows])
+    return table[:, :3], table[:, 3]
 
 
 def four_datasets(words):
     """Four data sets (X, Y) with three characters of context, cut from the same names: a, b, c, d."""
-    leaks = _each(lambda word, n: [(x[1:] + y, y) for x, y in _windows("." * n + word + ".", n)])
-    endless = _each(lambda word, n: _windows("." * n + word, n))
-    X, Y = RIGHT(words, USUAL)
-    return (X, Y.roll(-1)), (X, Y), leaks(words, USUAL), endless(words, USUAL)
+    X, Y = _dataset(words)
+    return (X, Y.roll(-1)), (X, Y), (torch.cat([X[:, 1:], Y[:, None]], 1), Y), _dataset(words, end="")
 
 
 _ANSWER = "Print a few windows with their answers: does the answer come right after its context?"

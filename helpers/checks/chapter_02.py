@@ -11,25 +11,6 @@ from helpers.checks.kinds import check, choice, seeded_randn
 from helpers.checks.readings import to_array
 
 
-@check("chapter 02, ln 27", 259, [(27,), (2,), (100,), (1000,), (50257,)])
-def check_initial_loss(vocab_size):
-    """f(vocab_size) -> the cross-entropy loss, in nats, of a network that finds all characters equally likely."""
-    return math.log(vocab_size)
-
-
-check_initial_loss.mistakes = {
-    "That is the probability of each character: the loss is minus its log.": lambda v: 1 / v,
-    "That is the probability of being wrong: take minus the log of the probability of being right.": lambda v: (
-        1 - 1 / v
-    ),
-    "The end character is one of the vocab_size characters already: take none away.": lambda v: math.log(v - 1),
-    "The end character is one of the vocab_size characters already: add none.": lambda v: math.log(v + 1),
-    "That is a sum over all characters: only the right one's log-probability counts.": lambda v: v * math.log(v),
-    "That is an average over all characters: only the right one's log-probability counts.": lambda v: math.log(v) / v,
-    "That is exp of the loss, the perplexity: take its log.": lambda v: v,
-}
-
-
 @check("chapter 02, exercise 2.1", 259, [(14.6, 50257), (3.4, 27), (7.4, 1000), (1.5, 4)])
 def check_logit_std(first_loss, classes):
     """f(first_loss, classes) -> the std of the random logits that cause this first loss."""
