@@ -5,6 +5,7 @@ A learner reads the flat files; what only serves a panel, a check or the diagnos
 
 import ast
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -152,3 +153,15 @@ def test_no_import_takes_everything_or_changes_the_path():
     for path in HELPERS.rglob("*.py"):
         source = path.read_text(encoding="utf-8")
         assert "import *" not in source and "sys.path" not in source, path
+
+
+def test_every_page_stands_in_the_readme_and_in_00_under_its_own_title():
+    paths = sorted((HELPERS.parent / "notebooks").glob("*.ipynb"))
+    titles = [json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0].strip("# \n") for path in paths]
+    readme = (HELPERS.parent / "README.md").read_text(encoding="utf-8")
+    start = json.loads(paths[0].read_text(encoding="utf-8"))["cells"]
+    map_of_pages = "".join(next(cell for cell in start if cell["id"] == "map")["source"])
+    for path, title in zip(paths, titles, strict=True):
+        number, name = title.split(" · ")
+        assert f"| [{number}](notebooks/{path.name}) | {name} |" in readme
+        assert path == paths[0] or f"| [{title}]({path.name}) |" in map_of_pages
