@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 
+import zmq
+
 from common import NOTEBOOKS, ROOT
 from study import prepare
 
@@ -31,6 +33,8 @@ def main():
     root = ROOT if study.is_relative_to(ROOT) else study  # the folder that JupyterLab shows
     first = (study / "00_start_here.ipynb").relative_to(root).as_posix()
     settings = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{first}"]
+    if zmq.has("curve"):  # else each kernel warns, in the learner's terminal, that others might listen
+        settings.append("--KernelManager.transport_encryption=auto")
     if hasattr(os, "getuid") and os.getuid() == 0:
         settings.append("--allow-root")
     command = [sys.executable, "-m", "jupyter", "lab", *settings, *sys.argv[1:]]

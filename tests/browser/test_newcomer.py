@@ -62,3 +62,4 @@ def test_run_all_from_the_menu(course, chromium, tmp_path):
         assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
         assert [o for o in outputs if "image/png" in o.get("data", {})]
         page.close()
+        assert "without encryption" not in log.read_text(encoding="utf-8")  # as a kernel would warn in the terminal
