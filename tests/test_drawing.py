@@ -136,3 +136,16 @@ def test_a_moving_picture_plays_three_times_and_begins_with_its_first_frame(monk
     assert durations == [100, 100, 500]
     assert (frames[0] != frames[1]).any() and (frames[1] != frames[2]).any()
     assert not plt.fignum_exists(fig.number) and "line" not in data["text/plain"]
+
+
+def test_a_moving_picture_is_laid_out_once(monkeypatch):
+    monkeypatch.setattr(drawing, "display", lambda *args, **kwargs: None)
+    fig, ax = plt.subplots(figsize=(4, 2), layout="constrained")
+    places = []
+
+    def draw(k):
+        places.append(ax.get_position().bounds)  # where the frame before was drawn
+        ax.set_ylabel("a label that needs room\n" * k)
+
+    show_moving(fig, draw, [1, 2, 3, 4], "the label grows")
+    assert places[0] != places[1] == places[2] == places[3]  # places[0]: before any layout
