@@ -238,6 +238,36 @@ def test_what_turned_unhealthy_and_when():
     assert "1e-3" not in str([t.get_text() for t in seen.plot().axes[3].get_legend().get_texts()])
 
 
+def test_a_warning_says_what_it_was_and_what_it_is_now():
+    net = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 5))
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-3)
+
+    def kill(step):
+        with torch.no_grad():
+            net[0].bias[: 24 + 2 * step] = -100
+
+    _, seen = loop(net, sgd, steps=6, watched=watch(net, sgd, every=1), at_end=kill)
+    (warning,) = seen.warnings
+    assert warning.startswith("from step 1 on: 1 (ReLU): 60% → 80% of its units are dead")
+
+
+def test_what_vanishes_in_the_middle_of_a_training_is_said():
+    torch.manual_seed(0)
+    net = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(12, 12), nn.Tanh())))
+    for layer in net[::2]:
+        nn.init.normal_(layer.weight, std=0.3)
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-2)
+
+    def shrink(step):
+        with torch.no_grad():
+            for layer in net[::2] if step == 2 else ():
+                layer.weight *= 0.2
+
+    _, seen = loop(net, sgd, steps=6, watched=watch(net, sgd, every=1), at_end=shrink)
+    assert any(w.startswith("from step 3 on: gradients vanish") for w in seen.warnings), seen.warnings
+    assert not any("step 0" in w for w in seen.warnings)
+
+
 def test_what_was_not_recorded_and_what_cannot_be_watched():
     with watch(lambda x: x) as seen:
         pass

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from .hooks import tensors_in
+from .warnings import some_of
 
 __all__ = ["computed_from", "findings_for", "fitting", "loss_number"]
 
@@ -95,9 +96,10 @@ def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimiz
             "make them outside, with requires_grad=True, or give parameters="
         )
     if others:
+        some, it, _ = some_of(others)
         found.append(
-            f"{_some(others)}: the output depends on this, but it is not among the model's parameters, so no optimizer "
-            "over them trains it; use nn.Parameter, nn.ModuleList or nn.ModuleDict in place of a plain tensor or list"
+            f"{some}: not among the model's parameters, though the output depends on {it}, so no optimizer over those "
+            f"trains {it}; use nn.Parameter, nn.ModuleList or nn.ModuleDict in place of a plain tensor or list"
         )
     if optimizer is not None:
         found += _not_held(optimizer, trainable)
@@ -130,8 +132,9 @@ def _not_held(optimizer, trainable):
         yield ("the optimizer holds none of the model's parameters: make it anew from model.parameters(), after the "
                "model was made (or moved, or its cell run again)")  # fmt: skip
     elif missing:
-        yield (f"{_some(missing)}: not held by the optimizer, so it stays as it is; give the optimizer all parameters, "
-               "or freeze this with requires_grad_(False)")  # fmt: skip
+        some, it, _ = some_of(missing)
+        yield (f"{some}: not held by the optimizer, so no step changes {it}; give the optimizer all parameters, or "
+               f"freeze {it} with requires_grad_(False)")  # fmt: skip
 
 
 def _cross_entropy(calls):
@@ -147,7 +150,3 @@ def _cross_entropy(calls):
             yield (f"the loss is {call.loss:.3g}, and a guess that all {call.classes} classes are equally likely would "
                    f"have ln({call.classes}) = {uniform:.3g}: the logits are too large; make the last layer's weights "
                    "smaller at init")  # fmt: skip
-
-
-def _some(names):
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

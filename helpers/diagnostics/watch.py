@@ -17,6 +17,7 @@ from .statistics import layer_statistics, tensor_statistics
 
 __all__ = ["watch"]
 
+NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 LIVE_SHARE = 0.1  # of the wall time, at most, for drawing while it trains
 
 
@@ -86,7 +87,7 @@ class watch:
 
     @property
     def warnings(self):
-        """What turned unhealthy, a sentence each: the first step that said so, and the last if there were more."""
+        """What turned unhealthy, and when, a sentence each; "50% → 60%" is what it was at first and at last."""
         said = {}
         for step, diagnosis in self.records:
             for warning in diagnosis.warnings:
@@ -96,8 +97,8 @@ class watch:
         last = self.records[-1][0]
         # A network that has learned moves less: a rate is too low from the start, or not at all.
         first = self.records[0][0]
-        said = [hits for hits in said.values() if "too low" not in hits[0][1] or hits[0][0] == first]
-        return [f"{_when([step for step, _ in hits], last)}: {hits[0][1]}" for hits in said]
+        said = [hits for hits in said.values() if "rate is probably too low" not in hits[0][1] or hits[0][0] == first]
+        return [f"{_when([step for step, _ in hits], last)}: {_merged(hits[0][1], hits[-1][1])}" for hits in said]
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -212,7 +213,18 @@ def _kind(warning):
     label, colon, rest = warning.partition(": ")
     if not re.fullmatch(r"\S+( \(.*\))?", label):
         label, rest = "", warning
-    return label + colon + re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?%?", "", rest)
+    return label + colon + NUMBER.sub("", rest)
+
+
+def _merged(first, last):
+    """The first of two sentences of one kind, with those numbers of the last that are others."""
+    numbers = iter(NUMBER.findall(last))
+
+    def both(match):
+        old, new = match[0], next(numbers, match[0])
+        return old if old == new else f"{old} → {new}"
+
+    return NUMBER.sub(both, first)
 
 
 def _when(steps, last):
