@@ -7,10 +7,10 @@ rate 0.1) and its unhealthy ones. Each comment gives both.
 
 import re
 from collections import Counter
-from math import prod
+from math import log, prod
 from statistics import median
 
-__all__ = ["some_of", "warnings_for"]
+__all__ = ["over_time", "some_of", "warnings_for"]
 
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
@@ -27,7 +27,8 @@ UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10
 ADAM_RATIO = 5e-5, 3e-2
 ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
 FASTER = 25  # healthy: 20, before a gated MLP; five layers of sigmoids: 12,000
-NUMBER = re.compile(r"\d+")
+DIGITS = re.compile(r"\d+")
+NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 
 
 def warnings_for(activations, gradients, parameters):
@@ -114,10 +115,10 @@ def _one_role(indices, rows):
     """
     indices = [i for i in indices if " (call " not in rows[i].name]
     paths = [rows[i].name.rpartition(".") for i in indices]
-    roles = [(rows[i].type, NUMBER.sub("", outer), last) for i, (outer, _, last) in zip(indices, paths, strict=True)]
+    roles = [(rows[i].type, DIGITS.sub("", outer), last) for i, (outer, _, last) in zip(indices, paths, strict=True)]
     if len(set(roles)) == len(roles):
         shapes = [None if rows[i].is_activation else rows[i].shape for i in indices]
-        roles = [(*role[:2], NUMBER.sub("", role[2]), shape) for role, shape in zip(roles, shapes, strict=True)]
+        roles = [(*role[:2], DIGITS.sub("", role[2]), shape) for role, shape in zip(roles, shapes, strict=True)]
     common = Counter(roles).most_common(1)
     return [i for i, role in zip(indices, roles, strict=True) if role == common[0][0]]
 
@@ -166,7 +167,7 @@ def _update_ratios(weights, stuck, by_depth):
     (low, high), least, most, kind = UPDATE_RATIO, middle, middle, "1e-04 to 1e-02 is usual"
     if usual:  # Adam's steps are judged by lr / std: the gradients' size makes no difference to them
         (low, high), least = ADAM_RATIO, median(p.adam_to_data for p in usual)
-        most = median(p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5) for p in usual)
+        most = median(map(_grown, usual))
         later = most if most > high else least
         kind = f"under Adam 0.25 * lr / std is about {later:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
     if len(weights) < 3:  # a median of few says little
@@ -181,6 +182,26 @@ def _update_ratios(weights, stuck, by_depth):
         yield f"{text}; the learning rate is probably too low, or {cause}"
     elif usual and middle < ADAM_STUCK * least:
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
+    elif len(weights) > 2:
+        # A single one lies outside from ten times as far on. The output layer is judged by _fast_output.
+        outside = [p for p in weights[:-1] if p.update_to_data and _far(p, low / 10, high * 10)]
+        if outside:
+            p = max(outside, key=lambda p: abs(log(p.update_to_data / middle)))
+            more = f"; {len(outside) - 1} more are as far out" if len(outside) > 1 else ""
+            yield (
+                f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight: it learns too "
+                f"{'fast' if p.update_to_data > middle else 'slowly'} for its size{more}"
+            )
+
+
+def _far(p, low, high):
+    is_adams = p.adam_to_data is not None
+    slow, fast = (p.adam_to_data, _grown(p)) if is_adams else (p.update_to_data, p.update_to_data)
+    return fast > high or (slow < low and "Embedding" not in p.type.__name__)  # few of its rows are used in a step
+
+
+def _grown(p):
+    return p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
 
 
 def _fast_output(weights):
@@ -214,3 +235,40 @@ def _label(row):
 
 def _count(row):
     return f"NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places"
+
+
+def over_time(records):
+    """The warnings of (step, warnings) by step, each kind once: from when to when, and what it was at first and last."""
+    said = {}
+    for step, warnings in records:
+        for warning in warnings:
+            said.setdefault(_kind(warning), []).append((step, warning))
+    first, last = records[0][0], records[-1][0]
+    # A network that has learned moves less: a rate is too low from the start, or not at all.
+    said = [hits for hits in said.values() if "rate is probably too low" not in hits[0][1] or hits[0][0] == first]
+    return [f"{_when([step for step, _ in hits], last)}: {_merged(hits[0][1], hits[-1][1])}" for hits in said]
+
+
+def _kind(warning):
+    """A warning without its numbers, but those of a layer's name."""
+    label, colon, rest = warning.partition(": ")
+    if not re.fullmatch(r"\S+( \(.*\))?", label):
+        label, rest = "", warning
+    return label + colon + NUMBER.sub("", rest)
+
+
+def _merged(first, last):
+    """The first of two sentences of one kind, with those numbers of the last that are others."""
+    numbers = iter(NUMBER.findall(last))
+
+    def both(match):
+        old, new = match[0], next(numbers, match[0])
+        return old if old == new else f"{old} → {new}"
+
+    return NUMBER.sub(both, first)
+
+
+def _when(steps, last):
+    if len(steps) == 1:
+        return f"step {steps[0]:,}"
+    return f"from step {steps[0]:,} on" if steps[-1] == last else f"steps {steps[0]:,} to {steps[-1]:,}"
