@@ -302,6 +302,55 @@ def test_the_layers_of_one_block_are_not_compared_with_each_other():
     assert not said(pre_norm(lambda: gated, 1), WORDS, NEXT)
 
 
+def convolutions():
+    layers = [
+        layer for a, b in ((3, 16), (16, 32), (32, 32)) for layer in (nn.Conv2d(a, b, 3), nn.BatchNorm2d(b), nn.ReLU())
+    ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)), IMAGES, Y
+
+
+def letters(cell):
+    body = module(lambda self, x: self.cell(x)[0], cell=cell(16, 32, batch_first=True))
+    return nn.Sequential(nn.Embedding(11, 16), body, nn.Linear(32, 11)), WORDS, NEXT
+
+
+def encoder(norm_first):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=norm_first)
+    body = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+    return nn.Sequential(nn.Embedding(11, 16), body, nn.Linear(16, 11)), WORDS, NEXT
+
+
+def critic():
+    layers = [layer for n in (12, 32, 32) for layer in (nn.Linear(n, 32), nn.LeakyReLU(0.2))]
+    return nn.Sequential(*layers, nn.Linear(32, 2)), X, Y % 2
+
+
+PEOPLES = {
+    "RNN": lambda: letters(nn.RNN),
+    "LSTM": lambda: letters(nn.LSTM),
+    "BatchNorm": convolutions,
+    "pre-norm": lambda: encoder(True),
+    "post-norm": lambda: encoder(False),
+    "critic": critic,
+}
+
+
+@pytest.mark.parametrize("name", PEOPLES)
+def test_networks_as_people_write_them_are_healthy_and_a_sickness_is_named(name):
+    torch.manual_seed(0)
+    net, x, y = PEOPLES[name]()
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for step in range(20):
+        assert step % 10 or not said(net, x, y, optimizer=adam, histograms=False)
+        adam.zero_grad()
+        out = net(x)
+        F.cross_entropy(out.flatten(0, -2), y.flatten()).backward()
+        adam.step()
+    assert "ln(" in said(nn.Sequential(net, lambda_layer(lambda x: 100 * x)), x, (y + 1) % out.shape[-1])
+    assert "softmax" in said(nn.Sequential(net, nn.Softmax(-1)), x, y)
+    assert "too high" in said(net, x, y, optimizer=torch.optim.Adam(net.parameters(), lr=1))
+
+
 def test_gates_and_outputs_may_be_saturated_and_hidden_layers_not():
     def swish(x):
         return x * torch.sigmoid(x)

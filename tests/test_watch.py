@@ -271,7 +271,7 @@ def test_what_vanishes_in_the_middle_of_a_training_is_said():
 
 SAID = {
     "softmax": (lambda: nn.Sequential(nn.Linear(12, 5), nn.Softmax(-1)), "softmax of its own"),
-    "first loss": (lambda: nn.Sequential(nn.Linear(12, 5), lambda_layer(lambda x: 30 * x)), "ln(5)"),
+    "first loss": (lambda: nn.Sequential(nn.Linear(12, 5), lambda_layer(lambda x: 300 * x)), "ln(5)"),
     "list": (lambda: module(lambda self, x: self.b(self.a[0](x)), a=[nn.Linear(12, 9)], b=nn.Linear(9, 5)), "a.0.weight, a.0.bias"),
     "eval": (lambda: nn.Sequential(nn.Linear(12, 9), nn.Dropout(0.1), nn.Linear(9, 5)).eval(), "eval mode"),
     "optimizer": (lambda: nn.Sequential(nn.Linear(12, 9), nn.Linear(9, 5)), "1.weight, 1.bias: not held"),
