@@ -2,6 +2,7 @@
 
 import io
 import time
+from contextlib import suppress
 from statistics import median
 
 import torch
@@ -147,13 +148,12 @@ class watch:
         found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())] if first else []
         if self.optimizer is not None and self._free is not False:
             trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-            held = {id(p) for p in self._trained()}
             if first:
+                held = {id(p) for p in self._trained()}
                 self._free = {name: p.detach().clone() for name, p in trainable.items() if id(p) not in held}
                 return found
             # What moves all the same has an optimizer of its own.
-            still = [name for name, old in self._free.items() if name in trainable and trainable[name].equal(old)]
-            moved = self._free.keys() - set(still)
+            moved = {name for name, old in self._free.items() if not parameters[name].equal(old)}
             found += not_held(self.optimizer, {name: p for name, p in trainable.items() if name not in moved})
         self._free = False
         return found
@@ -181,9 +181,9 @@ class _Pass(Watcher):
         self.listen(False)
         if not self.is_first or not torch.is_grad_enabled():
             return
-        self.found = outside(self.network, self, self.network.parameters, (args, kwargs), output)
-        self.found += eval_mode(self.network)
-        self.logits = []
+        self.found, self.logits = eval_mode(self.network), []
+        with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
+            self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         if logits is not None:
             logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
@@ -196,10 +196,10 @@ class _Pass(Watcher):
         """Notice when the gradient that a step has used is still there as the next one is added to it."""
         self.is_left, self.adds_up = None, False
         parameters = [p for p in self.trained if p.requires_grad and p.is_leaf and p.grad is not None]
-        parameters = [p for p in parameters if p.grad.layout is torch.strided and p.grad.any()]
-        if self.is_first or not parameters:
+        parameters = (p for p in sorted(parameters, key=torch.Tensor.numel) if p.grad.layout is torch.strided)
+        p = next((p for p in parameters if p.grad.any()), None)
+        if self.is_first or p is None:
             return
-        p = min(parameters, key=torch.Tensor.numel)
         used = p.grad.clone()
 
         def before(_):
@@ -214,9 +214,7 @@ class _Pass(Watcher):
         self.handles += [p.register_hook(before), p.register_post_accumulate_grad_hook(after)]
 
     def left_over(self):
-        text = (
-            "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() before each backward()"
-        )
+        text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
         return [text] if self.adds_up else []
 
     def _begin(self):
