@@ -254,7 +254,9 @@ def _kind(warning):
     label, colon, rest = warning.partition(": ")
     if not re.fullmatch(r"\S+( \(.*\))?", label):
         label, rest = "", warning
-    return label + colon + NUMBER.sub("", rest)
+    return (
+        label + colon + NUMBER.sub("", rest).partition(", or ")[0]
+    )  # the second cause may depend on what else is said
 
 
 def _merged(first, last):
