@@ -240,6 +240,117 @@ def test_the_same_role_is_still_compared():
     assert "vanish" in said(deep_gpt, X, Y)
 
 
+class Stack(nn.Module):
+    """Five blocks, or layers, under names as people give them; each makes its input three times smaller or not."""
+
+    def __init__(self, scheme, scale, depth=5):
+        super().__init__()
+        self.order = []
+        for i in range(depth):
+            for part in scheme.split():
+                *path, name = part.format(i=i, j=2 * i, k=2 * i + 1, n=i + 1, s=i // 2 + 1, r=i % 2).split(".")
+                module = self
+                for piece in path:
+                    if not hasattr(module, piece):
+                        module.add_module(piece, nn.Module())
+                    module = getattr(module, piece)
+                layer = nn.Tanh() if "act" in part or part.endswith("{k}") else nn.Linear(12, 12)
+                if isinstance(layer, nn.Linear):
+                    nn.init.normal_(layer.weight, std=scale / 12**0.5)
+                module.add_module(name, layer)
+                self.order.append(layer)
+
+    def forward(self, x):
+        for layer in self.order:
+            x = layer(x)
+        return x
+
+
+SCHEMES = {
+    "one Sequential": "{j} {k}",
+    "named by number": "fc{n} act{n}",
+    "Sequential in blocks": "blocks.{i}.mlp.0 blocks.{i}.mlp.act",
+    "residual stages": "layer{s}.{r}.conv1 layer{s}.{r}.act",
+    "GPT-2": "transformer.h.{i}.mlp.c_fc transformer.h.{i}.mlp.act",
+    "no nonlinearity": "blocks.{i}.attn.0 blocks.{i}.mlp.0",
+}
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_layers_of_one_role_are_found_under_many_names(scheme):
+    torch.manual_seed(0)
+    sick, well = (Stack(SCHEMES[scheme], scale) for scale in (0.3, 1.2 if "no" not in scheme else 1))
+    assert "gradients vanish" in said(sick, X, Y % 12) and not said(well, X, Y % 12)
+
+
+def pre_norm(inner, blocks=2):
+    """Pre-norm blocks; inner makes what each adds."""
+    torch.manual_seed(0)
+    parts = [module(lambda self, x: x + self.mlp(self.ln(x)), ln=nn.LayerNorm(16), mlp=inner()) for _ in range(blocks)]
+    return nn.Sequential(nn.Embedding(11, 16), *parts, nn.LayerNorm(16), nn.Linear(16, 11))
+
+
+def test_the_layers_of_one_block_are_not_compared_with_each_other():
+    def mlp():
+        inner = nn.Sequential(nn.Linear(16, 64), nn.GELU(), nn.Linear(64, 16))
+        nn.init.normal_(inner[2].weight, std=0.002)  # a residual branch may begin small
+        return inner
+
+    assert not said(pre_norm(mlp), WORDS, NEXT)
+    gated = module(lambda self, x: self.w2(F.silu(self.w1(x)) * self.w3(x)), w1=nn.Linear(16, 48), w3=nn.Linear(16, 48),
+                   w2=nn.Linear(48, 16))  # fmt: skip
+    assert not said(pre_norm(lambda: gated, 1), WORDS, NEXT)
+
+
+def convolutions():
+    layers = [
+        layer for a, b in ((3, 16), (16, 32), (32, 32)) for layer in (nn.Conv2d(a, b, 3), nn.BatchNorm2d(b), nn.ReLU())
+    ]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5)), IMAGES, Y
+
+
+def letters(cell):
+    body = module(lambda self, x: self.cell(x)[0], cell=cell(16, 32, batch_first=True))
+    return nn.Sequential(nn.Embedding(11, 16), body, nn.Linear(32, 11)), WORDS, NEXT
+
+
+def encoder(norm_first):
+    layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, norm_first=norm_first)
+    body = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+    return nn.Sequential(nn.Embedding(11, 16), body, nn.Linear(16, 11)), WORDS, NEXT
+
+
+def critic():
+    layers = [layer for n in (12, 32, 32) for layer in (nn.Linear(n, 32), nn.LeakyReLU(0.2))]
+    return nn.Sequential(*layers, nn.Linear(32, 2)), X, Y % 2
+
+
+PEOPLES = {
+    "RNN": lambda: letters(nn.RNN),
+    "LSTM": lambda: letters(nn.LSTM),
+    "BatchNorm": convolutions,
+    "pre-norm": lambda: encoder(True),
+    "post-norm": lambda: encoder(False),
+    "critic": critic,
+}
+
+
+@pytest.mark.parametrize("name", PEOPLES)
+def test_networks_as_people_write_them_are_healthy_and_a_sickness_is_named(name):
+    torch.manual_seed(0)
+    net, x, y = PEOPLES[name]()
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    for step in range(20):
+        assert step % 10 or not said(net, x, y, optimizer=adam, histograms=False)
+        adam.zero_grad()
+        out = net(x)
+        F.cross_entropy(out.flatten(0, -2), y.flatten()).backward()
+        adam.step()
+    assert "ln(" in said(nn.Sequential(net, lambda_layer(lambda x: 100 * x)), x, (y + 1) % out.shape[-1])
+    assert "softmax" in said(nn.Sequential(net, nn.Softmax(-1)), x, y)
+    assert "too high" in said(net, x, y, optimizer=torch.optim.Adam(net.parameters(), lr=1))
+
+
 def test_gates_and_outputs_may_be_saturated_and_hidden_layers_not():
     def swish(x):
         return x * torch.sigmoid(x)
@@ -275,6 +386,47 @@ def test_adam_is_judged_by_its_own_measure():
     adam = torch.optim.Adam(net.parameters(), lr=1e-3, eps=10)
     assert "eps" in said(net, words, letters, optimizer=adam)
     assert diagnose(net, words, letters, lr=0.1).parameters[3].adam_to_data is None
+
+
+def test_small_weights_may_grow_under_adam_as_far_as_fan_in_allows():
+    def small(std):
+        net = GPT(tied=True)
+        for p in net.parameters():
+            if p.dim() > 1:
+                nn.init.normal_(p, std=std)
+        return net
+
+    for std, lr, high in (0.02, 1e-2, False), (0.02, 1e-1, True), (0.25, 1e-2, False), (0.25, 1e-1, True):
+        net = small(std)
+        text = said(
+            net, (WORDS, NEXT), loss_fn=lambda out: out[1], optimizer=torch.optim.AdamW(net.parameters(), lr=lr)
+        )
+        assert ("too high" in text) == high, (std, lr, text)
+
+
+def test_a_bound_is_judged_as_it_is_printed_and_the_cause_contradicts_nothing():
+    net = mlp()
+    ratio = sorted(p.update_to_data for p in diagnose(net, X, Y, lr=1).parameters if len(p.shape) > 1)
+    for factor, high in (1.04, False), (1.06, True):  # 1.0e-01 and 1.1e-01; of two weights up to 1e-1 is usual
+        assert ("too high" in said(net, X, Y, lr=0.1 * factor / (sum(ratio) / 2))) == high
+    with torch.no_grad():
+        sick = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(12, 12), nn.Tanh())))
+        for p in sick.parameters():
+            p *= 0.2
+    text = said(sick, X, Y, lr=0.1)
+    assert "gain is probably too low" in text and "rate is probably too low" in text and "too large" not in text
+
+
+def test_one_is_it_and_two_are_them():
+    net = mlp()
+    optimizers = (
+        torch.optim.SGD(net[0].parameters(), lr=0.1),
+        torch.optim.SGD([*net[0].parameters(), net[2].bias], lr=0.1),
+    )
+    for optimizer, words in zip(optimizers, ("freeze them", "freeze it"), strict=True):
+        assert words in said(net, X, Y, optimizer=optimizer)
+    net.extra, net.more = parameter(2, 2), parameter(2, 2)
+    assert "extra, more: no gradient" in said(net, X, Y) and "they will not learn" in said(net, X, Y)
 
 
 def test_other_optimizers_have_a_measure_of_their_own():

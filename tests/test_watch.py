@@ -9,12 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from helpers.diagnostics import diagnose, watch
 from helpers.models import deep_mlp
+from test_diagnose_findings import lambda_layer
 from test_diagnose_networks import GPT, NEXT, WORDS, X, Y, conv_net, everything, module, plain_layers, same
 
 
@@ -236,6 +238,116 @@ def test_what_turned_unhealthy_and_when():
     net, adam = network()
     _, seen = loop(net, adam, watched=watch(net, adam, every=1))
     assert "1e-3" not in str([t.get_text() for t in seen.plot().axes[3].get_legend().get_texts()])
+
+
+def test_a_warning_says_what_it_was_and_what_it_is_now():
+    net = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 5))
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-3)
+
+    def kill(step):
+        with torch.no_grad():
+            net[0].bias[: 24 + 2 * step] = -100
+
+    _, seen = loop(net, sgd, steps=6, watched=watch(net, sgd, every=1), at_end=kill)
+    (warning,) = seen.warnings
+    assert warning.startswith("from step 1 on: 1 (ReLU): 60% → 80% of its units are dead")
+
+
+def test_what_vanishes_in_the_middle_of_a_training_is_said():
+    torch.manual_seed(0)
+    net = nn.Sequential(*(layer for _ in range(6) for layer in (nn.Linear(12, 12), nn.Tanh())))
+    for layer in net[::2]:
+        nn.init.normal_(layer.weight, std=0.3)
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-2)
+
+    def shrink(step):
+        with torch.no_grad():
+            for layer in net[::2] if step == 2 else ():
+                layer.weight *= 0.2
+
+    _, seen = loop(net, sgd, steps=6, watched=watch(net, sgd, every=1), at_end=shrink)
+    assert any(w.startswith("from step 3 on: gradients vanish") for w in seen.warnings), seen.warnings
+    assert not any("step 0" in w for w in seen.warnings)
+
+
+SAID = {
+    "softmax": (lambda: nn.Sequential(nn.Linear(12, 5), nn.Softmax(-1)), "softmax of its own"),
+    "first loss": (lambda: nn.Sequential(nn.Linear(12, 5), lambda_layer(lambda x: 300 * x)), "ln(5)"),
+    "list": (lambda: module(lambda self, x: self.b(self.a[0](x)), a=[nn.Linear(12, 9)], b=nn.Linear(9, 5)), "a.0.weight, a.0.bias"),
+    "eval": (lambda: nn.Sequential(nn.Linear(12, 9), nn.Dropout(0.1), nn.Linear(9, 5)).eval(), "eval mode"),
+    "optimizer": (lambda: nn.Sequential(nn.Linear(12, 9), nn.Linear(9, 5)), "1.weight, 1.bias: not held"),
+    "nothing": (lambda: nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5)), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", SAID)
+def test_watch_says_what_diagnose_says_of_the_loss_and_the_parameters(fault):
+    torch.manual_seed(0)
+    make, words = SAID[fault]
+    net = make()
+    sgd = torch.optim.SGD((net[0] if fault == "optimizer" else net).parameters(), lr=0.01)
+    _, seen = loop(net, sgd, watched=watch(net, sgd, every=2), steps=5)
+    assert words in seen.warnings[0] if words else not seen.warnings, seen.warnings
+    assert not any("zero_grad" in w for w in seen.warnings)  # nor where the optimizer's leaves out what it lacks
+
+
+def test_a_reentrant_checkpoint_does_not_stop_the_training():
+    net = module(
+        lambda self, x: self.b(checkpoint(self.a, x, use_reentrant=True)), a=nn.Linear(12, 9), b=nn.Linear(9, 5)
+    )
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01)
+    _, seen = loop(net, sgd, watched=watch(net, sgd, every=2), data=(X.clone().requires_grad_(), Y))
+    assert len(seen.records) == 4
+
+
+def test_two_optimizers_and_other_losses_are_no_fault():
+    net = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5), nn.Softmax(-1))
+    body, head = (torch.optim.SGD(net[i].parameters(), lr=0.1) for i in (0, 2))
+    with watch(net, body, every=2) as seen:
+        for _ in range(5):
+            net.zero_grad()
+            F.nll_loss(net(X).log(), Y).backward()
+            body.step()
+            head.step()
+    assert not seen.warnings
+
+
+def train_without(zeroing, steps=7, parts=1):
+    """zeroing: when gradients are taken away."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5))
+    sgd = torch.optim.SGD(net.parameters(), lr=1e-3)
+    with watch(net, sgd, every=3) as seen:
+        for _ in range(steps):
+            if zeroing == "first":
+                sgd.zero_grad(set_to_none=False)
+            for x, y in zip(X.chunk(parts), Y.chunk(parts), strict=True):
+                (F.cross_entropy(net(x), y) / parts).backward()
+            sgd.step()
+            if zeroing == "last":
+                sgd.zero_grad()
+            if zeroing == "as in a GAN":  # another loss leaves gradients, which are taken away afterwards
+                net(X).mean().backward()
+                sgd.zero_grad()
+    return [w for w in seen.warnings if "zero_grad" in w]
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_a_forgotten_zero_grad_is_named_and_accumulation_is_not(parts):
+    (warning,) = train_without("never", parts=parts)
+    assert warning.startswith("from step 3 on: the gradients of earlier steps")
+    assert not any(train_without(zeroing, parts=parts) for zeroing in ("first", "last", "as in a GAN"))
+
+
+def test_gradients_that_are_assigned_are_not_added_up():
+    torch.manual_seed(0)
+    W = torch.randn(12, 5).mul_(0.2).requires_grad_()
+    with watch(lambda x: x @ W, every=2) as seen:
+        for _ in range(5):
+            (W.grad,) = torch.autograd.grad(F.cross_entropy(X @ W, Y), [W])
+            W.data -= 0.1 * W.grad
+            seen.step()
+    assert not any("zero_grad" in w for w in seen.warnings)
 
 
 def test_what_was_not_recorded_and_what_cannot_be_watched():

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from .rows import ACTIVATIONS
 
-__all__ = ["Called", "Functions"]
+__all__ = ["Called", "CrossEntropy", "Functions", "is_softmaxed"]
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
@@ -237,10 +237,13 @@ class Functions(TorchFunctionMode):
         reduction = kwargs.get("reduction", args[4] if len(args) > 4 else "mean")
         values = input.detach()
         if values.dim() > 1 and values.numel() and loss.numel() == 1:
-            total = values.sum(1)
-            softmaxed = values.shape[1] > 1 and bool((values >= 0).all() and ((total - 1).abs() < 1e-3).all())
             is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
-            self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], is_mean, softmaxed))
+            self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], is_mean, is_softmaxed(values)))
+
+
+def is_softmaxed(values):
+    """Whether dimension 1 holds probabilities."""
+    return values.shape[1] > 1 and bool((values >= 0).all() and ((values.sum(1) - 1).abs() < 1e-3).all())
 
 
 def _tail(name):

@@ -5,9 +5,12 @@ from math import log
 import torch
 from torch.nn.functional import cross_entropy
 
+from .functions import CrossEntropy, is_softmaxed
 from .hooks import tensors_in
+from .warnings import some_of
 
-__all__ = ["computed_from", "findings_for", "fitting", "loss_number"]
+__all__ = ["computed_from", "eval_mode", "findings_for", "fitting", "loss_number", "not_held", "outside"]
+__all__ += ["read_from_gradient", "said_of_cross_entropy"]
 
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
 NORMALISING = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d")
@@ -82,10 +85,8 @@ def _leaves(tensors):
 
 def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimizer):
     """Sentences: what is wrong with the loss, the parameters, the mode."""
-    ours = {id(p) for p in parameters.values()}
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-    others = computed_from(tensors_in(output), inputs, watcher.functions.made)
-    others = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for i, t in others.items() if i not in ours]
+    others = outside(network, watcher, parameters, inputs, output)
     found = []
     if loss is not None and not loss.requires_grad and (trainable or others):
         found.append(_no_gradient(watcher, output))
@@ -94,24 +95,32 @@ def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimiz
             "no parameters were found, so nothing learns: weights that are made inside the call are new ones each time; "
             "make them outside, with requires_grad=True, or give parameters="
         )
-    if others:
-        found.append(
-            f"{_some(others)}: the output depends on this, but it is not among the model's parameters, so no optimizer "
-            "over them trains it; use nn.Parameter, nn.ModuleList or nn.ModuleDict in place of a plain tensor or list"
-        )
+    found += others
     if optimizer is not None:
-        found += _not_held(optimizer, trainable)
-    found += _cross_entropy(watcher.functions.cross_entropies)
+        found += not_held(optimizer, trainable)
+    found += said_of_cross_entropy(watcher.functions.cross_entropies)
+    return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
+
+
+def outside(network, watcher, parameters, inputs, output):
+    """A sentence, in a list, of the tensors that the output depends on and that are no parameters; or []."""
+    ours = {id(p) for p in parameters.values()}
+    others = computed_from(tensors_in(output), inputs, watcher.functions.made)
+    others = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for i, t in others.items() if i not in ours]
+    some, it, _ = some_of(others)
+    where = "nn.Parameter, nn.ModuleList or nn.ModuleDict in place of a plain tensor or list"
+    text = f"{some}: not among the model's parameters, though the output depends on {it}, so no optimizer over those trains"
+    return [f"{text} {it}; use {where}"] if others else []
+
+
+def eval_mode(network):
     layers = [layer for _, layer in network.layers.values()]
     modes = [layer for layer in layers if type(layer).__name__ in NORMALISING and hasattr(layer, "training")]
-    if (
-        modes
-        and (lr is not None or optimizer is not None)
-        and not any(getattr(layer, "training", False) for layer in layers)
-    ):
-        found.append("the model is in eval mode, where dropout is off and BatchNorm does not look at the batch: call "
-                     "model.train() to see a step of training")  # fmt: skip
-    return found
+    wrong = modes and not any(getattr(layer, "training", False) for layer in layers)
+    text = (
+        "the model is in eval mode, where dropout is off and BatchNorm does not look at the batch: call model.train() "
+    )
+    return [f"{text}to see a step of training"] if wrong else []
 
 
 def _no_gradient(watcher, output):
@@ -123,18 +132,19 @@ def _no_gradient(watcher, output):
     return f"the loss has no gradient, and the model's output has none: {remedy}, {after}"
 
 
-def _not_held(optimizer, trainable):
+def not_held(optimizer, trainable):
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in trainable.items() if id(p) not in held]
     if missing and len(missing) == len(trainable):
         yield ("the optimizer holds none of the model's parameters: make it anew from model.parameters(), after the "
                "model was made (or moved, or its cell run again)")  # fmt: skip
     elif missing:
-        yield (f"{_some(missing)}: not held by the optimizer, so it stays as it is; give the optimizer all parameters, "
-               "or freeze this with requires_grad_(False)")  # fmt: skip
+        some, it, _ = some_of(missing)
+        yield (f"{some}: not held by the optimizer, so no step changes {it}; give the optimizer all parameters, or "
+               f"freeze {it} with requires_grad_(False)")  # fmt: skip
 
 
-def _cross_entropy(calls):
+def said_of_cross_entropy(calls):
     for call in calls[:1]:
         uniform = log(call.classes)
         if call.classes == 1:
@@ -149,5 +159,16 @@ def _cross_entropy(calls):
                    "smaller at init")  # fmt: skip
 
 
-def _some(names):
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+def read_from_gradient(logits, gradient):
+    """The CrossEntropy that a gradient at the network's output comes from, in a list; [] if it is another loss's.
+
+    Of cross-entropy's mean the gradient is (softmax - one-hot) / n, and of no other loss.
+    """
+    logits, gradient = (t.detach().reshape(-1, t.shape[-1]).double() for t in (logits, gradient))
+    softmax = logits.softmax(1)
+    targets = (gradient - softmax / len(logits)).argmin(1, keepdim=True)  # the gradient alone is 0 where p is 1
+    expected = softmax.scatter_add(1, targets, torch.full_like(softmax[:, :1], -1)) / len(logits)
+    if logits.shape[1] < 2 or not torch.allclose(gradient, expected, rtol=1e-2, atol=1e-4 / len(logits)):
+        return []
+    loss = -logits.log_softmax(1).gather(1, targets).mean().item()
+    return [CrossEntropy(loss, logits.shape[1], True, is_softmaxed(logits))]

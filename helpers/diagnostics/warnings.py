@@ -7,35 +7,40 @@ rate 0.1) and its unhealthy ones. Each comment gives both.
 
 import re
 from collections import Counter
-from math import prod
+from math import log, prod
 from statistics import median
 
-__all__ = ["warnings_for"]
+__all__ = ["over_time", "some_of", "warnings_for"]
 
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
 DEAD_EXAMPLES = 32  # with fewer, many a healthy unit happens to be zero for all of them
-TOTAL_CHANGE = 5  # healthy: 2.8; gain 0.5: 17; linear at gain 5/3: 8
+TOTAL_CHANGE = 7  # healthy: 2.8, and 6.1 with torch's own init in three layers; gain 0.5: 17; linear at gain 5/3: 8
 CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at gain 5/3: 1.7
 # A small change a layer adds up. Healthy: activations 4 at 20 layers, 7 in ResNet-50; gradients 10 and 250.
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
 UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10**-2.2; lr 0.001, 1: -5, -1.6
 # Adam moves a weight by about lr a step at first, by 0.25 * lr later. Healthy: 10**-3.2 (p1's W1 at 1e-3) to
 # 10**-1.8 (part 2 at 1e-2), 10**-4.2 (a trained transformer tuned at 1e-5); 3e-4 for a weight of std 1: 10**-4.1.
+# Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm. Three networks with
+# weights of std 0.02 or torch's own: best at 0.004 to 0.025, worse from 0.042 on, where lr / std alone says 0.38.
 ADAM_RATIO = 5e-5, 3e-2
 ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
-FASTER = 10  # healthy: 8
+FASTER = 25  # healthy: 20, before a gated MLP; five layers of sigmoids: 12,000
+DIGITS = re.compile(r"\d+")
+NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 
 
 def warnings_for(activations, gradients, parameters):
     """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong."""
     weights = [p for p in parameters if len(p.shape) > 1]
+    stuck, by_depth = list(_stuck(activations)), list(_by_depth(activations, gradients))
     return [
         *_not_finite(activations, gradients, parameters),
-        *_stuck(activations),
-        *_by_depth(activations, gradients),
+        *stuck,
+        *by_depth,
         *_unused(parameters),
-        *_update_ratios(weights),
+        *_update_ratios(weights, stuck, by_depth),
         *_fast_output(weights),
     ]
 
@@ -102,12 +107,18 @@ def _by_depth(activations, gradients):
 
 
 def _one_role(indices, rows):
-    """Those of the most common role: a query is not compared with a head. fc1 and fc2, 0.act and 1.act have one.
+    """Those of the most common role: a query is not compared with a head, nor mlp.0 with mlp.2 of the same block.
 
-    Of calls of the same layer only the first counts: a recurrent network's steps share their weights.
+    Blocks that repeat are told by the numbers in front of a name's last part: 0.mlp.2 and 1.mlp.2 have one role. Only
+    where nothing repeats, the last part's number counts the layers: fc1 and fc2, 0 and 2. Layers with weights must then
+    put out the same shape. Of calls of the same layer only the first counts: a recurrent network's steps share weights.
     """
     indices = [i for i in indices if " (call " not in rows[i].name]
-    roles = [(rows[i].type, re.sub(r"\d+", "", rows[i].name)) for i in indices]
+    paths = [rows[i].name.rpartition(".") for i in indices]
+    roles = [(rows[i].type, DIGITS.sub("", outer), last) for i, (outer, _, last) in zip(indices, paths, strict=True)]
+    if len(set(roles)) == len(roles):
+        shapes = [None if rows[i].is_activation else rows[i].shape for i in indices]
+        roles = [(*role[:2], DIGITS.sub("", role[2]), shape) for role, shape in zip(roles, shapes, strict=True)]
     common = Counter(roles).most_common(1)
     return [i for i, role in zip(indices, roles, strict=True) if role == common[0][0]]
 
@@ -131,35 +142,66 @@ def _unused(parameters):
         return
     names = [p.name for p in parameters if p.trainable and p.grad_mean is None and not p.grad_nonfinite]
     if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        yield f"{', '.join(names[:3])}{more}: no gradient; the loss does not depend on it, so it will not learn"
+        some, it, they = some_of(names)
+        yield f"{some}: no gradient; the loss does not depend on {it}, so {they} will not learn"
 
 
-def _update_ratios(weights):
-    ratios = [p.update_to_data for p in weights if p.update_to_data is not None]
-    if not ratios:
+def some_of(names):
+    """(the first names, for a sentence; its pronouns)."""
+    text = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return text, *(("it", "it") if len(names) == 1 else ("them", "they"))
+
+
+def _update_ratios(weights, stuck, by_depth):
+    weights = [p for p in weights if p.update_to_data is not None]
+    if not weights:
         return
-    middle = median(ratios)
+    middle = median(p.update_to_data for p in weights)
     if middle == 0:
         cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
         yield f"the median weight would not move at all: {cause}"
         return
-    if any(p.update_rule is None for p in weights if p.update_to_data is not None):
+    if any(p.update_rule is None for p in weights):
         return  # an optimizer with a measure of its own
-    usual = [p.adam_to_data for p in weights if p.adam_to_data]
-    (low, high), measure, kind = UPDATE_RATIO, middle, "1e-04 to 1e-02 is usual"
+    usual = [p for p in weights if p.adam_to_data]
+    (low, high), least, most, kind = UPDATE_RATIO, middle, middle, "1e-04 to 1e-02 is usual"
     if usual:  # Adam's steps are judged by lr / std: the gradients' size makes no difference to them
-        (low, high), measure = ADAM_RATIO, median(usual)
-        kind = f"under Adam 0.25 * lr / std is about {measure:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
-    if len(ratios) < 3:  # a median of few says little
+        (low, high), least = ADAM_RATIO, median(p.adam_to_data for p in usual)
+        most = median(map(_grown, usual))
+        later = most if most > high else least
+        kind = f"under Adam 0.25 * lr / std is about {later:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
+    if len(weights) < 3:  # a median of few says little
         low, high = low / 10, high * 10
     text = f"update:data is {middle:.1e} for the median weight, and {kind}"
-    if measure > high:
-        yield f"{text}; the learning rate is probably too high, or the weights are too small"
-    elif measure < low:
-        yield f"{text}; the learning rate is probably too low, or the weights too large (no 1/sqrt(fan_in)?)"
-    elif usual and middle < ADAM_STUCK * measure:
+    if float(f"{most:.1e}") > high:  # judged as it is printed
+        yield f"{text}; the learning rate is probably too high" + (
+            "" if stuck or by_depth else ", or the weights are too small"
+        )
+    elif float(f"{least:.1e}") < low:
+        cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
+        yield f"{text}; the learning rate is probably too low, or {cause}"
+    elif usual and middle < ADAM_STUCK * least:
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
+    elif len(weights) > 2:
+        # A single one lies outside from ten times as far on. The output layer is judged by _fast_output.
+        outside = [p for p in weights[:-1] if p.update_to_data and _far(p, low / 10, high * 10)]
+        if outside:
+            p = max(outside, key=lambda p: abs(log(p.update_to_data / middle)))
+            more = f"; {len(outside) - 1} more are as far out" if len(outside) > 1 else ""
+            yield (
+                f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight: it learns too "
+                f"{'fast' if p.update_to_data > middle else 'slowly'} for its size{more}"
+            )
+
+
+def _far(p, low, high):
+    is_adams = p.adam_to_data is not None
+    slow, fast = (p.adam_to_data, _grown(p)) if is_adams else (p.update_to_data, p.update_to_data)
+    return fast > high or (slow < low and "Embedding" not in p.type.__name__)  # few of its rows are used in a step
+
+
+def _grown(p):
+    return p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
 
 
 def _fast_output(weights):
@@ -193,3 +235,42 @@ def _label(row):
 
 def _count(row):
     return f"NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places"
+
+
+def over_time(records):
+    """The warnings of (step, warnings) by step, each kind once: from when to when, and what it was at first and last."""
+    said = {}
+    for step, warnings in records:
+        for warning in warnings:
+            said.setdefault(_kind(warning), []).append((step, warning))
+    first, last = records[0][0], records[-1][0]
+    # A network that has learned moves less: a rate is too low from the start, or not at all.
+    said = [hits for hits in said.values() if "rate is probably too low" not in hits[0][1] or hits[0][0] == first]
+    return [f"{_when([step for step, _ in hits], last)}: {_merged(hits[0][1], hits[-1][1])}" for hits in said]
+
+
+def _kind(warning):
+    """A warning without its numbers, but those of a layer's name."""
+    label, colon, rest = warning.partition(": ")
+    if not re.fullmatch(r"\S+( \(.*\))?", label):
+        label, rest = "", warning
+    return (
+        label + colon + NUMBER.sub("", rest).partition(", or ")[0]
+    )  # the second cause may depend on what else is said
+
+
+def _merged(first, last):
+    """The first of two sentences of one kind, with those numbers of the last that are others."""
+    numbers = iter(NUMBER.findall(last))
+
+    def both(match):
+        old, new = match[0], next(numbers, match[0])
+        return old if old == new else f"{old} → {new}"
+
+    return NUMBER.sub(both, first)
+
+
+def _when(steps, last):
+    if len(steps) == 1:
+        return f"step {steps[0]:,}"
+    return f"from step {steps[0]:,} on" if steps[-1] == last else f"steps {steps[0]:,} to {steps[-1]:,}"

@@ -1,19 +1,21 @@
 """Watch a training: the statistics of its own forward and backward passes, and what its steps really change."""
 
 import io
-import re
 import time
+from contextlib import suppress
 from statistics import median
 
 import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from .hooks import Watcher
+from .hooks import Watcher, tensors_in
+from .learning import eval_mode, not_held, outside, read_from_gradient, said_of_cross_entropy
 from .networks import Network
 from .pictures import plot_training
 from .rows import Diagnosis, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
+from .warnings import over_time
 
 __all__ = ["watch"]
 
@@ -41,7 +43,7 @@ class watch:
                 f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or none and step()"
             )
         self.model, self.optimizer, self.every = model, optimizer, every
-        self.steps, self._kept = 0, []
+        self.steps, self._kept, self._findings, self._free = 0, [], [], None
         self.live = _Live(self) if live else None
         self.watching, self.handles = None, []
 
@@ -80,24 +82,16 @@ class watch:
         """(step, Diagnosis) of every step that was recorded."""
         for i, (step, *kept) in enumerate(self._kept):
             if len(kept) > 1:  # made when first asked for: the training need not wait for it
-                seen, rows = kept
-                self._kept[i] = step, Diagnosis(*layer_rows(seen), rows)
+                seen, rows, findings = kept
+                self._kept[i] = step, Diagnosis(*layer_rows(seen), rows, findings=findings)
         return list(self._kept)
 
     @property
     def warnings(self):
-        """What turned unhealthy, a sentence each: the first step that said so, and the last if there were more."""
-        said = {}
-        for step, diagnosis in self.records:
-            for warning in diagnosis.warnings:
-                said.setdefault(_kind(warning), []).append((step, warning))
+        """What turned unhealthy, and when, a sentence each; "50% → 60%" is what it was at first and at last."""
         if not self.records:
             return ["no step was recorded: give the optimizer, or call step() after each update"]
-        last = self.records[-1][0]
-        # A network that has learned moves less: a rate is too low from the start, or not at all.
-        first = self.records[0][0]
-        said = [hits for hits in said.values() if "too low" not in hits[0][1] or hits[0][0] == first]
-        return [f"{_when([step for step, _ in hits], last)}: {hits[0][1]}" for hits in said]
+        return self._findings + over_time([(step, diagnosis.warnings) for step, diagnosis in self.records])
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -107,7 +101,7 @@ class watch:
 
     def _start(self):
         """Be ready for the forward pass of a step that is recorded."""
-        self.watching = _Pass(self.network)
+        self.watching = _Pass(self.network, not self._kept, self._trained())
         self.before = {} if self.optimizer is not None else self._values(self.network.held_leaves())
         self.watching.__enter__()
 
@@ -135,18 +129,42 @@ class watch:
         gradients = [p.grad if self.optimizer is None else gradient for p, _, gradient in known]
         changes = [None if g is None else p.detach() - old for (p, old, _), g in zip(known, gradients, strict=True)]
         values = [old for _, old, _ in known]
-        uses, self.watching = self.watching.functions.uses, None
+        uses, findings = self.watching.functions.uses, self.watching.left_over()
+        self._findings += self._found(parameters)
+        self.watching = None
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        self._kept.append((self.steps, seen, rows))
+        self._kept.append((self.steps, seen, rows, findings))
         if self.live:
             self.live.draw_if_cheap()
 
+    def _trained(self):
+        if self.optimizer is not None:
+            return [p for group in self.optimizer.param_groups for p in group["params"]]
+        return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
+
+    def _found(self, parameters):
+        """What can be known at the first records, of the whole training."""
+        watching, first = self.watching, self._free is None
+        found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())] if first else []
+        if self.optimizer is not None and self._free is not False:
+            trainable = {name: p for name, p in parameters.items() if p.requires_grad}
+            if first:
+                held = {id(p) for p in self._trained()}
+                self._free = {name: p.detach().clone() for name, p in trainable.items() if id(p) not in held}
+                return found
+            # What moves all the same has an optimizer of its own.
+            moved = {name for name, old in self._free.items() if not parameters[name].equal(old)}
+            found += not_held(self.optimizer, {name: p for name, p in trainable.items() if name not in moved})
+        self._free = False
+        return found
+
 
 class _Pass(Watcher):
-    """The last forward pass with gradients, and its backward pass."""
+    """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
 
-    def __init__(self, network):
+    def __init__(self, network, is_first, trained):
         super().__init__(network, self._see)
+        self.is_first, self.trained, self.found, self.logits = is_first, trained, [], []
 
     def __enter__(self):
         super().__enter__()
@@ -155,8 +173,49 @@ class _Pass(Watcher):
             # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
             self.listen(False)
             self.handles.append(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True))
-            self.handles.append(root.register_forward_hook(lambda *_: self.listen(False), always_call=True))
+            self.handles.append(root.register_forward_hook(self._end, always_call=True, with_kwargs=True))
+        self._keep_a_gradient()
         return self
+
+    def _end(self, root, args, kwargs, output):
+        self.listen(False)
+        if not self.is_first or not torch.is_grad_enabled():
+            return
+        self.found, self.logits = eval_mode(self.network), []
+        with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
+            self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
+        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
+        if logits is not None:
+            logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
+
+    def cross_entropies(self):
+        """Those that were called inside; else the one that the gradient at the output tells of."""
+        return self.functions.cross_entropies or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
+
+    def _keep_a_gradient(self):
+        """Notice when the gradient that a step has used is still there as the next one is added to it."""
+        self.is_left, self.adds_up = None, False
+        parameters = [p for p in self.trained if p.requires_grad and p.is_leaf and p.grad is not None]
+        parameters = (p for p in sorted(parameters, key=torch.Tensor.numel) if p.grad.layout is torch.strided)
+        p = next((p for p in parameters if p.grad.any()), None)
+        if self.is_first or p is None:
+            return
+        used = p.grad.clone()
+
+        def before(_):
+            if p.grad is None or not p.grad.any():
+                self.is_left = False
+            elif self.is_left is None:
+                self.is_left = torch.equal(p.grad, used)
+
+        def after(_):  # autograd.grad does not come here
+            self.adds_up = bool(self.is_left)
+
+        self.handles += [p.register_hook(before), p.register_post_accumulate_grad_hook(after)]
+
+    def left_over(self):
+        text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
+        return [text] if self.adds_up else []
 
     def _begin(self):
         self.listen(torch.is_grad_enabled())
@@ -205,17 +264,3 @@ class _Live:
             self.handle.update(picture)
         self.costs.append(time.perf_counter() - start)
         self.spent += self.costs[-1]
-
-
-def _kind(warning):
-    """A warning without its numbers, but those of a layer's name."""
-    label, colon, rest = warning.partition(": ")
-    if not re.fullmatch(r"\S+( \(.*\))?", label):
-        label, rest = "", warning
-    return label + colon + re.sub(r"[-+]?\d[\d.,]*(e[-+]?\d+)?%?", "", rest)
-
-
-def _when(steps, last):
-    if len(steps) == 1:
-        return f"step {steps[0]:,}"
-    return f"from step {steps[0]:,} on" if steps[-1] == last else f"steps {steps[0]:,} to {steps[-1]:,}"
