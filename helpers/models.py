@@ -178,13 +178,14 @@ def residual_mlp(
 
 
 def _residual_mlp(depth, n_hidden, scale, norm, last, nonlinearity, gain, generator):
-    activation = NONLINEARITIES[nonlinearity] or nn.Identity
+    activation = NONLINEARITIES[nonlinearity]
     layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
     layers["linear1"] = Linear(FAN_IN, n_hidden, gain=gain, generator=generator)
-    layers[f"{nonlinearity}1"] = activation()
+    if activation:
+        layers[f"{nonlinearity}1"] = activation()
     for i in range(1, depth - 1):
         branch = [nn.LayerNorm(n_hidden, elementwise_affine=False)] if norm == "before" else []
-        branch += [Linear(n_hidden, n_hidden, gain=gain, generator=generator), activation()]
+        branch += [Linear(n_hidden, n_hidden, gain=gain, generator=generator), *([activation()] if activation else [])]
         if last is not None:
             branch += [Linear(n_hidden, n_hidden, gain=last, generator=generator)]
         layers[f"block{i}"] = Residual(*branch, scale=scale)

@@ -1,4 +1,4 @@
-"""Train plain and residual networks of three depths, each at four learning rates, for X02.
+"""Train plain and residual networks of three depths, each at five learning rates, for X02.
 
 Writes data/results/residual_depth.json after every kind and depth, so an interrupted run goes on where it stopped
 (about seven minutes in all). The rates and seeds of a run train as one stack; a seed decides init and minibatches.
@@ -20,7 +20,7 @@ from sweep import sweep
 
 KINDS = ("plain", "+", "scaled", "pre-norm")  # h = f(h), h + f(h), h + f(h) / sqrt(blocks), h + f(norm(h))
 DEPTHS = (6, 20, 40)  # the first and the last layer are as in the plain network
-RATES = (0.01, 0.03, 0.1, 0.3)
+RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 SEEDS = (0, 1, 2)
 GAINS = (0.5, 1, 3)  # beside 5/3, at depth 20
 
