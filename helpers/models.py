@@ -2,6 +2,7 @@
 
 import copy
 from collections import OrderedDict
+from functools import partial
 from math import sqrt
 
 import torch
@@ -162,8 +163,7 @@ def residual_mlp(
 
     depth, n_hidden, gain, nonlinearity, generator, num_models: as in deep_mlp, whose weights it has (last=None).
     scale: of every branch; 1 / sqrt(depth - 2) keeps the stream's size.
-    norm: "before" puts a LayerNorm (no gain, no bias) at the head of every branch and before the output Linear,
-    "after" puts one after every sum.
+    norm: a LayerNorm without gain and bias, "before" every branch and the output Linear, or "after" every sum.
     last: the gain of a second Linear at the end of every branch; 0 makes the blocks the identity at the start.
 
     Returns a Sequential of the layers embedding, flatten, linear1, tanh1, block1, (norm1,) ... (norm,) output:
@@ -172,27 +172,25 @@ def residual_mlp(
     """
     if norm not in (None, "before", "after"):
         raise ValueError(f'norm is {norm!r}: choose "before", "after" or None')
-    how = depth, n_hidden, scale, norm, last, nonlinearity
     pairs = _checked(depth, n_hidden, nonlinearity, gain, generator, num_models, least=2)
-    return _alone_or_stacked([_residual_mlp(*how, *pair) for pair in pairs], num_models)
+    networks = [_residual_mlp(depth, n_hidden, scale, norm, last, nonlinearity, *pair) for pair in pairs]
+    return _alone_or_stacked(networks, num_models)
 
 
 def _residual_mlp(depth, n_hidden, scale, norm, last, nonlinearity, gain, generator):
-    activation = NONLINEARITIES[nonlinearity]
+    activation, normalize = NONLINEARITIES[nonlinearity], partial(nn.LayerNorm, n_hidden, elementwise_affine=False)
     layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
     layers["linear1"] = Linear(FAN_IN, n_hidden, gain=gain, generator=generator)
-    if activation:
-        layers[f"{nonlinearity}1"] = activation()
+    layers |= {f"{nonlinearity}1": activation()} if activation else {}
     for i in range(1, depth - 1):
-        branch = [nn.LayerNorm(n_hidden, elementwise_affine=False)] if norm == "before" else []
+        branch = [normalize()] if norm == "before" else []
         branch += [Linear(n_hidden, n_hidden, gain=gain, generator=generator), *([activation()] if activation else [])]
-        if last is not None:
-            branch += [Linear(n_hidden, n_hidden, gain=last, generator=generator)]
+        branch += [] if last is None else [Linear(n_hidden, n_hidden, gain=last, generator=generator)]
         layers[f"block{i}"] = Residual(*branch, scale=scale)
         if norm == "after":
-            layers[f"norm{i}"] = nn.LayerNorm(n_hidden, elementwise_affine=False)
+            layers[f"norm{i}"] = normalize()
     if norm == "before":
-        layers["norm"] = nn.LayerNorm(n_hidden, elementwise_affine=False)
+        layers["norm"] = normalize()
     layers["output"] = Linear(n_hidden, VOCAB_SIZE, gain=0.1, generator=generator)
     return Sequential(layers)
 

@@ -1,7 +1,7 @@
 """Train plain and residual networks of three depths, each at five learning rates, for X02.
 
 Writes data/results/residual_depth.json after every kind and depth, so an interrupted run goes on where it stopped
-(about seven minutes in all). The rates and seeds of a run train as one stack; a seed decides init and minibatches.
+(about ten minutes in all). The rates and seeds of a run train as one stack; a seed decides init and minibatches.
 """
 
 import os
