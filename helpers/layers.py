@@ -1,4 +1,4 @@
-"""The lecture's layers as nn.Modules: Linear, BatchNorm1d, Tanh, Embedding, Flatten, Sequential.
+"""The lecture's layers as nn.Modules: Linear, BatchNorm1d, Tanh, Embedding, Flatten, Sequential; and Residual.
 
 The batch is dimension -2 and the features are dimension -1. Any dimension to their left counts
 independent networks: a layer made with ``num_models=R`` holds R layers and computes them in one call,
@@ -13,7 +13,7 @@ from math import sqrt
 import torch
 from torch import nn
 
-__all__ = ["BatchNorm1d", "Embedding", "Flatten", "Linear", "Sequential", "Tanh"]
+__all__ = ["BatchNorm1d", "Embedding", "Flatten", "Linear", "Residual", "Sequential", "Tanh"]
 
 # torch.nn's own serve as they are: one has no parameters, the other only holds layers.
 Tanh = nn.Tanh
@@ -163,3 +163,20 @@ class Flatten(nn.Module):
 
     def forward(self, x):
         return x.flatten(-2)
+
+
+class Residual(nn.Module):
+    """``x + scale * branch(x)``: what its layers compute is added to the stream, which passes them by.
+
+    Shapes: the branch puts out the shape that it gets. Source: He et al. 2015, "Deep Residual Learning", eq. 1.
+    """
+
+    def __init__(self, *layers, scale=1.0):
+        super().__init__()
+        self.branch, self.scale = Sequential(*layers), scale
+
+    def forward(self, x):
+        return x + self.scale * self.branch(x)
+
+    def extra_repr(self):
+        return f"scale={self.scale:g}"

@@ -2,14 +2,15 @@
 
 import copy
 from collections import OrderedDict
+from functools import partial
 from math import sqrt
 
 import torch
 from torch import nn
 
-from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Sequential, Tanh
+from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Residual, Sequential, Tanh
 
-__all__ = ["NONLINEARITIES", "SEED", "STAGES", "alone", "deep_mlp", "lecture_mlp", "seeded"]
+__all__ = ["NONLINEARITIES", "SEED", "STAGES", "alone", "deep_mlp", "lecture_mlp", "residual_mlp", "seeded"]
 
 SEED = 2147483647  # the lecture's, for the networks of both its parts
 STAGES = ("original", "softmax", "tanh", "kaiming", "batchnorm")  # each on top of the one before
@@ -121,26 +122,14 @@ def deep_mlp(
     47,024 with BatchNorm. Raises ValueError for an argument that makes no network.
     Source: the lecture, 1:18:35 to 1:51:34.
     """
-    for name, number in {"depth": depth, "n_hidden": n_hidden}.items():
-        if number < 1:
-            raise ValueError(f"{name} is {number}: give 1 or more")
-    if nonlinearity not in NONLINEARITIES:
-        raise ValueError(f"unknown nonlinearity {nonlinearity!r}: choose one of {', '.join(NONLINEARITIES)}")
-    generators = _generators(generator, num_models)
-    count, gains = len(generators), torch.as_tensor(gain)
-    if gains.shape not in ((), (count,)):
-        raise ValueError(
-            f"gain has shape {tuple(gains.shape)} for {count} network(s): give one number, or one a network"
-        )
-    networks = [
-        _deep_mlp(depth, n_hidden, gain, batch_norm, correction, nonlinearity, generator)
-        for gain, generator in zip(gains.expand(count), generators, strict=True)
-    ]
+    pairs = _checked(depth, n_hidden, nonlinearity, gain, generator, num_models)
+    how = depth, n_hidden, batch_norm, correction, nonlinearity
+    networks = [_deep_mlp(*how, gain, generator) for gain, generator in pairs]
     return _alone_or_stacked(networks, num_models)
 
 
 @torch.no_grad()
-def _deep_mlp(depth, n_hidden, gain, batch_norm, correction, nonlinearity, generator):
+def _deep_mlp(depth, n_hidden, batch_norm, correction, nonlinearity, gain, generator):
     layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
     for i in range(1, depth + 1):
         fan_in = FAN_IN if i == 1 else n_hidden
@@ -158,6 +147,54 @@ def _deep_mlp(depth, n_hidden, gain, batch_norm, correction, nonlinearity, gener
     return Sequential(layers)
 
 
+def residual_mlp(
+    *,
+    depth=20,
+    n_hidden=100,
+    gain=5 / 3,
+    scale=1,
+    norm=None,
+    last=None,
+    nonlinearity="tanh",
+    generator=None,
+    num_models=None,
+):
+    """deep_mlp with depth - 2 residual blocks in place of its inner layers: ``h = h + scale * tanh(linear(h))``.
+
+    depth, n_hidden, gain, nonlinearity, generator, num_models: as in deep_mlp, whose weights it has (last=None).
+    scale: of every branch; 1 / sqrt(depth - 2) keeps the stream's size.
+    norm: a LayerNorm without gain and bias, "before" every branch and the output Linear, or "after" every sum.
+    last: the gain of a second Linear at the end of every branch; 0 makes the blocks the identity at the start.
+
+    Returns a Sequential of the layers embedding, flatten, linear1, tanh1, block1, (norm1,) ... (norm,) output:
+    characters ([R,] N, 3) in, logits ([R,] N, 27) out. Raises ValueError for an argument that makes no network.
+    Source: He et al. 2015, "Deep Residual Learning for Image Recognition".
+    """
+    if norm not in (None, "before", "after"):
+        raise ValueError(f'norm is {norm!r}: choose "before", "after" or None')
+    pairs = _checked(depth, n_hidden, nonlinearity, gain, generator, num_models, least=2)
+    networks = [_residual_mlp(depth, n_hidden, scale, norm, last, nonlinearity, *pair) for pair in pairs]
+    return _alone_or_stacked(networks, num_models)
+
+
+def _residual_mlp(depth, n_hidden, scale, norm, last, nonlinearity, gain, generator):
+    activation, normalize = NONLINEARITIES[nonlinearity], partial(nn.LayerNorm, n_hidden, elementwise_affine=False)
+    layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
+    layers["linear1"] = Linear(FAN_IN, n_hidden, gain=gain, generator=generator)
+    layers |= {f"{nonlinearity}1": activation()} if activation else {}
+    for i in range(1, depth - 1):
+        branch = [normalize()] if norm == "before" else []
+        branch += [Linear(n_hidden, n_hidden, gain=gain, generator=generator), *([activation()] if activation else [])]
+        branch += [] if last is None else [Linear(n_hidden, n_hidden, gain=last, generator=generator)]
+        layers[f"block{i}"] = Residual(*branch, scale=scale)
+        if norm == "after":
+            layers[f"norm{i}"] = normalize()
+    if norm == "before":
+        layers["norm"] = normalize()
+    layers["output"] = Linear(n_hidden, VOCAB_SIZE, gain=0.1, generator=generator)
+    return Sequential(layers)
+
+
 def alone(stack, r):
     """Network r of a stack, by itself: a copy of its parameters and buffers, in the same layers with the same modes.
 
@@ -168,6 +205,20 @@ def alone(stack, r):
     copies = {id(p): nn.Parameter(p.detach()[r].clone(), p.requires_grad) for p in stack.parameters()}
     copies |= {id(buffer): buffer[r].clone() for buffer in stack.buffers()}
     return copy.deepcopy(stack, copies)  # deepcopy takes what stands in copies for its own work
+
+
+def _checked(depth, n_hidden, nonlinearity, gain, generator, num_models, least=1):
+    """(gain, generator) of each network, after a look at what a caller may get wrong."""
+    for name, number, smallest in (("depth", depth, least), ("n_hidden", n_hidden, 1)):
+        if number < smallest:
+            raise ValueError(f"{name} is {number}: give {smallest} or more")
+    if nonlinearity not in NONLINEARITIES:
+        raise ValueError(f"unknown nonlinearity {nonlinearity!r}: choose one of {', '.join(NONLINEARITIES)}")
+    generators, gains = _generators(generator, num_models), torch.as_tensor(gain)
+    if gains.shape not in ((), (len(generators),)):
+        got = f"gain has shape {tuple(gains.shape)} for {len(generators)} network(s)"
+        raise ValueError(f"{got}: give one number, or one a network")
+    return list(zip(gains.expand(len(generators)), generators, strict=True))
 
 
 def _generators(generator, num_models):

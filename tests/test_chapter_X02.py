@@ -1,0 +1,114 @@
+"""Lesson X02: residual_mlp against a loop written out, its stacks, its sweep; the lesson's own code."""
+
+import json
+from math import sqrt
+
+import pytest
+import torch
+
+import residual_depth
+from helpers.data import course_file
+from helpers.diagnostics import diagnose
+from helpers.layers import Residual
+from helpers.models import alone, deep_mlp, residual_mlp, seeded
+from helpers.train import evaluate, train
+from notebook_cells import definitions
+
+X = torch.randint(0, 27, (64, 3), generator=seeded(1))
+Y = torch.randint(0, 27, (64,), generator=seeded(2))
+KINDS = [{}, {"scale": 0.25}, {"norm": "before"}, {"norm": "after"}, {"last": 1.5}, {"nonlinearity": "linear"}]
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    return definitions("X02_residual_connections")
+
+
+def test_it_is_the_plain_network_with_a_plus():
+    plain, net = (make(depth=5, generator=seeded(0)) for make in (deep_mlp, residual_mlp))
+    weights = [p for name, p in plain.named_parameters() if name.endswith("weight")]
+    h = (plain.embedding.weight[X].flatten(1) @ weights[1]).tanh()
+    for W in weights[2:5]:
+        h = h + (h @ W).tanh()
+    torch.testing.assert_close(net(X), h @ weights[5])
+
+
+def test_scale_norm_and_last():
+    def normed(h):
+        return (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, correction=0) + 1e-5).sqrt()
+
+    for norm in ("before", "after"):
+        net = residual_mlp(depth=4, n_hidden=20, scale=0.3, norm=norm, last=0.7, generator=seeded(0))
+        h = net[:4](X)
+        for k in (1, 2):
+            W, V = (p for p in net.get_submodule(f"block{k}").parameters() if p.dim() == 2)
+            branch = 0.3 * ((normed(h) if norm == "before" else h) @ W).tanh() @ V
+            h = h + branch if norm == "before" else normed(h + branch)
+            assert V.std().item() == pytest.approx(0.7 / sqrt(20), rel=0.2)
+        torch.testing.assert_close(net(X), net.output(normed(h) if norm == "before" else h))
+
+
+def test_a_last_layer_of_zeros_makes_every_block_the_identity_and_it_wakes_up():
+    net = residual_mlp(depth=6, last=0, generator=seeded(0))
+    torch.testing.assert_close(net(X), net.output(net[:4](X)))
+    train(net, X, Y, steps=2, lr=0.1, generator=seeded(0), progress=False)
+    assert all(block.branch[2].weight.any() for block in net if isinstance(block, Residual))
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_stack_is_its_networks_and_trains_as_they_do(kind):
+    generators = [seeded(seed) for seed in (3, 4)]
+    how = dict(depth=4, n_hidden=10, **kind)
+    stack = residual_mlp(**how, gain=torch.tensor([1.0, 2.0]), generator=generators, num_models=2)
+    solo = residual_mlp(**how, gain=2.0, generator=seeded(4))
+    torch.testing.assert_close(alone(stack, 1)(X), solo(X))
+    train(stack, X, Y, steps=3, lr=0.1, generator=seeded(0), progress=False)
+    train(solo, X, Y, steps=3, lr=0.1, generator=seeded(0), progress=False)
+    torch.testing.assert_close(stack(X)[1], solo(X))
+    assert evaluate(stack, X, Y)[1] == pytest.approx(evaluate(solo, X, Y), rel=1e-5)
+
+
+def test_diagnose_sees_the_sum_and_the_branch():
+    rows = {row.name for row in diagnose(residual_mlp(depth=4, generator=seeded(0)), X, Y).activations}
+    assert {"block1", "block2", "block2.branch.1"} <= rows
+
+
+def test_what_it_refuses():
+    with pytest.raises(ValueError, match="depth is 1: give 2"):
+        residual_mlp(depth=1)
+    with pytest.raises(ValueError, match="norm is 'pre'.*before"):
+        residual_mlp(norm="pre")
+    with pytest.raises(ValueError, match="nonlinearity"):
+        residual_mlp(nonlinearity="tan")
+    with pytest.raises(ValueError, match="(?s)Residual.*autograd"):
+        train(residual_mlp(depth=3), X, Y, steps=1, lr=0.1, backward="by_hand")
+    assert len(residual_mlp(depth=2)(X)) == 64  # no block at all
+
+
+def test_the_sweep_is_whole_and_is_what_its_script_makes():
+    kept = json.loads(course_file("data/results/residual_depth.json").read_text(encoding="utf-8"))
+    assert tuple(kept["rates"]) == residual_depth.RATES and tuple(kept["seeds"]) == residual_depth.SEEDS
+    depths = [f"{kind}, {depth}" for depth in residual_depth.DEPTHS for kind in residual_depth.KINDS]
+    gains = [f"{kind}, 20, {gain}" for kind in residual_depth.KINDS for gain in residual_depth.GAINS]
+    assert list(kept["runs"]) == depths + gains
+    for kind in residual_depth.KINDS:
+        short = residual_depth.run(f"{kind}, 6", steps=2, last=1)
+        assert [len(row) for row in short] == [3] * 5 and all(3 < loss < 4 for row in short for loss in row)
+
+
+def test_the_stream_is_what_the_network_computes(lesson):
+    net = residual_mlp(depth=6, generator=seeded(0))
+    states, logits = lesson["stream"](net, X)
+    assert len(states) == 5 and torch.equal(logits, net(X))
+    torch.testing.assert_close(states[2], states[1] + net.block2.branch(states[1]))
+    assert len(lesson["stream"](lesson["make"]("plain", depth=6), X)[0]) == 5
+
+
+def test_shares_by_length_count_every_way(lesson):
+    net = residual_mlp(depth=5, scale=0.5, generator=seeded(0))
+    net.requires_grad_(False)
+    states, _ = lesson["stream"](net, lesson["x"])
+    blocks = [layer for layer in net if isinstance(layer, Residual)]
+    c = [0.25 * 25 / 9 * (1 - block.branch(h) ** 2).square().mean() for block, h in zip(blocks, states, strict=False)]
+    ways = [1, sum(c), c[0] * c[1] + c[0] * c[2] + c[1] * c[2], c[0] * c[1] * c[2]]
+    torch.testing.assert_close(lesson["shares_by_length"](net), torch.tensor(ways))
