@@ -154,10 +154,10 @@ def build_dataset(words, stoi, block_size=3):
         for char in word + ".":
             if char not in stoi:
                 raise ValueError(f"{word!r} holds {char!r}, which stoi does not know. Mend that word.")
-            X.append(context)
+            X += context  # one long list: 200,000 short ones take four times as long
             Y.append(stoi[char])
             context = context[1:] + [stoi[char]]
-    X = torch.tensor(X, dtype=torch.int64).view(len(Y), block_size)  # the view gives no names a shape, too
+    X = torch.tensor(X, dtype=torch.int64).view(len(Y), block_size)
     return X, torch.tensor(Y, dtype=torch.int64)
 
 
