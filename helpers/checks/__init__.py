@@ -31,6 +31,8 @@ from helpers.checks.exercises import (
     check_failing_pair,
     check_fold,
     check_lora_starts,
+    check_other_order,
     check_sigmoid_zeros,
     check_what_trains,
+    check_wrong_by,
 )
