@@ -61,7 +61,7 @@ def draw_gauges(axes):
             ax.plot(X, bell(bad), color=VERMILION, linestyle="--", linewidth=1)
         narrowest, widest = (5, 1) if ax is axes[0] else (1, 5)  # activations shrink forwards, gradients backwards
         ax.text(0.14, 7.4, f"layer {narrowest}", color=VERMILION, fontsize=8)
-        ax.text(1, 1.2, "all layers", color=BLUE, fontsize=8, ha="right")
+        ax.text(1, 1.65, "all layers", color=BLUE, fontsize=8, ha="right")
         ax.text(0.3, 3, f"layer {widest}", color=VERMILION, fontsize=8)
         ax.set(ylim=(0, 9), xlabel="value", ylabel="density")
         ax.set_xticks([-1, 0, 1])

@@ -53,7 +53,7 @@ check_rate_from_ratios.mistakes = {
 }
 
 _LOOK = "Compare each layer with its neighbours, in all four pictures."
-_GIVE = f'Give a pair (kind, layer), such as ("{KINDS[0]}", 2). The kinds are those in KINDS.'
+_GIVE = f"Give a pair (kind, layer). The kinds: {', '.join(map(repr, KINDS))}."
 
 
 def fault_of(number):
