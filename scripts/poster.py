@@ -20,7 +20,7 @@ GAUGES = [  # title, what is healthy, what to turn: each a few short lines
     (
         "1 · activations",
         "Every layer has the same width.\nFew values lie at the ends of a tanh.\nNo unit is zero on every example.",
-        "Narrower or wider with depth:\nthe gain, 1/√fan_in, a normalisation.\nDead units: bias, learning rate; start again.",
+        "Narrower or wider with depth:\nthe gain, 1/√fan_in, a normalisation.\nDead units: bias, rate; start again.",
     ),
     (
         "2 · their gradients",
@@ -34,7 +34,7 @@ GAUGES = [  # title, what is healthy, what to turn: each a few short lines
     ),
     (
         "4 · update:data",
-        "Around 1e-3 for plain SGD; 1e-4 to 1e-2\nis usual. Lines keep together.",
+        "Around 1e-3 for plain SGD; 1e-4 to 1e-2\nis usual. The lines keep together.",
         "All together too high or too low: learning\nrate. Fanned out by depth: the weights'\nscale. One apart: that layer.",
     ),
 ]
@@ -59,6 +59,10 @@ def draw_gauges(axes):
         for width, bad in zip(widths, ill, strict=True):
             ax.plot(X, bell(width), color=BLUE)
             ax.plot(X, bell(bad), color=VERMILION, linestyle="--", linewidth=1)
+        narrowest, widest = (5, 1) if ax is axes[0] else (1, 5)  # activations shrink forwards, gradients backwards
+        ax.text(0.14, 7.4, f"layer {narrowest}", color=VERMILION, fontsize=8)
+        ax.text(1, 1.65, "all layers", color=BLUE, fontsize=8, ha="right")
+        ax.text(0.3, 3, f"layer {widest}", color=VERMILION, fontsize=8)
         ax.set(ylim=(0, 9), xlabel="value", ylabel="density")
         ax.set_xticks([-1, 0, 1])
     axes[2].plot(range(1, 6), [5e-3] * 5, "o-", color=BLUE)
@@ -70,6 +74,8 @@ def draw_gauges(axes):
     for start in (0.7, 1, 1.4):
         axes[3].plot(steps, 1e-3 * start * (1 + 2 * (1 - np.exp(-steps / 20))), color=BLUE)
         axes[3].plot(steps, 1e-5 * start**3 * np.ones_like(steps), color=VERMILION, linestyle="--", linewidth=1)
+    axes[3].text(98, 2e-4, "1e-3", color=GRAY, fontsize=8, ha="right")
+    axes[3].text(98, 1.3e-2, "usual: 1e-4 to 1e-2", color=BLUE, fontsize=8, ha="right")
     axes[3].set(yscale="log", ylim=(1e-6, 1), xlabel="step", ylabel="update:data", xlim=(0, 100))
 
 
@@ -88,18 +94,20 @@ def draw_poster():
         axes[i].set_title(title, fontsize=12, weight="bold")
         axes[i].tick_params(labelsize=8)
         left = 0.02 + 0.241 * i
-        fig.text(left, 0.425, "healthy (blue)", fontsize=9.5, weight="bold", color=BLUE)
-        fig.text(left, 0.417, healthy, fontsize=9, va="top", linespacing=1.3)
-        fig.text(left, 0.34, "ill (dashed): turn", fontsize=9.5, weight="bold", color=VERMILION)
-        fig.text(left, 0.332, turn, fontsize=9, va="top", linespacing=1.3)
+        fig.text(left, 0.425, "healthy (blue)", fontsize=10, weight="bold", color=BLUE)
+        fig.text(left, 0.417, healthy, fontsize=9.5, va="top", linespacing=1.3)
+        fig.text(left, 0.336, "ill (dashed): what to turn", fontsize=10, weight="bold", color=VERMILION)
+        fig.text(left, 0.328, turn, fontsize=9.5, va="top", linespacing=1.3)
     columns = (0.02, 0.35, 0.72)
     for left, title in zip(columns, ("What you see", "What it usually is", "What to do"), strict=True):
-        fig.text(left, 0.235, title, fontsize=10.5, weight="bold")
+        fig.text(left, 0.235, title, fontsize=11.5, weight="bold")
     for i, row in enumerate(SYMPTOMS):
         for left, text in zip(columns, row, strict=True):
-            fig.text(left, 0.208 - 0.029 * i, text, fontsize=9.5)
+            fig.text(left, 0.208 - 0.029 * i, text, fontsize=10.5)
     note = "Ranges are where to look closer, not verdicts. Adam, momentum and a falling learning rate shift picture 4."
     fig.text(0.02, 0.022, note, fontsize=9, color=GRAY)
+    source = "After Andrej Karpathy's lecture, youtu.be/P6sfmUTpUmc"
+    fig.text(0.98, 0.022, source, fontsize=9, color=GRAY, ha="right")
     return fig
 
 

@@ -5,6 +5,8 @@ from collections import Counter
 
 import pytest
 
+from helpers.checks import check_mystery
+from helpers.checks.chapter_14 import KINDS, fault_of
 from helpers.claims import MIME, saved_claims
 from notebook_cells import execute, read, setup_source
 
@@ -51,22 +53,20 @@ def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(chapter, 
     assert found == [("05_batch_norm", "five"), ("E02_fold", "folded"), ("E02_fold", "twice")]
 
 
-def test_the_quiz_has_four_different_faults_and_rejects_every_other_answer(chapter):
-    namespace = {}
-    execute(setup_source(chapter), namespace)
-    right = {number: namespace["draw_fault"](number) for number in range(1, 5)}
-    assert sorted(kind for kind, _ in right.values()) == sorted(namespace["KINDS"])
-    assert namespace["check_mystery"](right)
+def test_the_quiz_has_four_different_faults_and_rejects_every_other_answer():
+    right = {number: fault_of(number) for number in range(1, 5)}
+    assert sorted(kind for kind, _ in right.values()) == sorted(KINDS)
+    assert check_mystery(right)
     for number, (kind, layer) in right.items():
         for wrong in ((kind, 7 - layer), (right[number % 4 + 1][0], layer), kind, None, ("", "", ""), layer):
-            assert not namespace["check_mystery"](right | {number: wrong})
+            assert not check_mystery(right | {number: wrong})
 
 
 def test_a_mystery_is_one_healthy_network_with_one_layer_changed(chapter):
     namespace = {}
     execute(setup_source(chapter), namespace)
     for number in range(1, 5):
-        kind, layer = namespace["draw_fault"](number)
+        kind, layer = fault_of(number)
         broken = namespace["mystery"](number)
         whole = namespace["deep_mlp"](
             batch_norm=kind == "weights too large", gain=1.5, generator=namespace["seeded"](number)

@@ -181,3 +181,37 @@ check_fold.mistakes = {
         _fold(bias=lambda b, s, m, h: b), _fold(bias=lambda b, s, m, h: h)),
     "W2 and b2 have changed places: return W2, b2.": lambda *args: check_fold.right(*args)[::-1],
 }  # fmt: skip
+
+check_other_order = choices(
+    "Linear, tanh, BatchNorm, Linear: which Linear takes it in, what is scaled, a padded convolution: exercise E02.2.",
+    "the other order",
+    {
+        "the Linear": (
+            "the one behind",
+            {"the one in front": "The tanh stands between: is the tanh of something scaled the scaled tanh?"},
+        ),
+        "scaled": ("rows", {"columns": "The BatchNorm scales what the Linear reads. Which axis of W is fan_in?"}),
+        "a convolution": (
+            "but for the border",
+            {
+                "everywhere": "The zeros of the padding do not come through the BatchNorm. What would it make of a 0?",
+                "nowhere": "Where no padding is read, a convolution is a Linear over patches.",
+            },
+        ),
+    },
+    "exercise E02, the BatchNorm behind the tanh", 3787,
+)  # fmt: skip
+
+
+@check("exercise E02, the converted network", 3787, [(1e-3, 1e-3, 1e-5), (4.0, 0.5, 0.1), (0.0, 1e-3, 1e-5)])
+def check_wrong_by(running_var, eps_was, eps_is):
+    """f(running_var, eps_was, eps_is) -> the scale with the eps it is read with, divided by that of its training."""
+    return ((running_var + eps_was) / (running_var + eps_is)) ** 0.5
+
+
+check_wrong_by.mistakes = {
+    "That is upside down: the smaller eps gives the larger scale.": lambda v, was, new: ((v + new) / (v + was)) ** 0.5,
+    "BatchNorm divides by the root of running_var + eps.": lambda v, was, new: (v + was) / (v + new),
+    "eps is added to the variance, under the root.": lambda v, was, new: (v**0.5 + was) / (v**0.5 + new),
+    "The variance counts too: it stands under the root beside eps.": lambda v, was, new: (was / new) ** 0.5,
+}

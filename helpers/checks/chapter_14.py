@@ -1,0 +1,84 @@
+"""Checks for chapter 14: where to look first, a learning rate from its ratios, four networks with one fault each."""
+
+import random
+from collections.abc import Mapping
+
+from helpers.checks.kinds import check, choices, conditions
+from helpers.checks.sandbox import Verdict
+
+KINDS = ("weights too small", "weights too large", "a shifted bias", "no nonlinearity")
+_FINE = "They are as they should be."
+check_first_look = choices(
+    "What to look at first, since it names the fault: exercise 14.1.",
+    "what to look at first",
+    {
+        "loss 12 at step 0, 27 classes": (
+            "the loss",
+            {
+                "activations": "They look healthy.",
+                "gradients": "They follow from a simpler cause.",
+                "update:data": "That comes after a simpler number.",
+            },
+        ),
+        "std by layer: 0.4, 0.2, 0.1, 0.05": (
+            "activations",
+            {
+                "the loss": "It is near ln(classes).",
+                "gradients": "The forward pass shows it already.",
+                "update:data": "It mixes several causes.",
+            },
+        ),
+        "all as it should be, and the loss hardly moves": (
+            "update:data",
+            {"the loss": "You have: it hardly moves.", "activations": _FINE, "gradients": _FINE},
+        ),
+    },
+    "chapter 14, exercise 14.1",
+    6694,
+)
+
+
+@check(
+    "chapter 14, exercise 14.2", 6694, [(0.1, [1e-2, 2e-4, 4e-3]), (0.01, [1e-5, 3e-5, 2e-4]), (3.0, [0.5, 0.2, 1e-3])]
+)
+def check_rate_from_ratios(lr, ratios):
+    """f(lr, ratios) -> the learning rate that brings the median ratio to 1e-3."""
+    return lr / (1000 * sorted(ratios)[len(ratios) // 2])
+
+
+check_rate_from_ratios.mistakes = {
+    "That is upside down: too high a ratio asks for a lower rate.": lambda lr, r: lr * sorted(r)[len(r) // 2] / 1e-3,
+    "Take the median: one layer apart should not set the rate for all.": lambda lr, r: lr * 1e-3 * len(r) / sum(r),
+    "That is the factor alone: multiply the old rate by it.": lambda lr, r: 1e-3 / sorted(r)[len(r) // 2],
+}
+
+_LOOK = "Compare each layer with its neighbours, in all four pictures."
+_GIVE = f"Give a pair (kind, layer). The kinds: {', '.join(map(repr, KINDS))}."
+
+
+def fault_of(number):
+    """Which fault the network of this number has, and in which layer."""
+    generator = random.Random(number * 32)
+    return generator.choice(KINDS), generator.randint(2, 5)
+
+
+@conditions("the four diagnoses", "chapter 14, exercise 14.3", 6694)
+def check_mystery(answers):
+    """{number of the network: (kind, layer)} for the four networks of exercise 14.3."""
+    yield isinstance(answers, Mapping), "it is not a dict", "Pass a dict with the keys 1, 2, 3 and 4."
+    for number in range(1, 5):
+        answer = answers.get(number)
+        if answer is None or answer is ...:
+            raise Verdict(f"network {number} has no diagnosis yet", status="not attempted")
+        is_pair = isinstance(answer, tuple | list) and len(answer) == 2 and isinstance(answer[0], str)
+        yield is_pair and answer[0] in KINDS, f"network {number}: that is not a diagnosis", _GIVE
+        kind, layer = fault_of(number)
+        yield answer[1] == layer, f"network {number}: not that layer", _LOOK
+        yield answer[0] == kind, f"network {number}: the layer is right, the kind is not", _LOOK
+
+
+check_mystery.right = {number: fault_of(number) for number in range(1, 5)}
+check_mystery.mistakes = {
+    _LOOK: ({**check_mystery.right, 1: (KINDS[0], 2)}, {**check_mystery.right, 2: (KINDS[2], 2)}),
+    _GIVE: {**check_mystery.right, 3: "a shifted bias"},
+}
