@@ -91,9 +91,7 @@ def draw_heights(reading, ax):
         heights = np.maximum(reading.heights[name][: reading.step + 1], 1e-12)
         ax.plot(heights, line, color=color, linewidth=1.4)
         ax.plot(reading.step, heights[-1], marker, color=color, markersize=8, clip_on=False)
-        ax.text(
-            (0.02, 0.15, 0.5, 0.8)[place], 0.97, name, color=color, transform=ax.transAxes, va="top", weight="bold"
-        )
+        ax.text((0.02, 0.15, 0.5, 0.8)[place], 0.97, name, color=color, transform=ax.transAxes, va="top", weight="bold")
     ax.set(yscale="log", xlim=(0, STEPS), ylim=(1e-5, 1e3), xlabel="step", ylabel="height above the lowest point")
     ax.set_title("height by step")
 
