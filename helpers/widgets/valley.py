@@ -74,7 +74,7 @@ def draw_valley(reading, ax, only=tuple(WALKERS)):
     """The valley from above, and the walks up to the step that is shown."""
     x, y = np.meshgrid(np.linspace(-3.7, 3.7, 149), np.linspace(-2.4, 2.4, 97))
     height = 0.5 * (((np.stack([x, y], -1) @ axes_of(reading.turn).T) ** 2) @ CURVATURE)
-    ax.contour(x, y, height, np.array([0.02, 0.1, 0.3, 0.8, 1.8, 3.5, 6, 10]), colors="#c4c4c4", linewidths=0.8)
+    ax.contour(x, y, height, np.array([0.05, 0.3, 1, 2.5, 5.5, 10]), colors="#c4c4c4", linewidths=0.8)
     ax.plot(0, 0, "+", color=GRAY, markersize=14, markeredgewidth=2)
     for name in only:
         (color, marker, line), path = WALKERS[name], reading.paths[name][: reading.step + 1]
