@@ -29,7 +29,7 @@ def test_the_rules_are_torchs(lesson):
     gradients = torch.randn(40, 5, generator=seeded(1)) * torch.tensor([1e-4, 0.01, 1, 10, 1e3])
     makers = {
         "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
-        "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, dampening=0.1),
+        "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, dampening=0.9),
         "adam": lambda p: torch.optim.Adam(p, lr=0.01),
     }
     for name, make in makers.items():
