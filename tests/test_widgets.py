@@ -30,6 +30,7 @@ from helpers.widgets.logits import read_logits
 from helpers.widgets.network import PICTURES, gain_slider, read_network, read_update_ratios
 from helpers.widgets.patients import read_patient
 from helpers.widgets.training_lab import NETWORKS
+from helpers.widgets.valley import CURVATURE, axes_of, read_valley
 
 # One row per panel: its controls with values to move them to. Every test below takes all rows.
 PANELS = {
@@ -71,6 +72,13 @@ PANELS = {
     "patients": {"patient": [2, 7, 9, 25]},
     "saturation_explorer": {"W1 scale": [0.0, 0.2, 1.5], "b1 scale": [0.0, 0.01, 10.0], "seed": [0, 7]},
     "training_lab": {"init gain": [0.2, 1.0, 5.0], "network": list(NETWORKS), "learning rate": [1e-4, 10.0]},
+    "valley_explorer": {
+        "learning rate": [1e-3, 1.0, 10**0.5],
+        "momentum": [0.0, 0.5, 0.98],
+        "turn": [45, 90],
+        "loss times": [1e-3, 1e3],
+        "step": [0, 1, 50],
+    },
 }
 SMALL = {"update_ratio_explorer": {"steps": 10}}
 
@@ -461,6 +469,40 @@ def test_27_logits_are_drawn_from_the_seed_and_4_stand_on_sliders():
     move(panel, "how many", 4)
     assert label.value == panel.reading.label == 3
     panel.close()
+
+
+def test_play_moves_the_step_and_the_step_moves_play():
+    panel = make("valley_explorer")
+    play = next(child for child in panel.children[1].children if isinstance(child, ipywidgets.Play))
+    end = png(panel)
+    play.value = 7
+    assert (panel.controls["step"].value, panel.reading.step) == (7, 7) and png(panel) != end
+    move(panel, "step", 30)
+    assert play.value == 30  # it goes on from there
+    panel.close()
+    play.value = 8  # a tick that was on its way
+
+
+def test_the_walkers_are_torchs_optimizers():
+    """In a turned valley, step by step; RMSprop but for its running square, which torch does not correct."""
+    how = dict(learning_rate=0.05, momentum=0.8, turn=30, loss_times=3.0)
+    reading, axes = read_valley(**how), torch.tensor(axes_of(30))
+    optimizers = {
+        "SGD": lambda p: torch.optim.SGD(p, lr=0.05),
+        "momentum": lambda p: torch.optim.SGD(p, lr=0.05, momentum=0.8),
+        "Adam": lambda p: torch.optim.Adam(p, lr=0.05, betas=(0.8, 0.999)),
+        "RMSprop": lambda p: torch.optim.Adam(p, lr=0.05, betas=(0.0, 0.999)),
+    }
+    for name, make_optimizer in optimizers.items():
+        at = torch.nn.Parameter(torch.tensor(reading.paths[name][0]))
+        optimizer = make_optimizer([at])
+        for expected, height in zip(reading.paths[name], reading.heights[name], strict=True):
+            assert at.detach().numpy() == pytest.approx(expected, abs=1e-9)
+            loss = 3 * 0.5 * ((axes @ at) ** 2 @ torch.tensor(CURVATURE))
+            assert loss.item() == pytest.approx(3 * height)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
 
 def test_the_alt_text_says_what_is_set():

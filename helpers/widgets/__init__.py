@@ -2,7 +2,7 @@
 
 gain_explorer (chapters 04, 08, 09, 10, 13) and update_ratio_explorer (12) are in network.py. In files of their own:
 first_look (00), logit_explorer (02), saturation_explorer (03), batch_norm_explorer (05), layer_list_explorer (07),
-patients (08), bend_explorer (10) and training_lab (12, 13, 14). panel.py says how to add one.
+patients (08), bend_explorer (10), training_lab (12, 13, 14) and valley_explorer (X03). panel.py says how to add one.
 """
 
 from helpers.widgets.batch_norm import batch_norm_explorer
@@ -14,6 +14,7 @@ from helpers.widgets.network import gain_explorer, update_ratio_explorer
 from helpers.widgets.patients import patients
 from helpers.widgets.saturation import saturation_explorer
 from helpers.widgets.training_lab import training_lab
+from helpers.widgets.valley import valley_explorer
 
 __all__ = [
     "batch_norm_explorer",
@@ -26,4 +27,5 @@ __all__ = [
     "saturation_explorer",
     "training_lab",
     "update_ratio_explorer",
+    "valley_explorer",
 ]

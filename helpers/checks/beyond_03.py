@@ -1,0 +1,101 @@
+"""Lesson X03: Adam's first step without its correction, a loop that forgets, and four walks in a valley."""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+
+from helpers.checks.kinds import check, choices, conditions
+from helpers.checks.sandbox import Verdict
+
+
+@check("lesson X03, exercise X03.1", 5995, [(0.9, 0.999), (0.5, 0.75), (0.0, 0.99)])
+def check_uncorrected_step(beta1, beta2):
+    """f(beta1, beta2) -> the size of Adam's first step without the correction, as a multiple of lr."""
+    return (1 - beta1) / (1 - beta2) ** 0.5
+
+
+check_uncorrected_step.mistakes = {
+    "The running square is divided by after a square root.": lambda beta1, beta2: (1 - beta1) / (1 - beta2),
+    "That is the step with the correction: it is always 1.": lambda beta1, beta2: 1.0,
+    "That is upside down: the running mean stands on top.": lambda beta1, beta2: (1 - beta2) ** 0.5 / (1 - beta1),
+    "That swaps the two: beta1 is the mean's, beta2 the square's.": lambda beta1, beta2: (
+        (1 - beta2) / (1 - beta1) ** 0.5
+    ),
+    "A running mean keeps beta of the old, and takes 1 - beta of the new.": lambda beta1, beta2: beta1 / beta2**0.5,
+}
+
+_FORGETS = "What makes a step of Adam smaller than lr is its memory of earlier gradients. Where is it made?"
+_ADDED = "The gradients of earlier batches are added to the new ones. What takes them away?"
+_EACH = "Take one step for each batch: backward, then `optimizer.step()`."
+_ADAM = "Every step should be torch.optim.Adam's, with the given lr and its usual betas."
+
+
+@conditions("the training", "lesson X03, exercise X03.2", 5995)
+def check_training(answer):
+    """train_names(net, batches, lr): takes one step of torch.optim.Adam for each batch."""
+    wanted, moved = _moves(_adam()), _moves(answer)
+    if all((move.abs() - 1).abs().max() < 0.01 for move in moved) and len(moved) == len(wanted):
+        raise Verdict("every weight still moves by lr, in every step", status="not attempted")
+    yield len(moved) == len(wanted) and all(m.any() for m in moved), "a batch has no effect on the weights", _EACH
+    added = torch.allclose(torch.stack(moved), torch.stack(_moves(_adam(zero=False))), atol=0.02)
+    yield not added, "the steps are not those of each batch's own gradient", _ADDED
+    off = [k + 1 for k, (a, b) in enumerate(zip(moved, wanted, strict=True)) if not torch.allclose(a, b, atol=0.02)]
+    fresh = bool(off) and off[0] > 1 and any((m.abs() - 1).abs().max() < 0.01 for m in moved[1:])
+    yield not fresh, f"in step {off and off[0]} every weight moves by lr again", _FORGETS
+    yield not off, f"step {off and off[0]} is another one than Adam's", _ADAM
+
+
+def _moves(answer, lr=0.01):
+    """What each step changes, in units of lr."""
+    g, seen = torch.Generator().manual_seed(5), []
+    net = torch.nn.Linear(4, 3)
+    net.load_state_dict({"weight": torch.randn(3, 4, generator=g), "bias": torch.zeros(3)})
+
+    def batches():
+        for _ in range(5):
+            seen.append(torch.nn.utils.parameters_to_vector(net.parameters()).detach().clone())
+            yield torch.randn(8, 4, generator=g), torch.randint(0, 3, (8,), generator=g)
+
+    answer(net, batches(), lr)
+    seen.append(torch.nn.utils.parameters_to_vector(net.parameters()).detach().clone())
+    return [(after - before) / lr for before, after in pairwise(seen)]
+
+
+def _adam(make=torch.optim.Adam, every=10**6, zero=True, step=True):
+    def train_names(net, batches, lr):
+        for k, (x, y) in enumerate(batches):
+            if k % every == 0:
+                optimizer = make(net.parameters(), lr=lr)
+            if zero:
+                optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            if step:
+                optimizer.step()
+
+    return train_names
+
+
+check_training.right = _adam()
+check_training.mistakes = {
+    _FORGETS: _adam(every=2),
+    _ADDED: _adam(zero=False),
+    _EACH: _adam(step=False),
+    _ADAM: (_adam(make=torch.optim.SGD), _adam(make=torch.optim.RMSprop)),
+}
+
+_FIRST = "Look at the very first step: does it follow the slope, or the diagonal?"
+_SWING = "Look at the end of the walk: is the lowest point overrun?"
+_ALIKE = {"SGD": _SWING, "momentum": _SWING, "RMSprop": _FIRST, "Adam": _FIRST}
+_OTHERS = {"SGD": _FIRST, "momentum": _FIRST, "RMSprop": _SWING, "Adam": _SWING}
+
+check_four_walks = choices(
+    "{walk: optimizer} of the four walks of exercise X03.3.",
+    "the four walks",
+    {
+        walk: (right, {name: why for name, why in hints.items() if name != right})
+        for walk, right, hints in (
+            ("A", "momentum", _ALIKE), ("B", "RMSprop", _OTHERS), ("C", "SGD", _ALIKE), ("D", "Adam", _OTHERS))
+    },
+    "lesson X03, exercise X03.3", 5995, agreed="the four walks are told apart", noun="optimizer",
+)  # fmt: skip

@@ -1,0 +1,113 @@
+"""Lesson X03's panel: one valley, and four optimizers that walk down it from the same place."""
+
+import math
+from dataclasses import dataclass
+
+import ipywidgets as widgets
+import numpy as np
+
+from helpers.plots import BLUE, GRAY, ORANGE, PURPLE, VERMILION
+from helpers.widgets.panel import Panel, log_slider, slider
+
+__all__ = ["WALKERS", "ValleyReading", "draw_heights", "draw_valley", "read_valley", "valley_explorer"]
+
+CURVATURE = np.array([0.1, 5.0])  # along the valley, across it
+START = np.array([-2.6, 1.4])
+STEPS = 100
+BETA2 = 0.999
+WALKERS = {  # name: colour, marker, line
+    "SGD": (VERMILION, "s", "-"),
+    "momentum": (ORANGE, "D", "--"),
+    "RMSprop": (PURPLE, "^", "-."),
+    "Adam": (BLUE, "o", "-"),
+}
+
+
+@dataclass
+class ValleyReading:
+    """The walks in a valley. paths, heights: name -> (STEPS + 1, 2) and (STEPS + 1,); step: how far they are shown."""
+
+    paths: dict
+    heights: dict
+    turn: float
+    step: int
+
+
+def axes_of(turn):
+    """The directions along the valley and across it, as rows, for a valley turned by so many degrees."""
+    angle = math.radians(turn)
+    return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
+
+
+def step_of(name, gradient, memory, t, rate, momentum):
+    """What one optimizer adds to the parameters at step t (from 1); memory: its running mean and running square."""
+    memory["square"] = BETA2 * memory["square"] + (1 - BETA2) * gradient**2
+    keep = 1 - momentum if name == "Adam" else 1  # Adam's is a mean, torch's momentum a sum
+    memory["mean"] = momentum * memory["mean"] + keep * gradient
+    size = np.sqrt(memory["square"] / (1 - BETA2**t)) + 1e-8
+    if name == "Adam":
+        return -rate * memory["mean"] / (1 - momentum**t) / size
+    return -rate * {"SGD": gradient, "momentum": memory["mean"], "RMSprop": gradient / size}[name]
+
+
+def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step=STEPS):
+    """Four walks of STEPS steps down height = loss_times * ½ (0.1 along² + 5 across²): a ValleyReading.
+
+    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares, beta2 is 0.999.
+    A walk that leaves the valley ends there.
+    """
+    axes, paths = axes_of(turn), {}
+    for name in WALKERS:
+        at, memory = START @ axes, {"mean": np.zeros(2), "square": np.zeros(2)}
+        path = [at]
+        for t in range(1, STEPS + 1):
+            gradient = loss_times * (CURVATURE * (axes @ at)) @ axes
+            at = at + step_of(name, gradient, memory, t, learning_rate, momentum)
+            at = at if np.abs(at).max() < 1e3 else path[-1]
+            path.append(at)
+        paths[name] = np.array(path)
+    heights = {name: 0.5 * ((path @ axes.T) ** 2 @ CURVATURE) for name, path in paths.items()}
+    return ValleyReading(paths, heights, turn, step)
+
+
+def draw_valley(reading, ax, only=tuple(WALKERS)):
+    """The valley from above, and the walks up to the step that is shown."""
+    x, y = np.meshgrid(np.linspace(-3.7, 3.7, 149), np.linspace(-2.4, 2.4, 97))
+    height = 0.5 * (((np.stack([x, y], -1) @ axes_of(reading.turn).T) ** 2) @ CURVATURE)
+    ax.contour(x, y, height, np.array([0.05, 0.3, 1, 2.5, 5.5, 10]), colors="#c4c4c4", linewidths=0.8)
+    ax.plot(0, 0, "+", color=GRAY, markersize=14, markeredgewidth=2)
+    for name in only:
+        (color, marker, line), path = WALKERS[name], reading.paths[name][: reading.step + 1]
+        ax.plot(*path.T, line, color=color, linewidth=1.4, marker=marker, markersize=2.5, clip_on=True)
+        ax.plot(*path[-1], marker, color=color, markersize=9, markeredgecolor="white")
+    ax.set(xlim=(-3.7, 3.7), ylim=(-2.4, 2.4), xlabel="first parameter", ylabel="second parameter", aspect="equal")
+    ax.grid(False)
+    ax.set_title(f"the valley from above, after {reading.step} steps")
+
+
+def draw_heights(reading, ax):
+    """How high each of them stands, by step."""
+    for place, (name, (color, marker, line)) in enumerate(WALKERS.items()):
+        heights = np.maximum(reading.heights[name][: reading.step + 1], 1e-12)
+        ax.plot(heights, line, color=color, linewidth=1.4)
+        ax.plot(reading.step, heights[-1], marker, color=color, markersize=8, clip_on=False)
+        ax.text((0.02, 0.15, 0.5, 0.8)[place], 0.97, name, color=color, transform=ax.transAxes, va="top", weight="bold")
+    ax.set(yscale="log", xlim=(0, STEPS), ylim=(1e-5, 1e3), xlabel="step", ylabel="height above the lowest point")
+    ax.set_title("height by step")
+
+
+def valley_explorer(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step=STEPS):
+    """One valley, four optimizers: turn the rate, the momentum and the valley, and let them walk."""
+    controls = [
+        log_slider("learning rate", "The same number for all four.", learning_rate, -3, 0.5, 2),
+        slider("momentum", "Of momentum and of Adam (its beta1).", momentum, 0.0, 0.98, 0.02),
+        slider("turn", "The valley is turned by so many degrees.", turn, 0, 90, 5),
+        log_slider("loss times", "The loss is multiplied by it, and so is its slope.", loss_times, -3, 3, 2),
+        slider("step", "How many steps are shown.", step, 0, STEPS, 1),
+    ]
+    play = widgets.Play(value=step, max=STEPS, interval=120, description="Play: walk step by step")
+    play.observe(lambda change: setattr(controls[-1], "value", change["new"]), "value")
+    controls[-1].observe(lambda change: setattr(play, "value", change["new"]), "value")
+    alt = f"A long valley from above with the walks of SGD, momentum, RMSprop and Adam, and their heights by step, at learning rate {learning_rate:g}."
+    layout = dict(mosaic=[[0, 0, 0, 1, 1]], figsize=(10, 4.2), margins=dict(wspace=0.6))
+    return Panel(read_valley, [draw_valley, draw_heights], controls, alt=alt, buttons=[play], **layout)

@@ -1,0 +1,106 @@
+"""Lesson X03: its rules, against torch.optim; its exercises, against answers that no list holds; its sweep."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import adam_sgd
+from helpers.checks import check_four_walks, check_training, check_uncorrected_step
+from helpers.data import course_file
+from helpers.models import alone, deep_mlp, lecture_mlp, seeded
+from helpers.widgets.valley import read_valley
+from notebook_cells import definitions, execute, exercises, read
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    return definitions("X03_adam")
+
+
+def follow(lesson, name, gradients, lr=0.01):
+    """Where one of the lesson's rules goes."""
+    memory = {"mean": torch.zeros(5), "square": torch.zeros(5), "t": 0}
+    return torch.stack([lesson[name](g, memory, lr) for g in gradients]).sum(0)
+
+
+def test_the_rules_are_torchs(lesson):
+    gradients = torch.randn(40, 5, generator=seeded(1)) * torch.tensor([1e-4, 0.01, 1, 10, 1e3])
+    makers = {
+        "sgd": lambda p: torch.optim.SGD(p, lr=0.01),
+        "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, dampening=0.9),
+        "adam": lambda p: torch.optim.Adam(p, lr=0.01),
+    }
+    for name, make in makers.items():
+        p = torch.nn.Parameter(torch.zeros(5))
+        optimizer = make([p])
+        for k, g in enumerate(gradients):
+            # torch's dampening leaves the first gradient whole
+            p.grad = g * 0.1 if name == "momentum" and k == 0 else g
+            optimizer.step()
+        torch.testing.assert_close(follow(lesson, name, gradients), p.detach(), rtol=1e-3, atol=1e-6)
+    assert not torch.allclose(follow(lesson, "uncorrected", gradients), follow(lesson, "adam", gradients), rtol=0.1)
+
+
+def test_the_exercises_stubs_are_no_attempt_and_their_solutions_are_right():
+    checks = check_uncorrected_step, check_training, check_four_walks
+    for exercise, check in zip(exercises(read("X03_adam")), checks, strict=True):
+        name = {check_uncorrected_step: "uncorrected_step", check_training: "train_names"}.get(check, "walkers")
+        space = {"torch": torch, "F": F}
+        execute(exercise.stub, space)
+        assert check(space[name]).status == "not attempted"
+        execute(exercise.solution, space)
+        assert check(space[name])
+
+
+def test_a_training_may_be_written_in_other_ways():
+    def with_adamw(net, batches, lr):
+        optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=0)
+        for x, y in batches:
+            loss = torch.nn.CrossEntropyLoss()(net(x), y)
+            loss.backward()
+            optimizer.step()
+            net.zero_grad()
+
+    def smaller_rate(net, batches, lr):
+        with_adamw(net, batches, lr / 2)
+
+    assert check_training(with_adamw)
+    assert not check_training(smaller_rate)
+    for wrong in (None, 3, lambda net, batches, lr: None):
+        assert not check_training(wrong)
+
+
+def test_the_four_walks_can_be_told_apart():
+    """As the solution says: who begins along the slope, and who overruns the lowest point."""
+    walks = read_valley(learning_rate=0.15, momentum=0.9).paths
+    for name, path in walks.items():
+        first = abs(path[1] - path[0])
+        assert (first[1] > 5 * first[0]) == (name in ("SGD", "momentum"))
+        assert (path[:61, 1].min() < -0.1) == (name in ("momentum", "Adam"))
+
+
+def test_the_sweep_is_whole_and_its_networks_are_the_courses():
+    kept = json.loads(course_file("data/results/adam_sgd.json").read_text(encoding="utf-8"))
+    assert {kind: list(names) for kind, names in adam_sgd.KINDS.items()} == kept["kinds"]
+    names = [f"{k}, {o}, {r}" for k in adam_sgd.KINDS for o in adam_sgd.RATES for r in adam_sgd.RATES[o]]
+    assert list(kept["runs"]) == names
+    for name, result in kept["runs"].items():
+        shape = [len(adam_sgd.SEEDS)] * len(kept["kinds"][name.split(", ")[0]])
+        assert all([len(row) for row in rows] == shape for rows in result.values())
+    seeds = len(adam_sgd.SEEDS)
+    stages, gains = adam_sgd.networks("stages"), adam_sgd.networks("gains")
+    twins = (
+        (alone(stages, 0), lecture_mlp("original", generator=seeded(0))),
+        (alone(stages, 3 * seeds + 1), lecture_mlp("kaiming", generator=seeded(1))),
+        (alone(gains, 4 * seeds + 2), deep_mlp(gain=3, generator=seeded(2))),
+    )
+    for one, other in twins:
+        for p, q in zip(one.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(p, q)
+
+
+def test_a_run_of_the_sweep_trains():
+    before, after = (adam_sgd.run("batchnorm, Adam, 0.003", steps=steps, examples=200)["train"] for steps in (0, 30))
+    assert all(b > a + 0.2 for b, a in zip(*before, *after, strict=True))
