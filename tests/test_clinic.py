@@ -40,7 +40,7 @@ def patient(fault, kind, splits, seed=5):
     return make_patient(recipe_of(fault, seed, kind), seed, splits)
 
 
-def run(recipe, seed, splits, steps=300):
+def run(recipe, seed, splits, steps=500):
     made = make_patient(recipe, seed, splits)
     for _ in range(steps):
         made.step()
@@ -50,7 +50,7 @@ def run(recipe, seed, splits, steps=300):
 @pytest.mark.slow
 @every_case
 def test_the_remedy_helps_and_the_fault_is_one(fault, kind, splits):
-    for seed in (11, 12, 13):
+    for seed in (11, 12):
         recipe = recipe_of(fault, seed, kind)
         own, validation = run(recipe, seed, splits)
         cured_own, cured = run(treated(recipe, FAULTS[fault].remedy), seed, splits)
@@ -202,8 +202,8 @@ def test_nothing_that_it_shows_names_the_fault(fault, kind, splits):
 
 def error_of(made):
     try:
-        made.model(None)
-    except TypeError as error:
+        made.model(torch.zeros(1, 27, dtype=torch.long))
+    except (TypeError, RuntimeError) as error:
         return re.sub(r"0x\w+|line \d+", "", "".join(traceback.format_exception(error)))
 
 
