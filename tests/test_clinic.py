@@ -94,6 +94,7 @@ def embedding_stands_out(p):
 
 def activations_shrink(p):
     x, stds = p.batch()[0], []
+    p.model.train()  # where a BatchNorm mends it, it is not this
     for layer in p.model.path:
         x = layer(x)
         stds += [x.std().item()] if isinstance(layer, (nn.Tanh, nn.ReLU)) else []

@@ -5,6 +5,7 @@
 
 # ruff: noqa: F401 - what is imported here is handed on to the notebooks
 from helpers.checks.beyond_01 import check_three_faults
+from helpers.checks.beyond_05 import check_four_findings, check_softmax_floor
 from helpers.checks.chapter_00 import check_two_dice
 from helpers.checks.chapter_01 import check_build_dataset, check_four_datasets, check_rate_drop, check_unigram_entropy
 from helpers.checks.chapter_02 import check_frequency_bias, check_guilty_layer, check_initial_loss, check_logit_std

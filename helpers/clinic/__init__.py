@@ -4,7 +4,15 @@ rounds.py: sixteen patients in a drawn order, treatments, points. patients.py: h
 """
 
 from helpers.clinic.patients import CHOICES, FAULTS, HEALTHY, Patient, make_patient, recipe_of, treated
-from helpers.clinic.rounds import Clinic, Treatment, diagnose_alone, open_clinic, validation_loss
+from helpers.clinic.rounds import (
+    Clinic,
+    Treatment,
+    diagnose_alone,
+    in_letters,
+    open_clinic,
+    step_length,
+    validation_loss,
+)
 
 __all__ = ["CHOICES", "FAULTS", "HEALTHY", "Clinic", "Patient", "Treatment", "diagnose_alone", "make_patient"]
-__all__ += ["open_clinic", "recipe_of", "treated", "validation_loss"]
+__all__ += ["in_letters", "open_clinic", "recipe_of", "step_length", "treated", "validation_loss"]

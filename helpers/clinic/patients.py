@@ -105,7 +105,7 @@ FAULTS = {
         "training loop", dict(clean=False), PLAIN + NORMED, "set the gradients to zero in each step",
         ("Look at single steps.", "Divide each step by lr times the gradient of its own batch."), "zero_grad"),
     "the network is in eval mode": Fault(
-        "training loop", dict(train_mode=False, gain=4.0), (TANH_NORMED,), "call model.train() before each step",
+        "training loop", dict(train_mode=False, gain=0.3), NORMED, "call model.train() before each step",
         ("Look at what behaves in two ways.", "Print model.training, and a running mean before and after ten steps."),
         "eval mode"),
     HEALTHY: Fault(

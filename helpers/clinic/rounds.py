@@ -1,5 +1,6 @@
 """A round through the clinic: sixteen patients in an order that the seed draws, hints, treatments, points."""
 
+import copy
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,8 @@ from helpers.data import load_splits
 from helpers.diagnostics import diagnose
 from helpers.models import seeded
 
-__all__ = ["Clinic", "Treatment", "diagnose_alone", "open_clinic", "validation_loss"]
+__all__ = ["Clinic", "Treatment", "diagnose_alone", "in_letters", "open_clinic", "step_length"]
+__all__ += ["validation_loss"]
 
 PATIENTS, WELL = 16, 4
 POINTS, WRONG, HINT = 5, 2, 1  # for a right answer; what a wrong one and a hint cost
@@ -35,6 +37,23 @@ def validation_loss(patient, splits, examples=4_000):
     loss = F.cross_entropy(patient.model(X[ix]), Y[ix]).item()
     patient.model.train(mode)
     return loss
+
+
+def step_length(patient):
+    """Take a step: how long it is in the embedding, over lr times the gradient of its own batch; 1 if all is well."""
+    table, twin = patient.model.path[0].weight, copy.deepcopy(patient.model)
+    before = table.detach().clone()
+    patient.step()
+    x, y = patient.last_batch
+    (gradient,) = torch.autograd.grad(F.cross_entropy(twin(x), y), twin.path[0].weight)
+    due = patient.optimizer.param_groups[0]["lr"] * gradient.norm()
+    return ((table - before).norm() / due).item() if due else 0.0
+
+
+def in_letters(X, Y, itos, rows=6):
+    """The first windows and what is asked for, as they are read: a list of texts."""
+    windows = ["".join(itos[i] for i in x) for x in X[:rows].tolist()]
+    return [f"{window}  →  {itos[y]}" for window, y in zip(windows, Y[:rows].tolist(), strict=True)]
 
 
 @dataclass(repr=False)

@@ -1,13 +1,11 @@
 """X05's clinic for those who only want to look: a patient, eight pictures, four answers, a score."""
 
-import copy
 from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
-import torch.nn.functional as F
 
-from helpers.clinic import FAULTS, make_patient, recipe_of, validation_loss
+from helpers.clinic import FAULTS, in_letters, make_patient, recipe_of, step_length, validation_loss
 from helpers.diagnostics import diagnose
 from helpers.models import seeded
 from helpers.plots import BLUE, GRAY, VERMILION, layer_colors, log_scale
@@ -18,7 +16,6 @@ from helpers.widgets.panel import choice
 from helpers.widgets.patients import Patients, patient_slider
 
 __all__ = ["PICTURES", "CaseReading", "clinic_explorer", "read_case"]
-
 STEPS, EVERY = 200, 20  # of training; between two looks at the weights
 
 
@@ -32,11 +29,8 @@ class CaseReading(NetworkReading):
     lengths: list = None  # of the first steps, over lr times the length of their own gradient
     options: list = ()
     condition: str = ""
+    why: str = ""
     says: str = ""
-
-    @property
-    def why(self):
-        return f"What shows it: {FAULTS[self.condition].hints[1]}"
 
 
 def read_case(*, patient=1, splits=None):
@@ -50,32 +44,18 @@ def read_case(*, patient=1, splits=None):
     rows = [[rows[i] for i in at] for rows in (found.activations, found.gradients)]
     reading = CaseReading(found, "", *rows, [row for row in found.parameters if len(row.shape) == 2])
     kept = {name: p for name, p in made.model.named_parameters() if p.dim() == 2}
-    reading.lengths = [_length(made) for _ in range(EVERY)]
+    reading.lengths = [step_length(made) for _ in range(EVERY)]
     reading.sizes = {row.name: [row.std, kept[row.name].std().item()] for row in reading.parameters}
     for step in range(EVERY + 1, STEPS + 1):
         made.step()
         for name, stds in reading.sizes.items() if step % EVERY == 0 else ():
             stds.append(kept[name].std().item())
     reading.losses, reading.validation = made.losses, validation_loss(made, splits)
-    reading.letters = [_in_letters(*some, splits.itos) for some in ((x, y), (made.X, made.Y))]
+    reading.letters = [in_letters(*some, splits.itos) for some in ((x, y), (made.X, made.Y))]
     reading.options = [names[i] for i in torch.randperm(4, generator=generator)]
     reading.condition, reading.says = names[0], next(iter(found.warnings), "nothing")
+    reading.why = f"What shows it: {FAULTS[names[0]].hints[1]}"
     return reading
-
-
-def _length(made):
-    """The length of a step of the embedding over lr times that of the gradient of its own batch."""
-    twin, before = copy.deepcopy(made.model), made.model.path[0].weight.detach().clone()
-    made.step()
-    x, y = made.last_batch
-    (gradient,) = torch.autograd.grad(F.cross_entropy(twin(x), y), twin.path[0].weight)
-    longest = made.optimizer.param_groups[0]["lr"] * gradient.norm()
-    return ((made.model.path[0].weight - before).norm() / longest).item() if longest else 0.0
-
-
-def _in_letters(X, Y, itos):
-    windows = ["".join(itos[i] for i in x) for x in X[:6].tolist()]
-    return [f"{window}  →  {itos[y]}" for window, y in zip(windows, Y[:6].tolist(), strict=True)]
 
 
 def draw_loss(reading, ax):
@@ -83,24 +63,22 @@ def draw_loss(reading, ax):
     losses = torch.tensor(reading.losses).view(-1, 10).mean(1).clamp(max=6)
     ax.plot(range(10, STEPS + 1, 10), losses, "-", color=VERMILION)
     ax.plot(STEPS, min(reading.validation, 6), "o", color=BLUE, markersize=8, clip_on=False)
-    title = f"its own loss (line), on new names {reading.validation:.1f} (dot; at 6: or more)"
-    ax.set(xlim=(0, STEPS), ylim=(0, 6), xlabel="step", ylabel="loss", title=title)
+    ax.set(xlim=(0, STEPS), ylim=(0, 6), xlabel="step", ylabel="loss (6: or more)")
+    ax.set_title(f"its own loss (line), on new names {reading.validation:.1f} (dot)")
 
 
 def draw_letters(reading, ax):
     """A batch and the beginning of the training set, as they are written."""
     for left, head, texts in zip((0.05, 0.55), ("one batch", "X[:6], Y[:6]"), reading.letters, strict=True):
         for k, text in enumerate([head, *texts]):
-            look = dict(family="monospace", fontsize=10, color=GRAY if k == 0 else "black")
-            ax.text(left, 0.9 - 0.13 * k, text, **look)
+            ax.text(left, 0.9 - 0.13 * k, text, family="monospace", color="black" if k else GRAY)
     ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], title="what it reads → what it is asked for")
 
 
 def draw_sizes(reading, ax):
     """The std of every weight that parameters() shows, by step, against what it was."""
     for (name, stds), color in zip(reading.sizes.items(), layer_colors(len(reading.sizes)), strict=True):
-        at = range(0, STEPS + 1, EVERY)
-        ax.plot(at, [std / stds[0] for std in stds], "o-", color=color, markersize=3, label=name)
+        ax.plot(range(0, STEPS + 1, EVERY), [std / stds[0] for std in stds], "-", color=color, label=name)
     ax.set(xlim=(0, STEPS), ylim=(0.1, 100), xlabel="step", ylabel="std, over that at step 0")
     log_scale(ax)
     legend(ax, names=lambda name: name.removesuffix(".weight"), loc="upper left", ncols=2)
@@ -137,10 +115,7 @@ def clinic_explorer(*, patient=1, pictures=("loss", "4 update:data"), splits=Non
         shown[:] = PICTURES[left_picture], PICTURES[right_picture]
         return look(patient)
 
-    controls = [
-        patient_slider(patient),
-        choice("left picture", "What the left half shows.", PICTURES, pictures[0]),
-        choice("right picture", "What the right half shows.", PICTURES, pictures[1]),
-    ]
+    halves = zip(("left", "right"), pictures, strict=True)
+    choices = [choice(f"{half} picture", f"What the {half} half shows.", PICTURES, name) for half, name in halves]
     alt = f"Two pictures of a patient in training: {pictures[0]} and {pictures[1]}. Live, six others can be chosen."
-    return Patients(read, shown, controls, alt)
+    return Patients(read, shown, [patient_slider(patient), *choices], alt)
