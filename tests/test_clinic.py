@@ -282,3 +282,14 @@ def test_every_choice_and_hint_is_a_whole_one():
     assert all(hint.endswith((".", "?")) for hint in hints)
     for fault, about in FAULTS.items():
         assert not any(fault in hint or about.remedy in hint for hint in about.hints)
+
+
+def test_a_remedy_against_a_symptom_is_told_so(splits):
+    """In eval mode the usual gain helps, because nothing normalises what is too small."""
+    clinic = next(c for c in (Clinic(seed, splits) for seed in range(9)) if eval_patient(c))
+    treatment = clinic.treat(eval_patient(clinic), "initialisation", "gain is far too low", "usual gain")
+    assert treatment.points is None and "symptom" in repr(treatment)
+
+
+def eval_patient(clinic):
+    return next((n for n in range(1, 17) if clinic._fault(n) == "the network is in eval mode"), None)

@@ -80,6 +80,8 @@ class Treatment:
         lines = [f"Patient {self.number}. {judged}.", f"{STEPS} steps as it came, and {STEPS} with your remedy:"]
         for what, (before, after) in (("its own loss", self.own), ("validation loss", self.validation)):
             lines.append(f"  {what:<15} {before:.2f} → {after:.2f}")
+        if not self.right["remedy"] and self.validation[1] < self.validation[0] - 0.05:
+            lines.append("It helps against a symptom; the cause is still there.")
         end = "Not closed yet: look again, or take a hint." if self.points is None else f"Closed: {self.points} points."
         return "\n".join([*lines, end])
 

@@ -29,7 +29,7 @@ class CaseReading(NetworkReading):
     lengths: list = None  # of the first steps, over lr times the length of their own gradient
     options: list = ()
     condition: str = ""
-    why: str = ""
+    why: str = ""  # what shows it
     says: str = ""
 
 
@@ -41,7 +41,7 @@ def read_case(*, patient=1, splits=None):
     x, y = made.batch()
     found = diagnose(made.model, x, y, optimizer=made.optimizer)
     at = [i for i, row in enumerate(found.activations) if row.type.__name__ in ("Tanh", "ReLU")]
-    rows = [[rows[i] for i in at] for rows in (found.activations, found.gradients)]
+    rows = ([rows[i] for i in at] for rows in (found.activations, found.gradients))
     reading = CaseReading(found, "", *rows, [row for row in found.parameters if len(row.shape) == 2])
     kept = {name: p for name, p in made.model.named_parameters() if p.dim() == 2}
     reading.lengths = [step_length(made) for _ in range(EVERY)]
@@ -52,9 +52,8 @@ def read_case(*, patient=1, splits=None):
             stds.append(kept[name].std().item())
     reading.losses, reading.validation = made.losses, validation_loss(made, splits)
     reading.letters = [in_letters(*some, splits.itos) for some in ((x, y), (made.X, made.Y))]
-    reading.options = [names[i] for i in torch.randperm(4, generator=generator)]
-    reading.condition, reading.says = names[0], next(iter(found.warnings), "nothing")
-    reading.why = f"What shows it: {FAULTS[names[0]].hints[1]}"
+    reading.condition, reading.options = names[0], [names[i] for i in torch.randperm(4, generator=generator)]
+    reading.says, reading.why = next(iter(found.warnings), "nothing"), f"What shows it: {FAULTS[names[0]].hints[1]}"
     return reading
 
 
@@ -117,5 +116,5 @@ def clinic_explorer(*, patient=1, pictures=("loss", "4 update:data"), splits=Non
 
     halves = zip(("left", "right"), pictures, strict=True)
     choices = [choice(f"{half} picture", f"What the {half} half shows.", PICTURES, name) for half, name in halves]
-    alt = f"Two pictures of a patient in training: {pictures[0]} and {pictures[1]}. Live, six others can be chosen."
+    alt = f"Two pictures of a patient in training: {' and '.join(pictures)}. Live, six others can be chosen."
     return Patients(read, shown, [patient_slider(patient), *choices], alt)
