@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "clinic": {"data", "layers", "models", "train", "diagnostics"},
     "widgets": (FLAT | ROOMS) - {"checks"},
 }
-LINES = {"__init__": 20, "drawing": 250, "diagnostics": 1200, "clinic": 400}
+LINES = {"__init__": 20, "drawing": 250, "diagnostics": 1200, "clinic": 450}
 LONGEST = 300  # of any file
 
 # What does not keep to this yet, and why. To be empty in the end.

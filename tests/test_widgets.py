@@ -25,6 +25,8 @@ from helpers import widgets as panels
 from helpers.widgets import board as board_module
 from helpers.widgets import panel as panel_module
 from helpers.widgets.batch_norm import read_batch_norm
+from helpers.widgets.clinic import PICTURES as CASE_PICTURES
+from helpers.widgets.clinic import read_case
 from helpers.widgets.first_look import read_first_look
 from helpers.widgets.logits import read_logits
 from helpers.widgets.network import PICTURES, gain_slider, read_network, read_update_ratios
@@ -33,6 +35,7 @@ from helpers.widgets.training_lab import NETWORKS
 from helpers.widgets.valley import CURVATURE, axes_of, read_valley
 
 # One row per panel: its controls with values to move them to. Every test below takes all rows.
+CASES = list(CASE_PICTURES)
 PANELS = {
     "gain_explorer": {
         "init gain": [0.2, 1.0, 3.0, 5.0],
@@ -69,6 +72,7 @@ PANELS = {
         "seed": [0, 5],
     },
     "layer_list_explorer": {"hidden layers": [1, 3], "batch norm": [True, False], "width": [10, 200]},
+    "clinic_explorer": {"patient": [2, 7], "left picture": CASES, "right picture": ["single steps", *CASES[:2]]},
     "patients": {"patient": [2, 7, 9, 25]},
     "saturation_explorer": {"W1 scale": [0.0, 0.2, 1.5], "b1 scale": [0.0, 0.01, 10.0], "seed": [0, 7]},
     "training_lab": {"init gain": [0.2, 1.0, 5.0], "network": list(NETWORKS), "learning rate": [1e-4, 10.0]},
@@ -424,6 +428,7 @@ READS = {
     "logit_explorer": ({"logit 0": 4.0, "label": 0, "scale": 2.0}, lambda: read_logits([4.0, 0, 5, 0], 0, scale=2.0)),
     "batch_norm_explorer": ({"gamma": -1.0, "batches seen": 20}, lambda: read_batch_norm(gamma=-1.0, batches_seen=20)),
     "patients": ({"patient": 9}, lambda: read_patient(patient=9)),
+    "clinic_explorer": ({"patient": 9, "left picture": "single steps"}, lambda: read_case(patient=9)),
     "update_ratio_explorer": (
         {"1/sqrt(fan_in)": False, "learning rate": 1.0},
         lambda: read_update_ratios(learning_rate=1.0, fan_in=False, steps=10),

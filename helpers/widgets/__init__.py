@@ -2,11 +2,13 @@
 
 gain_explorer (chapters 04, 08, 09, 10, 13) and update_ratio_explorer (12) are in network.py. In files of their own:
 first_look (00), logit_explorer (02), saturation_explorer (03), batch_norm_explorer (05), layer_list_explorer (07),
-patients (08), bend_explorer (10), training_lab (12, 13, 14) and valley_explorer (X03). panel.py says how to add one.
+patients (08), bend_explorer (10), training_lab (12, 13, 14), valley_explorer (X03) and clinic_explorer (X05). panel.py
+says how to add one.
 """
 
 from helpers.widgets.batch_norm import batch_norm_explorer
 from helpers.widgets.bend import bend_explorer
+from helpers.widgets.clinic import clinic_explorer
 from helpers.widgets.first_look import first_look
 from helpers.widgets.layer_list import layer_list_explorer
 from helpers.widgets.logits import logit_explorer
@@ -19,6 +21,7 @@ from helpers.widgets.valley import valley_explorer
 __all__ = [
     "batch_norm_explorer",
     "bend_explorer",
+    "clinic_explorer",
     "first_look",
     "gain_explorer",
     "layer_list_explorer",

@@ -30,6 +30,10 @@ class PatientReading:
     condition: str = ""
     says: str = ""  # diagnose's first warning
 
+    @property
+    def why(self):
+        return CONDITIONS[self.condition][0]
+
 
 # What may be wrong: what shows it, and what _make makes of it.
 RELU = dict(nonlinearity="relu")
@@ -102,16 +106,17 @@ def _by_layer(ax, xlabel, xlim, title):
 
 
 class Patients(Panel):
-    """The game: of four buttons one is right. The first answer to each patient counts."""
+    """The game: of four buttons one is right. The first answer to each patient counts.
 
-    def __init__(self, splits, patient):
+    read: gives a reading with options, condition (the right one), why (what shows it) and says (what diagnose does).
+    controls: the first is the patient's number.
+    """
+
+    def __init__(self, read, pictures, controls, alt):
         self.right, self.seen, self.judged = 0, 0, None  # judged: the reading that was answered
         self.answers = [button("?", "Your diagnosis.", partial(self.answer, i)) for i in range(4)]
-        number = slider("patient", "Each number is another patient.", patient, 1, 999, 1)
-        alt = "The histograms of five layers' outputs, one above the other; beside them their std and flat share."
         more = button("next patient", "A patient at random.", self.next)
-        read = partial(read_patient, splits=splits or load_splits())
-        super().__init__(read, [draw_outputs, draw_flat_shares], [number], alt=alt, buttons=[*self.answers, more])
+        super().__init__(read, pictures, controls, alt=alt, buttons=[*self.answers, more])
 
     def redraw(self):
         super().redraw()
@@ -127,7 +132,7 @@ class Patients(Panel):
             if self.judged is not self.reading:
                 self.judged, self.seen, self.right = self.reading, self.seen + 1, self.right + (given == truth)
             verdict = f"Right: {truth}." if given == truth else f"You say: {given}. It is another one: {truth}."
-            lines = [f"{verdict} {CONDITIONS[truth][0]}", f"diagnose says: {self.reading.says}"]
+            lines = [f"{verdict} {self.reading.why}", f"diagnose says: {self.reading.says}"]
             lines += [f"Score: {self.right} of {self.seen}."]
             self.message.value = "".join(f"<div>{escape(line)}</div>" for line in lines)
 
@@ -136,6 +141,12 @@ class Patients(Panel):
             self.controls["patient"].value = random.SystemRandom().randrange(1, 1_000)
 
 
+def patient_slider(patient):
+    return slider("patient", "Each number is another patient.", patient, 1, 999, 1)
+
+
 def patients(*, patient=1, splits=None):
     """A network at random with one of eight conditions, its layers' outputs, four diagnoses, and a score."""
-    return Patients(splits, patient)
+    alt = "The histograms of five layers' outputs, one above the other; beside them their std and flat share."
+    read = partial(read_patient, splits=splits or load_splits())
+    return Patients(read, [draw_outputs, draw_flat_shares], [patient_slider(patient)], alt)

@@ -1,0 +1,120 @@
+"""X05's clinic for those who only want to look: a patient, eight pictures, four answers, a score."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+
+from helpers.clinic import FAULTS, in_letters, make_patient, recipe_of, step_length, validation_loss
+from helpers.diagnostics import diagnose
+from helpers.models import seeded
+from helpers.plots import BLUE, GRAY, VERMILION, layer_colors, log_scale
+from helpers.widgets import network_pictures as four
+from helpers.widgets.board import legend
+from helpers.widgets.network import NetworkReading, default_splits
+from helpers.widgets.panel import choice
+from helpers.widgets.patients import Patients, patient_slider
+
+__all__ = ["PICTURES", "CaseReading", "clinic_explorer", "read_case"]
+STEPS, EVERY = 200, 20  # of training; between two looks at the weights
+
+
+@dataclass
+class CaseReading(NetworkReading):
+    """A patient's first look, as a NetworkReading has it, and what 200 steps of training show."""
+
+    validation: float = 0.0
+    letters: tuple = ()  # two columns of texts: a batch, and the training set in its order
+    sizes: dict = None  # {weight: its std at every 20th step}
+    lengths: list = None  # of the first steps, over lr times the length of their own gradient
+    options: list = ()
+    condition: str = ""
+    why: str = ""  # what shows it
+    says: str = ""
+
+
+def read_case(*, patient=1, splits=None):
+    """Draw the patient of this number, look at it, train it for 200 steps: a CaseReading."""
+    splits, generator = splits or default_splits(), seeded(patient)
+    names = [list(FAULTS)[i] for i in torch.randperm(len(FAULTS), generator=generator)[:4]]
+    made = make_patient(recipe_of(names[0], patient), patient, splits)
+    x, y = made.batch()
+    found = diagnose(made.model, x, y, optimizer=made.optimizer)
+    at = [i for i, row in enumerate(found.activations) if row.type.__name__ in ("Tanh", "ReLU")]
+    rows = ([rows[i] for i in at] for rows in (found.activations, found.gradients))
+    reading = CaseReading(found, "", *rows, [row for row in found.parameters if len(row.shape) == 2])
+    kept = {name: p for name, p in made.model.named_parameters() if p.dim() == 2}
+    reading.lengths = [step_length(made) for _ in range(EVERY)]
+    reading.sizes = {row.name: [row.std, kept[row.name].std().item()] for row in reading.parameters}
+    for step in range(EVERY + 1, STEPS + 1):
+        made.step()
+        for name, stds in reading.sizes.items() if step % EVERY == 0 else ():
+            stds.append(kept[name].std().item())
+    reading.losses, reading.validation = made.losses, validation_loss(made, splits)
+    reading.letters = [in_letters(*some, splits.itos) for some in ((x, y), (made.X, made.Y))]
+    reading.condition, reading.options = names[0], [names[i] for i in torch.randperm(4, generator=generator)]
+    reading.says, reading.why = next(iter(found.warnings), "nothing"), f"What shows it: {FAULTS[names[0]].hints[1]}"
+    return reading
+
+
+def draw_loss(reading, ax):
+    """Its own loss, over ten steps each, and the loss on new names in the end."""
+    losses = torch.tensor(reading.losses).view(-1, 10).mean(1).clamp(max=6)
+    ax.plot(range(10, STEPS + 1, 10), losses, "-", color=VERMILION)
+    ax.plot(STEPS, min(reading.validation, 6), "o", color=BLUE, markersize=8, clip_on=False)
+    ax.set(xlim=(0, STEPS), ylim=(0, 6), xlabel="step", ylabel="loss (6: or more)")
+    ax.set_title(f"its own loss (line), on new names {reading.validation:.1f} (dot)")
+
+
+def draw_letters(reading, ax):
+    """A batch and the beginning of the training set, as they are written."""
+    for left, head, texts in zip((0.05, 0.55), ("one batch", "X[:6], Y[:6]"), reading.letters, strict=True):
+        for k, text in enumerate([head, *texts]):
+            ax.text(left, 0.9 - 0.13 * k, text, family="monospace", color="black" if k else GRAY)
+    ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], title="what it reads → what it is asked for")
+
+
+def draw_sizes(reading, ax):
+    """The std of every weight that parameters() shows, by step, against what it was."""
+    for (name, stds), color in zip(reading.sizes.items(), layer_colors(len(reading.sizes)), strict=True):
+        ax.plot(range(0, STEPS + 1, EVERY), [std / stds[0] for std in stds], "-", color=color, label=name)
+    ax.set(xlim=(0, STEPS), ylim=(0.1, 100), xlabel="step", ylabel="std, over that at step 0")
+    log_scale(ax)
+    legend(ax, names=lambda name: name.removesuffix(".weight"), loc="upper left", ncols=2)
+    ax.set_title("std of the weights that parameters() shows")
+
+
+def draw_steps(reading, ax):
+    """How long a step of the embedding is, over lr times its own gradient."""
+    ax.axhline(1, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5)
+    ax.plot(range(EVERY), [min(max(length, 0.011), 90) for length in reading.lengths], "o", color=BLUE)
+    ax.set(xlim=(-0.5, EVERY - 0.5), ylim=(0.01, 100), xlabel="step", ylabel="step ÷ (lr × its own gradient)")
+    log_scale(ax)
+    ax.set_title("single steps of the embedding (bottom: none)")
+
+
+PICTURES = {
+    "loss": draw_loss,
+    "a batch in letters": draw_letters,
+    "1 activations": four.draw_activations,
+    "2 gradients": four.draw_gradients,
+    "3 grad:data": four.draw_weight_gradients,
+    "4 update:data": four.draw_update_ratios_by_layer,
+    "size of the weights": draw_sizes,
+    "single steps": draw_steps,
+}
+
+
+def clinic_explorer(*, patient=1, pictures=("loss", "4 update:data"), splits=None):
+    """A training script at random: eight pictures, two at a time, four diagnoses to choose from, a score."""
+    shown = [PICTURES[name] for name in pictures]
+    look = lru_cache(4)(lambda patient: read_case(patient=patient, splits=splits))  # other pictures, the same patient
+
+    def read(patient, left_picture, right_picture):
+        shown[:] = PICTURES[left_picture], PICTURES[right_picture]
+        return look(patient)
+
+    halves = zip(("left", "right"), pictures, strict=True)
+    choices = [choice(f"{half} picture", f"What the {half} half shows.", PICTURES, name) for half, name in halves]
+    alt = f"Two pictures of a patient in training: {' and '.join(pictures)}. Live, six others can be chosen."
+    return Patients(read, shown, [patient_slider(patient), *choices], alt)

@@ -1,0 +1,58 @@
+"""Lesson X05: its own step_length and letters, what its round gives away, and its exercises."""
+
+import pytest
+import torch
+from torch import nn
+
+from helpers.checks import check_four_findings, check_softmax_floor
+from helpers.clinic import FAULTS, HEALTHY, make_patient, recipe_of
+from notebook_cells import definitions, execute, exercises, read
+
+NAME = "X05_clinic"
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    return definitions(NAME)
+
+
+def test_a_step_of_a_healthy_script_is_one_long(lesson):
+    for k, kind in enumerate(FAULTS[HEALTHY].kinds):
+        made = make_patient(recipe_of(HEALTHY, k, kind), k, lesson["splits"])
+        assert [lesson["step_length"](made) for _ in range(3)] == pytest.approx([1] * 3, rel=1e-3)
+
+
+def test_steps_that_add_up_are_longer(lesson):
+    made = make_patient(recipe_of("the gradients are never set to zero", 3), 3, lesson["splits"])
+    lengths = [lesson["step_length"](made) for _ in range(8)]
+    assert lengths[0] == pytest.approx(1, rel=1e-3) and max(lengths) > 1.2
+
+
+def test_the_letters_are_those_of_the_examples(lesson):
+    healthy = make_patient(recipe_of(HEALTHY, 0), 0, lesson["splits"])
+    first = "".join(lesson["in_letters"](healthy, k)[-1] for k in range(30)).partition(".")[0]
+    assert first == lesson["splits"].words["train"][0]
+    assert lesson["in_letters"](healthy, 1) == f"..{first[0]} → {first[1]}"
+
+
+def test_the_notebook_does_not_tell_the_learners_round():
+    """Of the second round's patients no cell says a word; the three of the core path are from the first."""
+    sources = [cell.source for cell in read(NAME).cells]
+    assert not any("ward.treat" in source and "None" not in source for source in sources)
+    assert "open_clinic(seed=2" in "".join(sources)
+
+
+def test_the_exercises_end_right():
+    floor, findings = exercises(read(NAME))
+    space = {}
+    execute(floor.solution, space)
+    assert check_softmax_floor(space["softmax_floor"])
+    best = nn.functional.cross_entropy(torch.eye(27), torch.arange(27)).item()
+    assert space["softmax_floor"](27) == pytest.approx(best, abs=1e-5)
+    execute(findings.solution, space)
+    assert check_four_findings(space["organs"])
+    for exercise, check in ((floor, check_softmax_floor), (findings, check_four_findings)):
+        space = {}
+        execute(exercise.stub, space)
+        result = check(space.get("softmax_floor", space.get("organs")))
+        assert result.status == "not attempted"
