@@ -158,7 +158,7 @@ def show_moving(fig, draw, frames, alt, *, milliseconds=150, hold=10, colors=64)
             draw(frame)
             if not pictures:
                 fig.draw_without_rendering()
-                fig.set_layout_engine("none")
+                fig.set_layout_engine(None)  # "none" would leave an empty engine, for which savefig draws twice
             pixels = io.BytesIO()
             fig.savefig(pixels, format="png", dpi=100)
             pictures.append(Image.open(pixels).convert("RGB"))
