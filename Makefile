@@ -11,7 +11,7 @@ QUIETLY   := OMP_NUM_THREADS=1 TQDM_DISABLE=1
 # Whatever -j says: `test` reports the style first, then the units, then the notebooks.
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help lab test test-all check unit unit-all notebooks browser refresh reset restore data reproduce bench costs
+.PHONY: help lab test test-all check unit unit-all notebooks browser refresh reset restore data reproduce sweeps bench costs
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' Makefile | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
@@ -78,6 +78,9 @@ data: $(INSTALLED)  ## fetch the lecture's own names into data/names.txt
 
 reproduce: $(INSTALLED)  ## train the lecture's five networks in full, eight seeds each, and draw the loss log (resumes)
 	OMP_NUM_THREADS=1 $(PY) scripts/reproduce.py
+
+sweeps: $(INSTALLED)  ## the smaller sweeps that 09, 12, X02 and X03 read (half an hour; resumes; needs the lecture's names)
+	for sweep in gain_depth learning_rates residual_depth adam_sgd; do $(PY) scripts/$$sweep.py || exit 1; done
 
 bench: $(INSTALLED)  ## how fast training and the panels are, against plain loops and interact (minutes; on an idle machine)
 	OMP_NUM_THREADS=1 $(PY) scripts/benchmark.py

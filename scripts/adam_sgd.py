@@ -17,7 +17,7 @@ from helpers.data import load_splits
 from helpers.layers import BatchNorm1d, Tanh
 from helpers.models import STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.train import evaluate, train
-from sweep import sweep
+from sweep import lecture_splits, sweep
 
 SEEDS = (0, 1, 2, 3)
 GAINS = (0.2, 0.5, 1.0, 1.6667, 3.0, 5.0)
@@ -81,7 +81,7 @@ def rows(numbers):
 
 def main():
     setting = dict(steps=3000, examples=8192)
-    log = setting | {"names": load_splits().names.source, "seeds": SEEDS, "kinds": KINDS}
+    log = setting | {"names": lecture_splits().names.source, "seeds": SEEDS, "kinds": KINDS}
     log |= {"rates": RATES, "decay": DECAY, "runs": {}}
     names = [f"{kind}, {each}, {rate}" for kind in KINDS for each in RATES for rate in RATES[each]]
     sweep(RESULTS / "adam_sgd.json", log, partial(run, **setting), names, jobs=1)

@@ -15,7 +15,7 @@ from common import RESULTS
 from helpers.data import load_splits
 from helpers.models import deep_mlp, seeded
 from helpers.train import train
-from sweep import sweep
+from sweep import lecture_splits, sweep
 
 GAINS = [round(2 ** (k / 6), 4) for k in range(-6, 11)]  # 0.5 to 3.17, evenly on a log axis
 DEPTHS = (2, 3, 5, 8, 12, 20, 30, 50)  # hidden layers
@@ -40,7 +40,7 @@ def run(name, *, steps, last, n_hidden):
 
 
 def main():
-    setting, splits = dict(steps=500, last=100, n_hidden=50), load_splits()
+    setting, splits = dict(steps=500, last=100, n_hidden=50), lecture_splits()
     shares = torch.bincount(splits.train[1]).double() / len(splits.train[1])
     entropy = -torch.special.xlogy(shares, shares).sum().item()  # the loss of whoever knows the letters' frequencies
     log = setting | {"names": splits.names.source, "letter_entropy": round(entropy, 4)}

@@ -14,10 +14,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 import torch
 
 from common import RESULTS
-from helpers.data import load_names, load_splits
+from helpers.data import load_splits
 from helpers.models import SEED, deep_mlp
 from helpers.train import evaluate, train
-from sweep import sweep
+from sweep import lecture_splits, sweep
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.4, 1.0, 5.0)
 HORIZONS = (1_000, 10_000)
@@ -27,10 +27,12 @@ HIDDEN = [f"linear{i}.weight" for i in range(1, 6)]
 
 
 def main():
-    names = load_names()
-    if names.source != "lecture":
-        raise SystemExit("the kept results are those of the lecture's names: run `make data`, then this again")
-    log = {"names": names.source, "horizons": HORIZONS, "seeds": [SEED + r for r in range(SEEDS)], "runs": {}}
+    log = {
+        "names": lecture_splits().names.source,
+        "horizons": HORIZONS,
+        "seeds": [SEED + r for r in range(SEEDS)],
+        "runs": {},
+    }
     log = sweep(RESULTS / "learning_rates.json", log, run_rate, [f"{rate:g}" for rate in RATES])
     for rate, run in log["runs"].items():
         print(rate, *(f"{fmean(run[part][str(at)]):.4f}" for part in ("ratio", "held", "decayed") for at in HORIZONS))

@@ -16,7 +16,7 @@ from common import RESULTS
 from helpers.data import load_splits
 from helpers.models import deep_mlp, residual_mlp, seeded
 from helpers.train import train
-from sweep import sweep
+from sweep import lecture_splits, sweep
 
 KINDS = ("plain", "+", "scaled", "pre-norm")  # h = f(h), h + f(h), h + f(h) / sqrt(blocks), h + f(norm(h))
 DEPTHS = (6, 20, 40)  # the first and the last layer are as in the plain network
@@ -47,7 +47,7 @@ def run(name, *, steps, last):
 
 def main():
     setting = dict(steps=1_000, last=200)
-    log = setting | {"names": load_splits().names.source, "rates": RATES, "seeds": SEEDS, "runs": {}}
+    log = setting | {"names": lecture_splits().names.source, "rates": RATES, "seeds": SEEDS, "runs": {}}
     names = [f"{kind}, {depth}" for depth in DEPTHS for kind in KINDS]
     names += [f"{kind}, 20, {gain}" for kind in KINDS for gain in GAINS]
     sweep(RESULTS / "residual_depth.json", log, partial(run, **setting), names, jobs=1)

@@ -23,6 +23,7 @@ TARGETS = [
         "restore",
         "data",
         "reproduce",
+        "sweeps",
         "bench",
         "costs",
         "help",
