@@ -102,7 +102,7 @@ def valley_explorer(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, 
         log_slider("learning rate", "The same number for all four.", learning_rate, -3, 0.5, 2),
         slider("momentum", "Of momentum and of Adam (its beta1).", momentum, 0.0, 0.98, 0.02),
         slider("turn", "The valley is turned by so many degrees.", turn, 0, 90, 5),
-        log_slider("loss times", "The loss is multiplied by it, and so is its slope.", loss_times, -3, 3, 2),
+        log_slider("loss times", "The loss is multiplied by it, and so is its slope.", loss_times, -3, 3, 4),
         slider("step", "How many steps are shown.", step, 0, STEPS, 1),
     ]
     play = widgets.Play(value=step, max=STEPS, interval=120, description="Play: walk step by step")

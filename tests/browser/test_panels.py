@@ -31,11 +31,16 @@ def message(opened):
     return opened.value("panel.message.value")
 
 
+def at_its_end(opened, name):
+    """A slider that can't go further to the right. (A logarithmic one's max is an exponent.)"""
+    return opened.value(f"panel.controls[{name!r}].value == panel.controls[{name!r}].max") == "True"
+
+
 def moved_by_keyboard(opened, name):
     before = kept(opened, name)
     with opened.redraws():
         knob(opened, name).focus()
-        opened.page.keyboard.press("ArrowLeft" if name == "label" else "ArrowRight")
+        opened.page.keyboard.press("ArrowLeft" if at_its_end(opened, name) or name == "label" else "ArrowRight")
     assert kept(opened, name) != before
     assert shown(opened, name) == pytest.approx(kept(opened, name), rel=0.02, abs=0.006), name
 
@@ -62,11 +67,11 @@ def dragged(opened, name):
     before = kept(opened, name)
     box = knob(opened, name).bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    at_its_end = opened.value(f"panel.controls[{name!r}].value == panel.controls[{name!r}].max") == "True"
+    at_end = at_its_end(opened, name)
     with opened.redraws():
         opened.page.mouse.move(x, y)
         opened.page.mouse.down()
-        opened.page.mouse.move(x - 40 if at_its_end else x + 40, y, steps=15)
+        opened.page.mouse.move(x - 40 if at_end else x + 40, y, steps=15)
         opened.page.mouse.up()
     opened.page.wait_for_timeout(500)  # the last of the drag's values is on its way
     assert kept(opened, name) != before
