@@ -54,7 +54,8 @@ class Panel(widgets.VBox):
         if "seed" in self.controls:
             buttons = [*buttons, _new_seed(self.controls["seed"])]
         self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
-        row = widgets.HBox([*buttons, self.pin_button, *([widgets.HTML(note)] if note else [])])
+        row = [*buttons, self.pin_button, *([widgets.HTML(note)] if note else [])]
+        row = widgets.HBox(row, layout={"flex_flow": "row wrap"})  # else buttons with long names are cut
         super().__init__([grid, row, self.picture, self.message])
         for control in controls:
             control.observe(lambda _: self.update(), "value")
