@@ -17,7 +17,7 @@ from helpers.data import load_splits
 from helpers.layers import BatchNorm1d, Tanh
 from helpers.models import STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.train import evaluate, train
-from sweep import lecture_splits, sweep
+from sweep import by_seed, need_lecture_names, sweep
 
 SEEDS = (0, 1, 2, 3)
 GAINS = (0.2, 0.5, 1.0, 1.6667, 3.0, 5.0)
@@ -74,14 +74,12 @@ def saturation(stack, X):
 
 
 def rows(numbers):
-    """A list of the seeds' numbers per network of one kind; None for what is no number any more."""
-    each = [round(x, 4) if x < 1e6 else None for x in numbers.tolist()]
-    return [each[k : k + len(SEEDS)] for k in range(0, len(each), len(SEEDS))]
+    return by_seed(numbers, SEEDS, most=1e6)
 
 
 def main():
     setting = dict(steps=3000, examples=8192)
-    log = setting | {"names": lecture_splits().names.source, "seeds": SEEDS, "kinds": KINDS}
+    log = setting | {"names": need_lecture_names(), "seeds": SEEDS, "kinds": KINDS}
     log |= {"rates": RATES, "decay": DECAY, "runs": {}}
     names = [f"{kind}, {each}, {rate}" for kind in KINDS for each in RATES for rate in RATES[each]]
     sweep(RESULTS / "adam_sgd.json", log, partial(run, **setting), names, jobs=1)

@@ -15,7 +15,7 @@ from common import RESULTS
 from helpers.data import load_splits
 from helpers.models import deep_mlp, seeded
 from helpers.train import train
-from sweep import lecture_splits, sweep
+from sweep import need_lecture_names, sweep
 
 GAINS = [round(2 ** (k / 6), 4) for k in range(-6, 11)]  # 0.5 to 3.17, evenly on a log axis
 DEPTHS = (2, 3, 5, 8, 12, 20, 30, 50)  # hidden layers
@@ -40,10 +40,11 @@ def run(name, *, steps, last, n_hidden):
 
 
 def main():
-    setting, splits = dict(steps=500, last=100, n_hidden=50), lecture_splits()
+    setting, source = dict(steps=500, last=100, n_hidden=50), need_lecture_names()
+    splits = load_splits()
     shares = torch.bincount(splits.train[1]).double() / len(splits.train[1])
     entropy = -torch.special.xlogy(shares, shares).sum().item()  # the loss of whoever knows the letters' frequencies
-    log = setting | {"names": splits.names.source, "letter_entropy": round(entropy, 4)}
+    log = setting | {"names": source, "letter_entropy": round(entropy, 4)}
     log |= {"gains": GAINS, "depths": DEPTHS, "seeds": SEEDS, "runs": {}}
     names = [f"{rate}, {depth}" for rate in RATES for depth in DEPTHS]
     sweep(RESULTS / "gain_depth.json", log, partial(run, **setting), names, jobs=1)

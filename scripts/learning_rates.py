@@ -17,7 +17,7 @@ from common import RESULTS
 from helpers.data import load_splits
 from helpers.models import SEED, deep_mlp
 from helpers.train import evaluate, train
-from sweep import lecture_splits, sweep
+from sweep import need_lecture_names, sweep
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.4, 1.0, 5.0)
 HORIZONS = (1_000, 10_000)
@@ -27,12 +27,7 @@ HIDDEN = [f"linear{i}.weight" for i in range(1, 6)]
 
 
 def main():
-    log = {
-        "names": lecture_splits().names.source,
-        "horizons": HORIZONS,
-        "seeds": [SEED + r for r in range(SEEDS)],
-        "runs": {},
-    }
+    log = {"names": need_lecture_names(), "horizons": HORIZONS, "seeds": [SEED + r for r in range(SEEDS)], "runs": {}}
     log = sweep(RESULTS / "learning_rates.json", log, run_rate, [f"{rate:g}" for rate in RATES])
     for rate, run in log["runs"].items():
         print(rate, *(f"{fmean(run[part][str(at)]):.4f}" for part in ("ratio", "held", "decayed") for at in HORIZONS))

@@ -16,7 +16,7 @@ from common import RESULTS
 from helpers.data import load_splits
 from helpers.models import deep_mlp, residual_mlp, seeded
 from helpers.train import train
-from sweep import lecture_splits, sweep
+from sweep import by_seed, need_lecture_names, sweep
 
 KINDS = ("plain", "+", "scaled", "pre-norm")  # h = f(h), h + f(h), h + f(h) / sqrt(blocks), h + f(norm(h))
 DEPTHS = (6, 20, 40)  # the first and the last layer are as in the plain network
@@ -40,14 +40,12 @@ def run(name, *, steps, last):
     lr = torch.tensor(RATES).repeat_interleave(len(SEEDS))
     how = dict(generator=[seeded(seed) for seed in seeds], backward="by_hand" if kind == "plain" else "autograd")
     loss = train(stack, *load_splits().train, steps=steps, lr=lr, progress=False, **how).loss[-last:].mean(0)
-    # A network that has blown up has no loss, which JSON writes as null.
-    rounded = [round(x, 4) if x < 100 else None for x in loss.tolist()]
-    return [rounded[i : i + len(SEEDS)] for i in range(0, len(rounded), len(SEEDS))]
+    return by_seed(loss, SEEDS, most=100)  # beyond it a network has blown up
 
 
 def main():
     setting = dict(steps=1_000, last=200)
-    log = setting | {"names": lecture_splits().names.source, "rates": RATES, "seeds": SEEDS, "runs": {}}
+    log = setting | {"names": need_lecture_names(), "rates": RATES, "seeds": SEEDS, "runs": {}}
     names = [f"{kind}, {depth}" for depth in DEPTHS for kind in KINDS]
     names += [f"{kind}, 20, {gain}" for kind in KINDS for gain in GAINS]
     sweep(RESULTS / "residual_depth.json", log, partial(run, **setting), names, jobs=1)

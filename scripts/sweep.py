@@ -19,25 +19,31 @@ from threading import RLock, Thread
 from tqdm import tqdm
 
 from common import write_atomically
-from helpers.data import load_splits
+from helpers.data import load_names
 
 DAMAGED = "{} is damaged{}: restore it (git restore) or delete it, then run this again"
 
 
-def lecture_splits():
-    """The lecture's names: the results that the course keeps are theirs. SystemExit where they are not in use."""
-    splits = load_splits()
-    if splits.names.source != "lecture":
+def need_lecture_names():
+    """What the results that the course keeps are made with, "lecture". SystemExit where other names are in use."""
+    source = load_names().source
+    if source != "lecture":
         sys.exit("the kept results are those of the lecture's names: run `make data`, then this again")
-    return splits
+    return source
+
+
+def by_seed(numbers, seeds, most):
+    """A list of the seeds' numbers per network, rounded; None, JSON's null, from `most` on and for what is NaN."""
+    each = [round(x, 4) if x < most else None for x in numbers.tolist()]
+    return [each[k : k + len(seeds)] for k in range(0, len(each), len(seeds))]
 
 
 def resume(path, log, *, results="runs", names=None, whole=bool):
     """The log at `path` if it was made with the same settings, else the new one; a log with others is put aside.
 
     log: a dict of settings, of which log[results] is a dict, still empty, of what each run comes to. names: the runs
-    that may stand there, if not any. whole(result): whether a run's result is all there. A file that can't be such a log is
-    left as it is: SystemExit with the remedy.
+    that may stand there, if not any. whole(result): whether a run's result is all there. A file that
+    can't be such a log is left as it is: SystemExit with the remedy.
     """
     if not path.exists():
         return log

@@ -10,6 +10,7 @@ from helpers.clinic.patients import CHOICES, FAULTS, HEALTHY, make_patient, reci
 from helpers.data import load_splits
 from helpers.diagnostics import diagnose
 from helpers.models import seeded
+from helpers.train import evaluate
 
 __all__ = ["Clinic", "Treatment", "diagnose_alone", "in_letters", "open_clinic", "step_length"]
 __all__ += ["validation_loss"]
@@ -27,16 +28,11 @@ def open_clinic(seed=1, splits=None):
     return _clinics[seed]
 
 
-@torch.no_grad()
 def validation_loss(patient, splits, examples=4_000):
     """The loss on names that it never saw, each window with the letter that really comes next."""
     X, Y = splits.val
     ix = torch.randperm(len(X), generator=seeded(0))[:examples]
-    mode = patient.model.training
-    patient.model.eval()
-    loss = F.cross_entropy(patient.model(X[ix]), Y[ix]).item()
-    patient.model.train(mode)
-    return loss
+    return evaluate(patient.model, X[ix], Y[ix])
 
 
 def step_length(patient):

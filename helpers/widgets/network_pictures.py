@@ -101,7 +101,7 @@ def _draw_points(ax, values, labels, ylim, ylabel):
     low, high = ylim
     low -= math.ceil(0.25 * (high - low))
     ax.plot(range(len(values)), values, "o", color=plots.BLUE, markersize=6, label="this network", zorder=3)
-    every = -(-len(labels) // 10)  # ten labels at most: wider ones would touch
+    every = max(1, -(-len(labels) // 10))  # ten labels at most: wider ones would touch
     ax.xaxis.set_major_locator(FixedLocator(range(0, len(labels), every)))
     ax.xaxis.set_major_formatter(FixedFormatter(labels[::every]))
     ax.set(xlabel="layer", ylabel=ylabel, xlim=(-0.5, len(labels) - 0.5), ylim=(10.0**low, 10.0**high))
