@@ -12,7 +12,7 @@ from IPython.display import display
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from helpers.plots import GRAY, ORANGE, VERMILION
+from helpers.plots import GRAY, ORANGE, VERMILION, pixels
 
 __all__ = ["draw_network", "show_guess", "show_moving"]
 
@@ -152,16 +152,10 @@ def show_moving(fig, draw, frames, alt, *, milliseconds=150, hold=10, colors=64)
     stands where animations are not played, so it should make sense alone.
     """
     pictures = []
-    # Laid out once, for the first frame: nothing jumps, and a frame costs half. (savefig asks the rcParams again.)
-    with plt.rc_context({"figure.constrained_layout.use": False}):
-        for frame in frames:
-            draw(frame)
-            if not pictures:
-                fig.draw_without_rendering()
-                fig.set_layout_engine(None)  # "none" would leave an empty engine, for which savefig draws twice
-            pixels = io.BytesIO()
-            fig.savefig(pixels, format="png", dpi=100)
-            pictures.append(Image.open(pixels).convert("RGB"))
+    for frame in frames:
+        draw(frame)
+        pictures.append(pixels(fig, dpi=100))
+        fig.set_layout_engine("none")  # laid out once, for the first frame: nothing jumps, and a frame costs half
     plt.close(fig)
     # One palette for all, from the first, the middle and the last picture: a colour never flickers.
     few = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
@@ -172,7 +166,7 @@ def show_moving(fig, draw, frames, alt, *, milliseconds=150, hold=10, colors=64)
     pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [milliseconds] * (len(pictures) - 1) + [milliseconds * hold]
     buffer = io.BytesIO()
-    options = dict(save_all=True, append_images=pictures[1:], duration=times, loop=3, optimize=True)
+    options = dict(save_all=True, append_images=pictures[1:], duration=times, loop=3)
     pictures[0].save(buffer, format="PNG", **options)
     png = base64.b64encode(buffer.getvalue()).decode()
     # As in plots.show: a folded output shows the plain text, which gives nothing away.

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from IPython.display import display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 
@@ -32,6 +33,7 @@ __all__ = [
     "gain_color",
     "layer_colors",
     "log_scale",
+    "pixels",
     "plot_activations",
     "plot_gradients",
     "plot_histogram",
@@ -82,7 +84,6 @@ STYLE = {
     "legend.frameon": False,
     "lines.linewidth": 1.8,
     "axes.unicode_minus": True,
-    "axes.formatter.use_mathtext": True,  # 10⁻³ on linear axes, as on log ones
 }
 
 
@@ -93,21 +94,26 @@ def use_style():
 
 def show(fig, alt):
     """Display a figure with a text that says what it shows, for readers who can't see it, and close it."""
-    pixels = io.BytesIO()
-    fig.savefig(pixels, format="png", dpi=150)
+    png = small_png(pixels(fig, dpi=150))
     plt.close(fig)
-    png = small_png(pixels)
     width = round(fig.get_figwidth() * 100)  # at 100 dpi: sharp on a dense screen, a page wide
     # A folded output shows its plain text: repr gives nothing away, as the alt text would.
     data, metadata = {"image/png": png, "text/plain": repr(fig)}, {"image/png": {"alt": alt, "width": width}}
     display(data, raw=True, metadata=metadata)
 
 
-def small_png(pixels, colors=256):
-    """A PNG file object, made small: base64 text. 256 colours are plenty for lines and text, a third of the size."""
+def pixels(fig, dpi):
+    """The figure as an RGB image: what savefig draws, once, and without a PNG file in between."""
+    fig.set_dpi(dpi)
+    canvas = FigureCanvasAgg(fig)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def small_png(image, colors=256):
+    """An RGB image as a small PNG, in base64 text. 256 colours are plenty for lines and text, a third of the size."""
     buffer = io.BytesIO()
-    palette = Image.open(pixels).convert("RGB").quantize(colors, dither=Image.Dither.NONE)
-    palette.save(buffer, "png", optimize=True)
+    image.quantize(colors, dither=Image.Dither.NONE).save(buffer, "png")
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -9,6 +9,7 @@ import io
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from PIL import Image
 
 from common import RESULTS, write_atomically
 from helpers.drawing import draw_network
@@ -120,7 +121,7 @@ def poster_bytes():
             buffer = io.BytesIO()
             fig.savefig(buffer, format=kind, dpi=150, metadata=metadata)
             files[kind] = buffer.getvalue()
-    return files | {"png": base64.b64decode(small_png(io.BytesIO(files["png"]), colors=32))}
+    return files | {"png": base64.b64decode(small_png(Image.open(io.BytesIO(files["png"])).convert("RGB"), colors=32))}
 
 
 def main():

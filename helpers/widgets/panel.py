@@ -22,6 +22,7 @@ from contextlib import contextmanager
 
 import ipywidgets as widgets
 from IPython import get_ipython
+from PIL import Image
 
 from helpers.models import SEED
 from helpers.plots import small_png
@@ -115,7 +116,7 @@ class Panel(widgets.VBox):
         if self.is_closed:
             return {"text/plain": CLOSED}, {}
         data = super()._repr_mimebundle_(**options)
-        still = small_png(io.BytesIO(self.picture.value))
+        still = small_png(Image.open(io.BytesIO(self.picture.value)).convert("RGB"))
         return {**data, "image/png": still}, {"image/png": {"alt": self.alt, "width": 1000}}
 
 
