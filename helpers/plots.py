@@ -12,43 +12,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from PIL import Image
 
 from helpers.compare import mean_interval
-from helpers.diagnostics.pictures import (  # handed on: the four pictures, and what they share with the panels
-    layer_colors,
-    log_scale,
-    plot_activations,
-    plot_gradients,
-    plot_parameter_gradients,
-    plot_update_ratios,
-    short,
-)
+from helpers.diagnostics import pictures
 
-__all__ = [
-    "AFTER",
-    "BEFORE",
-    "STAGE_COLORS",
-    "TRAIN",
-    "VALIDATION",
-    "WITH",
-    "WITHOUT",
-    "gain_color",
-    "layer_colors",
-    "log_scale",
-    "pixels",
-    "plot_activations",
-    "plot_gradients",
-    "plot_histogram",
-    "plot_loss",
-    "plot_loss_log",
-    "plot_loss_log_curves",
-    "plot_parameter_gradients",
-    "plot_saturation_map",
-    "plot_update_ratios",
-    "reference_line",
-    "short",
-    "show",
-    "small_png",
-    "use_style",
-]
+# Handed on: the four pictures, and what they share with the panels.
+plot_activations, plot_gradients = pictures.plot_activations, pictures.plot_gradients
+plot_parameter_gradients, plot_update_ratios = pictures.plot_parameter_gradients, pictures.plot_update_ratios
+layer_colors, log_scale, short = pictures.layer_colors, pictures.log_scale, pictures.short
 
 # Okabe and Ito's palette, safe for colour-blind readers, without the yellow that vanishes on white.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
