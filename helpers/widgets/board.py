@@ -4,16 +4,15 @@ When a control moves, only the artists that move are drawn again, over a saved b
 whole new figure, so the picture follows the hand.
 """
 
+import io
 import math
-import struct
-import zlib
-from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
+from PIL import Image
 
 from helpers.plots import STYLE
 
@@ -138,33 +137,7 @@ def decades(values, least, most):
 
 
 def _png(pixels):
-    """A PNG of (height, width, 4) bytes, opaque: three times as fast as Pillow's, which tries five filters on a row."""
-    height, width, _ = pixels.shape
-    colors = np.empty((height, width, 3), np.uint8)
-    for i in range(3):
-        colors[:, :, i] = pixels[:, :, i]  # three times as fast as all at once
-    colors = colors.reshape(height, -1)
-    rows = np.empty((height, 1 + 3 * width), np.uint8)
-    rows[:, 0] = 2  # each row as its difference to the one above
-    rows[0, 1:] = colors[0]
-    np.subtract(colors[1:], colors[:-1], out=rows[1:, 1:])
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)  # 8 bits each of red, green, blue
-    parts = (b"IHDR", header), (b"IDAT", _deflate(rows)), (b"IEND", b"")
-    chunks = (struct.pack(">I", len(b)) + a + b + struct.pack(">I", zlib.crc32(a + b)) for a, b in parts)
-    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
-
-
-_second_core = ThreadPoolExecutor(1)
-
-
-def _deflate(rows):
-    """zlib.compress(rows, 1), its two halves at once, for zlib lets other threads run."""
-
-    def squeeze(part, end):
-        raw = zlib.compressobj(1, zlib.DEFLATED, -15)
-        return raw.compress(part) + raw.flush(end)
-
-    half = len(rows) // 2
-    below = _second_core.submit(squeeze, rows[half:], zlib.Z_FINISH)
-    above = squeeze(rows[:half], zlib.Z_FULL_FLUSH)  # ends on a whole byte, so the other can follow
-    return b"\x78\x01" + above + below.result() + struct.pack(">I", zlib.adler32(rows))
+    """A PNG of (height, width, 4) bytes, opaque and quickly packed."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert("RGB").save(buffer, "png", compress_level=1)
+    return buffer.getvalue()
