@@ -20,8 +20,8 @@ Tanh = nn.Tanh
 Sequential = nn.Sequential
 
 
-def _models(num_models):
-    """The leading dimensions of a parameter: none for a single network, one for a stack."""
+def stack_shape(num_models):
+    """The leading dimensions of a parameter: none for a single network, one for a stack; ValueError for an empty one."""
     if num_models is None:
         return ()
     if num_models < 1:
@@ -47,7 +47,7 @@ class Linear(nn.Module):
 
     def __init__(self, fan_in, fan_out, bias=True, *, gain=1.0, num_models=None, generator=None):
         super().__init__()
-        models = _models(num_models)
+        models = stack_shape(num_models)
         # Multiplied, then divided: the lecture's order, so that its numbers come out to the last bit.
         weight = torch.randn((*models, fan_in, fan_out), generator=generator) * gain / sqrt(fan_in)
         self.weight = nn.Parameter(weight)
@@ -99,7 +99,7 @@ class BatchNorm1d(nn.Module):
 
     def __init__(self, dim, eps=1e-5, momentum=0.1, *, correction=0, num_models=None):
         super().__init__()
-        shape = (*_models(num_models), dim)
+        shape = (*stack_shape(num_models), dim)
         self.eps, self.momentum, self.correction = eps, momentum, correction
         self.gamma = nn.Parameter(torch.ones(shape))
         self.beta = nn.Parameter(torch.zeros(shape))
@@ -140,7 +140,7 @@ class Embedding(nn.Module):
 
     def __init__(self, num_embeddings, dim, *, num_models=None, generator=None):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn((*_models(num_models), num_embeddings, dim), generator=generator))
+        self.weight = nn.Parameter(torch.randn((*stack_shape(num_models), num_embeddings, dim), generator=generator))
 
     def forward(self, x):
         weight = self.weight
