@@ -25,9 +25,9 @@ def splits():
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_thousand_steps_equal_the_lectures_loop(splits, stage):
+def test_many_steps_equal_the_lectures_loop(splits, stage):
     # The first network is chaotic at the start, see chapter 02: rounding alone moves its later losses.
-    steps = 5 if stage == "original" else 1000
+    steps = 5 if stage == "original" else 300
     g = generator()
     model = lecture_mlp(stage, generator=g)
     losses = train(model, *splits.train, steps=steps, lr=0.1, generator=g).loss
@@ -200,7 +200,7 @@ def test_history_and_refusals(splits):
 def test_evaluate_is_the_cross_entropy_of_the_whole_split(splits):
     model = lecture_mlp("batchnorm", generator=generator())
     train(model, *splits.train, steps=20, lr=0.1, generator=generator())
-    X, Y = splits.train
+    X, Y = splits.val  # some parts of 8,192 examples, and a shorter one
     loss = evaluate(model, X, Y)
     with torch.no_grad():
         assert loss == pytest.approx(F.cross_entropy(model.eval()(X), Y).item(), abs=1e-5)
@@ -225,7 +225,7 @@ def test_evaluate_and_sample_restore_every_modules_mode(splits):
 def test_sample_draws_as_the_lecture_does(splits, where):
     sample_names = sample if where == "helpers.train" else definitions("01_starter_code")["sample"]
     model = lecture_mlp("kaiming", generator=generator())
-    train(model, *splits.train, steps=300, lr=0.1, generator=generator())
+    train(model, *splits.train, steps=100, lr=0.1, generator=generator())
     g = generator(SEED + 10)
     expected = []
     for _ in range(5):
