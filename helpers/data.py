@@ -227,17 +227,17 @@ def _download(url, path, _):
 def main(or_bundled=False):
     """`python -m helpers.data [--or-bundled]`: fetch the lecture's names; say in one line which are in use."""
     try:
-        if os.environ.get("MAKEMORE_NAMES", "").strip():
-            names = load_names()
-            return print(f"MAKEMORE_NAMES is set: {len(names.words):,} names are in use ({names.source}).")
-        verb = "are already in" if _fetched() else "were fetched to"
-        try:
-            print(f"The lecture's names {verb} {fetch_names()}.")
-        except OSError as error:
-            if not or_bundled:
-                raise
-            names = load_names()
-            print(f"Going on with {len(names.words):,} names ({names.source}). {error}")
+        what = "MAKEMORE_NAMES is set."
+        if not os.environ.get("MAKEMORE_NAMES", "").strip():
+            verb = "are already in" if _fetched() else "were fetched to"
+            try:
+                what = f"The lecture's names {verb} {fetch_names()}."
+            except OSError as error:
+                if not or_bundled:
+                    raise
+                what = error
+        names = load_names()
+        print(f"{len(names.words):,} names are in use ({names.source}). {what}")
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

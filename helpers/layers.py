@@ -118,9 +118,9 @@ class BatchNorm1d(nn.Module):
         *models, dim = self.gamma.shape
         if (*x.shape[:-2], *x.shape[-1:]) != (*models, dim) or x.dim() < 2:
             wanted = ", ".join(map(str, [*models, "N", dim]))
-            remedy = "the batch is dimension -2; make the layer with num_models for a stack of networks"
-            if not models and x.dim() == 3:
-                remedy += ", or put a Flatten before it, or give it x.flatten(0, 1), where x is (N, T, C)"
+            remedy = (
+                "make it with num_models for a stack, and put a Flatten before it or give x.flatten(0, 1) for (N, T, C)"
+            )
             raise ValueError(f"BatchNorm1d got an input of shape {tuple(x.shape)}, not ({wanted}): {remedy}")
         if self.training and x.shape[-2] < 2:
             raise ValueError("BatchNorm1d needs two examples or more in train mode; call .eval() for a single one")

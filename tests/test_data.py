@@ -603,14 +603,14 @@ def test_main_says_fetched_then_already_there_or_fails_unless_told_to_go_on(targ
     line, status = main()
     assert status == 1 and "by hand" in line and beside(target) == []
     line, status = main("--or-bundled")
-    assert status == 0 and "8,602 names (bundled)" in line and "by hand" in line
+    assert status == 0 and "8,602 names are in use (bundled)" in line and "by hand" in line
     with server(good):
         for word in "fetched", "already":
             line, status = main()
             assert status == 0 and word in line and str(target) in line
     target.write_text("ada\ngrace\n", encoding="utf-8")
     line, status = main("--or-bundled")
-    assert status == 0 and f"2 names ({target})" in line
+    assert status == 0 and f"2 names are in use ({target})" in line
     target.write_text("ada\ngrace hopper\n", encoding="utf-8")
     line, status = main("--or-bundled")
     assert status == 1 and line.startswith(f"{target}, line 2")
