@@ -143,20 +143,20 @@ class Update:
                 raise ValueError(f"lr has shape {tuple(lr.shape)} for {what}")
             gradients = [g if g is None else lr.view(-1, *[1] * (g.dim() - 1)) * g for g in gradients]
             lr = 1
-        before = [p.clone() for p in self.values] if self.every and self.steps % self.every == 0 else []
-        self._sgd_step(gradients, lr) if self.optimizer is None else self._optimizer_step(gradients, lr)
+        take = self._sgd_step if self.optimizer is None else self._optimizer_step
+        if self.every and self.steps % self.every == 0:
+            self._record(take, gradients, lr)
+        else:
+            take(gradients, lr)
         self.steps += 1
-        for old, p, name, gradient in zip(before, self.values, self.trainable, gradients, strict=False):
-            if p.dim() - self.network.stacked > 1:
-                change, size = (gradient, abs(float(lr))) if self.optimizer is None else (p - old, 1)
-                data, update = self._spread(old), size * self._spread(change if gradient is not None else None)
-                self.kept.setdefault(name, []).append(update / np.where(data > 0, data, np.nan))
 
     def _sgd_step(self, gradients, lr):
-        rows = zip(self.values, gradients, self.ones, strict=True)
-        values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
-        if any(gradient.is_sparse for gradient in gradients):
-            raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
+        values, ones = self.values, self.ones
+        if any(gradient is None or gradient.is_sparse for gradient in gradients):
+            rows = zip(values, gradients, ones, strict=True)
+            values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
+            if any(gradient.is_sparse for gradient in gradients):
+                raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
         # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
         # without a second array of that size, which would cost more than the sums.
         torch._foreach_addcmul_(values, gradients, ones, value=-float(lr))
@@ -168,20 +168,33 @@ class Update:
             group["lr"] = lr
         self.optimizer.step()
 
+    def _record(self, take, gradients, lr):
+        """Take the step; keep the spreads of each weight's update and of its values before it."""
+        rows = zip(self.trainable, self.values, gradients, strict=True)
+        weights = [(name, p, g) for name, p, g in rows if p.dim() - self.network.stacked > 1]
+        before = [(self._spread(p), p.clone() if self.optimizer else p) for _, p, _ in weights]
+        take(gradients, lr)
+        for (name, p, gradient), (data, old) in zip(weights, before, strict=True):
+            change, size = (p - old, 1) if self.optimizer else (gradient, abs(float(lr)))
+            update = np.nan * data if gradient is None else size * self._spread(change)
+            self.kept.setdefault(name, []).append((update, data))
+
     def _spread(self, tensor):
-        """std * sqrt(n - 1), for each network of a stack, in a fraction of torch.std's time; NaN for None."""
-        if tensor is None:
-            return np.nan
+        """std * sqrt(n - 1), for each network of a stack, in a fraction of torch.std's time; 0 for constant data."""
         x = (tensor.float() if tensor.dtype.itemsize < 4 else tensor).numpy(force=True)  # NumPy has no bfloat16
         x = x.reshape(len(x) if self.network.stacked else 1, -1)
-        x = x - x[:, :1]  # exactly 0 for constant data
-        x -= np.add.reduce(x, axis=1, keepdims=True) / x.shape[1]
-        spread = np.sqrt(np.vecdot(x, x))
-        return spread if self.network.stacked else spread[0]
+        squares, mean = np.vecdot(x, x), np.add.reduce(x, axis=1) / x.shape[1]
+        spread = squares - x.shape[1] * mean**2
+        if not (spread > squares / 2).all():  # two large numbers' difference: once more, from the first number on
+            x = x - x[:, :1]  # exactly 0 for constant data
+            x -= np.add.reduce(x, axis=1, keepdims=True) / x.shape[1]
+            spread = np.vecdot(x, x)
+        return np.sqrt(spread if self.network.stacked else spread[0])
 
     def ratios(self):
         """(records,) by name, or (records, num_models) for a stack."""
-        return {name: torch.tensor(np.array(ratios), dtype=torch.float32) for name, ratios in self.kept.items()}
+        pairs = {name: np.array(kept, np.float64).swapaxes(0, 1) for name, kept in self.kept.items()}
+        return {name: torch.from_numpy(u / np.where(d > 0, d, np.nan)).float() for name, (u, d) in pairs.items()}
 
 
 def _loss(logits, Y):
