@@ -26,8 +26,8 @@ LINEARS = (nn.Linear, Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)
 FUNCTIONS = {"batch_norm", "native_batch_norm", "cudnn_batch_norm"}
-WRAPPERS = {nn.DataParallel: "module", nn.parallel.DistributedDataParallel: "module"}
-WRAPPERS[torch._dynamo.OptimizedModule] = "_orig_mod"  # what torch.compile makes
+# By name: to import the last, what torch.compile makes, takes a second.
+WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 OURS = (__file__, torch.__path__[0])  # code that is not the model's
 REMEDY = "change the model, or fold layer by layer with fold_linear and fold_conv"
 
@@ -161,9 +161,8 @@ def _fault(module):
     """Why no model with this module in it can be folded, however its layers are connected; None if it may be."""
     if isinstance(module, torch.jit.ScriptModule) and _has_batch_norm(module):
         return "is compiled by torch.jit: fold the model before it is compiled"
-    for wrapper, inside in WRAPPERS.items():
-        if isinstance(module, wrapper):
-            return f"is a {_class_name(wrapper)}: fold its .{inside}"
+    if inside := WRAPPERS.get(type(module).__name__):
+        return f"is a {type(module).__name__}: fold its .{inside}"
     # A method of its class may name F.batch_norm or the like, though no layer in it has that name.
     codes = [getattr(value, "__code__", None) for kind in type(module).__mro__ for value in vars(kind).values()]
     called = {name for code in codes if code for name in code.co_names if name in FUNCTIONS}
