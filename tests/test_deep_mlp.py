@@ -183,12 +183,12 @@ def test_a_stack_trains_as_its_networks_do_alone(splits):
     gains = [0.5, 1.0, 5 / 3]
     generators = [generator(seed) for seed in range(3)]
     stack = deep_mlp(gain=torch.tensor(gains), batch_norm=True, generator=generators, num_models=3)
-    losses = train(stack, *splits.train, steps=50, lr=0.1, generator=generator(9)).loss
+    losses = train(stack, *splits.train, steps=30, lr=0.1, generator=generator(9)).loss
     few = [part[:1000] for part in splits.val]
     val = evaluate(stack, *few)
     for r, gain in enumerate(gains):
         solo = deep_mlp(gain=gain, batch_norm=True, generator=generator(r))
-        alone = train(solo, *splits.train, steps=50, lr=0.1, generator=generator(9)).loss
+        alone = train(solo, *splits.train, steps=30, lr=0.1, generator=generator(9)).loss
         torch.testing.assert_close(losses[:, r], alone, rtol=0, atol=1e-5)
         assert val[r].item() == pytest.approx(evaluate(solo, *few), abs=1e-5)
 

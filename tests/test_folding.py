@@ -63,7 +63,7 @@ epsilons = st.sampled_from([1e-12, 1e-5, 1e-3, 0.1])
 seeds = st.integers(0, 10**6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(n=sizes, fan_in=sizes, fan_out=sizes, bias=st.booleans(), affine=st.booleans(), eps=epsilons, seed=seeds)
 def test_a_linear_folds_as_torch_folds_it(n, fan_in, fan_out, bias, affine, eps, seed):
     linear, norm = nn.Linear(fan_in, fan_out, bias=bias), nn.BatchNorm1d(fan_out, eps=eps, affine=affine)
@@ -76,7 +76,7 @@ def test_a_linear_folds_as_torch_folds_it(n, fan_in, fan_out, bias, affine, eps,
         same_parameters(fold_linear(linear, norm), fuse_linear_bn_eval(linear, norm), 1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     n=sizes,
     fan_in=sizes,
@@ -106,7 +106,7 @@ def test_torchs_and_our_layers_fold_into_each_other():
             close(fold_batch_norms(pair)(x), pair(x))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     dims=st.integers(1, 3),
     transposed=st.booleans(),
