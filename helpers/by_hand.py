@@ -5,8 +5,9 @@ loss with respect to …, and each line of a ``backward`` can be held against th
 autograd's, several times as fast: no graph is recorded, and every array is written over that of the step before.
 
 Every array is (R, rows, columns): R networks (1 for a single one), a row for each example, a column for each feature.
-A vector has one row. A layer keeps what its backward pass needs, and writes over what nobody needs any more: dout
-always, x where ``network.free`` says so. Few arrays stay in the processor's cache, which counts for more than sums.
+A vector has one row. A layer here is made of the model's layer, of an input x of its shape, and of the ByHand below.
+It keeps what its backward pass needs, and writes over what nobody needs any more: dout always, x where
+``network.free`` says so. Few arrays stay in the processor's cache, which counts for more than sums.
 """
 
 from math import pi, sqrt

@@ -165,15 +165,18 @@ def residual_mlp(
     def network(gain, generator):
         layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
         layers["linear1"] = Linear(FAN_IN, n_hidden, gain=gain, generator=generator)
-        layers |= {f"{nonlinearity}1": activation()} if activation else {}
+        if activation:
+            layers[f"{nonlinearity}1"] = activation()
         for i in range(1, depth - 1):
             branch = [normalize()] if norm == "before" else []
             branch += [Linear(n_hidden, n_hidden, gain=gain, generator=generator)]
             branch += [activation()] if activation else []
             branch += [] if last is None else [Linear(n_hidden, n_hidden, gain=last, generator=generator)]
             layers[f"block{i}"] = Residual(*branch, scale=scale)
-            layers |= {f"norm{i}": normalize()} if norm == "after" else {}
-        layers |= {"norm": normalize()} if norm == "before" else {}
+            if norm == "after":
+                layers[f"norm{i}"] = normalize()
+        if norm == "before":
+            layers["norm"] = normalize()
         layers["output"] = Linear(n_hidden, VOCAB_SIZE, gain=0.1, generator=generator)
         return Sequential(layers)
 
@@ -201,18 +204,15 @@ def _check(depth, n_hidden, nonlinearity, least=1):
 def _alone_or_stacked(network, generator, num_models, gain=1.0):
     """network(gain, generator); or a stack of such networks, whose parameters and buffers have them as dimension 0."""
     (count,) = stack_shape(num_models) or (1,)
-    gains, generators = torch.as_tensor(gain), generator
-    if not isinstance(generator, (list, tuple)):
-        generators = [generator] * count
+    gains = torch.as_tensor(gain)
+    generators = generator if isinstance(generator, (list, tuple)) else [generator] * count
     if len(generators) != count or gains.shape not in ((), (count,)):
         got = f"{len(generators)} generators, and gain has shape {tuple(gains.shape)}, for {count} network(s)"
         raise ValueError(f"{got}: give one, or one for each network")
     networks = [network(*pair) for pair in zip(gains.expand(count), generators, strict=True)]
-    return (
-        networks[0]
-        if num_models is None
-        else _with_tensors(networks[0], lambda *twins: torch.stack(twins), networks[1:])
-    )
+    if num_models is None:
+        return networks[0]
+    return _with_tensors(networks[0], lambda *twins: torch.stack(twins), networks[1:])
 
 
 def _with_tensors(model, made, others=()):
