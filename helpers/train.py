@@ -55,14 +55,14 @@ def train(
 ):
     """Train on minibatches drawn as the lecture draws them; returns the History.
 
-    X (N, …) and Y (N,) are the training set. lr: a number, or a function of the step (from 0), such as the lecture's
-    ``lambda step: 0.1 if step < 100_000 else 0.01``. Every step is ``parameter += -lr * gradient``, unless a torch
-    optimizer is given, which then takes it (with lr, if lr is not None).
-    In a stack (logits with a model dimension) one generator shows every network the same minibatches, a list of
+    X (N, …), Y (N,): the training set. lr: a number, or a function of the step (from 0), such as the lecture's
+    ``lambda step: 0.1 if step < 100_000 else 0.01``. Every step is ``parameter += -lr * gradient``, or that of a torch
+    optimizer (with lr, if lr is not None).
+    A stack (logits with a model dimension): one generator shows every network the same minibatches, a list of
     generators gives each its own, and lr may be a tensor of one value for each, without an optimizer.
-    backward="by_hand" takes helpers.by_hand's gradients: equal up to rounding, several times as fast, for networks of
+    backward="by_hand": the gradients of helpers.by_hand, equal up to rounding, several times as fast, for networks of
     the course's layers. (Interrupted, its generator has drawn up to AHEAD steps further.)
-    record_ratios_every=k keeps every k-th step's std(update) / std(data) of each weight (two dimensions or more), from
+    record_ratios_every=k: keep every k-th step's std(update) / std(data) of each weight (two dimensions or more), from
     step 0, in History.update_ratio; data are the values before the step, where diagnose takes them too.
 
     The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters as they
