@@ -5,8 +5,9 @@ loss with respect to …, and each line of a ``backward`` can be held against th
 autograd's, several times as fast: no graph is recorded, and every array is written over that of the step before.
 
 Every array is (R, rows, columns): R networks (1 for a single one), a row for each example, a column for each feature.
-A vector has one row. A layer keeps what its backward pass needs, and writes over what nobody needs any more: dout
-always, x where ``network.free`` says so. Few arrays stay in the processor's cache, which counts for more than sums.
+A vector has one row. A layer here is made of the model's layer, of an input x of its shape, and of the ByHand below.
+It keeps what its backward pass needs, and writes over what nobody needs any more: dout always, x where
+``network.free`` says so. Few arrays stay in the processor's cache, which counts for more than sums.
 """
 
 from math import pi, sqrt
@@ -112,66 +113,59 @@ class Flatten:
         return dout.reshape(self.x_shape)
 
 
-class Nonlinearity:
-    """out = f(x) for each element; the backward pass multiplies by f's slope there"""
+class Tanh:
+    """out = tanh(x), whose slope is 1 - tanh(x)²"""
 
     def __init__(self, layer, x, network):
-        self.layer, self.out = layer, x if network.free else np.empty_like(x)
+        self.out = x if network.free else np.empty_like(x)
+
+    def forward(self, x):
+        return np.tanh(x, out=self.out)
+
+    def backward(self, dout):
+        np.multiply(self.out, self.out, out=self.out)
+        dout *= np.subtract(1, self.out, out=self.out)
+        return dout
+
+
+class Nonlinearity:
+    """out = f(x) for each element; f is one of the functions below, which return f(x) and the slope of f there"""
+
+    def __init__(self, layer, x, network):
+        self.f, self.layer, self.out = NONLINEARITIES[type(layer)], layer, np.empty_like(x)
+
+    def forward(self, x):
+        out, self.slope = self.f(x, self.layer)
+        return out
 
     def backward(self, dout):
         dout *= self.slope
         return dout
 
 
-class Tanh(Nonlinearity):
-    def forward(self, x):
-        return np.tanh(x, out=self.out)
-
-    def backward(self, dout):
-        np.multiply(self.out, self.out, out=self.out)
-        dout *= np.subtract(1, self.out, out=self.out)  # 1 - tanh²
-        return dout
+def relu(x, layer):
+    return np.maximum(x, 0), x > 0
 
 
-class Sigmoid(Nonlinearity):
-    """1 / (1 + exp(-x))"""
-
-    def forward(self, x):
-        np.exp(np.negative(x, out=self.out), out=self.out)
-        np.divide(1, np.add(self.out, 1, out=self.out), out=self.out)
-        self.slope = self.out * (1 - self.out)
-        return self.out
+def leaky_relu(x, layer):
+    slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(layer.negative_slope))
+    return x * slope, slope
 
 
-class ReLU(Nonlinearity):
-    def forward(self, x):
-        self.slope = x > 0
-        return np.maximum(x, 0, out=self.out)
+def elu(x, layer):
+    exp = layer.alpha * np.exp(np.minimum(x, 0))
+    return np.where(x > 0, x, exp - layer.alpha), np.where(x > 0, x.dtype.type(1), exp)
 
 
-class LeakyReLU(Nonlinearity):
-    def forward(self, x):
-        self.slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.layer.negative_slope))
-        return np.multiply(x, self.slope, out=self.out)
+def gelu(x, layer):
+    P = (1 + torch.erf(torch.from_numpy(x / sqrt(2))).numpy()) / 2  # how often a standard normal draw is below x
+    density = np.exp(x * x / -2) / sqrt(2 * pi)  # of the normal distribution: the derivative of P
+    return x * P, P + x * density
 
 
-class ELU(Nonlinearity):
-    """x where it is positive, alpha * (exp(x) - 1) elsewhere"""
-
-    def forward(self, x):
-        exp = self.layer.alpha * np.exp(np.minimum(x, 0))
-        self.slope = np.where(x > 0, x.dtype.type(1), exp)
-        return np.where(x > 0, x, exp - self.layer.alpha)
-
-
-class GELU(Nonlinearity):
-    """x * P(x), with P(x) the probability that a standard normal draw is below x: (1 + erf(x / sqrt 2)) / 2"""
-
-    def forward(self, x):
-        P = (1 + torch.erf(torch.from_numpy(x / sqrt(2))).numpy()) / 2  # NumPy has no erf
-        density = np.exp(x * x / -2) / sqrt(2 * pi)  # of the normal distribution: the derivative of P
-        self.slope = P + x * density
-        return np.multiply(x, P, out=self.out)
+def sigmoid(x, layer):
+    out = 1 / (1 + np.exp(-x))
+    return out, out * (1 - out)
 
 
 class CrossEntropy:
@@ -199,9 +193,10 @@ class CrossEntropy:
         return dlogits
 
 
+NONLINEARITIES = {nn.ReLU: relu, nn.LeakyReLU: leaky_relu, nn.ELU: elu, nn.GELU: gelu, nn.Sigmoid: sigmoid}
 BY_HAND = {layers.Embedding: Embedding, layers.Flatten: Flatten, layers.Linear: Linear, layers.BatchNorm1d: BatchNorm1d}
-BY_HAND |= {nn.Tanh: Tanh, nn.Sigmoid: Sigmoid, nn.ReLU: ReLU, nn.LeakyReLU: LeakyReLU, nn.ELU: ELU, nn.GELU: GELU}
-PARAMETERS = {Embedding: "weight", Linear: "weight bias", BatchNorm1d: "gamma beta"}
+BY_HAND |= {nn.Tanh: Tanh, **dict.fromkeys(NONLINEARITIES, Nonlinearity)}
+PARAMETERS = {Embedding: (["weight"],), Linear: (["weight", "bias"], ["weight"]), BatchNorm1d: (["gamma", "beta"],)}
 
 
 class ByHand:
@@ -214,11 +209,9 @@ class ByHand:
     """
 
     def __init__(self, model):
-        self.modules = list(_in_order(model))
-        self.stacked = _refuse_others(model, self.modules)
-        self.gradients = [torch.zeros_like(p) for p in model.parameters()]
-        self.gradient_of = {id(p): gradient for p, gradient in zip(model.parameters(), self.gradients, strict=True)}
-        self.networks = len(self.gradients[0]) if self.stacked else 1
+        self.modules, self.stacked = _checked(model)
+        self.gradients = {p: torch.zeros_like(p) for p in model.parameters()}
+        self.networks = len(next(model.parameters())) if self.stacked else 1
         self.layers, self.loss, self.shape = [], None, None
 
     def forward(self, X, Y):
@@ -234,7 +227,7 @@ class ByHand:
         dx = self.loss.backward()
         for layer in reversed(self.layers):
             dx = layer.backward(dx)
-        return self.gradients
+        return list(self.gradients.values())
 
     def array(self, tensor):
         """A parameter's or buffer's own memory as an array (R, rows, columns)."""
@@ -242,7 +235,7 @@ class ByHand:
         return array if array.ndim == 3 else array[:, None]
 
     def with_gradient(self, parameter):
-        return self.array(parameter), self.array(self.gradient_of[id(parameter)])
+        return self.array(parameter), self.array(self.gradients[parameter])
 
     def _make_layers(self, x):
         """Layers with arrays for minibatches of this shape: fresh memory costs more than most of the sums."""
@@ -265,36 +258,28 @@ class ByHand:
         return np.broadcast_to(x, (self.networks, *x.shape[1:]))
 
 
-def _in_order(model):
-    """The layers of a Sequential and of those inside it."""
-    for layer in model if type(model) is layers.Sequential else [model]:
-        yield from _in_order(layer) if type(layer) is layers.Sequential else [layer]
+def _checked(model):
+    """The layers in their order, and whether they are a stack; ValueError for what has no backward pass here."""
 
+    def check(right, fault):
+        if not right:
+            raise ValueError(f'by hand {fault}; leave backward="by_hand" out: autograd takes any network')
 
-def _refuse_others(model, modules):
-    """Whether the model is a stack; ValueError for what has no backward pass here."""
-
-    def refuse(reason):
-        raise ValueError(f'{reason}; leave backward="by_hand" out: autograd takes any network')
-
-    for i, layer in enumerate(modules):
-        by_hand, name = BY_HAND.get(type(layer)), type(layer).__name__
-        names = " ".join(name for name, _ in layer.named_parameters())
-        if by_hand is None or getattr(layer, "approximate", "none") != "none":
-            refuse(f"there is no backward pass by hand for {name} ({layer})")
-        if names != PARAMETERS.get(by_hand, "") and not (by_hand is Linear and names == "weight"):
-            refuse(f"there is no backward pass by hand for a {name} with the parameters {names}")
-        if by_hand is Embedding and i:
-            refuse("by hand an Embedding is the first layer")
-    parameters = dict(model.named_parameters())
-    if not len(parameters) == sum(len(list(layer.parameters())) for layer in modules) > 0:
-        refuse("by hand every layer has parameters of its own, and one layer at least has some")
-    dtype = next(model.parameters()).dtype
+    modules = [(name, layer) for name, layer in model.named_modules(remove_duplicate=False)]
+    modules = [(name or "the model", layer) for name, layer in modules if type(layer) is not layers.Sequential]
+    for i, (name, layer) in enumerate(modules):
+        kind, names = type(layer), [name for name, _ in layer.named_parameters()]
+        by_hand, what = BY_HAND.get(kind), f"{name}, a {kind.__module__}.{kind.__name__},"
+        check(by_hand, f"{what} has no backward pass")
+        check(getattr(layer, "approximate", "none") == "none", f"{what} can't have approximate='tanh'")
+        check(names in PARAMETERS.get(by_hand, ([],)), f"{what} can't have the parameters {', '.join(names)}")
+        check(by_hand is not Embedding or i == 0, "an Embedding is the first layer")
+    parameters, own = dict(model.named_parameters()), [p for _, layer in modules for p in layer.parameters()]
+    check(len(parameters) == len(own) > 0, "every layer has parameters of its own, and one layer at least has some")
     for name, p in parameters.items():
-        if not p.requires_grad or p.device.type != "cpu" or p.dtype != dtype or dtype.itemsize < 4:
-            what = f"{name} is {p.dtype} on {p.device}{'' if p.requires_grad else ' and frozen'}"
-            refuse(f"by hand every parameter is trained, all float32 or all float64, on the CPU; {what}")
-    stacked = {p.dim() > 1 + name.endswith("weight") for name, p in parameters.items()}
-    if len(stacked) > 1 or (stacked == {True} and len({len(p) for p in parameters.values()}) > 1):
-        refuse("by hand every layer is of the same stack, with the same num_models, or none is")
-    return stacked == {True}
+        right = p.requires_grad and p.device.type == "cpu" and p.dtype == own[0].dtype and p.dtype.itemsize >= 4
+        what = f"{name} is {p.dtype} on {p.device}{'' if p.requires_grad else ' and frozen'}"
+        check(right, f"every parameter is trained, all float32 or all float64, on the CPU; {what}")
+    stacks = {len(p) if p.dim() > 1 + name.endswith("weight") else None for name, p in parameters.items()}
+    check(len(stacks) == 1, "every layer has the same num_models, or none has any")
+    return [layer for _, layer in modules], stacks != {None}

@@ -7,7 +7,7 @@ from IPython.display import display
 
 __all__ = ["MIME", "claim", "claims", "saved_claims", "table"]
 
-MIME = "application/vnd.makemore.claim+json"  # the row, or a list of rows, as data beside what is shown of it
+MIME = "application/vnd.makemore.claim+json"  # the rows as data, beside what is shown of them
 
 COLORS = {"slip": "#b04a00", "remark": "#5a4fa0", "order of magnitude": "#8a6100", "approximately": "#8a6100"}
 COLORS |= {"holds": "#00795a", "not judged": "#666"}
@@ -30,9 +30,8 @@ def claim(text, *, chapter, measured=None, stated=None, tolerance=None, verdict=
     Raises AssertionError if the verdict does not come out, ValueError for an unknown verdict and for a figure that is
     missing, out of place or not finite. The output also holds the row as JSON, under the MIME type ``MIME``.
     """
-    row, fault = _judge(text, chapter, measured, stated, tolerance, verdict, names)
-    assert not fault, fault
-    display({MIME: row, "text/html": table([row], head=False), "text/plain": _line(row)}, raw=True)
+    figures = dict(measured=measured, stated=stated, tolerance=tolerance, verdict=verdict, names=names)
+    claims([dict(text=text, chapter=chapter, **figures)])
 
 
 def claims(rows):
@@ -41,10 +40,8 @@ def claims(rows):
     rows: for each claim the arguments of ``claim``, as a dict. The errors are those of ``claim``; an AssertionError
     names every row whose verdict does not come out. The output holds the list of rows as JSON, under ``MIME``.
     """
-    defaults = {"measured": None, "stated": None, "tolerance": None, "verdict": "holds", "names": None}
     first = {"slip": 0, "remark": 1}
-    rows = sorted((defaults | row for row in rows), key=lambda row: first.get(row["verdict"], 2))
-    judged = [_judge(**row) for row in rows]
+    judged = [_judge(**row) for row in sorted(rows, key=lambda row: first.get(row.get("verdict"), 2))]
     faults = [fault for _, fault in judged if fault]
     assert not faults, "\n".join(faults)
     rows = [row for row, _ in judged]
@@ -54,19 +51,17 @@ def claims(rows):
 def saved_claims(notebook):
     """The rows of every claim in a notebook's saved outputs, in order. notebook: the JSON of its file."""
     outputs = [output.get("data", {}) for cell in notebook["cells"] for output in cell.get("outputs", [])]
-    kept = [data[MIME] for data in outputs if MIME in data]
+    kept = [data.get(MIME, []) for data in outputs]
     return [row for rows in kept for row in (rows if isinstance(rows, list) else [rows])]
 
 
-def table(rows, *, head=True):
-    """Rows as they are kept under ``MIME``, as HTML: without a head, every number says what it is."""
-    stated, measured = ("{}", "<b>{}</b>") if head else ("stated {}", "measured <b>{}</b>")
-    lines = [[f"<b>{name}</b>" for name in WIDTHS]] if head else []
+def table(rows):
+    """Rows as they are kept under ``MIME``, as HTML."""
+    lines = [[f"<b>{name}</b>" for name in WIDTHS]]
     for row in rows:
-        (m, s), verdict = _numbers(row), f'<b style="color:{COLORS[row["verdict"]]}">{row["verdict"]}</b>'
-        lines.append(
-            [escape(row["chapter"]), escape(row["text"]), s and stated.format(s), m and measured.format(m), verdict]
-        )
+        (measured, stated), verdict = _numbers(row), row["verdict"]
+        figures = [stated, measured and f"<b>{measured}</b>", f'<b style="color:{COLORS[verdict]}">{verdict}</b>']
+        lines.append([escape(row["chapter"]), escape(row["text"]), *figures])
     # A table, since GitHub drops styles: there the cells must stand apart without them. Fixed widths, so that the
     # rows of several claims line up.
     cell = '<td style="width:{}em; text-align:left">{}</td>'.format
@@ -74,24 +69,20 @@ def table(rows, *, head=True):
     return f'<table style="table-layout:fixed; width:62em; margin:0">{body}</table>'
 
 
-def _judge(text, chapter, measured, stated, tolerance, verdict, names):
+def _judge(text, chapter, measured=None, stated=None, tolerance=None, verdict="holds", names=None):
     """The row as it is kept, and what is wrong with its verdict ("" if nothing is)."""
     if verdict not in VERDICTS:
         raise ValueError(f"unknown verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
     figures = {"measured": measured, "stated": stated, "tolerance": tolerance}
-    figures = {name: None if figure is None else float(figure) for name, figure in figures.items()}
-    given = {name: figure for name, figure in figures.items() if figure is not None}
+    given = {name: float(figure) for name, figure in figures.items() if figure is not None}
     remark, factor = verdict == "remark", verdict == "order of magnitude"
-    if not all(map(isfinite, given.values())) or (given.keys() - {"measured"} if remark else len(given) < 3):
+    in_place = given.keys() <= {"measured"} if remark else len(given) == 3
+    if not in_place or not all(map(isfinite, given.values())) or (factor and not (1 <= tolerance <= 10 and stated)):
         wanted = "measured alone, or nothing" if remark else "three finite numbers"
+        wanted += ", the tolerance from 1 to 10 and a stated that is not 0" if factor else ""
         raise ValueError(f"claim {text!r}: measured {measured}, stated {stated}, tolerance {tolerance}: give {wanted}")
-    if factor and not (1 <= tolerance <= 10 and stated):
-        raise ValueError(
-            f"claim {text!r}: tolerance {tolerance}: give a factor from 1 to 10, and a stated that is not 0"
-        )
-    row = {"text": text, "chapter": chapter, **figures, "verdict": verdict}
-    if factor:
-        row |= {"tolerance": None, "factor": figures["tolerance"]}
+    row = {"text": text, "chapter": chapter, **dict.fromkeys(figures), **given, "verdict": verdict}
+    row |= {"tolerance": None, "factor": given["tolerance"]} if factor else {}
     if names is not None and names.source != "lecture":
         return row | {"verdict": "remark" if remark else "not judged"}, ""
     close = remark or (

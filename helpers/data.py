@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import queue
 import random
 import re
 import sys
@@ -10,6 +9,7 @@ import threading
 import unicodedata
 import warnings
 from collections import Counter
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,8 +75,7 @@ def load_names(path=None):
     The file is `path`, else the one that MAKEMORE_NAMES names, else the lecture's once it was fetched (data/names.txt,
     or the user's cache), else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte
     order mark and foreign line ends are mended, with one UserWarning that counts them. Raises ValueError with file,
-    line and remedy where anything but a to z is left, or for fewer than two names; OSError for a file that cannot be
-    read.
+    line and remedy where anything but a to z is left, or for fewer than two names; OSError for an unreadable file.
     """
     remedy = "Give the path of a text file with one name on each line."
     if path is None and (path := os.environ.get("MAKEMORE_NAMES", "").strip() or None):
@@ -105,12 +104,7 @@ def _fetched():
 
 def _read_words(content, path):
     """The names in a file's bytes, and a Counter of what had to be mended."""
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}, line {line}: this is not UTF-8 text. Save the file as UTF-8.") from error
-
+    text = content.decode("utf-8", errors="replace")  # bytes that are not UTF-8 are refused as U+FFFD, with their line
     words, mended = [], Counter()
     mended["byte order mark removed"] += text.startswith("\ufeff")
     mended["line ends made plain"] += text.count("\r")
@@ -121,7 +115,9 @@ def _read_words(content, path):
         if name and not re.fullmatch(f"[a-z]{{1,{LONGEST_NAME}}}", word):
             odd = [char for char in name[:LONGEST_NAME] if not re.fullmatch("[a-z]*", _plain(char))]
             fault = f"holds {odd[0]!r} (U+{ord(odd[0]):04X})" if odd else f"has {len(word):,} letters"
-            remedy = f"Mend or remove that line: one name on each, of 1 to {LONGEST_NAME} letters a to z."
+            remedy = (
+                f"Mend or remove that line: one name on each, of 1 to {LONGEST_NAME} letters a to z, saved as UTF-8."
+            )
             raise ValueError(f"{path}, line {number}: {name[:40]!r} {fault}. {remedy}")
         mended["blank lines dropped"] += not name
         mended["surrounding spaces removed"] += bool(name) and name != line
@@ -129,8 +125,7 @@ def _read_words(content, path):
         mended["accents and special letters made plain"] += name.lower() != word
         words += [word] if name else []
     if len(words) < 2:  # refused here, where the file is known: it is hardly ever the one that was meant
-        found = "one name only" if words else "no names"
-        raise ValueError(f"{path} holds {found}. Put many names into it, one on each line.")
+        raise ValueError(f"{path} holds {len(words)} name(s). Put many names into it, one on each line.")
     return words, +mended  # the plus drops what was counted zero times
 
 
@@ -174,8 +169,8 @@ def load_splits(names=None, *, block_size=3, seed=42):
     parts = {"train": words[:n1], "val": words[n1:n2], "test": words[n2:]}
     if not all(parts.values()):
         raise ValueError(f"{names.source}: {len(words)} names are too few for three splits. Give six or more.")
-    stoi = {char: index for index, char in enumerate(ALPHABET)}
     itos = dict(enumerate(ALPHABET))
+    stoi = {char: index for index, char in itos.items()}
     datasets = {part: build_dataset(chosen, stoi, block_size) for part, chosen in parts.items()}
     return Splits(**datasets, stoi=stoi, itos=itos, names=names, words=parts)
 
@@ -207,25 +202,24 @@ def fetch_names():
 
 def _download(url, path, _):
     """A downloader for pooch that ends after FETCH_SECONDS; path is pooch's temporary file."""
-    answer = queue.SimpleQueue()
+    answer = Future()
 
     def get():
         try:
             with requests.get(url, timeout=FETCH_SECONDS, stream=True) as response:
                 response.raise_for_status()
-                answer.put(response.raw.read(LECTURE_BYTES + 1, decode_content=True))  # one more: a longer file shows
+                # One byte more than the file has, so that a longer file shows.
+                answer.set_result(response.raw.read(LECTURE_BYTES + 1, decode_content=True))
         except Exception as error:  # noqa: BLE001  whatever it is, the thread that waits has to know
-            answer.put(error)
+            reason = " ".join(str(error).split())  # a server's odd answer may bring line ends
+            answer.set_exception(ConnectionError(f"The download failed: {reason}."))
 
     # In a thread, because a socket's timeout starts afresh with each byte and does not cover the name look-up.
     threading.Thread(target=get, daemon=True).start()
     try:
-        content = answer.get(timeout=FETCH_SECONDS)
-    except queue.Empty:
+        content = answer.result(timeout=FETCH_SECONDS)
+    except TimeoutError:
         raise TimeoutError(f"The download took more than {FETCH_SECONDS:g} seconds.") from None
-    if isinstance(content, Exception):
-        reason = " ".join(str(content).split())  # a server's odd answer may bring line ends
-        raise ConnectionError(f"The download failed: {reason}.") from content
     os.unlink(path)  # and made anew, because nobody but its owner may read a temporary file
     Path(path).write_bytes(content)
 
@@ -233,17 +227,17 @@ def _download(url, path, _):
 def main(or_bundled=False):
     """`python -m helpers.data [--or-bundled]`: fetch the lecture's names; say in one line which are in use."""
     try:
-        if os.environ.get("MAKEMORE_NAMES", "").strip():
-            names = load_names()
-            return print(f"MAKEMORE_NAMES is set: {len(names.words):,} names are in use ({names.source}).")
-        verb = "are already in" if _fetched() else "were fetched to"
-        try:
-            print(f"The lecture's names {verb} {fetch_names()}.")
-        except OSError as error:
-            if not or_bundled:
-                raise
-            names = load_names()
-            print(f"Going on with {len(names.words):,} names ({names.source}). {error}")
+        what = "MAKEMORE_NAMES is set."
+        if not os.environ.get("MAKEMORE_NAMES", "").strip():
+            verb = "are already in" if _fetched() else "were fetched to"
+            try:
+                what = f"The lecture's names {verb} {fetch_names()}."
+            except OSError as error:
+                if not or_bundled:
+                    raise
+                what = error
+        names = load_names()
+        print(f"{len(names.words):,} names are in use ({names.source}). {what}")
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

@@ -16,18 +16,18 @@ from operator import attrgetter
 import torch
 from torch import fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights, fuse_linear_bn_weights
+from torch.utils._pytree import tree_leaves
 
 from helpers.layers import BatchNorm1d, Linear
 
 __all__ = ["fold_batch_norms", "fold_conv", "fold_linear"]
 
+LINEARS = (nn.Linear, Linear)
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)
 FUNCTIONS = {"batch_norm", "native_batch_norm", "cudnn_batch_norm"}
-# Which BatchNorms have their features where the layer puts them. Ours has them last, a convolution does not.
-LINEARS = dict.fromkeys((nn.Linear, Linear), (nn.BatchNorm1d, nn.SyncBatchNorm, BatchNorm1d))
-CONVOLUTIONS = dict.fromkeys((nn.Conv1d, nn.ConvTranspose1d), (nn.BatchNorm1d, nn.SyncBatchNorm))
-CONVOLUTIONS |= dict.fromkeys((nn.Conv2d, nn.ConvTranspose2d), (nn.BatchNorm2d, nn.SyncBatchNorm))
-CONVOLUTIONS |= dict.fromkeys((nn.Conv3d, nn.ConvTranspose3d), (nn.BatchNorm3d, nn.SyncBatchNorm))
+# By name: to import the last, what torch.compile makes, takes a second.
+WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 OURS = (__file__, torch.__path__[0])  # code that is not the model's
 REMEDY = "change the model, or fold layer by layer with fold_linear and fold_conv"
 
@@ -36,9 +36,9 @@ def fold_linear(linear, batch_norm):
     """A new Linear that computes ``batch_norm(linear(x))`` as in eval mode; both stay as they are.
 
     linear: nn.Linear, or helpers.layers.Linear, a stack too. batch_norm: nn.BatchNorm1d, helpers.layers.BatchNorm1d, or
-    a class of your own that proves to compute the same. Inputs are (N, fan_in), for a stack ([num_models,] N, fan_in).
-    Raises ValueError where there are no running statistics, where the two do not fit together, and where something would
-    be lost: a hook, a parametrization, a forward of the layer's own.
+    a class of your own; the pair is tried out. Inputs are (N, fan_in), for a stack ([num_models,] N, fan_in).
+    Raises ValueError where there are no running statistics, where the two do not compute a Linear and a BatchNorm of
+    its features, and where something would be lost: a hook, a parametrization, a forward of the layer's own.
     """
     return _fold(linear, batch_norm, LINEARS)
 
@@ -64,7 +64,7 @@ def fold_batch_norms(model):
     for layer_name, name in pairs.items():
         layer, batch_norm = folded.get_submodule(layer_name), folded.get_submodule(name)
         try:
-            folds.append((layer, batch_norm, _fold(layer, batch_norm, LINEARS | CONVOLUTIONS)))
+            folds.append((layer, batch_norm, _fold(layer, batch_norm, LINEARS + CONVOLUTIONS)))
         except ValueError as error:
             raise ValueError(f"{name} can't be folded into {layer_name}: {error}") from None
     for layer, batch_norm, new in folds:  # in place: forward may come to them by another name, or by a list of its own
@@ -86,74 +86,60 @@ class Folded(nn.Identity):
         return input
 
 
-def _fold(layer, batch_norm, table):
-    """A copy of the layer with other weights, which torch's fusion computes once they have the outputs first."""
-    _check(layer, batch_norm, table)
-    is_linear, turned = isinstance(layer, (Linear, nn.Linear)), lambda weight: weight
-    if isinstance(layer, Linear):
-        turned = lambda weight: weight.mT
-    elif getattr(layer, "transposed", False):  # (in, out / groups, ...): each group of inputs has its own outputs
-        turned = lambda weight: weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)  # and back
-    weight, constants = turned(layer.weight), _constants(batch_norm)
-    outputs, features = tuple(weight.shape[: -1 if is_linear else 1]), tuple(constants[0].shape)
-    if outputs != features:
-        raise ValueError(f"{_class_name(batch_norm)} has features {features}, but the layer puts out {outputs}")
-    with torch.no_grad():
-        weight, bias = (fuse_linear_bn_weights if is_linear else fuse_conv_bn_weights)(weight, layer.bias, *constants)
-        folded = copy.deepcopy(layer).eval()
-        for name, value in ("weight", turned(weight)), ("bias", bias):
-            setattr(folded, name, nn.Parameter(value.detach().contiguous(), layer.weight.requires_grad))
-    return folded
-
-
-def _constants(batch_norm):
-    """running_mean, running_var, eps, gamma and beta, each of shape (C,), or for a stack of ours (num_models, C)."""
-    mean, var = batch_norm.running_mean, batch_norm.running_var
-    named = {name: getattr(batch_norm, name, None) for name in ("gamma", "weight", "beta", "bias")}
-    given = {name: value for name, value in named.items() if value is not None}
-    gamma = given.get("gamma", given.get("weight", torch.ones_like(mean)))
-    beta = given.get("beta", given.get("bias", torch.zeros_like(mean)))
-    if not isinstance(batch_norm, BATCH_NORMS):  # but of your own, where (1, C) is usual too
-        mean, var, gamma, beta = (tensor.flatten() for tensor in (mean, var, gamma, beta))
-    return mean, var, getattr(batch_norm, "eps", 0), gamma, beta
-
-
-def _check(layer, batch_norm, table):
-    """Raise ValueError unless the layer's class and the BatchNorm's can be folded."""
+@torch.no_grad()
+def _fold(layer, batch_norm, kinds):
+    """A copy of the layer with the fused weights, after the fold of such a pair has been tried out in float64."""
     this, that = _class_name(layer), _class_name(batch_norm)
-    kind = next((kind for kind in table if _works_as(layer, kind)), None)
-    if kind is None:
-        raise ValueError(f"{this} is not one of {', '.join(map(_class_name, table))}, or has a forward of its own")
     for name, module in (this, layer), (that, batch_norm):
         if what := _altered(module):
             raise ValueError(f"{name} {what}")
-    remedy = f"give one of {', '.join(map(_class_name, table[kind]))}"
-    your_own = _is_batch_norm(batch_norm) and not isinstance(batch_norm, BATCH_NORMS)
-    if not your_own and not any(_works_as(batch_norm, one) for one in table[kind]):
-        raise ValueError(f"{that} does not normalise what {this} puts out, or has a forward of its own: {remedy}")
-    if batch_norm.running_mean is None or batch_norm.running_var is None:
-        raise ValueError(f"{that} has no running statistics: train it with track_running_stats=True")
-    if your_own and not _computes_a_batch_norm(batch_norm, layer.weight.dim()):
-        raise ValueError(f"{that} keeps running statistics, but computes something else from them: {remedy}")
-
-
-def _works_as(module, kind):
-    """Whether it computes what this class computes: a subclass with another forward may do anything."""
-    forward = attrgetter("forward", *["_conv_forward"] * hasattr(kind, "_conv_forward"))
-    return isinstance(module, kind) and forward(type(module)) == forward(kind)
-
-
-@torch.no_grad()
-def _computes_a_batch_norm(module, dims):
-    """Whether a class of your own computes BatchNorm's formula from its running statistics: it is tried out."""
+    if not any(isinstance(layer, kind) for kind in kinds):
+        raise ValueError(f"{this} is not one of {', '.join(map(_class_name, kinds))}")
+    if not _is_batch_norm(batch_norm) or batch_norm.running_mean is None:
+        raise ValueError(f"{that} keeps no running statistics: give a BatchNorm with track_running_stats=True")
     try:
-        module = _copy_for_eval(module).double()
-        mean, var, eps, gamma, beta = _constants(module)
-        x = torch.randn(64, len(mean), *[3] * (dims - 2), generator=torch.Generator().manual_seed(0)).double() * 10
-        mean, var, gamma, beta = (constant.view(-1, *[1] * (dims - 2)) for constant in (mean, var, gamma, beta))
-        return torch.allclose(module(x.clone()), (x - mean) / (var + eps).sqrt() * gamma + beta, 1e-7, 1e-9)
-    except Exception:  # noqa: BLE001  a forward may fail in any way
-        return False
+        pair = _copy_for_eval(nn.Sequential(layer, batch_norm)).double()
+        generator, shape = torch.Generator().manual_seed(0), _smallest_input(layer)
+        x = 10 * torch.randn(shape, generator=generator, dtype=torch.float64).to(layer.weight.device)
+        expected = pair(x).nan_to_num()
+        difference = ((_fused(*pair)(x).nan_to_num() - expected).abs() / (1 + expected.abs())).max()
+        reason = "" if difference < 1e-7 else f"they differ from their fold by {difference:.0e}"
+    except Exception as error:  # noqa: BLE001  a forward may fail in any way
+        reason = f"{type(error).__name__}: {error}"
+    if reason:
+        fault = f"{that} does not normalise the features that {this} puts out, or one of them has a forward of its own"
+        raise ValueError(f"{fault} ({reason}): give two that fit")
+    return _fused(layer, batch_norm)
+
+
+def _smallest_input(layer):
+    """The shape of one example, about as small as the layer's kernel and its padding allow."""
+    if isinstance(layer, LINEARS):
+        return 1, layer.weight.shape[-2 if isinstance(layer, Linear) else -1]
+    return 1, layer.in_channels, *(size * d + 3 for size, d in zip(layer.kernel_size, layer.dilation, strict=True))
+
+
+def _fused(layer, batch_norm):
+    """A copy of the layer with the weights of torch's fusion, which wants the outputs as a weight's first dimension."""
+
+    def turned(weight):  # there, and back
+        if getattr(layer, "transposed", False):  # (in, out / groups, ...): each group of inputs has its own outputs
+            return weight.unflatten(0, (layer.groups, -1)).transpose(1, 2).flatten(0, 1)
+        return weight.mT if isinstance(layer, Linear) else weight
+
+    def constants(*names, default):
+        found = [value for name in names if (value := getattr(batch_norm, name, None)) is not None]
+        value = found[0] if found else torch.full_like(batch_norm.running_mean, default)
+        return value if isinstance(batch_norm, BatchNorm1d) else value.flatten()  # in a class of your own often (1, C)
+
+    gamma, beta = constants("gamma", "weight", default=1), constants("beta", "bias", default=0)
+    mean, var = constants("running_mean", default=0), constants("running_var", default=1)
+    fuse = fuse_linear_bn_weights if isinstance(layer, LINEARS) else fuse_conv_bn_weights
+    weight, bias = fuse(turned(layer.weight), layer.bias, mean, var, getattr(batch_norm, "eps", 0), gamma, beta)
+    folded = copy.deepcopy(layer).eval()
+    for name, value in ("weight", turned(weight)), ("bias", bias):
+        setattr(folded, name, nn.Parameter(value.detach().contiguous(), layer.weight.requires_grad))
+    return folded
 
 
 def _find_pairs(model):
@@ -175,10 +161,8 @@ def _fault(module):
     """Why no model with this module in it can be folded, however its layers are connected; None if it may be."""
     if isinstance(module, torch.jit.ScriptModule) and _has_batch_norm(module):
         return "is compiled by torch.jit: fold the model before it is compiled"
-    if isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-        return f"is a {_class_name(module)}: fold its .module"
-    if isinstance(module, torch._dynamo.OptimizedModule):
-        return "is compiled by torch.compile: fold its ._orig_mod"
+    if inside := WRAPPERS.get(type(module).__name__):
+        return f"is a {type(module).__name__}: fold its .{inside}"
     # A method of its class may name F.batch_norm or the like, though no layer in it has that name.
     codes = [getattr(value, "__code__", None) for kind in type(module).__mro__ for value in vars(kind).values()]
     called = {name for code in codes if code for name in code.co_names if name in FUNCTIONS}
@@ -266,17 +250,8 @@ def _has_batch_norm(module):
 
 def _copy_for_eval(model):
     """A copy in eval mode; tensors that its modules keep from a forward pass are cut off from their graphs."""
-    seen = set()
-
-    def tensors(value):
-        if isinstance(value, torch.Tensor):
-            yield value
-        elif isinstance(value, (dict, list, tuple, set)) and id(value) not in seen:
-            seen.add(id(value))
-            for inner in value.values() if isinstance(value, dict) else value:
-                yield from tensors(inner)
-
-    kept = [tensor for module in model.modules() for tensor in tensors(vars(module)) if not tensor.is_leaf]
+    values = [value for module in model.modules() for value in tree_leaves(vars(module))]
+    kept = [value for value in values if isinstance(value, torch.Tensor) and not value.is_leaf]
     try:
         return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in kept}).eval()
     except Exception as error:

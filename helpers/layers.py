@@ -1,11 +1,10 @@
 """The lecture's layers as nn.Modules: Linear, BatchNorm1d, Tanh, Embedding, Flatten, Sequential; and Residual.
 
-The batch is dimension -2 and the features are dimension -1. Any dimension to their left counts
-independent networks: a layer made with ``num_models=R`` holds R layers and computes them in one call,
-each exactly as it would alone.
+The batch is dimension -2 and the features are dimension -1. Any dimension to their left counts independent networks:
+a layer made with ``num_models=R`` holds R layers and computes them in one call, each exactly as it would alone.
 
-What differs from torch.nn: weights are laid out ``(fan_in, fan_out)``, as in the lecture; biases start
-at zero; and ``BatchNorm1d`` can normalise either as torch does or as the lecture does (``correction``).
+What differs from torch.nn: weights are laid out ``(fan_in, fan_out)``, as in the lecture; biases start at zero; and
+``BatchNorm1d`` can normalise either as torch does or as the lecture does (``correction``).
 """
 
 from math import sqrt
@@ -20,8 +19,8 @@ Tanh = nn.Tanh
 Sequential = nn.Sequential
 
 
-def _models(num_models):
-    """The leading dimensions of a parameter: none for a single network, one for a stack."""
+def stack_shape(num_models):
+    """The leading dimensions of a parameter: none for a single network, one for a stack; ValueError for an empty one."""
     if num_models is None:
         return ()
     if num_models < 1:
@@ -37,17 +36,16 @@ def _over_batch(features):
 class Linear(nn.Module):
     """``x @ weight + bias``, with a weight that keeps the scale of its input (times ``gain``).
 
-    Shapes: input (..., N, fan_in), output (..., N, fan_out); weight ([num_models,] fan_in, fan_out),
-    bias ([num_models,] fan_out) or None. An input without model dimensions is shown to every network
-    of a stack.
+    Shapes: input (..., N, fan_in), output (..., N, fan_out); weight ([num_models,] fan_in, fan_out), bias
+    ([num_models,] fan_out) or None. An input without model dimensions is shown to every network of a stack.
 
-    At the start the weight has std gain / sqrt(fan_in) and the bias is zero (He et al. 2015,
-    "Delving Deep into Rectifiers", eq. 10, with the gain in place of sqrt 2; the lecture at 27:53).
+    At the start the weight has std gain / sqrt(fan_in) and the bias is zero (He et al. 2015, "Delving Deep into
+    Rectifiers", eq. 10, with the gain in place of sqrt 2; the lecture at 27:53).
     """
 
     def __init__(self, fan_in, fan_out, bias=True, *, gain=1.0, num_models=None, generator=None):
         super().__init__()
-        models = _models(num_models)
+        models = stack_shape(num_models)
         # Multiplied, then divided: the lecture's order, so that its numbers come out to the last bit.
         weight = torch.randn((*models, fan_in, fan_out), generator=generator) * gain / sqrt(fan_in)
         self.weight = nn.Parameter(weight)
@@ -84,22 +82,20 @@ def _normalize_over_batch(layer, x):
 class BatchNorm1d(nn.Module):
     """Make every feature's mean 0 and variance 1 over the batch, then scale by gamma and shift by beta.
 
-    Shapes: input and output ([num_models,] N, dim); gamma, beta, running_mean, running_var
-    ([num_models,] dim). The running statistics are buffers, updated in train mode without a graph as
-    ``(1 - momentum) * running + momentum * batch``, and used in place of the batch's in eval mode.
+    Shapes: input and output ([num_models,] N, dim); gamma, beta, running_mean, running_var ([num_models,] dim).
+    The running statistics are buffers, updated in train mode without a graph as ``(1 - momentum) * running +
+    momentum * batch``, and used in place of the batch's in eval mode.
+    ``correction`` is torch.var's word for Bessel's, read at every forward pass: 0 divides by N and equals
+    nn.BatchNorm1d, 1 divides by N - 1 and equals the lecture's class (outputs smaller by sqrt((N - 1) / N)).
+    running_var is the unbiased variance either way, as in nn.BatchNorm1d.
 
-    ``correction`` is torch.var's word for Bessel's: 0 divides by N and equals nn.BatchNorm1d, 1 divides by
-    N - 1 and equals the lecture's class (outputs smaller by sqrt((N - 1) / N)). It is read at every
-    forward pass. running_var is the unbiased variance either way, as in nn.BatchNorm1d.
-
-    Raises ValueError in train mode for a batch of one example, which has no variance, and for an input
-    that has model dimensions other than the layer's.
+    Raises ValueError for an input of another shape, and in train mode for one example, which has no variance.
     Source: Ioffe and Szegedy 2015, algorithm 1; the lecture at 40:40.
     """
 
     def __init__(self, dim, eps=1e-5, momentum=0.1, *, correction=0, num_models=None):
         super().__init__()
-        shape = (*_models(num_models), dim)
+        shape = (*stack_shape(num_models), dim)
         self.eps, self.momentum, self.correction = eps, momentum, correction
         self.gamma = nn.Parameter(torch.ones(shape))
         self.beta = nn.Parameter(torch.zeros(shape))
@@ -118,9 +114,9 @@ class BatchNorm1d(nn.Module):
         *models, dim = self.gamma.shape
         if (*x.shape[:-2], *x.shape[-1:]) != (*models, dim) or x.dim() < 2:
             wanted = ", ".join(map(str, [*models, "N", dim]))
-            remedy = "the batch is dimension -2; make the layer with num_models for a stack of networks"
-            if not models and x.dim() == 3:
-                remedy += ", or put a Flatten before it, or give it x.flatten(0, 1), where x is (N, T, C)"
+            remedy = (
+                "make it with num_models for a stack, and put a Flatten before it or give x.flatten(0, 1) for (N, T, C)"
+            )
             raise ValueError(f"BatchNorm1d got an input of shape {tuple(x.shape)}, not ({wanted}): {remedy}")
         if self.training and x.shape[-2] < 2:
             raise ValueError("BatchNorm1d needs two examples or more in train mode; call .eval() for a single one")
@@ -140,7 +136,7 @@ class Embedding(nn.Module):
 
     def __init__(self, num_embeddings, dim, *, num_models=None, generator=None):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn((*_models(num_models), num_embeddings, dim), generator=generator))
+        self.weight = nn.Parameter(torch.randn((*stack_shape(num_models), num_embeddings, dim), generator=generator))
 
     def forward(self, x):
         weight = self.weight

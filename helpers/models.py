@@ -3,12 +3,13 @@
 import copy
 from collections import OrderedDict
 from functools import partial
+from itertools import pairwise
 from math import sqrt
 
 import torch
 from torch import nn
 
-from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Residual, Sequential, Tanh
+from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Residual, Sequential, Tanh, stack_shape
 
 __all__ = ["NONLINEARITIES", "SEED", "STAGES", "alone", "deep_mlp", "lecture_mlp", "residual_mlp", "seeded"]
 
@@ -37,12 +38,12 @@ def seeded(seed=SEED):
 def lecture_mlp(stage, *, generator=None, num_models=None):
     """Part 1's network, 3 characters -> 30 numbers -> 200 tanh units -> 27 logits, at one of its five stages.
 
-    stage: "original" (everything randn), "softmax" (then W2 * 0.01, b2 * 0), "tanh" (then W1 * 0.2,
-    b1 * 0.01), "kaiming" (then W1 * (5/3) / sqrt(30) instead) or "batchnorm" (then no b1, but a BatchNorm1d
-    with correction=1, momentum=0.001 and no eps).
-    generator: C, W1, b1, W2, b2 are drawn from it in this order; ``torch.Generator().manual_seed(SEED)``
-    gives the lecture's network, None draws from torch's global generator. A stack (``num_models=R``) draws
-    its networks one after the other from one generator; with a list of R generators each equals its solo twin.
+    stage: "original" (everything randn), "softmax" (then W2 * 0.01, b2 * 0), "tanh" (then W1 * 0.2, b1 * 0.01),
+    "kaiming" (then W1 * (5/3) / sqrt(30) instead) or "batchnorm" (then no b1, but a BatchNorm1d with correction=1,
+    momentum=0.001 and no eps).
+    generator: C, W1, b1, W2, b2 are drawn from it in this order; ``seeded()`` gives the lecture's network, None draws
+    from torch's global generator. A stack (``num_models=R``) draws its networks one after the other from one
+    generator; with a list of R generators each equals its solo twin.
 
     Returns a Sequential of the layers embedding, flatten, hidden, (batch_norm,) tanh, output: characters
     ([R,] N, 3) in, logits ([R,] N, 27) out; 11,897 parameters a network, 12,097 with BatchNorm.
@@ -50,28 +51,21 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
     """
     if stage not in STAGES:
         raise ValueError(f"unknown stage {stage!r}: choose one of {', '.join(STAGES)}")
-    return _alone_or_stacked([_lecture_mlp(stage, g) for g in _generators(generator, num_models)], num_models)
 
+    def network(_, generator):
+        C, W1, b1, W2, b2 = _draw(stage, generator)
+        unused = torch.Generator()  # the layers' own draws, which are replaced below, disturb no other generator
+        layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=unused), flatten=Flatten())
+        layers["hidden"] = Linear(FAN_IN, N_HIDDEN, bias=stage != "batchnorm", generator=unused)
+        if stage == "batchnorm":
+            layers["batch_norm"] = BatchNorm1d(N_HIDDEN, 0.0, 0.001, correction=1)
+        layers |= {"tanh": Tanh(), "output": Linear(N_HIDDEN, VOCAB_SIZE, generator=unused)}
+        model = Sequential(layers)
+        drawn = {"embedding.weight": C, "hidden.weight": W1, "hidden.bias": b1, "output.weight": W2, "output.bias": b2}
+        model.load_state_dict({name: tensor for name, tensor in drawn.items() if tensor is not None}, strict=False)
+        return model
 
-def _lecture_mlp(stage, generator):
-    C, W1, b1, W2, b2 = _draw(stage, generator)
-    batch_norm = stage == "batchnorm"
-    unused = torch.Generator()  # the layers' own draws, which are replaced below, disturb no other generator
-    layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=unused), flatten=Flatten())
-    layers["hidden"] = Linear(FAN_IN, N_HIDDEN, bias=not batch_norm, generator=unused)
-    if batch_norm:
-        layers["batch_norm"] = BatchNorm1d(N_HIDDEN, 0.0, 0.001, correction=1)
-    layers["tanh"] = Tanh()
-    layers["output"] = Linear(N_HIDDEN, VOCAB_SIZE, generator=unused)
-    model = Sequential(layers)
-    with torch.no_grad():
-        model.embedding.weight.copy_(C)
-        model.hidden.weight.copy_(W1)
-        if not batch_norm:
-            model.hidden.bias.copy_(b1)
-        model.output.weight.copy_(W2)
-        model.output.bias.copy_(b2)
-    return model
+    return _alone_or_stacked(network, generator, num_models)
 
 
 def _draw(stage, generator):
@@ -80,12 +74,12 @@ def _draw(stage, generator):
     C = torch.randn((VOCAB_SIZE, N_EMBD), generator=generator)
     W1 = torch.randn((FAN_IN, N_HIDDEN), generator=generator)
     # With BatchNorm there is no b1, and no draw for it: W2 then comes out different from the other stages'.
-    b1 = torch.zeros(N_HIDDEN) if stage == "batchnorm" else torch.randn(N_HIDDEN, generator=generator)
+    b1 = None if stage == "batchnorm" else torch.randn(N_HIDDEN, generator=generator)
     W2 = torch.randn((N_HIDDEN, VOCAB_SIZE), generator=generator)
     b2 = torch.randn(VOCAB_SIZE, generator=generator)
     if level >= STAGES.index("softmax"):
         W2, b2 = W2 * 0.01, b2 * 0
-    if level >= STAGES.index("tanh"):
+    if stage in ("tanh", "kaiming"):
         b1 = b1 * 0.01
     if stage == "tanh":
         W1 = W1 * 0.2
@@ -108,43 +102,36 @@ def deep_mlp(
     """Part 2's network: 3 characters -> 30 numbers -> depth - 1 hidden layers of n_hidden units -> 27 logits.
 
     depth: how many Linears, the output one included.
-    gain: every weight is ``randn / sqrt(fan_in) * gain``, except the output Linear's, which has 0.1 in its
-    place. A stack may have one gain a network: a tensor (num_models,).
-    batch_norm: no biases, and a BatchNorm1d (momentum 0.1, ``correction``) after every Linear, the last one
-    too. The 0.1 is then that last gamma's, and the output Linear has the gain.
+    gain: every weight is ``randn / sqrt(fan_in) * gain``, except the output Linear's, which has 0.1 in its place.
+    batch_norm: no biases, and a BatchNorm1d (momentum 0.1, ``correction``) after every Linear, the last one too.
+    The 0.1 is then that last gamma's, and the output Linear has the gain.
     nonlinearity: one of NONLINEARITIES; "linear" puts no layer between the Linears.
-    generator: C and then each Linear's weight are drawn from it, biases are zero. The lecture's network comes
-    from ``torch.Generator().manual_seed(SEED)``; None draws from torch's global generator. A stack draws its
-    networks one after the other from one generator; with a list of R generators each equals its solo twin.
+    generator, num_models: as in lecture_mlp; C and then each Linear's weight are drawn, biases are zero. A stack may
+    have one gain for each network: a tensor (num_models,).
 
     Returns a Sequential of the layers embedding, flatten, linear1, (batch_norm1,) tanh1, linear2, ... linear6
-    (, batch_norm6): characters ([R,] N, 3) in, logits ([R,] N, 27) out. The lecture's has 46,497 parameters,
-    47,024 with BatchNorm. Raises ValueError for an argument that makes no network.
-    Source: the lecture, 1:18:35 to 1:51:34.
+    (, batch_norm6), with the shapes of lecture_mlp. The lecture's has 46,497 parameters, 47,024 with BatchNorm.
+    Raises ValueError for an argument that makes no network. Source: the lecture, 1:18:35 to 1:51:34.
     """
-    pairs = _checked(depth, n_hidden, nonlinearity, gain, generator, num_models)
-    how = depth, n_hidden, batch_norm, correction, nonlinearity
-    networks = [_deep_mlp(*how, gain, generator) for gain, generator in pairs]
-    return _alone_or_stacked(networks, num_models)
+    _check(depth, n_hidden, nonlinearity)
 
+    @torch.no_grad()
+    def network(gain, generator):
+        layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
+        sizes = [FAN_IN, *[n_hidden] * (depth - 1), VOCAB_SIZE]
+        for i, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
+            linear = layers[f"linear{i}"] = Linear(fan_in, fan_out, bias=not batch_norm, generator=generator)
+            if batch_norm:
+                norm = layers[f"batch_norm{i}"] = BatchNorm1d(fan_out, momentum=0.1, correction=correction)
+            if i < depth or batch_norm:
+                linear.weight *= gain
+            if i < depth and NONLINEARITIES[nonlinearity]:
+                layers[f"{nonlinearity}{i}"] = NONLINEARITIES[nonlinearity]()
+        last = norm.gamma if batch_norm else linear.weight
+        last *= 0.1  # make the logits less confident
+        return Sequential(layers)
 
-@torch.no_grad()
-def _deep_mlp(depth, n_hidden, batch_norm, correction, nonlinearity, gain, generator):
-    layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
-    for i in range(1, depth + 1):
-        fan_in = FAN_IN if i == 1 else n_hidden
-        fan_out = VOCAB_SIZE if i == depth else n_hidden
-        linear = layers[f"linear{i}"] = Linear(fan_in, fan_out, bias=not batch_norm, generator=generator)
-        if batch_norm:
-            layers[f"batch_norm{i}"] = BatchNorm1d(fan_out, momentum=0.1, correction=correction)
-        if i < depth or batch_norm:
-            linear.weight *= gain
-        if i == depth:  # make the logits less confident
-            last = layers[f"batch_norm{i}"].gamma if batch_norm else linear.weight
-            last *= 0.1
-        if i < depth and NONLINEARITIES[nonlinearity]:
-            layers[f"{nonlinearity}{i}"] = NONLINEARITIES[nonlinearity]()
-    return Sequential(layers)
+    return _alone_or_stacked(network, generator, num_models, gain)
 
 
 def residual_mlp(
@@ -166,33 +153,34 @@ def residual_mlp(
     norm: a LayerNorm without gain and bias, "before" every branch and the output Linear, or "after" every sum.
     last: the gain of a second Linear at the end of every branch; 0 makes the blocks the identity at the start.
 
-    Returns a Sequential of the layers embedding, flatten, linear1, tanh1, block1, (norm1,) ... (norm,) output:
-    characters ([R,] N, 3) in, logits ([R,] N, 27) out. Raises ValueError for an argument that makes no network.
+    Returns a Sequential of the layers embedding, flatten, linear1, tanh1, block1, (norm1,) ... (norm,) output, with
+    the shapes of lecture_mlp. Raises ValueError for an argument that makes no network.
     Source: He et al. 2015, "Deep Residual Learning for Image Recognition".
     """
     if norm not in (None, "before", "after"):
         raise ValueError(f'norm is {norm!r}: choose "before", "after" or None')
-    pairs = _checked(depth, n_hidden, nonlinearity, gain, generator, num_models, least=2)
-    networks = [_residual_mlp(depth, n_hidden, scale, norm, last, nonlinearity, *pair) for pair in pairs]
-    return _alone_or_stacked(networks, num_models)
-
-
-def _residual_mlp(depth, n_hidden, scale, norm, last, nonlinearity, gain, generator):
+    _check(depth, n_hidden, nonlinearity, least=2)
     activation, normalize = NONLINEARITIES[nonlinearity], partial(nn.LayerNorm, n_hidden, elementwise_affine=False)
-    layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
-    layers["linear1"] = Linear(FAN_IN, n_hidden, gain=gain, generator=generator)
-    layers |= {f"{nonlinearity}1": activation()} if activation else {}
-    for i in range(1, depth - 1):
-        branch = [normalize()] if norm == "before" else []
-        branch += [Linear(n_hidden, n_hidden, gain=gain, generator=generator), *([activation()] if activation else [])]
-        branch += [] if last is None else [Linear(n_hidden, n_hidden, gain=last, generator=generator)]
-        layers[f"block{i}"] = Residual(*branch, scale=scale)
-        if norm == "after":
-            layers[f"norm{i}"] = normalize()
-    if norm == "before":
-        layers["norm"] = normalize()
-    layers["output"] = Linear(n_hidden, VOCAB_SIZE, gain=0.1, generator=generator)
-    return Sequential(layers)
+
+    def network(gain, generator):
+        layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
+        layers["linear1"] = Linear(FAN_IN, n_hidden, gain=gain, generator=generator)
+        if activation:
+            layers[f"{nonlinearity}1"] = activation()
+        for i in range(1, depth - 1):
+            branch = [normalize()] if norm == "before" else []
+            branch += [Linear(n_hidden, n_hidden, gain=gain, generator=generator)]
+            branch += [activation()] if activation else []
+            branch += [] if last is None else [Linear(n_hidden, n_hidden, gain=last, generator=generator)]
+            layers[f"block{i}"] = Residual(*branch, scale=scale)
+            if norm == "after":
+                layers[f"norm{i}"] = normalize()
+        if norm == "before":
+            layers["norm"] = normalize()
+        layers["output"] = Linear(n_hidden, VOCAB_SIZE, gain=0.1, generator=generator)
+        return Sequential(layers)
+
+    return _alone_or_stacked(network, generator, num_models, gain)
 
 
 def alone(stack, r):
@@ -202,45 +190,36 @@ def alone(stack, r):
     """
     if not any(isinstance(layer, (Embedding, Linear)) and layer.weight.dim() == 3 for layer in stack.modules()):
         raise ValueError("this network is no stack: alone takes one that was made with num_models")
-    copies = {id(p): nn.Parameter(p.detach()[r].clone(), p.requires_grad) for p in stack.parameters()}
-    copies |= {id(buffer): buffer[r].clone() for buffer in stack.buffers()}
-    return copy.deepcopy(stack, copies)  # deepcopy takes what stands in copies for its own work
+    return _with_tensors(stack, lambda tensor: tensor[r].clone())
 
 
-def _checked(depth, n_hidden, nonlinearity, gain, generator, num_models, least=1):
-    """(gain, generator) of each network, after a look at what a caller may get wrong."""
+def _check(depth, n_hidden, nonlinearity, least=1):
     for name, number, smallest in (("depth", depth, least), ("n_hidden", n_hidden, 1)):
         if number < smallest:
             raise ValueError(f"{name} is {number}: give {smallest} or more")
     if nonlinearity not in NONLINEARITIES:
         raise ValueError(f"unknown nonlinearity {nonlinearity!r}: choose one of {', '.join(NONLINEARITIES)}")
-    generators, gains = _generators(generator, num_models), torch.as_tensor(gain)
-    if gains.shape not in ((), (len(generators),)):
-        got = f"gain has shape {tuple(gains.shape)} for {len(generators)} network(s)"
-        raise ValueError(f"{got}: give one number, or one a network")
-    return list(zip(gains.expand(len(generators)), generators, strict=True))
 
 
-def _generators(generator, num_models):
-    """One generator a network: the same one again and again, or those of a list."""
-    networks = 1 if num_models is None else num_models
-    if networks < 1:
-        raise ValueError(f"num_models is {num_models}: give the number of networks in the stack, or None for one")
-    if not isinstance(generator, (list, tuple)):
-        return [generator] * networks
-    if len(generator) != networks:
-        raise ValueError(f"{len(generator)} generators for {networks} networks: give one, or one a network")
-    return list(generator)
-
-
-def _alone_or_stacked(networks, num_models):
-    """The only network; or their stack, whose parameters and buffers have the networks as dimension 0."""
+def _alone_or_stacked(network, generator, num_models, gain=1.0):
+    """network(gain, generator); or a stack of such networks, whose parameters and buffers have them as dimension 0."""
+    (count,) = stack_shape(num_models) or (1,)
+    gains = torch.as_tensor(gain)
+    generators = generator if isinstance(generator, (list, tuple)) else [generator] * count
+    if len(generators) != count or gains.shape not in ((), (count,)):
+        got = f"{len(generators)} generators, and gain has shape {tuple(gains.shape)}, for {count} network(s)"
+        raise ValueError(f"{got}: give one, or one for each network")
+    networks = [network(*pair) for pair in zip(gains.expand(count), generators, strict=True)]
     if num_models is None:
         return networks[0]
-    stack = networks[0]
-    for twins in zip(*(network.modules() for network in networks), strict=True):
-        for name, _ in list(twins[0].named_parameters(recurse=False)):
-            setattr(twins[0], name, nn.Parameter(torch.stack([getattr(twin, name).data for twin in twins])))
-        for name, _ in list(twins[0].named_buffers(recurse=False)):
-            setattr(twins[0], name, torch.stack([getattr(twin, name) for twin in twins]))
-    return stack
+    return _with_tensors(networks[0], lambda *twins: torch.stack(twins), networks[1:])
+
+
+def _with_tensors(model, made, others=()):
+    """A copy of the model with parameters and buffers that are made of its own and those of the others."""
+    copies = {}  # deepcopy takes what stands here, by the id of the original, for its own work
+    for p, *twins in zip(*(network.parameters() for network in (model, *others)), strict=True):
+        copies[id(p)] = nn.Parameter(made(p.detach(), *(twin.detach() for twin in twins)), p.requires_grad)
+    for buffer, *twins in zip(*(network.buffers() for network in (model, *others)), strict=True):
+        copies[id(buffer)] = made(buffer, *twins)
+    return copy.deepcopy(model, copies)

@@ -55,34 +55,42 @@ def train(
 ):
     """Train on minibatches drawn as the lecture draws them; returns the History.
 
-    X (N, …) and Y (N,) are the training set. lr: a number, or a function of the step (from 0), such as the lecture's
-    ``lambda step: 0.1 if step < 100_000 else 0.01``. Every step is ``parameter += -lr * gradient``, unless a torch
-    optimizer is given, which then takes it (with lr, if lr is not None).
-    In a stack (logits with a model dimension) one generator shows every network the same minibatches, a list of
+    X (N, …), Y (N,): the training set. lr: a number, or a function of the step (from 0), such as the lecture's
+    ``lambda step: 0.1 if step < 100_000 else 0.01``. Every step is ``parameter += -lr * gradient``, or that of a torch
+    optimizer (with lr, if lr is not None).
+    A stack (logits with a model dimension): one generator shows every network the same minibatches, a list of
     generators gives each its own, and lr may be a tensor of one value for each, without an optimizer.
-    backward="by_hand" takes helpers.by_hand's gradients: equal up to rounding, several times as fast, for networks of
+    backward="by_hand": the gradients of helpers.by_hand, equal up to rounding, several times as fast, for networks of
     the course's layers. (Interrupted, its generator has drawn up to AHEAD steps further.)
-    record_ratios_every=k keeps std(update) / std(data) of every weight (two dimensions or more) at every k-th step,
-    from step 0, in History.update_ratio; data are the values before the step, where diagnose takes them too.
+    record_ratios_every=k: keep every k-th step's std(update) / std(data) of each weight (two dimensions or more), from
+    step 0, in History.update_ratio; data are the values before the step, where diagnose takes them too.
 
     The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters as they
     are and returns the History so far. Raises ValueError for data, a learning rate or a network that can't be used.
     """
     _check_data(X, Y)
-    _check_settings(Y, steps, lr, optimizer, backward)
+    if steps < 0:
+        raise ValueError(f"steps is {steps}: give the number of minibatches to train on, 0 or more")
+    if lr is None and optimizer is None:
+        raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
+    if backward not in ("autograd", "by_hand"):
+        raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
+    if backward == "by_hand" and Y.min() < 0:
+        raise ValueError('Y has targets below 0, which by hand count too: leave backward="by_hand" out')
     rate = lr if callable(lr) else lambda step: lr
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     network = ByHand(model) if backward == "by_hand" else Autograd(model, list(trainable.values()))
     update = Update(trainable, network, optimizer, record_ratios_every)
+    # Not ahead for autograd: other networks may draw between the steps themselves, as dropout does.
+    minibatches = _minibatches(X, Y, steps, batch_size, generator, AHEAD if backward == "by_hand" else 1)
     losses = []
     model.train()
     try:
-        bar = tqdm(range(steps), unit="step", disable=not progress, leave=False, delay=1)
-        ahead = AHEAD if backward == "by_hand" else 1  # other networks may draw between the steps themselves: dropout
-        for step, (Xb, Yb) in zip(bar, _minibatches(X, Y, steps, batch_size, generator, ahead), strict=True):
+        for step in tqdm(range(steps), unit="step", disable=not progress, leave=False, delay=1):
+            Xb, Yb = next(minibatches)
             loss = network.forward(Xb, Yb)
             gradients = network.backward()
-            update(gradients, _checked(rate(step), loss, optimizer))
+            update(gradients, rate(step))
             losses.append(loss)
     except KeyboardInterrupt:
         print(f"interrupted after {len(losses):,} of {steps:,} steps: the parameters are kept as they are now")
@@ -125,76 +133,68 @@ class Update:
         self.trainable, self.network, self.optimizer, self.every = trainable, network, optimizer, every
         self.values = [p.detach() for p in trainable.values()]  # the same memory, without a graph
         self.ones = [torch.ones((), dtype=p.dtype, device=p.device) for p in self.values]
-        self.steps, self.records = 0, []
+        self.steps, self.kept = 0, {}
 
     def __call__(self, gradients, lr):
+        if isinstance(lr, torch.Tensor) and lr.dim():  # one for each network
+            networks = len(self.values[0]) if self.network.stacked else 1
+            if self.optimizer or lr.shape != (networks,):
+                what = "an optimizer: give it one number for all" if self.optimizer else f"{networks} network(s)"
+                raise ValueError(f"lr has shape {tuple(lr.shape)} for {what}")
+            gradients = [g if g is None else lr.view(-1, *[1] * (g.dim() - 1)) * g for g in gradients]
+            lr = 1
         take = self._sgd_step if self.optimizer is None else self._optimizer_step
         if self.every and self.steps % self.every == 0:
-            self.records.append(self._recorded(take, gradients, lr))
+            self._record(take, gradients, lr)
         else:
             take(gradients, lr)
         self.steps += 1
 
-    def ratios(self):
-        """(records,) by name, or (records, num_models) for a stack."""
-        if not self.records:
-            return {}
-        updates, data = (np.array(part, np.float64) for part in zip(*self.records, strict=True))
-        ratios = torch.from_numpy(updates / np.where(data > 0, data, np.nan)).float()
-        return dict(zip(self._weights(self.trainable), ratios.unbind(1), strict=True))
-
-    def _weights(self, each):
-        """What belongs to the weights, of what there is for each parameter."""
-        rows = zip(each, self.values, strict=True)
-        return [one for one, p in rows if p.dim() - self.network.stacked > 1]
-
     def _sgd_step(self, gradients, lr):
-        """parameter += -lr * gradient; lr is a number, or a tensor of one value for each network."""
         values, ones = self.values, self.ones
         if any(gradient is None or gradient.is_sparse for gradient in gradients):
             rows = zip(values, gradients, ones, strict=True)
             values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
             if any(gradient.is_sparse for gradient in gradients):
                 raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
-        if isinstance(lr, torch.Tensor):
-            gradients, lr = [lr.view(-1, *[1] * (g.dim() - 1)) * g if lr.dim() else lr * g for g in gradients], 1
         # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
         # without a second array of that size, which would cost more than the sums.
-        torch._foreach_addcmul_(values, gradients, ones, value=-lr)
+        torch._foreach_addcmul_(values, gradients, ones, value=-float(lr))
 
     def _optimizer_step(self, gradients, lr):
         for p, gradient in zip(self.trainable.values(), gradients, strict=True):
             p.grad = gradient
-        if lr is not None:
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
+        for group in self.optimizer.param_groups if lr is not None else ():
+            group["lr"] = lr
         self.optimizer.step()
 
-    def _recorded(self, take, gradients, lr):
-        """Take the step; the spreads of every weight's update and of its values before it."""
-        stacked, weights, at = self.network.stacked, self._weights(self.values), self._weights(gradients)
-        data = [_spread(p, stacked) for p in weights]
-        before = [p.clone() for p in weights] if self.optimizer else weights
+    def _record(self, take, gradients, lr):
+        """Take the step; keep the spreads of each weight's update and of its values before it."""
+        rows = zip(self.trainable, self.values, gradients, strict=True)
+        weights = [(name, p, g) for name, p, g in rows if p.dim() - self.network.stacked > 1]
+        before = [(self._spread(p), p.clone() if self.optimizer else p) for _, p, _ in weights]
         take(gradients, lr)
-        if self.optimizer:
-            size, changes = 1, [p - q for p, q in zip(weights, before, strict=True)]
-        else:
-            size, changes = abs(lr.numpy(force=True) if isinstance(lr, torch.Tensor) else lr), at
-        rows = zip(data, changes, at, strict=True)
-        return [np.nan * d if g is None else size * _spread(change, stacked) for d, change, g in rows], data
+        for (name, p, gradient), (data, old) in zip(weights, before, strict=True):
+            change, size = (p - old, 1) if self.optimizer else (gradient, abs(float(lr)))
+            update = np.nan * data if gradient is None else size * self._spread(change)
+            self.kept.setdefault(name, []).append((update, data))
 
+    def _spread(self, tensor):
+        """std * sqrt(n - 1), for each network of a stack, in a fraction of torch.std's time; 0 for constant data."""
+        x = (tensor.float() if tensor.dtype.itemsize < 4 else tensor).numpy(force=True)  # NumPy has no bfloat16
+        x = x.reshape(len(x) if self.network.stacked else 1, -1)
+        squares, mean = np.vecdot(x, x), np.add.reduce(x, axis=1) / x.shape[1]
+        spread = squares - x.shape[1] * mean**2
+        if not (spread > squares / 2).all():  # two large numbers' difference: once more, from the first number on
+            x = x - x[:, :1]  # exactly 0 for constant data
+            x -= np.add.reduce(x, axis=1, keepdims=True) / x.shape[1]
+            spread = np.vecdot(x, x)
+        return np.sqrt(spread if self.network.stacked else spread[0])
 
-def _spread(tensor, stacked):
-    """std * sqrt(n - 1), for each network of a stack, in a fraction of torch.std's time; exactly 0 for constant data."""
-    x = (tensor.float() if tensor.dtype.itemsize < 4 else tensor).numpy(force=True)  # NumPy has no bfloat16
-    x = x.reshape(len(x) if stacked else 1, -1)
-    squares, mean = np.vecdot(x, x), np.add.reduce(x, axis=1) / x.shape[1]
-    spread = squares - x.shape[1] * mean**2
-    if not (spread > squares / 2).all():  # two large numbers' difference: once more, with the mean taken off first
-        deviations = x - mean[:, None]
-        deviations[(x == x[:, :1]).all(1)] = 0  # where a constant's mean is rounded
-        spread = np.vecdot(deviations, deviations)
-    return np.sqrt(spread if stacked else spread[0])
+    def ratios(self):
+        """(records,) by name, or (records, num_models) for a stack."""
+        pairs = {name: np.array(kept, np.float64).swapaxes(0, 1) for name, kept in self.kept.items()}
+        return {name: torch.from_numpy(u / np.where(d > 0, d, np.nan)).float() for name, (u, d) in pairs.items()}
 
 
 def _loss(logits, Y):
@@ -203,13 +203,6 @@ def _loss(logits, Y):
         return F.cross_entropy(logits, Y)
     Y = Y.expand(logits.shape[:-1])
     return F.cross_entropy(logits.flatten(0, 1), Y.flatten(), reduction="none").view_as(Y).mean(-1)
-
-
-def _checked(lr, loss, optimizer):
-    if isinstance(lr, torch.Tensor) and lr.dim() and (optimizer is not None or lr.shape != loss.shape):
-        wanted = f"{loss.numel()} network(s)" if optimizer is None else "an optimizer, which takes one number for all"
-        raise ValueError(f"lr has shape {tuple(lr.shape)} for {wanted}")
-    return lr
 
 
 @torch.no_grad()
@@ -263,16 +256,4 @@ def _check_data(X, Y):
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
     if Y.dim() != 1:
-        shapes = f"Y has shape {tuple(Y.shape)}, not ({len(Y)},)"
-        raise ValueError(f"{shapes}: each example has one target; what has several is several examples")
-
-
-def _check_settings(Y, steps, lr, optimizer, backward):
-    if steps < 0:
-        raise ValueError(f"steps is {steps}: give the number of minibatches to train on, 0 or more")
-    if lr is None and optimizer is None:
-        raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
-    if backward not in ("autograd", "by_hand"):
-        raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
-    if backward == "by_hand" and Y.min() < 0:
-        raise ValueError('Y has targets below 0, which by hand count too: leave backward="by_hand" out')
+        raise ValueError(f"Y has shape {tuple(Y.shape)}, not ({len(Y)},): give one target for each example")

@@ -20,7 +20,7 @@ def test_a_claim_that_holds_is_shown_and_kept(shown):
     claim("the first loss <27>", chapter="4:<19>", measured=27.8817, stated=27.88, tolerance=0.01)
     (output,) = shown
     row = {"text": "the first loss <27>", "chapter": "4:<19>", "measured": 27.8817, "stated": 27.88}
-    assert output[MIME] == row | {"tolerance": 0.01, "verdict": "holds"}
+    assert output[MIME] == [row | {"tolerance": 0.01, "verdict": "holds"}]
     assert output["text/plain"] == "4:<19>  the first loss <27>: stated 27.88, measured 27.88 -> holds"
     assert "the first loss &lt;27&gt;" in output["text/html"] and "4:&lt;19&gt;" in output["text/html"]
 
@@ -44,7 +44,7 @@ def test_the_verdict_is_asserted(shown, measured, tolerance, verdict, right):
     if right:
         claim("gain", **arguments)
         claims([dict(text="gain", **arguments)])
-        assert shown[0][MIME]["verdict"] == verdict and shown[1][MIME] == [shown[0][MIME]]
+        assert shown[0][MIME][0]["verdict"] == verdict and shown[1] == shown[0]
     else:
         with pytest.raises(AssertionError, match=f"gain .1:00.: measured {measured}, stated 1, .*{verdict!r}"):
             claim("gain", **arguments)
@@ -56,7 +56,7 @@ def test_the_verdict_is_asserted(shown, measured, tolerance, verdict, right):
 def test_the_lectures_own_figures_are_judged_only_on_its_names(shown):
     arguments = dict(chapter="1:00", measured=2.19, stated=2.1, tolerance=0.001)
     claim("val loss", **arguments, names=OTHER)
-    assert shown[0][MIME]["verdict"] == "not judged"
+    assert shown[0][MIME][0]["verdict"] == "not judged"
     assert shown[0]["text/plain"] == "1:00  val loss: stated 2.1, measured 2.190 -> not judged"
     with pytest.raises(AssertionError):
         claim("val loss", **arguments, names=LECTURE)
@@ -66,7 +66,7 @@ def test_the_lectures_own_figures_are_judged_only_on_its_names(shown):
 def test_a_remark_judges_nothing(shown, measured, number):
     for names in None, LECTURE, OTHER:
         claim("it may be", chapter="2:00", measured=measured, verdict="remark", names=names)
-        assert shown[-1][MIME]["verdict"] == "remark" and shown[-1][MIME]["measured"] == measured
+        assert shown[-1][MIME][0]["verdict"] == "remark" and shown[-1][MIME][0]["measured"] == measured
         assert number in shown[-1]["text/plain"] and "stated" not in shown[-1]["text/plain"]
 
 

@@ -49,11 +49,11 @@ def test_defaults_are_the_network_without_batch_norm():
 
 
 @pytest.mark.parametrize("network", [PLAIN, NORMALISED])
-def test_300_steps_equal_the_lectures_loop(splits, network):
+def test_100_steps_equal_the_lectures_loop(splits, network):
     g = generator()
     model = deep_mlp(**network, generator=g)
-    losses = train(model, *splits.train, steps=300, lr=0.1, generator=g).loss
-    expected, C, layers = deep_lecture_loop(**network, X=splits.train[0], Y=splits.train[1], steps=300)
+    losses = train(model, *splits.train, steps=100, lr=0.1, generator=g).loss
+    expected, C, layers = deep_lecture_loop(**network, X=splits.train[0], Y=splits.train[1], steps=100)
     torch.testing.assert_close(losses, expected, rtol=0, atol=1e-5)
     assert_parameters(model, C, layers, atol=1e-5)
     if network["batch_norm"]:
@@ -183,13 +183,14 @@ def test_a_stack_trains_as_its_networks_do_alone(splits):
     gains = [0.5, 1.0, 5 / 3]
     generators = [generator(seed) for seed in range(3)]
     stack = deep_mlp(gain=torch.tensor(gains), batch_norm=True, generator=generators, num_models=3)
-    losses = train(stack, *splits.train, steps=50, lr=0.1, generator=generator(9)).loss
-    val = evaluate(stack, *splits.val)
+    losses = train(stack, *splits.train, steps=30, lr=0.1, generator=generator(9)).loss
+    few = [part[:1000] for part in splits.val]
+    val = evaluate(stack, *few)
     for r, gain in enumerate(gains):
         solo = deep_mlp(gain=gain, batch_norm=True, generator=generator(r))
-        alone = train(solo, *splits.train, steps=50, lr=0.1, generator=generator(9)).loss
+        alone = train(solo, *splits.train, steps=30, lr=0.1, generator=generator(9)).loss
         torch.testing.assert_close(losses[:, r], alone, rtol=0, atol=1e-5)
-        assert val[r].item() == pytest.approx(evaluate(solo, *splits.val), abs=1e-5)
+        assert val[r].item() == pytest.approx(evaluate(solo, *few), abs=1e-5)
 
 
 def test_every_tensor_of_a_fresh_network_can_be_trained():
@@ -216,9 +217,9 @@ def test_a_generator_is_all_that_it_draws_from():
         ({"n_hidden": 0}, "n_hidden is 0: give 1 or more"),
         ({"nonlinearity": "tan"}, "unknown nonlinearity 'tan': choose one of tanh, relu, "),
         ({"num_models": 0}, "num_models is 0: give the number of networks in the stack, or None"),
-        ({"gain": torch.ones(2)}, r"gain has shape \(2,\) for 1 network\(s\): give one number, or one"),
-        ({"gain": torch.ones(2), "num_models": 3}, r"gain has shape \(2,\) for 3 network\(s\)"),
-        ({"generator": [generator()], "num_models": 2}, "1 generators for 2 networks: give one, or one"),
+        ({"gain": torch.ones(2)}, r"gain has shape \(2,\).* for 1 network\(s\): give one"),
+        ({"gain": torch.ones(2), "num_models": 3}, r"gain has shape \(2,\).* for 3 network\(s\)"),
+        ({"generator": [generator()], "num_models": 2}, r"1 generators.* for 2 network\(s\): give one"),
     ],
 )
 def test_unusable_arguments_are_refused_with_the_remedy(arguments, message):

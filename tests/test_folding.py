@@ -63,7 +63,7 @@ epsilons = st.sampled_from([1e-12, 1e-5, 1e-3, 0.1])
 seeds = st.integers(0, 10**6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(n=sizes, fan_in=sizes, fan_out=sizes, bias=st.booleans(), affine=st.booleans(), eps=epsilons, seed=seeds)
 def test_a_linear_folds_as_torch_folds_it(n, fan_in, fan_out, bias, affine, eps, seed):
     linear, norm = nn.Linear(fan_in, fan_out, bias=bias), nn.BatchNorm1d(fan_out, eps=eps, affine=affine)
@@ -76,7 +76,7 @@ def test_a_linear_folds_as_torch_folds_it(n, fan_in, fan_out, bias, affine, eps,
         same_parameters(fold_linear(linear, norm), fuse_linear_bn_eval(linear, norm), 1e-6)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     n=sizes,
     fan_in=sizes,
@@ -106,7 +106,7 @@ def test_torchs_and_our_layers_fold_into_each_other():
             close(fold_batch_norms(pair)(x), pair(x))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(
     dims=st.integers(1, 3),
     transposed=st.booleans(),
@@ -170,10 +170,10 @@ def test_a_folded_layer_is_as_trainable_as_the_layer_was():
     assert not folded.weight.requires_grad and not folded.bias.requires_grad
 
 
-def subclass(kind, method):
-    """A subclass that computes something else."""
+def subclass(kind, method, change=torch.abs):
+    """A subclass with a forward of its own that computes something else."""
     return type(
-        f"My{kind.__name__}", (kind,), {method: lambda self, *inputs: getattr(super(kind, self), method)(*inputs)}
+        f"My{kind.__name__}", (kind,), {method: lambda self, *inputs: change(getattr(kind, method)(self, *inputs))}
     )
 
 
@@ -186,19 +186,24 @@ def hooked(layer):
     ("fold", "layer", "norm", "words"),
     [
         (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(7, track_running_stats=False), "no running statistics"),
-        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(5), r"features \(5,\).*puts out \(7,\)"),
-        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(1), r"features \(1,\).*puts out \(7,\)"),
-        (fold_linear, Linear(5, 7, num_models=2), nn.BatchNorm1d(7), r"features \(7,\).*puts out \(2, 7\)"),
-        (fold_linear, Linear(5, 7), BatchNorm1d(7, num_models=2), r"features \(2, 7\).*puts out \(7,\)"),
-        (fold_linear, nn.Linear(5, 7), nn.BatchNorm2d(7), "BatchNorm2d does not normalise.*give one of BatchNorm1d"),
-        (fold_linear, nn.Linear(5, 7), nn.LayerNorm(7), "LayerNorm does not normalise"),
+        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(5), "BatchNorm1d does not normalise.*Linear.*that fit"),
+        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(1), "BatchNorm1d does not normalise.*Linear.*that fit"),
+        (
+            fold_linear,
+            Linear(5, 7, num_models=2),
+            nn.BatchNorm1d(7),
+            "BatchNorm1d does not normalise.*Linear.*that fit",
+        ),
+        (fold_linear, Linear(5, 7), BatchNorm1d(7, num_models=2), "BatchNorm1d does not normalise.*Linear.*that fit"),
+        (fold_linear, nn.Linear(5, 7), nn.BatchNorm2d(7), "BatchNorm2d does not normalise.*that fit"),
+        (fold_linear, nn.Linear(5, 7), nn.LayerNorm(7), "LayerNorm keeps no running statistics.*BatchNorm"),
         (fold_linear, nn.Conv1d(5, 7, 1), nn.BatchNorm1d(7), "Conv1d is not one of Linear"),
         (fold_conv, nn.Linear(5, 7), nn.BatchNorm1d(7), "Linear is not one of Conv1d"),
         (fold_conv, nn.Conv2d(5, 7, 1), nn.BatchNorm1d(7), "BatchNorm1d does not normalise"),
         (fold_conv, nn.Conv1d(5, 7, 1), BatchNorm1d(7), "BatchNorm1d does not normalise"),
-        (fold_linear, subclass(nn.Linear, "forward")(5, 7), nn.BatchNorm1d(7), "MyLinear.*forward of its own"),
+        (fold_linear, subclass(nn.Linear, "forward")(5, 7), worn(nn.BatchNorm1d(7)), "MyLinear.*forward of its own"),
         (fold_linear, nn.Linear(5, 7), subclass(nn.BatchNorm1d, "forward")(7), "MyBatchNorm1d.*forward of its own"),
-        (fold_conv, subclass(nn.Conv1d, "_conv_forward")(5, 7, 1), nn.BatchNorm1d(7), "MyConv1d.*of its own"),
+        (fold_conv, subclass(nn.Conv1d, "_conv_forward")(5, 7, 1), worn(nn.BatchNorm1d(7)), "MyConv1d.*of its own"),
         (fold_linear, hooked(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
         (fold_linear, nn.Linear(5, 7), hooked(nn.BatchNorm1d(7)), "BatchNorm1d has hooks"),
         (fold_linear, nn.utils.spectral_norm(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
@@ -209,6 +214,15 @@ def hooked(layer):
 def test_pairs_that_do_not_fold_are_refused(fold, layer, norm, words):
     with pytest.raises(ValueError, match=words):
         fold(layer, norm)
+
+
+def test_a_forward_of_its_own_that_computes_the_same_folds():
+    for pair in (
+        (subclass(nn.Linear, "forward", lambda out: out * 1)(4, 4), nn.BatchNorm1d(4)),
+        (Linear(4, 4), subclass(BatchNorm1d, "forward", lambda out: out * 1)(4)),
+    ):
+        pair = worn(nn.Sequential(*pair))
+        close(fold_batch_norms(pair)(rows()), pair(rows()))
 
 
 def test_a_replaced_forward_is_refused():
@@ -270,7 +284,7 @@ def test_all_53_of_resnet50_fold():
                 module.bias.normal_(0, 0.2)
     model = model.double().eval()
     folded = fold_batch_norms(model)
-    x = randn(2, 3, 64, 64)
+    x = randn(2, 3, 32, 32)
     with torch.no_grad():
         close(folded(x), model(x))
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
@@ -542,7 +556,7 @@ def test_a_model_in_a_wrapper_is_refused_and_what_to_fold_is_named():
     model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     with pytest.raises(ValueError, match="compiled by torch.jit"):
         fold_batch_norms(torch.jit.script(model))
-    with pytest.raises(ValueError, match=r"torch.compile: fold its \._orig_mod"):
+    with pytest.raises(ValueError, match=r"OptimizedModule: fold its \._orig_mod"):
         fold_batch_norms(torch.compile(model))
     with pytest.raises(ValueError, match=r"DataParallel: fold its \.module"):
         fold_batch_norms(nn.DataParallel(model))
@@ -609,9 +623,7 @@ def test_what_looks_like_a_batch_norm_is_folded_if_it_is_one():
 
 def test_what_looks_like_a_batch_norm_and_is_none_is_named():
     for norm in YourOwn(4, wrong=True), subclass(YourOwn, "extra")(4, wrong=True), Frozen(4):
-        with pytest.raises(
-            ValueError, match=f"1 can't be folded into 0: {type(norm).__name__} keeps running statistics"
-        ):
+        with pytest.raises(ValueError, match=f"1 can't be folded into 0: {type(norm).__name__} does not normalise"):
             fold_batch_norms(nn.Sequential(nn.Linear(4, 4), norm))
     with pytest.raises(ValueError, match="1 follows 0 .Tanh"):
         fold_batch_norms(nn.Sequential(nn.Tanh(), YourOwn(4)))
