@@ -5,7 +5,7 @@ layers       what are Linear, BatchNorm1d, Tanh, Embedding and Flatten?
 models       how are the lecture's networks drawn, and one taken out of a stack?
 resnet       what is in ResNet-50?
 train        how is a network trained, evaluated, sampled from?
-by_hand      how is the backward pass of part 1's network written out?
+by_hand      how is the backward pass of the course's networks written out?
 folding      how does a BatchNorm go into the layer before it?
 compare      is a difference real, or luck?
 claims       what does the lecture say, and what was measured?

@@ -79,8 +79,8 @@ def pixels(fig, dpi):
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 
-def small_png(image, colors=256):
-    """An RGB image as a small PNG, in base64 text. 256 colours are plenty for lines and text, a third of the size."""
+def small_png(image, colors=128):
+    """An RGB image as a small PNG, in base64 text. 128 colours are plenty for lines and text, a third of the size."""
     buffer = io.BytesIO()
     image.quantize(colors, dither=Image.Dither.NONE).save(buffer, "png")
     return base64.b64encode(buffer.getvalue()).decode()

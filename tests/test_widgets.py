@@ -138,7 +138,7 @@ def test_its_still_picture_and_alt_text_stand_beside_the_live_view(panel):
     assert "application/vnd.jupyter.widget-view+json" in data
     still = base64.b64decode(data["image/png"])
     assert Image.open(io.BytesIO(still)).format == "PNG"
-    assert np.abs(pixels(still).astype(int) - pixels(png(panel))).mean() < 1  # 256 colours in place of all
+    assert np.abs(pixels(still).astype(int) - pixels(png(panel))).mean() < 1  # 128 colours in place of all
     assert metadata["image/png"] == {"alt": panel.alt, "width": 1000}
     assert len(panel.alt.split()) > 8
 
