@@ -25,8 +25,8 @@ from sweep import by_seed, need_lecture_names, sweep
 # h = f(h), h + f(h), h + f(h) / sqrt(blocks), h + f(norm(h)), norm(h + f(h)); f is tanh(linear(h))
 KINDS = ("plain", "+", "scaled", "pre-norm", "post-norm")
 DEPTHS = (6, 20, 40)  # the first and the last layer are as in the plain network
-# f is linear(relu(linear(h))); with a BatchNorm after each linear, times a learned number from 0, or its last linear 0
-RELU_KINDS = ("relu +", "relu scaled", "relu BatchNorm", "relu ReZero", "relu zero last")
+# f is linear(relu(linear(h))); with a BatchNorm after each linear, or times a learned number that starts at 0
+RELU_KINDS = ("relu +", "relu scaled", "relu BatchNorm", "relu ReZero")
 RELU_DEPTHS = (6, 20)
 RATES = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
 SEEDS = (0, 1, 2)
@@ -40,7 +40,7 @@ def networks(kind, depth, seeds, gain=5 / 3):
     if kind == "plain":
         return deep_mlp(**how)
     if kind.startswith("relu"):
-        how |= dict(nonlinearity="relu", gain=sqrt(2), last=0.0 if kind == "relu zero last" else 1.0)
+        how |= dict(nonlinearity="relu", gain=sqrt(2), last=1.0)
     norm = {"pre-norm": "before", "post-norm": "after"}.get(kind)
     stack = residual_mlp(**how, scale=1 / sqrt(depth - 2) if kind.endswith("scaled") else 1, norm=norm)
     for block in (layer for layer in stack if isinstance(layer, Residual)):
