@@ -30,7 +30,7 @@ LONGEST = 300  # of any file
 
 # What does not keep to this yet, and why. To be empty in the end.
 EXPECTED = {
-    "flat": "together longer than 1,700 lines: by_hand and folding grew, for every network of the course",
+    "flat": "together longer than 1,700 lines, a third of them docstrings and blank: by_hand and folding grew with the networks they know",
     "diagnostics": "it reads any network, function or list, and watches trainings",
     "widgets": "the machinery of panels is 350 lines, training_lab is long",
     "checks": "about 900 lines of machinery, 44 for a check",
