@@ -5,7 +5,6 @@ in all). The rates and seeds of a run train as one stack; a seed decides init an
 """
 
 import os
-from functools import partial
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
@@ -183,7 +182,7 @@ def report(letter, *, steps=None):
     steps, net = steps or (6000 if letter == "B" else 2000), network("BatchNorm", depth=2, seeds=[0])
     found = {"training minibatches, train mode": descend(net, drawn("train", steps), steps)}
     if letter == "C":  # somebody looks at a few odd minibatches, and forgets eval mode
-        for _ in range(5):
+        for _ in range(20):
             train_mode_loss(net, torch.zeros(32, 3, dtype=torch.int64), torch.zeros(32, dtype=torch.int64))
     found["training examples, eval mode"] = evaluate(net, *some(sets["train"])).item()
     eval_mode = evaluate(net, *some(sets["val"])).item()
