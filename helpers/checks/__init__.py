@@ -7,6 +7,7 @@
 from helpers.checks.beyond_01 import check_three_faults
 from helpers.checks.beyond_02 import check_four_streams, check_stream_growth, check_zero_last
 from helpers.checks.beyond_03 import check_four_walks, check_training, check_uncorrected_step
+from helpers.checks.beyond_04 import check_four_reports, check_group_norm, check_two_letters
 from helpers.checks.beyond_05 import check_four_findings, check_softmax_floor
 from helpers.checks.chapter_00 import check_two_dice
 from helpers.checks.chapter_01 import check_four_datasets, check_rate_drop, check_unigram_entropy

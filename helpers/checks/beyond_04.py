@@ -1,0 +1,72 @@
+"""Lesson X04: GroupNorm written, four reports of networks with BatchNorm, and why two letters are left."""
+
+from helpers.checks.kinds import check, choice, choices, seeded_randn
+
+_X = 3 * seeded_randn(5, 12, seed=1) + 1
+CASES = [(_X, 3, 1e-5), (_X, 2, 1e-5), (_X, 1, 1e-5), (_X[:2], 4, 0.5), (0.1 * _X, 6, 0.1)]
+
+
+def _groups(x, groups, eps, *, axes=2, correction=0, split=None, mean=True, root=True, inside=True):
+    parts = x.unflatten(1, split or (groups, -1))
+    centre, var = parts.mean(axes, keepdim=True), parts.var(axes, correction=correction, keepdim=True)
+    if not mean:
+        centre, var = 0, parts.square().mean(axes, keepdim=True)
+    size = (var + eps).sqrt() if inside and root else var + eps if not root else var.sqrt() + eps
+    return ((parts - centre) / size).flatten(1)
+
+
+@check("lesson X04, exercise X04.1", 3787, CASES)
+def check_group_norm(x, groups, eps):
+    """f(x, groups, eps) -> x (examples, features), each group of neighbouring features of an example normalised."""
+    return _groups(x, groups, eps)
+
+
+check_group_norm.mistakes = {
+    "`groups` is how many groups there are. Yours takes it for the features in each.": (
+        lambda x, groups, eps: _groups(x, x.shape[1] // groups, eps)),
+    "Neighbours belong together: features 0, 1, 2, … Yours takes every so-many-th.": lambda x, groups, eps: (
+        _groups(x.unflatten(1, (-1, groups)).transpose(1, 2).flatten(1), groups, eps)
+        .unflatten(1, (groups, -1)).transpose(1, 2).flatten(1)),
+    "No other example may matter: yours takes mean and variance over the batch too.": (
+        lambda x, groups, eps: _groups(x, groups, eps, axes=(0, 2)), lambda x, groups, eps: _groups(x, groups, eps, axes=0)),
+    "All features of an example are one group in yours: that is LayerNorm.": lambda x, groups, eps: _groups(x, 1, eps),
+    "Divide by the number of features in the group, not by one less: `correction=0`.": (
+        lambda x, groups, eps: _groups(x, groups, eps, correction=1)),
+    "The mean is to be taken off: without that it is an RMSNorm of each group.": (
+        lambda x, groups, eps: _groups(x, groups, eps, mean=False)),
+    "eps is added to the variance, under the root.": lambda x, groups, eps: _groups(x, groups, eps, inside=False),
+    "Divide by the root of the variance.": lambda x, groups, eps: _groups(x, groups, eps, root=False),
+    "eps is hard-coded: use the one that is given.": lambda x, groups, eps: _groups(x, groups, 1e-5),
+    "Each group is normalised, and then put back: the shape stays (examples, features).": (
+        lambda x, groups, eps: _groups(x, groups, eps).unflatten(1, (groups, -1))),
+}  # fmt: skip
+
+_MODES = "Its own training examples, in train mode and in eval mode: are these two losses alike?"
+_SEEN = "Compare training examples in eval mode with validation examples in eval mode."
+_AFRESH = "Compare the last two lines: what do fresh statistics change?"
+_ALIKE = "Compare the first line with the third: are unseen names worse, batched alike?"
+
+check_four_reports = choices(
+    "{network: what ails it} of the four reports of exercise X04.2.",
+    "the four reports",
+    {
+        "A": ("leaks", {"overfits": _ALIKE, "wrong statistics": _AFRESH, "another kind": _ALIKE}),
+        "B": ("overfits", {"leaks": _MODES, "wrong statistics": _AFRESH, "another kind": "Can it be? How low is its "
+              "training loss, beside that of the others?"}),
+        "C": ("wrong statistics", {"overfits": _SEEN, "leaks": _AFRESH, "another kind": _ALIKE}),
+        "D": ("another kind", {"leaks": _MODES, "wrong statistics": _AFRESH, "overfits": "How low is its training "
+              "loss, beside that of the one that knows its names by heart?"}),
+    },
+    "lesson X04, exercise X04.2", 3787, agreed="the four reports are told apart", noun="fault",
+)  # fmt: skip
+
+check_two_letters = choice(
+    "Why LayerNorm leaves two of 26 letters, whose embeddings have two numbers: A, B or C.",
+    "the two letters",
+    "B",
+    {
+        "A": "Two numbers that are not equal have a variance far above 1e-12. And with eps in charge all would lie near 0.",
+        "C": "In the picture no gamma and no beta is used. And what is the same for all letters can't join two of them.",
+    },
+    "lesson X04, exercise X04.3", 3787,
+)  # fmt: skip

@@ -1,0 +1,134 @@
+"""Lesson X04: its normalisations against torch.nn, its networks against the sweep's, its exercises, its sweep."""
+
+import json
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import normalisations
+from helpers.checks import check_four_reports, check_group_norm, check_two_letters
+from helpers.data import course_file
+from helpers.layers import BatchNorm1d
+from helpers.models import seeded
+from notebook_cells import definitions, execute, exercises, read
+
+X = torch.randint(0, 27, (64, 3), generator=seeded(1))
+Y = torch.randint(0, 27, (64,), generator=seeded(2))
+TWO = (2, 4, 6)  # a shape with all three axes unlike
+
+
+@pytest.fixture(scope="module")
+def lesson():
+    return definitions("X04_other_normalisations")
+
+
+@pytest.fixture(scope="module")
+def kept():
+    return json.loads(course_file("data/results/normalisations.json").read_text(encoding="utf-8"))
+
+
+def test_its_normalisations_are_torchs(lesson):
+    x = 3 * torch.randn(TWO, generator=seeded(3)) + 1
+    theirs = {
+        "batch_norm": nn.BatchNorm1d(4)(x),
+        "layer_norm": nn.LayerNorm((4, 6))(x),
+        "instance_norm": nn.InstanceNorm1d(4)(x),
+        "rms_norm": nn.RMSNorm((4, 6), eps=1e-5)(x),
+    }
+    for name, out in theirs.items():
+        torch.testing.assert_close(lesson[name](x), out, atol=1e-5, rtol=1e-4)
+    v, g = torch.randn(5, 3), torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(lesson["weight_norm"](v, g).norm(dim=0), g)
+
+
+@pytest.mark.parametrize("kind", ["none", "BatchNorm", "LayerNorm", "GroupNorm", "RMSNorm"])
+def test_a_network_of_the_sweep_is_the_lessons(lesson, kind):
+    ours = lesson["network"](kind, depth=3, seed=4)
+    stack = normalisations.network(kind, depth=3, seeds=[0, 4])
+    torch.testing.assert_close(stack(X)[1], ours(X), atol=1e-5, rtol=1e-4)
+    loss = F.cross_entropy(ours(X), Y)
+    together = F.cross_entropy(stack(X)[1], Y) + F.cross_entropy(stack(X)[0], Y)
+    for p, q in zip(torch.autograd.grad(loss, list(ours.parameters())[:2]),
+                    torch.autograd.grad(together, list(stack.parameters())[:2]), strict=True):  # fmt: skip
+        torch.testing.assert_close(q[1], p, atol=1e-5, rtol=1e-3)
+
+
+def test_weight_norm_begins_as_the_plain_network_and_does_not_see_a_direction_grow():
+    plain, stack = (normalisations.network(kind, depth=3, seeds=[0, 1]) for kind in ("none", "WeightNorm"))
+    before = stack(X).detach()
+    torch.testing.assert_close(before, plain(X), atol=1e-5, rtol=1e-4)
+    stack[2].direction.data *= 7
+    torch.testing.assert_close(stack(X), before, atol=1e-5, rtol=1e-4)
+
+
+def test_after_puts_the_norm_behind_the_nonlinearity():
+    layers = normalisations.network("BatchNorm", depth=3, seeds=[0], nonlinearity="relu", after=True)
+    found = [type(layer) for layer in layers]
+    assert [found[k - 1] for k, kind in enumerate(found) if kind is BatchNorm1d] == [nn.ReLU, nn.ReLU]
+
+
+def test_spans_are_names_and_recalibration_takes_the_datas_statistics(lesson):
+    names = lesson["spans"](lesson["Y"][:200])
+    assert all(lesson["X"][name][0].eq(0).all() and lesson["Y"][name][-1] == 0 for name in names)
+    net = lesson["network"]("BatchNorm", depth=2)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    fresh = lesson["recalibrated"](net, X)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+    h = net.linear1(net.flatten(net.embedding(X)))
+    torch.testing.assert_close(fresh.norm1.running_mean, h.mean(0), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(fresh.norm1.running_var, h.var(0), atol=1e-5, rtol=1e-4)
+
+
+def test_the_exercises_stubs_are_no_attempt_and_their_solutions_are_right():
+    checks = {check_group_norm: "group_norm", check_four_reports: "answer", check_two_letters: "explanation"}
+    for exercise, (check, name) in zip(exercises(read("X04_other_normalisations")), checks.items(), strict=True):
+        space = {"torch": torch}
+        execute(exercise.stub, space)
+        assert check(space[name]).status == "not attempted"
+        execute(exercise.solution, space)
+        assert check(space[name])
+
+
+def test_group_norm_may_be_written_in_other_ways():
+    assert check_group_norm(lambda x, groups, eps: F.group_norm(x, groups, eps=eps))
+
+    def by_chunks(x, groups, eps):
+        return torch.cat([F.layer_norm(part, part.shape[1:], eps=eps) for part in x.chunk(groups, 1)], 1)
+
+    assert check_group_norm(by_chunks)
+    for wrong in (lambda x, groups, eps: x, lambda x, groups, eps: F.group_norm(x, groups, eps=eps) * 1.01, None):
+        assert not check_group_norm(wrong)
+
+
+def test_the_sweep_is_whole_and_is_what_its_script_makes(kept):
+    parts = [f"{part}, {kind}" for part in normalisations.PARTS
+             for kind in (normalisations.AFTER if "after" in part else normalisations.KINDS)]  # fmt: skip
+    others = [f"report, {x}" for x in "ABCD"] + [f"names per batch, {n}" for n in normalisations.NAMES_PER_BATCH]
+    assert sorted(kept["runs"]) == sorted(parts + others)
+    assert kept["parts"] == json.loads(json.dumps(normalisations.PARTS)) and kept["names"] == "lecture"
+    for name in parts:
+        wanted = {"val", "batch", "precise"} if name.endswith("BatchNorm") else {"val"}
+        assert set(kept["runs"][name]) == wanted
+        assert all([len(losses) for losses in rows] == [3] * 4 for rows in kept["runs"][name].values())
+
+
+@pytest.mark.parametrize("name", ["batch of 4, BatchNorm", "relu, 6, after, RMSNorm", "tanh, 6, WeightNorm"])
+def test_a_run_of_the_sweep_trains(name):
+    found = normalisations.run(name, steps=15)
+    assert all(2.4 < loss < 3.4 for rows in found.values() for losses in rows[1:2] for loss in losses)
+
+
+def test_what_the_four_reports_say_is_what_ails_them(kept):
+    reports = {letter: list(kept["runs"][f"report, {letter}"].values()) for letter in "ABCD"}
+    training, same_eval, alike, held, afresh = reports["A"]
+    assert same_eval > training + 1 and abs(alike - training) < 0.2 and afresh > training + 1
+    training, same_eval, alike, held, afresh = reports["B"]
+    assert abs(same_eval - training) < 0.2 and min(alike, held, afresh) > training + 1
+    training, same_eval, alike, held, afresh = reports["C"]
+    assert min(same_eval, held) > training + 0.2 and max(abs(alike - training), abs(afresh - training)) < 0.05
+    training, same_eval, alike, held, afresh = reports["D"]
+    assert abs(same_eval - training) < 0.05 and min(alike, held, afresh) > training + 0.5
+    short = normalisations.run("report, C", steps=30)
+    assert list(short) == list(kept["runs"]["report, C"])
