@@ -35,7 +35,7 @@ GAUGES = [  # title, what is healthy, what to turn: each a few short lines
     ),
     (
         "4 · update:data",
-        "Around 1e-3 for plain SGD; 1e-4 to 1e-2\nis usual. The lines keep together.",
+        "1e-3 is a first aim for plain SGD; 1e-4 to\n1e-2 is usual; the best here: near 3e-3.\nThe lines keep together.",
         "All together too high or too low: learning\nrate. Fanned out by depth: the weights'\nscale. One apart: that layer.",
     ),
 ]

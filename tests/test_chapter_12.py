@@ -30,6 +30,25 @@ def test_the_chapters_loop_records_what_train_records(chapter):
         assert_close(torch.tensor(values), history.update_ratio[name], rtol=1e-3, atol=0)
 
 
+@pytest.mark.parametrize(
+    ("name", "theirs"),
+    [
+        ("sgd", lambda p: torch.optim.SGD([p], lr=0.1)),
+        ("momentum", lambda p: torch.optim.SGD([p], lr=0.01, momentum=0.9)),
+        ("adam", lambda p: torch.optim.Adam([p], lr=0.001)),
+    ],
+)
+def test_the_chapters_optimizers_take_torchs_steps(chapter, name, theirs):
+    g, memory = chapter["seeded"](3), {}
+    ours = torch.randn(6, 5, generator=g)
+    optimizer = theirs(p := torch.nn.Parameter(ours.clone()))
+    for k in range(1, 5):
+        p.grad = torch.randn(6, 5, generator=g)
+        optimizer.step()
+        ours = ours - chapter[name](p.grad, memory, k)
+        assert_close(ours, p.detach(), rtol=1e-5, atol=1e-6)
+
+
 def test_weights_without_fan_in_are_plain_normal_numbers_times_the_gain(chapter):
     net = chapter["without_fan_in"](chapter["deep_mlp"](generator=chapter["seeded"]()))
     for i, std in ((1, 5 / 3), (3, 5 / 3), (6, 0.1)):

@@ -5,7 +5,7 @@ from collections import Counter
 
 import pytest
 
-from helpers.checks import check_mystery
+from helpers.checks import check_mystery, check_which_patient
 from helpers.checks.chapter_14 import KINDS, fault_of
 from helpers.claims import MIME, saved_claims
 from notebook_cells import execute, read, setup_source
@@ -60,6 +60,17 @@ def test_the_quiz_has_four_different_faults_and_rejects_every_other_answer():
     for number, (kind, layer) in right.items():
         for wrong in ((kind, 7 - layer), (right[number % 4 + 1][0], layer), kind, None, ("", "", ""), layer):
             assert not check_mystery(right | {number: wrong})
+
+
+def test_the_unnamed_patients_are_four_of_the_seven_and_every_other_suspect_is_refused(chapter):
+    namespace = {}
+    execute(setup_source(chapter), namespace)
+    right = check_which_patient.right
+    assert check_which_patient(right) and len({*right.values()}) == 4
+    for letter, label in right.items():
+        for other in namespace["PATIENTS"].keys() - {label}:
+            refused = check_which_patient(right | {letter: other})
+            assert refused.status == "wrong" and "not one of the options" not in str(refused)
 
 
 def test_a_mystery_is_one_healthy_network_with_one_layer_changed(chapter):

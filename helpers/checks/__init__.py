@@ -24,7 +24,7 @@ from helpers.checks.chapter_10 import check_collapse, check_four_stacks, check_x
 from helpers.checks.chapter_11 import check_heavy_tails, check_layer_table, check_stored_weight
 from helpers.checks.chapter_12 import check_adam_ratio, check_four_runs, check_new_rate, check_ratio_of_step
 from helpers.checks.chapter_13 import check_gain_powers, check_scale_free, check_wrong_gain
-from helpers.checks.chapter_14 import check_first_look, check_mystery, check_rate_from_ratios
+from helpers.checks.chapter_14 import check_first_look, check_mystery, check_rate_from_ratios, check_which_patient
 from helpers.checks.engine import CheckResult
 from helpers.checks.exercises import (
     check_failing_pair,

@@ -1,4 +1,4 @@
-"""Checks for chapter 14: where to look first, a learning rate from its ratios, four networks with one fault each."""
+"""Checks for chapter 14: where to look first, which patient, a rate from its ratios, four networks with a fault."""
 
 import random
 from collections.abc import Mapping
@@ -37,9 +37,30 @@ check_first_look = choices(
     6694,
 )
 
+_SIGNS = {
+    "healthy": "The healthy one would lie on the grey points in both pictures, and its activations would be even.",
+    "gain 0.5": "With gain 0.5 the activations would become a needle, the deeper the narrower.",
+    "gain 3": "With gain 3 nearly half of the activations would pile up at ±1.",
+    "confident output": "With a confident output the gradients would lie a hundred times above the grey points.",
+    "ReLU, biases -0.6": "A ReLU would have no activation below zero.",
+    "rate 0.001": "At rate 0.001 all of update:data would lie below the grey points.",
+    "rate 3": "At rate 3 update:data would lie above the grey points, and the gradients on them.",
+}
+check_which_patient = choices(
+    "{letter: patient} of the four networks of exercise 14.2.",
+    "the four patients",
+    {
+        letter: (right, {other: sign for other, sign in _SIGNS.items() if other != right})
+        for letter, right in zip("ABCD", ("rate 3", "confident output", "gain 3", "healthy"), strict=True)
+    },
+    "chapter 14, exercise 14.2",
+    6694,
+    noun="patient",
+)
+
 
 @check(
-    "chapter 14, exercise 14.2", 6694, [(0.1, [1e-2, 2e-4, 4e-3]), (0.01, [1e-5, 3e-5, 2e-4]), (3.0, [0.5, 0.2, 1e-3])]
+    "chapter 14, exercise 14.3", 6694, [(0.1, [1e-2, 2e-4, 4e-3]), (0.01, [1e-5, 3e-5, 2e-4]), (3.0, [0.5, 0.2, 1e-3])]
 )
 def check_rate_from_ratios(lr, ratios):
     """f(lr, ratios) -> the learning rate that brings the median ratio to 1e-3."""
@@ -62,9 +83,9 @@ def fault_of(number):
     return generator.choice(KINDS), generator.randint(2, 5)
 
 
-@conditions("the four diagnoses", "chapter 14, exercise 14.3", 6694)
+@conditions("the four diagnoses", "chapter 14, exercise 14.4", 6694)
 def check_mystery(answers):
-    """{number of the network: (kind, layer)} for the four networks of exercise 14.3."""
+    """{number of the network: (kind, layer)} for the four networks of exercise 14.4."""
     yield isinstance(answers, Mapping), "it is not a dict", "Pass a dict with the keys 1, 2, 3 and 4."
     for number in range(1, 5):
         answer = answers.get(number)
