@@ -20,7 +20,7 @@ BLOCKED = {  # the wrong member nearest to the loss is told first: the way back 
 }
 KNOWN_SETS = {
     (): "One parameter reaches the loss with no zero in between: go back from the logits, and stop at the first.",
-    ("C",): '"C is the main contributor" is a published answer, and wrong: it is cut off by W2 and W1, both zero.',
+    ("C",): '"C is the main contributor" suggests itself, and is wrong: it is cut off by W2 and W1, both zero.',
     NAMES: "Zeros are not fine: a gradient that meets a zero weight or a zero activation is exactly 0. Print them all.",
     ("b1", "b2"): "A bias needs no input, but b1 needs a way back: through W2, which is all zeros.",
     (
