@@ -71,6 +71,7 @@ def test_relus_change_every_std_by_the_same_factor():
 
 
 class TestGame:
+    @pytest.mark.slow
     def test_every_condition_comes_up_among_its_four_diagnoses(self):
         seen = [read_patient(patient=n) for n in range(1, 30)]
         assert {reading.condition for reading in seen} == set(CONDITIONS)

@@ -556,6 +556,7 @@ def test_the_plain_lecture_is_read_like_its_modules():
 # The room by itself
 
 
+@pytest.mark.slow
 def test_the_room_is_copied_into_another_project(tmp_path):
     """It imports torch, matplotlib, NumPy and Python's own; a project that has a helpers package too takes it along."""
     room = Path(helpers.diagnostics.__file__).parent

@@ -115,6 +115,7 @@ def test_cells_of_a_notebook_are_not_spread_over_processes(request):
         rules.pytest_configure(SimpleNamespace(option=options))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_an_interrupt_leaves_no_kernel_behind():
     process = subprocess.Popen(

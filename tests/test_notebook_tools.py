@@ -222,6 +222,7 @@ def lecture_names(monkeypatch):
     monkeypatch.setattr("helpers.data.load_names", lambda: SimpleNamespace(source="lecture"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("lecture_names")
 def test_refresh_twice_writes_the_same_bytes_and_nothing_of_this_machine(tmp_path):
     hidden = code("print('one')\nprint('two', flush=True)\nprint('three')")
@@ -307,6 +308,7 @@ def test_refresh_refuses_other_names(tmp_path, monkeypatch, capsys, names):
     assert ("lecture's own names" if "bundled" in names else "no_such_file.txt") in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
 def test_an_interrupted_refresh_leaves_no_kernel_and_the_old_file(tmp_path):
     path = write(tmp_path / "01_hangs.ipynb", [code("import time\n\ntime.sleep(600)")])

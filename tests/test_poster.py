@@ -13,6 +13,7 @@ import poster
 from common import RESULTS, ROOT
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_same_bytes_which_hold_no_date():
     code = "import sys, poster; [sys.stdout.buffer.write(content) for content in poster.poster_bytes().values()]"
     first, second = (
