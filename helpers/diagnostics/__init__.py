@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map_only
 
 from .holdings import held, left_as_it_was
-from .hooks import Watcher, map_tensors, tensors_in
+from .hooks import Watcher, tensors_in
 from .learning import computed_from, findings_for, fitting, loss_number
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
@@ -59,7 +60,7 @@ def diagnose(
     with left_as_it_was(reached), torch.inference_mode(False), grad_mode:
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))
-            loss = None if loss_fn is None else loss_number(loss_fn, *fitting(loss_fn, output, targets))
+            loss = None if loss_fn is None else loss_number(loss_fn(*fitting(loss_fn, output, targets)))
         found = network.parameters
         if found is None:
             leaves = watcher.functions.leaves_used()
@@ -83,9 +84,8 @@ def diagnose(
 
 def _arguments(inputs):
     """(positional, keyword) arguments: copies, as the first layer may work in place."""
-    if isinstance(inputs, Mapping):
-        return (), map_tensors(torch.clone, dict(inputs))
-    return map_tensors(torch.clone, inputs if type(inputs) is tuple else (inputs,)), {}
+    inputs = tree_map_only(torch.Tensor, torch.clone, dict(inputs) if isinstance(inputs, Mapping) else inputs)
+    return ((), inputs) if isinstance(inputs, dict) else (inputs if type(inputs) is tuple else (inputs,), {})
 
 
 def _gradients(loss, places):

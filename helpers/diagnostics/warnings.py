@@ -7,10 +7,9 @@ rate 0.1) and its unhealthy ones. Each comment gives both.
 
 import re
 from collections import Counter
+from itertools import islice
 from math import log, prod
 from statistics import median
-
-__all__ = ["over_time", "some_of", "warnings_for"]
 
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
@@ -46,20 +45,18 @@ def warnings_for(activations, gradients, parameters):
 
 
 def _not_finite(activations, gradients, parameters):
-    for row in parameters:
-        if row.nonfinite:
-            yield f"{row.name}: {_count(row)}; a step was too large, probably: lower the learning rate"
-            return
-    for row in activations:
-        if row.nonfinite:
-            cause = "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0)"
-            yield f"{_label(row)}: {_count(row)}; {cause}"
-            return
-    for row in reversed(gradients):  # on the way back, the last layer's comes first
-        if row.nonfinite:
-            cause = "no layer after it has any: look for 0/0, the square root of 0 or a loss that overflows"
-            yield f"{_label(row)}: gradient {_count(row)}; {cause}"
-            return
+    """Only the first in the order in which a step computes them: all others follow from it."""
+    before = "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0)"
+    after = "no layer after it has any: look for 0/0, the square root of 0 or a loss that overflows"
+    found = [(f"{p.name}:", p, "a step was too large, probably: lower the learning rate") for p in parameters]
+    found += [(f"{_label(row)}:", row, before) for row in activations]
+    found += [(f"{_label(row)}: gradient", row, after) for row in reversed(gradients)]  # the last layer's comes first
+    texts = (
+        f"{label} NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places; {cause}"
+        for label, row, cause in found
+        if row.nonfinite
+    )
+    return list(islice(texts, 1))
 
 
 def _stuck(activations):
@@ -68,7 +65,12 @@ def _stuck(activations):
         inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
         if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
             yield f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
-        if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
+        # How many values each unit has, at least: features are the last dimension, or dimension 1.
+        if (
+            row.dead is not None
+            and row.dead > DEAD
+            and prod(row.shape) / max(row.shape[1], row.shape[-1]) >= DEAD_EXAMPLES
+        ):
             cause = "a learning rate that was too high once, or biases too negative"
             yield f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
         elif row.is_activation and row.std == 0:
@@ -89,10 +91,8 @@ def _by_depth(activations, gradients):
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
     if change:
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
-        yield (
-            f"activations {verb} with depth: std {first.std:.2g} in {first.name}, {last.std:.2g} in "
-            f"{last.name}; the gain is probably too {cause}"
-        )
+        stds = f"std {first.std:.2g} in {first.name}, {last.std:.2g} in {last.name}"
+        yield f"activations {verb} with depth: {stds}; the gain is probably too {cause}"
     if not gradients:
         return
     first, last = gradients[layers[0]], gradients[layers[-1]]
@@ -100,10 +100,8 @@ def _by_depth(activations, gradients):
     change = _change(_norm(last), _norm(first), steps, MOST_CHANGE["gradients"])
     if change:
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
-        yield (
-            f"gradients {verb} on their way back: std {last.std:.2g} at {last.name}, {first.std:.2g} at "
-            f"{first.name}; the gain is probably too {cause}"
-        )
+        stds = f"std {last.std:.2g} at {last.name}, {first.std:.2g} at {first.name}"
+        yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
 
 
 def _one_role(indices, rows):
@@ -209,32 +207,21 @@ def _fast_output(weights):
     weights = [p for p in weights if p.grad_to_data and len(p.shape) == 2 and p.type is weights[-1].type]
     if len(weights) < 3:
         return
-    by_update = all(p.update_to_data for p in weights)  # it knows of learning rates of their own
-    *hidden, speed = [p.update_to_data if by_update else p.grad_to_data for p in weights]
+    measure = "update" if all(p.update_to_data for p in weights) else "grad"  # updates know of rates of their own
+    *hidden, speed = [getattr(p, f"{measure}_to_data") for p in weights]
     faster = speed / median(hidden)
     # An output layer half the size (it is often made small on purpose, for the initial loss) has twice the
     # grad:data, and sends half the gradient back to all others.
     small = min(1, weights[-1].std / median(p.std for p in weights[:-1]))
     if faster * small**2 > FASTER:
-        yield (
-            f"{weights[-1].name}: learns {faster:.0f} times faster than the median hidden layer "
-            f"({'update' if by_update else 'grad'}:data {speed:.1e}); the layers before it get too little "
-            "gradient, or it needs a lower learning rate"
-        )
-
-
-def _examples(row):
-    """How many values each unit of a layer has, at least: features are the last dimension, or dimension 1."""
-    return prod(row.shape) // max(row.shape[1], row.shape[-1])
+        text = f"{weights[-1].name}: learns {faster:.0f} times faster than the median hidden layer"
+        cause = "the layers before it get too little gradient, or it needs a lower learning rate"
+        yield f"{text} ({measure}:data {speed:.1e}); {cause}"
 
 
 def _label(row):
     type_name = row.type.__name__
     return row.name if type_name.lower() in row.name.lower() else f"{row.name} ({type_name})"
-
-
-def _count(row):
-    return f"NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places"
 
 
 def over_time(records):
@@ -250,24 +237,21 @@ def over_time(records):
 
 
 def _kind(warning):
-    """A warning without its numbers, but those of a layer's name."""
+    """A warning without its numbers, but those of a layer's name, and without a second cause, which may come and go."""
     label, colon, rest = warning.partition(": ")
     if not re.fullmatch(r"\S+( \(.*\))?", label):
         label, rest = "", warning
-    return (
-        label + colon + NUMBER.sub("", rest).partition(", or ")[0]
-    )  # the second cause may depend on what else is said
+    return label + colon + NUMBER.sub("", rest).partition(", or ")[0]
 
 
 def _merged(first, last):
     """The first of two sentences of one kind, with those numbers of the last that are others."""
     numbers = iter(NUMBER.findall(last))
+    return NUMBER.sub(lambda old: _changed(old[0], next(numbers, old[0])), first)
 
-    def both(match):
-        old, new = match[0], next(numbers, match[0])
-        return old if old == new else f"{old} → {new}"
 
-    return NUMBER.sub(both, first)
+def _changed(old, new):
+    return old if old == new else f"{old} → {new}"
 
 
 def _when(steps, last):

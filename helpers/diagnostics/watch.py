@@ -17,8 +17,6 @@ from .rows import Diagnosis, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
 from .warnings import over_time
 
-__all__ = ["watch"]
-
 LIVE_SHARE = 0.1  # of the wall time, at most, for drawing while it trains
 
 
@@ -39,9 +37,8 @@ class watch:
         if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
             raise ValueError("a compiled model can't be watched: watch the model before torch.compile, or use diagnose")
         if optimizer is not None and not hasattr(optimizer, "register_step_post_hook"):
-            raise ValueError(
-                f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or none and step()"
-            )
+            kind = type(optimizer).__name__
+            raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
         self.steps, self._kept, self._findings, self._free = 0, [], [], None
         self.live = _Live(self) if live else None
@@ -52,16 +49,14 @@ class watch:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
         self.network = Network(self.model)
         if self.optimizer is not None:
-            self.handles = [
-                self.optimizer.register_step_pre_hook(lambda *_: self._before_step()),
-                self.optimizer.register_step_post_hook(lambda *_: self.step()),
-            ]
-        if self.steps % self.every == 0:
-            self._start()
+            before = self.optimizer.register_step_pre_hook(lambda *_: self._before_step())
+            self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
+        self._start_if_due()
         return self
 
     def __exit__(self, kind, error, traceback):
-        self._stop()
+        if self.watching:
+            self.watching.__exit__()
         self.watching = None
         for handle in self.handles:
             handle.remove()
@@ -71,11 +66,10 @@ class watch:
     def step(self):
         """A step is done: called after every update, by the optimizer if there is one, else by you."""
         if self.watching:
-            self._stop()
+            self.watching.__exit__()
             self._record()
         self.steps += 1
-        if self.steps % self.every == 0:
-            self._start()
+        self._start_if_due()
 
     @property
     def records(self):
@@ -99,48 +93,43 @@ class watch:
             raise ValueError(self.warnings[0])
         return plot_training(self.records)
 
-    def _start(self):
+    def _start_if_due(self):
         """Be ready for the forward pass of a step that is recorded."""
-        self.watching = _Pass(self.network, not self._kept, self._trained())
-        self.before = {} if self.optimizer is not None else self._values(self.network.held_leaves())
-        self.watching.__enter__()
-
-    def _stop(self):
-        if self.watching and self.watching.is_on:
-            self.watching.__exit__(None, None, None)
+        if self.steps % self.every == 0:
+            self.watching = _Pass(self.network, not self._kept, self._trained())
+            self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
+            self.watching.__enter__()
 
     def _before_step(self):
         if self.watching:
-            self._stop()
-            self.before = self._values(self._parameters().values())
-
-    def _values(self, parameters):
-        return {id(p): (p.detach().clone(), p.grad) for p in parameters}
+            self.watching.__exit__()
+            self.before = _values(self._parameters().values())
 
     def _parameters(self):
-        found, uses = self.network.parameters, self.watching.functions.uses
-        if found is None:
-            found = self.network.parameters_found(uses, self.watching.functions.leaves_used())
-        return found
-
-    def _record(self):
-        seen, parameters = self.watching.seen, self._parameters()
-        known = [(p, *self.before.get(id(p), (p.detach(), None))) for p in parameters.values()]
-        gradients = [p.grad if self.optimizer is None else gradient for p, _, gradient in known]
-        changes = [None if g is None else p.detach() - old for (p, old, _), g in zip(known, gradients, strict=True)]
-        values = [old for _, old, _ in known]
-        uses, findings = self.watching.functions.uses, self.watching.left_over()
-        self._findings += self._found(parameters)
-        self.watching = None
-        rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        self._kept.append((self.steps, seen, rows, findings))
-        if self.live:
-            self.live.draw_if_cheap()
+        functions = self.watching.functions
+        found = self.network.parameters
+        return self.network.parameters_found(functions.uses, functions.leaves_used()) if found is None else found
 
     def _trained(self):
         if self.optimizer is not None:
             return [p for group in self.optimizer.param_groups for p in group["params"]]
         return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
+
+    def _record(self):
+        watching, parameters = self.watching, self._parameters()
+        known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
+        values, gradients = zip(*known, strict=True) if known else ((), ())
+        if self.optimizer is None:
+            gradients = [p.grad for p in parameters.values()]
+        steps = zip(parameters.values(), values, gradients, strict=True)
+        changes = [None if gradient is None else p.detach() - old for p, old, gradient in steps]
+        self._findings += self._found(parameters)
+        tensors = values, gradients, changes
+        rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
+        self._kept.append((self.steps, watching.seen, rows, watching.left_over()))
+        self.watching = None
+        if self.live:
+            self.live.draw_if_cheap()
 
     def _found(self, parameters):
         """What can be known at the first records, of the whole training."""
@@ -159,6 +148,10 @@ class watch:
         return found
 
 
+def _values(parameters):
+    return {id(p): (p.detach().clone(), p.grad) for p in parameters}
+
+
 class _Pass(Watcher):
     """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
 
@@ -172,10 +165,18 @@ class _Pass(Watcher):
         if isinstance(root, nn.Module) and not self.network.own_call(root):
             # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
             self.listen(False)
-            self.handles.append(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True))
-            self.handles.append(root.register_forward_hook(self._end, always_call=True, with_kwargs=True))
+            self.undo.callback(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True).remove)
+            self.undo.callback(root.register_forward_hook(self._end, always_call=True, with_kwargs=True).remove)
         self._keep_a_gradient()
         return self
+
+    def wants_rows(self):
+        return torch.is_grad_enabled()  # else it is an evaluation
+
+    def _begin(self):
+        self.listen(torch.is_grad_enabled())
+        if torch.is_grad_enabled():
+            self.restart()
 
     def _end(self, root, args, kwargs, output):
         self.listen(False)
@@ -187,6 +188,11 @@ class _Pass(Watcher):
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         if logits is not None:
             logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
+
+    def _see(self, seen, tensor):
+        seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
+        if tensor.requires_grad:
+            tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
 
     def cross_entropies(self):
         """Those that were called inside; else the one that the gradient at the output tells of."""
@@ -211,29 +217,12 @@ class _Pass(Watcher):
         def after(_):  # autograd.grad does not come here
             self.adds_up = bool(self.is_left)
 
-        self.handles += [p.register_hook(before), p.register_post_accumulate_grad_hook(after)]
+        self.undo.callback(p.register_hook(before).remove)
+        self.undo.callback(p.register_post_accumulate_grad_hook(after).remove)
 
     def left_over(self):
         text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
         return [text] if self.adds_up else []
-
-    def _begin(self):
-        self.listen(torch.is_grad_enabled())
-        if torch.is_grad_enabled():
-            self.restart()
-
-    @property
-    def rows_wanted(self):
-        return torch.is_grad_enabled()  # else it is an evaluation
-
-    @rows_wanted.setter
-    def rows_wanted(self, wanted):
-        pass
-
-    def _see(self, seen, tensor):
-        seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
-        if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
 
 
 class _Live:
