@@ -72,7 +72,7 @@ def parts(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
         yield from ((k, value.__globals__[k]) for k in _names(value.__code__) if k in value.__globals__)
     for table in _tables(value):
-        for key, part in table.items() if isinstance(table, dict) else enumerate(table):
+        for key, part in table.items() if hasattr(table, "items") else enumerate(table):
             torchs = isinstance(value, nn.Module) and key in TORCHS
             if not torchs or (part and key.endswith("_hooks")):
                 yield key, part
