@@ -7,7 +7,7 @@ rate 0.1) and its unhealthy ones. Each comment gives both.
 
 import re
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from math import log, prod
 from statistics import median
 
@@ -21,9 +21,14 @@ MOST_CHANGE = {"activations": 100, "gradients": 1000}
 UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10**-2.2; lr 0.001, 1: -5, -1.6
 # Adam moves a weight by about lr a step at first, by 0.25 * lr later. Healthy: 10**-3.2 (p1's W1 at 1e-3) to
 # 10**-1.8 (part 2 at 1e-2), 10**-4.2 (a trained transformer tuned at 1e-5); 3e-4 for a weight of std 1: 10**-4.1.
-# Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm. Three networks with
-# weights of std 0.02 or torch's own: best at 0.004 to 0.025, worse from 0.042 on, where lr / std alone says 0.38.
 ADAM_RATIO = 5e-5, 3e-2
+# Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm. Under Adam three
+# networks with weights of std 0.02 or torch's own: best at 0.004 to 0.025, worse from 0.042 on, where lr / std alone
+# says 0.38. Under SGD a recurrent network with torch's own: 0.006 at lr 0.3, which is healthy; the ratio says 0.016.
+# The size of weights before a BatchNorm makes no difference to what comes out. Too long a step makes them grow, and the
+# next ones shorter. Three convolutions: best at 0.03 to 0.07, worse at 0.17, never recovered at 0.7; a ResNet: 0.02.
+NORMALISED = 10  # times as far they may move
+NORMS = re.compile("BatchNorm|InstanceNorm|GroupNorm|SyncBatchNorm")
 ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
 FASTER = 25  # healthy: 20, before a gated MLP; five layers of sigmoids: 12,000
 DIGITS = re.compile(r"\d+")
@@ -39,7 +44,7 @@ def warnings_for(activations, gradients, parameters):
         *stuck,
         *by_depth,
         *_unused(parameters),
-        *_update_ratios(weights, stuck, by_depth),
+        *_update_ratios(weights, activations, stuck, by_depth),
         *_fast_output(weights),
     ]
 
@@ -150,7 +155,7 @@ def some_of(names):
     return text, *(("it", "it") if len(names) == 1 else ("them", "they"))
 
 
-def _update_ratios(weights, stuck, by_depth):
+def _update_ratios(weights, activations, stuck, by_depth):
     weights = [p for p in weights if p.update_to_data is not None]
     if not weights:
         return
@@ -161,45 +166,47 @@ def _update_ratios(weights, stuck, by_depth):
         return
     if any(p.update_rule is None for p in weights):
         return  # an optimizer with a measure of its own
-    usual = [p for p in weights if p.adam_to_data]
-    (low, high), least, most, kind = UPDATE_RATIO, middle, middle, "1e-04 to 1e-02 is usual"
-    if usual:  # Adam's steps are judged by lr / std: the gradients' size makes no difference to them
-        (low, high), least = ADAM_RATIO, median(p.adam_to_data for p in usual)
-        most = median(map(_grown, usual))
+    normalised = {row.name for row, after in pairwise(activations) if NORMS.match(after.type.__name__)}
+    adams = [p for p in weights if p.adam_to_data]
+    low, high = ADAM_RATIO if adams else UPDATE_RATIO
+    least, most = median(map(_speed, adams or weights)), median(_judged(p, normalised) for p in adams or weights)
+    kind = "1e-04 to 1e-02 is usual"
+    if adams:
         later = most if most > high else least
         kind = f"under Adam 0.25 * lr / std is about {later:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
     if len(weights) < 3:  # a median of few says little
         low, high = low / 10, high * 10
     text = f"update:data is {middle:.1e} for the median weight, and {kind}"
     if float(f"{most:.1e}") > high:  # judged as it is printed
-        yield f"{text}; the learning rate is probably too high" + (
-            "" if stuck or by_depth else ", or the weights are too small"
-        )
+        cause = "" if stuck or by_depth else ", or the weights are too small"
+        yield f"{text}; the learning rate is probably too high{cause}"
     elif float(f"{least:.1e}") < low:
         cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
         yield f"{text}; the learning rate is probably too low, or {cause}"
-    elif usual and middle < ADAM_STUCK * least:
+    elif adams and middle < ADAM_STUCK * least:
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
     elif len(weights) > 2:
         # A single one lies outside from ten times as far on. The output layer is judged by _fast_output.
-        outside = [p for p in weights[:-1] if p.update_to_data and _far(p, low / 10, high * 10)]
+        hidden = [p for p in weights[:-1] if p.update_to_data]
+        slow = [p for p in hidden if _speed(p) < low / 10 and "Embedding" not in p.type.__name__]  # of few rows a step
+        outside = slow + [p for p in hidden if _judged(p, normalised) > high * 10]
         if outside:
             p = max(outside, key=lambda p: abs(log(p.update_to_data / middle)))
+            text = f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight"
             more = f"; {len(outside) - 1} more are as far out" if len(outside) > 1 else ""
-            yield (
-                f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight: it learns too "
-                f"{'fast' if p.update_to_data > middle else 'slowly'} for its size{more}"
-            )
+            yield f"{text}: it learns too {'fast' if p.update_to_data > middle else 'slowly'} for its size{more}"
 
 
-def _far(p, low, high):
-    is_adams = p.adam_to_data is not None
-    slow, fast = (p.adam_to_data, _grown(p)) if is_adams else (p.update_to_data, p.update_to_data)
-    return fast > high or (slow < low and "Embedding" not in p.type.__name__)  # few of its rows are used in a step
+def _speed(p):
+    """What is judged: under Adam lr / std, for the gradients' size makes no difference to its steps."""
+    return p.update_to_data if p.adam_to_data is None else p.adam_to_data
 
 
-def _grown(p):
-    return p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
+def _judged(p, normalised):
+    """The same, for the upper bound: small weights may grow, and normalised ones may move, at no harm."""
+    room = min(1, p.std * prod(p.shape[1:]) ** 0.5)
+    is_normalised = p.adam_to_data is None and p.name.rpartition(".")[0] in normalised
+    return _speed(p) * room / (NORMALISED if is_normalised else 1)
 
 
 def _fast_output(weights):
