@@ -9,7 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from .rows import ACTIVATIONS
@@ -102,10 +101,13 @@ class Functions(TorchFunctionMode):
         """The dimension that counts a tensor's units, from the end; None where that is not certain."""
         return self.notes.get(tensor, (None, None))[0]
 
-    def leaves_used(self):
-        """The weights that were used and need a gradient, by id; but what the call made itself."""
+    def parameters(self, others=()):
+        """By name: the network's own; else the leaves that it used, in that order, and others that the loss needs."""
+        if self.network.parameters is not None:
+            return self.network.parameters
         made = {id(t) for t in self.made}
-        return {i: t for i, (t, _) in self.uses.items() if t.requires_grad and t.is_leaf and i not in made}
+        used = [t for i, (t, _) in self.uses.items() if t.requires_grad and t.is_leaf and i not in made]
+        return self.network.named([*used, *(t for t in others if id(t) not in self.uses)])
 
     def _look(self, func, key, output, args, kwargs):
         first = output[0] if isinstance(output, tuple) else output
@@ -113,7 +115,8 @@ class Functions(TorchFunctionMode):
             self._cross_entropy(output, *args, **kwargs)
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        given = (part for a in (*args, *kwargs.values()) for part in (a if isinstance(a, (list, tuple)) else (a,)))
+        tensors = [t for t in given if isinstance(t, torch.Tensor)]
         weights = [t for t in tensors if self._is_weight(t)]
         kind, unit, gate = None, -1 if key in RECURRENT else None, None
         if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):

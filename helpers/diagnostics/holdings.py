@@ -3,7 +3,7 @@
 import random
 import sys
 from collections import deque
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from operator import attrgetter, is_
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -72,10 +72,10 @@ def parts(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
         yield from ((k, value.__globals__[k]) for k in _names(value.__code__) if k in value.__globals__)
     for table in _tables(value):
-        for key, part in table.items() if hasattr(table, "items") else enumerate(table):
-            torchs = isinstance(value, nn.Module) and key in TORCHS
-            if not torchs or (part and key.endswith("_hooks")):
-                yield key, part
+        items = table.items() if hasattr(table, "items") else enumerate(table)
+        if isinstance(value, nn.Module):
+            items = [(key, part) for key, part in items if key not in TORCHS or (part and key.endswith("_hooks"))]
+        yield from items
 
 
 def inside(layer):
@@ -103,24 +103,31 @@ def left_as_it_was(reached):
     """Put back, bit for bit, what was reached: tensors, lists, dicts, attributes, variables; and the random states."""
     things = [value for _, value in reached.values()]
     tensors = [t for t in things if isinstance(t, torch.Tensor)]
-    with ExitStack() as at_the_end:  # the last one comes first
-        at_the_end.callback(random.setstate, random.getstate())
-        at_the_end.callback(np.random.set_state, np.random.get_state())
-        for value in things:
-            _put_back_later(value, at_the_end.callback)
-        # A pending backward pass compares versions: those of the tensors that are changed back stay the same.
-        counted = tuple(t for t in tensors if not t.is_inference())
-        at_the_end.enter_context(torch.autograd._unsafe_preserve_version_counter(counted))
-        at_the_end.enter_context(torch.random.fork_rng({t.device.index for t in tensors if t.is_cuda}))
-        if "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance"):
-            # torch.compile's functions run as they are written, so that they can be watched.
-            at_the_end.enter_context(torch.compiler.set_stance("force_eager"))
-        for t in tensors:
-            grad = t.grad if t.is_leaf else None
-            at_the_end.callback(_put_back_tensor, t, t.data, t.detach().clone(), t.requires_grad, grad)
-            if grad is not None:
-                t.grad = None  # a backward pass inside the model would add to it
-        yield
+    kept = [(t, t.data, t.detach().clone(), t.requires_grad, t.grad if t.is_leaf else None) for t in tensors]
+    undo = [partial(random.setstate, random.getstate()), partial(np.random.set_state, np.random.get_state())]
+    undo += [put_back for value in things for put_back in _snapshots(value)]
+    gpus = {t.device.index for t in tensors if t.is_cuda}
+    # A pending backward pass compares versions: those of the tensors that are changed back stay the same.
+    counted = torch.autograd._unsafe_preserve_version_counter(tuple(t for t in tensors if not t.is_inference()))
+    try:
+        with counted, torch.random.fork_rng(gpus), _eager():
+            try:
+                for t, *_, grad in kept:
+                    if grad is not None:
+                        t.grad = None  # a backward pass inside the model would add to it
+                yield
+            finally:
+                for tensor in kept:
+                    _put_back_tensor(*tensor)
+    finally:
+        for put_back in undo:
+            put_back()
+
+
+def _eager():
+    """torch.compile's functions run as they are written, so that they can be watched."""
+    dynamo = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
+    return torch.compiler.set_stance("force_eager") if dynamo else nullcontext()
 
 
 def _put_back_tensor(t, memory, values, requires_grad, grad):
@@ -135,23 +142,21 @@ def _put_back_tensor(t, memory, values, requires_grad, grad):
             t.grad = grad
 
 
-def _put_back_later(value, later):
-    """later(function, *arguments): what puts back all that an object is now, but a tensor."""
+def _snapshots(value):
+    """Functions that put back what an object is now; a tensor's values are kept by themselves."""
     for table in _tables(value):
-        if not isinstance(table, (tuple, frozenset)):
-            later(_refill, table, dict(table) if isinstance(table, dict) else list(table))
+        if isinstance(table, dict):
+            yield partial(_refill, table, dict(table))
+        elif not isinstance(table, (tuple, frozenset)):
+            yield partial(_refill, table, list(table))
     for kind, (get, put) in STATES.items():
         if isinstance(value, kind):
-            later(put, value, get(value))
+            yield partial(put, value, get(value))
     if isinstance(value, FunctionType) and _is_known(value):
-        for name in _names(value.__code__):
-            _keep_variable(value.__globals__, name, later)
-        for _, cell in _cells(value):
-            later(setattr, cell, "cell_contents", cell.cell_contents)
-
-
-def _keep_variable(space, name, later):
-    later(space.__setitem__, name, space[name]) if name in space else later(space.pop, name, None)
+        space, names = value.__globals__, _names(value.__code__)
+        yield partial(space.update, {name: space[name] for name in names if name in space})
+        yield from (partial(space.pop, name, None) for name in names if name not in space)
+        yield from (partial(setattr, cell, "cell_contents", cell.cell_contents) for _, cell in _cells(value))
 
 
 def _refill(container, before):

@@ -2,8 +2,8 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import fields, is_dataclass
+from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -30,7 +30,7 @@ class Watcher:
     def __init__(self, network, see):
         self.network, self.see = network, see
         self.functions = Functions(self, network)
-        self.undo, self.listening, self.is_done = ExitStack(), False, False
+        self.undo, self.listening, self.is_done = [], False, False
         self.restart()
 
     def restart(self):
@@ -38,23 +38,24 @@ class Watcher:
 
     def __enter__(self):
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
-        self.undo.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
+        self.undo.append(partial(mha.set_fastpath_enabled, mha.get_fastpath_enabled()))
         mha.set_fastpath_enabled(False)
         layers = [layer for _, layer in self.network.layers.values()]
         for layer in layers:
             if not self.network.own_call(layer):
-                before = layer.register_forward_pre_hook(lambda layer, args: self._before(layer))
-                after = layer.register_forward_hook(lambda layer, args, out: self._after(layer, out))
-                self.undo.callback(before.remove)
-                self.undo.callback(after.remove)
+                self.undo.append(layer.register_forward_pre_hook(lambda layer, args: self._before(layer)).remove)
+                self.undo.append(layer.register_forward_hook(lambda layer, args, out: self._after(layer, out)).remove)
         for cls in {type(layer) for layer in layers if self.network.own_call(layer)}:  # torch's hooks do not see them
-            self.undo.enter_context(patch.object(cls, "__call__", self._watched(cls.__call__)))
+            patched = patch.object(cls, "__call__", self._watched(cls.__call__))
+            patched.start()
+            self.undo.append(patched.stop)
         self.listen(True)
         return self
 
     def __exit__(self, *error):
         self.listen(False)
-        self.undo.close()
+        while self.undo:
+            self.undo.pop()()
 
     def listen(self, wanted):
         """See functions, or no longer."""

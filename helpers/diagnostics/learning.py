@@ -56,9 +56,9 @@ def loss_number(loss):
 
 
 def computed_from(results, inputs, made):
-    """The leaves with requires_grad that tensors were computed from, by id; but inputs, and what the call made."""
+    """The leaves with requires_grad that tensors were computed from; but inputs, and what the call made."""
     strange = {id(t) for t in (*_leaves(tensors_in(inputs)), *made)}
-    return {id(t): t for t in _leaves(results) if id(t) not in strange}
+    return list({id(t): t for t in _leaves(results) if id(t) not in strange}.values())
 
 
 def _leaves(tensors):
@@ -97,7 +97,7 @@ def outside(network, watcher, parameters, inputs, output):
     """A sentence, in a list, of the tensors that the output depends on and that are no parameters; or []."""
     ours = {id(p) for p in parameters.values()}
     others = computed_from(tensors_in(output), inputs, watcher.functions.made)
-    others = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for i, t in others.items() if i not in ours]
+    others = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for t in others if id(t) not in ours]
     some, it, _ = some_of(others)
     text = f"{some}: not among the model's parameters, though the output depends on {it}, so no optimizer over those"
     remedy = "use nn.Parameter, nn.ModuleList or nn.ModuleDict in place of a plain tensor or list"

@@ -56,7 +56,7 @@ class Network:
         for layer in layers:
             if isinstance(layer, nn.Module) or id(layer) not in self.containers:  # else its use says more
                 self.owners |= {id(v): type(layer) for _, v in parts(layer) if isinstance(v, torch.Tensor)}
-        self.parameters = self._own_parameters() if parameters is None else self._named(parameters)
+        self.parameters = self._own_parameters() if parameters is None else self.named(parameters)
 
     def __call__(self, args, kwargs):
         if not self.is_list:
@@ -81,10 +81,11 @@ class Network:
         for layer in root if self.is_list else [root]:
             method = getattr(type(layer), "parameters", None)
             if method is not None and (layer is not root or method is not nn.Module.parameters):
-                found |= self._named([p for p in layer.parameters() if not any(p is q for q in found.values())])
+                found |= self.named([p for p in layer.parameters() if not any(p is q for q in found.values())])
         return found if found or isinstance(root, nn.Module) else None
 
-    def _named(self, parameters):
+    def named(self, parameters):
+        """A list or dict of tensors as a dict by name."""
         if isinstance(parameters, dict):
             return parameters
         is_list = not isinstance(parameters, torch.Tensor)
@@ -93,11 +94,6 @@ class Network:
         if strange:
             raise ValueError(f"parameters is, or holds, a {strange[0]}: give a list or dict of tensors")
         return {self.tensor_name(p, f"parameters[{i}]"): p for i, p in enumerate(parameters)}
-
-    def parameters_found(self, uses, leaves):
-        """By name: the leaves, in the order in which the network used them first."""
-        used = [t for i, (t, _) in uses.items() if i in leaves]
-        return self._named([*used, *(t for i, t in leaves.items() if i not in uses)])
 
     def held_leaves(self):
         """What may be its parameters before it has run: all tensors that it holds and that need a gradient."""

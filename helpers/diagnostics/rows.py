@@ -1,6 +1,7 @@
 """What diagnose returns: its readings, what each of them means, and how they are shown."""
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from html import escape
 from itertools import zip_longest
 
@@ -118,11 +119,10 @@ class Diagnosis:
     parameters: list[ParameterRow]
     loss: float | None = None
     findings: list[str] = field(default_factory=list, repr=False)
-    warnings: list[str] = field(init=False)
 
-    def __post_init__(self):
-        warnings = warnings_for(self.activations, self.gradients, self.parameters)
-        object.__setattr__(self, "warnings", [*self.findings, *warnings])
+    @cached_property
+    def warnings(self):
+        return [*self.findings, *warnings_for(self.activations, self.gradients, self.parameters)]
 
     def plot(self):
         """The lecture's four pictures in one figure: activations, gradients, weights' gradients, update:data."""

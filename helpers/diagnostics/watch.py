@@ -40,7 +40,7 @@ class watch:
             kind = type(optimizer).__name__
             raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
-        self.steps, self._kept, self._findings, self._free = 0, [], [], None
+        self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
         self.live = _Live(self) if live else None
         self.watching, self.handles = None, []
 
@@ -60,7 +60,7 @@ class watch:
         self.watching = None
         for handle in self.handles:
             handle.remove()
-        if self.live and self._kept:
+        if self.live and self.records:
             self.live.draw()
 
     def step(self):
@@ -72,20 +72,14 @@ class watch:
         self._start_if_due()
 
     @property
-    def records(self):
-        """(step, Diagnosis) of every step that was recorded."""
-        for i, (step, *kept) in enumerate(self._kept):
-            if len(kept) > 1:  # made when first asked for: the training need not wait for it
-                seen, rows, findings = kept
-                self._kept[i] = step, Diagnosis(*layer_rows(seen), rows, findings=findings)
-        return list(self._kept)
-
-    @property
     def warnings(self):
         """What turned unhealthy, and when, a sentence each; "50% → 60%" is what it was at first and at last."""
         if not self.records:
             return ["no step was recorded: give the optimizer, or call step() after each update"]
-        return self._findings + over_time([(step, diagnosis.warnings) for step, diagnosis in self.records])
+        # What the optimizer does not hold and what moves all the same has an optimizer of its own.
+        unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
+        found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
+        return found + over_time([(step, diagnosis.warnings) for step, diagnosis in self.records])
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -96,19 +90,14 @@ class watch:
     def _start_if_due(self):
         """Be ready for the forward pass of a step that is recorded."""
         if self.steps % self.every == 0:
-            self.watching = _Pass(self.network, not self._kept, self._trained())
+            self.watching = _Pass(self.network, not self.records, self._trained())
             self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
             self.watching.__enter__()
 
     def _before_step(self):
         if self.watching:
             self.watching.__exit__()
-            self.before = _values(self._parameters().values())
-
-    def _parameters(self):
-        functions = self.watching.functions
-        found = self.network.parameters
-        return self.network.parameters_found(functions.uses, functions.leaves_used()) if found is None else found
+            self.before = _values(self.watching.functions.parameters().values())
 
     def _trained(self):
         if self.optimizer is not None:
@@ -116,36 +105,24 @@ class watch:
         return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
 
     def _record(self):
-        watching, parameters = self.watching, self._parameters()
+        watching, parameters = self.watching, self.watching.functions.parameters()
         known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
         values, gradients = zip(*known, strict=True) if known else ((), ())
         if self.optimizer is None:
             gradients = [p.grad for p in parameters.values()]
         steps = zip(parameters.values(), values, gradients, strict=True)
         changes = [None if gradient is None else p.detach() - old for p, old, gradient in steps]
-        self._findings += self._found(parameters)
+        if not self.records:  # what is true of the whole training
+            self._findings = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())]
+            held = {id(p) for p in self._trained()}
+            kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
+            self._trainable = {name: (p, kept[name]) for name, p in parameters.items() if p.requires_grad}
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
-        self._kept.append((self.steps, watching.seen, rows, watching.left_over()))
+        self.records.append((self.steps, Diagnosis(*layer_rows(watching.seen), rows, findings=watching.left_over())))
         self.watching = None
         if self.live:
             self.live.draw_if_cheap()
-
-    def _found(self, parameters):
-        """What can be known at the first records, of the whole training."""
-        watching, first = self.watching, self._free is None
-        found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())] if first else []
-        if self.optimizer is not None and self._free is not False:
-            trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-            if first:
-                held = {id(p) for p in self._trained()}
-                self._free = {name: p.detach().clone() for name, p in trainable.items() if id(p) not in held}
-                return found
-            # What moves all the same has an optimizer of its own.
-            moved = {name for name, old in self._free.items() if not parameters[name].equal(old)}
-            found += not_held(self.optimizer, {name: p for name, p in trainable.items() if name not in moved})
-        self._free = False
-        return found
 
 
 def _values(parameters):
@@ -165,8 +142,8 @@ class _Pass(Watcher):
         if isinstance(root, nn.Module) and not self.network.own_call(root):
             # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
             self.listen(False)
-            self.undo.callback(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True).remove)
-            self.undo.callback(root.register_forward_hook(self._end, always_call=True, with_kwargs=True).remove)
+            self.undo.append(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True).remove)
+            self.undo.append(root.register_forward_hook(self._end, always_call=True, with_kwargs=True).remove)
         self._keep_a_gradient()
         return self
 
@@ -217,8 +194,8 @@ class _Pass(Watcher):
         def after(_):  # autograd.grad does not come here
             self.adds_up = bool(self.is_left)
 
-        self.undo.callback(p.register_hook(before).remove)
-        self.undo.callback(p.register_post_accumulate_grad_hook(after).remove)
+        self.undo.append(p.register_hook(before).remove)
+        self.undo.append(p.register_post_accumulate_grad_hook(after).remove)
 
     def left_over(self):
         text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
