@@ -34,6 +34,8 @@ def held(*roots):
         if isinstance(value, PLAIN) or id(value) in found:
             continue
         found[id(value)] = path, value
+        if isinstance(value, torch.Tensor):
+            continue
         above = "" if isinstance(value, FunctionType) else path  # what a function uses has a name of its own
         queue.extend((f"{above}.{key}".strip("."), part) for key, part in parts(value) if not isinstance(part, PLAIN))
         if type(value) not in classes:  # its methods may use variables around them

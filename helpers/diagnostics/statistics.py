@@ -20,12 +20,13 @@ class Histogram(NamedTuple):
 
 def entries(tensor):
     """A tensor's entries as a vector, in float64; the two parts of complex ones are entries of their own."""
-    tensor = tensor.detach() if tensor.layout is torch.strided else tensor.detach().to_dense()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.detach().to_dense()
     if tensor.is_complex():
-        tensor = torch.view_as_real(tensor.resolve_conj())
+        tensor = torch.view_as_real(tensor.detach().resolve_conj())
     if tensor.dtype not in (torch.float32, torch.float64):
-        tensor = tensor.cpu().double()  # NumPy has no bfloat16; some accelerators have no float64
-    return tensor.numpy(force=True).ravel().astype(np.float64, copy=False)
+        tensor = tensor.detach().cpu().double()  # NumPy has no bfloat16; some accelerators have no float64
+    return tensor.numpy(force=True).reshape(-1).astype(np.float64, copy=False)
 
 
 def moments(x):
