@@ -16,13 +16,16 @@ PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType, torch.dt
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", "ipykernel", "tqdm", "pandas", "PIL"}
 TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-# What has a state that is no attribute: how to get it, and how to set it.
+# What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
     random.Random: (random.Random.getstate, random.Random.setstate),
     np.random.RandomState: (np.random.RandomState.get_state, np.random.RandomState.set_state),
     np.random.Generator: (attrgetter("bit_generator.state"), lambda g, state: setattr(g.bit_generator, "state", state)),
-    np.ndarray: (np.copy, lambda array, values: array.flags.writeable and np.copyto(array, values)),
+    np.ndarray: (
+        lambda a: a.copy() if a.flags.writeable else a,
+        lambda a, old: None if a is old else np.copyto(a, old),
+    ),
 }
 
 
