@@ -24,8 +24,9 @@ UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10
 ADAM_RATIO = 5e-5, 3e-2
 # Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm. Under Adam three
 # networks with weights of std 0.02 or torch's own: best at 0.004 to 0.025, worse from 0.042 on, where lr / std alone
-# says 0.38. Under SGD that holds for torch's own init: a healthy recurrent network (lr 0.3) has 0.016.
-TORCHS = 3**-0.5  # std * sqrt(fan_in) of torch's own init
+# says 0.38. Under SGD that holds for torch's own init only, 0.58 / sqrt(fan_in): a healthy recurrent network (lr 0.3)
+# has 0.016; smaller ones are a fault (gain 0.5 breaks at lr 3).
+TORCHS = 0.55
 # The size of weights before a BatchNorm makes no difference to what comes out: too long a step makes them grow, and the
 # next ones shorter. Three convolutions: best at 0.03, spikes from 0.07 on, worse at 0.17; a ResNet at lr 0.1: 0.02; six
 # layers of the course: 0.02 is as good as the best, 0.07 is worse.
@@ -171,10 +172,7 @@ def _update_ratios(weights, activations, stuck, by_depth):
     normalised = {row.name for row, after in pairwise(activations) if NORMS.match(after.type.__name__)}
     adams = [p for p in weights if p.adam_to_data]
     low, high = ADAM_RATIO if adams else UPDATE_RATIO
-    least, most = (
-        median(map(_speed, adams or weights)),
-        median(_judged(p, normalised, by_depth) for p in adams or weights),
-    )
+    least, most = (median(map(_speed, adams or weights)), median(_judged(p, normalised) for p in adams or weights))
     kind = "1e-04 to 1e-02 is usual"
     if adams:
         later = most if most > high else least
@@ -194,7 +192,7 @@ def _update_ratios(weights, activations, stuck, by_depth):
         # A single one lies outside from ten times as far on. The output layer is judged by _fast_output.
         hidden = [p for p in weights[:-1] if p.update_to_data]
         slow = [p for p in hidden if _speed(p) < low / 10 and "Embedding" not in p.type.__name__]  # of few rows a step
-        outside = slow + [p for p in hidden if _judged(p, normalised, by_depth) > high * 10]
+        outside = slow + [p for p in hidden if _judged(p, normalised) > high * 10]
         if outside:
             p = max(outside, key=lambda p: abs(log(p.update_to_data / middle)))
             text = f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight"
@@ -207,13 +205,13 @@ def _speed(p):
     return p.update_to_data if p.adam_to_data is None else p.adam_to_data
 
 
-def _judged(p, normalised, by_depth):
+def _judged(p, normalised):
     """The same, for the upper bound: small weights may grow, and normalised ones may move, at no harm."""
-    small = min(1, p.std * prod(p.shape[1:]) ** 0.5)
     if p.adam_to_data is not None:
-        return p.adam_to_data * small
-    small = 1 if by_depth else max(small, TORCHS)  # where the signal shrinks, they are too small
-    return p.update_to_data * small / (NORMALISED if p.name.rpartition(".")[0] in normalised else 1)
+        return p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
+    small = min(1, p.std * max(p.shape[0], prod(p.shape[1:])) ** 0.5)
+    is_normalised = p.name.rpartition(".")[0] in normalised
+    return p.update_to_data * (small if small > TORCHS else 1) / (NORMALISED if is_normalised else 1)
 
 
 def _fast_output(weights):
