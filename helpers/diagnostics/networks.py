@@ -8,21 +8,12 @@ from torch import nn
 
 from .holdings import held, inside, is_own, parts
 
-# What can't be read: its classes, or what tells it; why; what to do.
-REFUSED = (
-    (
-        lambda layer: isinstance(layer, (torch.jit.ScriptModule, torch.jit.ScriptFunction)),
-        "lets nobody look inside: give the Python module or function that it was made from",
-    ),
-    (
-        lambda layer: isinstance(layer, (nn.DataParallel, nn.parallel.DistributedDataParallel)),
-        "runs replicas of its module: give model.module",
-    ),
-    (
-        lambda layer: isinstance(layer, nn.Module) and any(map(nn.parameter.is_lazy, layer._parameters.values())),
-        "has no weights yet: let the model run once, model(inputs), before",
-    ),
-)
+SCRIPTS = torch.jit.ScriptModule, torch.jit.ScriptFunction
+REPLICAS = nn.DataParallel, nn.parallel.DistributedDataParallel
+REFUSED = {
+    SCRIPTS: "lets nobody look inside: give the Python module or function that it was made from",
+    REPLICAS: "runs replicas of its module: give model.module",
+}
 
 
 class Network:
@@ -47,9 +38,11 @@ class Network:
                 self.layers.setdefault(id(value), (_written(path) or name, value))
         layers = [layer for _, layer in self.layers.values()]
         for layer in (root, *layers):
-            for is_refused, why in REFUSED:
-                if is_refused(layer):
-                    raise ValueError(f"{type(layer).__name__} {why}")
+            why = next((why for classes, why in REFUSED.items() if isinstance(layer, classes)), None)
+            if isinstance(layer, nn.Module) and any(map(nn.parameter.is_lazy, layer._parameters.values())):
+                why = "has no weights yet: let the model run once, model(inputs), before"
+            if why:
+                raise ValueError(f"{type(layer).__name__} {why}")
         self.containers = {id(layer) for layer in layers if any(id(part) in self.layers for part in inside(layer))}
         self.tensors = {i: found for i, found in self.reached.items() if isinstance(found[1], torch.Tensor)}
         self.owners = {}  # the class of the layer that holds a tensor, by the tensor's id

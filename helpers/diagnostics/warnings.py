@@ -7,7 +7,7 @@ rate 0.1) and its unhealthy ones. Each comment gives both.
 
 import re
 from collections import Counter
-from itertools import islice, pairwise
+from itertools import pairwise
 from math import log, prod
 from statistics import median
 
@@ -31,7 +31,7 @@ TORCHS = 0.55
 # next ones shorter. Three convolutions: best at 0.03, spikes from 0.07 on, worse at 0.17; a ResNet at lr 0.1: 0.02; six
 # layers of the course: 0.02 is as good as the best, 0.07 is worse.
 NORMALISED = 5  # times as far they may move
-NORMS = re.compile("BatchNorm|InstanceNorm|GroupNorm|SyncBatchNorm")
+NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
 FASTER = 25  # healthy: 20, before a gated MLP; five layers of sigmoids: 12,000
 DIGITS = re.compile(r"\d+")
@@ -59,12 +59,10 @@ def _not_finite(activations, gradients, parameters):
     found = [(f"{p.name}:", p, "a step was too large, probably: lower the learning rate") for p in parameters]
     found += [(f"{_label(row)}:", row, before) for row in activations]
     found += [(f"{_label(row)}: gradient", row, after) for row in reversed(gradients)]  # the last layer's comes first
-    texts = (
-        f"{label} NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places; {cause}"
-        for label, row, cause in found
-        if row.nonfinite
-    )
-    return list(islice(texts, 1))
+    for label, row, cause in found:
+        if row.nonfinite:
+            return [f"{label} NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places; {cause}"]
+    return []
 
 
 def _stuck(activations):
@@ -73,12 +71,7 @@ def _stuck(activations):
         inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
         if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
             yield f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
-        # How many values each unit has, at least: features are the last dimension, or dimension 1.
-        if (
-            row.dead is not None
-            and row.dead > DEAD
-            and prod(row.shape) / max(row.shape[1], row.shape[-1]) >= DEAD_EXAMPLES
-        ):
+        if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
             yield f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
         elif row.is_activation and row.std == 0:
@@ -229,6 +222,11 @@ def _fast_output(weights):
         text = f"{weights[-1].name}: learns {faster:.0f} times faster than the median hidden layer"
         cause = "the layers before it get too little gradient, or it needs a lower learning rate"
         yield f"{text} ({measure}:data {speed:.1e}); {cause}"
+
+
+def _examples(row):
+    """How many values each unit of a layer has, at least: features are the last dimension, or dimension 1."""
+    return prod(row.shape) // max(row.shape[1], row.shape[-1])
 
 
 def _label(row):
