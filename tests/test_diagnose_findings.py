@@ -385,7 +385,7 @@ def resnet():
 RATES = {
     "RNN": (lambda: letters(nn.RNN), 0, (0.1, 0.15), 10),
     "GRU": (lambda: letters(nn.GRU), 0, (0.1, 0.3), 30),
-    "BatchNorm": (convolutions, 0, (0.05, 0.2), 5),
+    "BatchNorm": (convolutions, 0, (0.05, 0.3), 5),
     "ResNet": (resnet, 0.9, (0.02, 0.1), 50),
 }
 
