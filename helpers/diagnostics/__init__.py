@@ -46,9 +46,7 @@ def diagnose(
     read. Source: the lecture, 1:26:51 to 1:46:04.
     """
     if targets is None and loss_fn is cross_entropy:
-        raise ValueError(
-            "targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no gradients"
-        )
+        raise ValueError("targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no loss")
     network = Network(model, parameters)
 
     def see(seen, tensor):
@@ -61,11 +59,9 @@ def diagnose(
             output = watcher.call(*_arguments(inputs))
             loss = None if loss_fn is None else loss_number(loss_fn(*fitting(loss_fn, output, targets)))
         seen, functions = watcher.seen, watcher.functions
-        results = [] if network.parameters else [*tensors_in(output), loss]
+        results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
-        edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters.values()]
-        gradients = _gradients(loss, edges)
-        at_layers, at_parameters = gradients[: len(seen)], gradients[len(seen) :]
+        at_layers, at_parameters = _gradients(loss, seen, parameters.values())
         changes = _changes(parameters.values(), at_parameters, lr, optimizer)
         findings = findings_for(network, watcher, parameters, inputs, output, loss, lr, optimizer)
 
@@ -83,13 +79,14 @@ def _arguments(inputs):
     return ((), inputs) if isinstance(inputs, dict) else (inputs if type(inputs) is tuple else (inputs,), {})
 
 
-def _gradients(loss, edges):
-    """The loss's gradients at tensors or places in the graph; None where there is none."""
-    wanted = [edge for edge in edges if edge is not None]
-    found = iter(())
+def _gradients(loss, seen, parameters):
+    """The loss's gradients, at what was seen and at the parameters; None where there is none."""
+    edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters]
+    wanted, found = [edge for edge in edges if edge is not None], iter(())
     if loss is not None and loss.requires_grad and wanted:
         found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
-    return [None if edge is None else next(found, None) for edge in edges]
+    gradients = [None if edge is None else next(found, None) for edge in edges]
+    return gradients[: len(seen)], gradients[len(seen) :]
 
 
 def _changes(parameters, gradients, lr, optimizer):
