@@ -76,11 +76,12 @@ def parts(value):
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
         yield from ((k, value.__globals__[k]) for k in _names(value.__code__) if k in value.__globals__)
+    if isinstance(value, nn.Module):
+        yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
+        yield from ((k, v) for k, v in vars(value).items() if k not in TORCHS or (v and k.endswith("_hooks")))
+        return
     for table in _tables(value):
-        items = table.items() if hasattr(table, "items") else enumerate(table)
-        if isinstance(value, nn.Module):
-            items = [(key, part) for key, part in items if key not in TORCHS or (part and key.endswith("_hooks"))]
-        yield from items
+        yield from table.items() if isinstance(table, dict) else enumerate(table)
 
 
 def inside(layer):
