@@ -83,9 +83,7 @@ def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimiz
     if loss is not None and not loss.requires_grad and (trainable or others):
         found += _no_gradient(watcher, output)
     if loss is not None and not parameters and not others:
-        text = (
-            "no parameters were found, so nothing learns: weights that are made inside the call are new ones each time"
-        )
+        text = "no parameters were found, so nothing learns: weights that are made inside the call are new each time"
         found.append(f"{text}; make them outside, with requires_grad=True, or give parameters=")
     found += others
     found += not_held(optimizer, trainable) if optimizer is not None else []
