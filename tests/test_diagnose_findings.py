@@ -351,6 +351,66 @@ def test_networks_as_people_write_them_are_healthy_and_a_sickness_is_named(name)
     assert "too high" in said(net, x, y, optimizer=torch.optim.Adam(net.parameters(), lr=1))
 
 
+class BasicBlock(nn.Module):
+    """ResNet's, as torchvision writes it."""
+
+    def __init__(self, fan_in, fan_out, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(fan_in, fan_out, 3, stride, 1, bias=False)
+        self.bn1, self.relu = nn.BatchNorm2d(fan_out), nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(fan_out, fan_out, 3, 1, 1, bias=False)
+        self.bn2, self.downsample = nn.BatchNorm2d(fan_out), None
+        if stride > 1:
+            down = nn.Conv2d(fan_in, fan_out, 1, stride, bias=False)
+            self.downsample = nn.Sequential(down, nn.BatchNorm2d(fan_out))
+
+    def forward(self, x):
+        identity = x if self.downsample is None else self.downsample(x)
+        out = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(x)))))
+        out += identity
+        return self.relu(out)
+
+
+def resnet():
+    stem = [nn.Conv2d(3, 8, 3, 1, 1, bias=False), nn.BatchNorm2d(8), nn.ReLU(inplace=True)]
+    blocks = [BasicBlock(8, 8, 1), BasicBlock(8, 16, 2), BasicBlock(16, 16, 1), BasicBlock(16, 32, 2)]
+    net = nn.Sequential(*stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 5))
+    for layer in net.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+    return net, IMAGES + Y[:, None, None, None] / 2, Y
+
+
+# A network, momentum, rates at which it learns, one that breaks it.
+RATES = {
+    "RNN": (lambda: letters(nn.RNN), 0, (0.1, 0.15), 10),
+    "GRU": (lambda: letters(nn.GRU), 0, (0.1, 0.3), 30),
+    "BatchNorm": (convolutions, 0, (0.05, 0.3), 5),
+    "ResNet": (resnet, 0.9, (0.02, 0.1), 50),
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_rates_at_which_small_and_normalised_weights_learn_are_not_too_high(name):
+    make, momentum, healthy, broken = RATES[name]
+    for lr in healthy:
+        torch.manual_seed(0)
+        net, x, y = make()
+        sgd = torch.optim.SGD(net.parameters(), lr=lr, momentum=momentum)
+        losses = []
+        for step in range(13):
+            assert step % 4 or not said(net, x, y, optimizer=sgd, histograms=False)
+            sgd.zero_grad()
+            loss = F.cross_entropy(net(x).flatten(0, -2), y.flatten())
+            loss.backward()
+            sgd.step()
+            losses.append(loss.item())
+        assert losses[-1] < losses[0]
+    torch.manual_seed(0)
+    net, x, y = make()
+    assert "rate is probably too high" in said(net, x, y, optimizer=torch.optim.SGD(net.parameters(), lr=broken))
+
+
 def test_gates_and_outputs_may_be_saturated_and_hidden_layers_not():
     def swish(x):
         return x * torch.sigmoid(x)
@@ -406,6 +466,9 @@ def test_small_weights_may_grow_under_adam_as_far_as_fan_in_allows():
 
 def test_a_bound_is_judged_as_it_is_printed_and_the_cause_contradicts_nothing():
     net = mlp()
+    with torch.no_grad():
+        for p in net.parameters():
+            p *= 2  # at 1 / sqrt(fan_in) or above: nothing to grow into
     ratio = sorted(p.update_to_data for p in diagnose(net, X, Y, lr=1).parameters if len(p.shape) > 1)
     for factor, high in (1.04, False), (1.06, True):  # 1.0e-01 and 1.1e-01; of two weights up to 1e-1 is usual
         assert ("too high" in said(net, X, Y, lr=0.1 * factor / (sum(ratio) / 2))) == high

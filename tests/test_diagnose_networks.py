@@ -510,3 +510,21 @@ def _parameters(model):
     return [
         p for c in cells for p in (c.parameters() if isinstance(c, nn.Module) else [c]) if isinstance(p, torch.Tensor)
     ]
+
+
+class Mapped(np.ndarray):
+    """A file that is mapped to memory: too large to be copied."""
+
+    def copy(self, *args):
+        raise MemoryError
+
+
+def test_arrays_are_put_back_and_what_can_only_be_read_is_not_copied():
+    def forward(self, x):
+        self.counts += 1
+        return self.a(x + float(self.data[0]))
+
+    net = module(forward, a=nn.Linear(12, 5), counts=np.zeros(3), data=np.zeros(3).view(Mapped))
+    net.data.flags.writeable = False
+    diagnose(net, X, Y)
+    assert not net.counts.any()

@@ -10,9 +10,10 @@ from collections.abc import Mapping
 import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_map_only
 
 from .holdings import held, left_as_it_was
-from .hooks import Watcher, map_tensors, tensors_in
+from .hooks import Watcher, tensors_in
 from .learning import computed_from, findings_for, fitting, loss_number
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
@@ -45,61 +46,53 @@ def diagnose(
     read. Source: the lecture, 1:26:51 to 1:46:04.
     """
     if targets is None and loss_fn is cross_entropy:
-        raise ValueError(
-            "targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no gradients"
-        )
+        raise ValueError("targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no loss")
     network = Network(model, parameters)
-    grad_mode = torch.no_grad() if loss_fn is None else torch.enable_grad()
 
     def see(seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, histograms)
         seen.gradient = get_gradient_edge(tensor) if tensor.requires_grad else None
 
     reached = network.reached | held(loss_fn, network.parameters, inputs, targets)
-    with left_as_it_was(reached), torch.inference_mode(False), grad_mode:
+    with left_as_it_was(reached), torch.inference_mode(False), torch.set_grad_enabled(loss_fn is not None):
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))
-            loss = None if loss_fn is None else loss_number(loss_fn, *fitting(loss_fn, output, targets))
-        found = network.parameters
-        if found is None:
-            leaves = watcher.functions.leaves_used()
-            leaves |= computed_from([*tensors_in(output), loss], inputs, watcher.functions.made)
-            found = network.parameters_found(watcher.functions.uses, leaves)
-        places = [*(seen.gradient for seen in watcher.seen), *(p if p.requires_grad else None for p in found.values())]
-        gradients = _gradients(loss, places)
-        at_layers, at_parameters = gradients[: len(watcher.seen)], gradients[len(watcher.seen) :]
-        changes = [None] * len(found)
-        if optimizer is not None:
-            changes = _changes(found.values(), at_parameters, lr, optimizer)
-        findings = findings_for(network, watcher, found, inputs, output, loss, lr, optimizer)
+            loss = None if loss_fn is None else loss_number(loss_fn(*fitting(loss_fn, output, targets)))
+        seen, functions = watcher.seen, watcher.functions
+        results = [*tensors_in(output), loss] if network.parameters is None else []
+        parameters = functions.parameters(computed_from(results, inputs, functions.made))
+        at_layers, at_parameters = _gradients(loss, seen, parameters.values())
+        changes = _changes(parameters.values(), at_parameters, lr, optimizer)
+        findings = findings_for(network, watcher, parameters, inputs, output, loss, lr, optimizer)
 
-    for seen, gradient in zip(watcher.seen, at_layers, strict=True):
-        seen.gradient = tensor_statistics(gradient, histograms)
-    activations, gradients = layer_rows(watcher.seen)
-    tensors = found.values(), at_parameters, changes
-    rows = parameter_rows(network, watcher.functions.uses, found, *tensors, optimizer, lr, histograms)
+    for row, gradient in zip(seen, at_layers, strict=True):
+        row.gradient = tensor_statistics(gradient, histograms)
+    activations, gradients = layer_rows(seen)
+    tensors = parameters.values(), at_parameters, changes
+    rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
     return Diagnosis(activations, gradients if loss_fn else [], rows, None if loss is None else loss.item(), findings)
 
 
 def _arguments(inputs):
     """(positional, keyword) arguments: copies, as the first layer may work in place."""
-    if isinstance(inputs, Mapping):
-        return (), map_tensors(torch.clone, dict(inputs))
-    return map_tensors(torch.clone, inputs if type(inputs) is tuple else (inputs,)), {}
+    inputs = tree_map_only(torch.Tensor, torch.clone, dict(inputs) if isinstance(inputs, Mapping) else inputs)
+    return ((), inputs) if isinstance(inputs, dict) else (inputs if type(inputs) is tuple else (inputs,), {})
 
 
-def _gradients(loss, places):
-    """The loss's gradients at tensors or places in the graph; None where there is none."""
-    wanted = [place for place in places if place is not None]
-    found = iter(())
+def _gradients(loss, seen, parameters):
+    """The loss's gradients, at what was seen and at the parameters; None where there is none."""
+    edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters]
+    wanted, found = [edge for edge in edges if edge is not None], iter(())
     if loss is not None and loss.requires_grad and wanted:
         found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
-    return [None if place is None else next(found, None) for place in places]
+    gradients = [None if edge is None else next(found, None) for edge in edges]
+    return gradients[: len(seen)], gradients[len(seen) :]
 
 
 def _changes(parameters, gradients, lr, optimizer):
     """How the optimizer would change each parameter in its next step, tried on copies; None where it would not."""
-    name = type(optimizer).__name__
+    if optimizer is None:
+        return [None for _ in parameters]
     copies = {}  # deepcopy notes here what it copied, by id
     try:
         trial = copy.deepcopy(optimizer, copies)
@@ -112,8 +105,9 @@ def _changes(parameters, gradients, lr, optimizer):
             group["lr"] = lr
         trial.step()
     except Exception as error:  # LBFGS and SAM want to call the loss again
+        name = type(optimizer).__name__
         raise ValueError(f"{name} can't be tried on a copy ({error}): give lr= in place of optimizer=") from error
-    return [
-        None if g is None or id(p) not in copies else copies[id(p)].detach() - p.detach()
-        for p, g in zip(parameters, gradients, strict=True)
-    ]
+    pairs = (
+        (p, None if gradient is None else copies.get(id(p))) for p, gradient in zip(parameters, gradients, strict=True)
+    )
+    return [None if changed is None else changed.detach() - p.detach() for p, changed in pairs]

@@ -2,16 +2,16 @@
 
 import os
 import sys
-import weakref
+from dataclasses import dataclass
+from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .rows import ACTIVATIONS
-
-__all__ = ["Called", "CrossEntropy", "Functions", "is_softmaxed"]
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
@@ -22,45 +22,43 @@ def _words(text):
 
 
 # By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
-BY_NAME = {name.lower(): name for name in ACTIVATIONS}
-BY_NAME |= dict(specialexpit="Sigmoid", clamp="ReLU", clampmin="ReLU")
+BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict(specialexpit="Sigmoid", clamp="ReLU", clampmin="ReLU")
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
 # 1 stands for dimension 1 whatever their number, None for one that is not known.
-PRODUCTS = {"linear": ("Linear", -1), "bilinear": ("Bilinear", -1), "einsum": ("Linear", None)}
-PRODUCTS |= dict.fromkeys(("matmul", "rmatmul", "mm", "bmm", "mv", "addmm", "baddbmm"), ("Linear", -1))
-PRODUCTS |= {f"conv{n}d": (f"Conv{n}d", -n - 1) for n in (1, 2, 3)}
-PRODUCTS |= {f"convtranspose{n}d": (f"ConvTranspose{n}d", -n - 1) for n in (1, 2, 3)}
-PRODUCTS |= {"embedding": ("Embedding", -1), "embeddingbag": ("EmbeddingBag", -1), "getitem": ("Embedding", -1)}
-PRODUCTS |= {"batchnorm": ("BatchNorm1d", 1), "instancenorm": ("InstanceNorm1d", 1), "groupnorm": ("GroupNorm", 1)}
-PRODUCTS |= {"layernorm": ("LayerNorm", -1), "rmsnorm": ("RMSNorm", -1), "nativebatchnorm": ("BatchNorm1d", 1)}
+PRODUCTS = dict.fromkeys(_words("linear matmul rmatmul mm bmm mv addmm baddbmm"), ("Linear", -1))
+PRODUCTS |= {f"{kind.lower()}{n}d": (f"{kind}{n}d", -n - 1) for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)}
+PRODUCTS |= dict(bilinear=("Bilinear", -1), einsum=("Linear", None), getitem=("Embedding", -1))
+PRODUCTS |= dict(embedding=("Embedding", -1), embeddingbag=("EmbeddingBag", -1), layernorm=("LayerNorm", -1))
+PRODUCTS |= dict(rmsnorm=("RMSNorm", -1), groupnorm=("GroupNorm", 1), instancenorm=("InstanceNorm1d", 1))
+PRODUCTS |= dict(batchnorm=("BatchNorm1d", 1), nativebatchnorm=("BatchNorm1d", 1))
 RECURRENT = _words("lstm gru rnntanh rnnrelu multiheadattentionforward lstmcell grucell")
 # What leaves the units where they are.
 ELEMENTWISE = _words(
-    "add sub rsub mul div truedivide neg pow clone contiguous to float half bfloat16 double type typeas"
+    "add sub rsub mul div truedivide neg pow clone contiguous to float half bfloat16 double type typeas detach where "
+    "dropout alphadropout dropout1d dropout2d dropout3d maskedfill nantonum addcmul lerp pad setitem fill zero copy"
 )
-ELEMENTWISE |= _words(
-    "detach dropout alphadropout dropout1d dropout2d dropout3d where maskedfill nantonum addcmul lerp"
-)
-ELEMENTWISE |= _words("pad setitem fill zero copy") | BY_NAME.keys()
 RESHAPING = _words("view reshape unsqueeze squeeze getitem expand expandas permute transpose flatten")
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
 LOSSES = {"crossentropy", "nllloss"}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
 KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
-KEYS = {}  # of the functions that were called so far: their name, or None for one that does not matter
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
-class Called(NamedTuple):
-    """A function that was called: what a row will say of it."""
+@dataclass(eq=False)
+class Seen:
+    """One tensor that a layer or a function put out: what a row will say of it."""
 
     name: str  # where it is: the layer's path, the function, the line
-    type: type  # torch's layer that does the same
+    type: type  # the layer's, or torch's layer that does the same
     activation: str | None  # the name in ACTIVATIONS
     bounds: tuple | None
-    output: torch.Tensor
-    version: int
-    is_layer: bool  # whose forward was called past the hooks
+    unit: int | None  # the dimension that counts its units, from the end, where that is certain
+    is_layer: bool = False  # a layer whose forward was called past the hooks
+    shape: tuple = ()
+    readings: dict | None = None  # None until it is measured
+    gradient: object = None  # its place in the graph, or the readings of its gradient
+    is_gate: bool = False
 
 
 class CrossEntropy(NamedTuple):
@@ -73,9 +71,10 @@ class CrossEntropy(NamedTuple):
 
 
 class Functions(TorchFunctionMode):
-    """While it is on, ``watcher.function_called(called)`` is called after each activation and product.
+    """While it is on, ``watcher.function_called(seen, output)`` is called after each activation and product.
 
-    Also kept: the dimension of every tensor's units, the order in which weights are used, calls of cross-entropy.
+    Also kept: the dimension of every tensor's units, the order in which weights are used, calls of cross-entropy, and
+    what is no parameter though it needs a gradient: inputs, and leaves that the call makes itself.
     """
 
     def __init__(self, watcher, network):
@@ -83,137 +82,99 @@ class Functions(TorchFunctionMode):
         self.watcher, self.network = watcher, network
         self.weights = {id(p) for p in (network.parameters or {}).values()} | set(network.tensors)
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
-        self.notes = {}  # id of a tensor -> (a weak reference to it, its units' dimension, the gate that it is)
+        self.notes = WeakTensorKeyDictionary()  # (its units' dimension, the gate that it is), where that is known
         self.cross_entropies, self.made = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        try:
-            key = KEYS[func]
-        except KeyError:
-            name = getattr(func, "__name__", "")
-            name = getattr(func.__self__, "__name__", "") if name == "__set__" else name
-            name = name.replace("_", "").lower()
-            key = KEYS[func] = name if name in KNOWN else None
-        if key is None or key in MADE:
-            output = func(*args, **kwargs)
-            if kwargs.get("requires_grad") or key in MADE:  # a leaf that is made here is no parameter
-                self.made.append(args[0] if key in MADE else output)
-            return output
-        self.watcher.about_to_change(args[0] if args and func.__name__.endswith("_") else None)
+        kwargs, key = kwargs or {}, _key(func)
+        if key and args and func.__name__.endswith("_"):
+            self.watcher.about_to_change(args[0])
         output = func(*args, **kwargs)
+        if key in MADE or kwargs.get("requires_grad"):
+            self.made.append(args[0] if key in MADE else output)
+        if key is None or key in MADE:
+            return output
         with torch._C.DisableTorchFunction():
             return self._look(func, key, output, args, kwargs)
 
     def unit(self, tensor):
         """The dimension that counts a tensor's units, from the end; None where that is not certain."""
-        return self._note(tensor)[0]
+        return self.notes.get(tensor, (None, None))[0]
 
-    def leaves_used(self):
-        """The weights that were used and need a gradient, by id; but what the call made itself."""
+    def parameters(self, others=()):
+        """By name: the network's own; else the leaves that it used, in that order, and others that the loss needs."""
+        if self.network.parameters is not None:
+            return self.network.parameters
         made = {id(t) for t in self.made}
-        return {i: t for i, (t, _) in self.uses.items() if t.requires_grad and t.is_leaf and i not in made}
-
-    def copy_note(self, tensor, copy):
-        self.notes[id(copy)] = weakref.ref(copy), *self._note(tensor)
-
-    def set_input(self, tensor):
-        if tensor.dim() == 2:  # (examples, features), as everywhere in torch
-            self.notes[id(tensor)] = weakref.ref(tensor), -1, None
-
-    def _note(self, tensor):
-        reference, *note = self.notes.get(id(tensor), (lambda: None, None, None))
-        return note if reference() is tensor else (None, None)
+        used = [t for i, (t, _) in self.uses.items() if t.requires_grad and t.is_leaf and i not in made]
+        return self.network.named([*used, *(t for t in others if id(t) not in self.uses)])
 
     def _look(self, func, key, output, args, kwargs):
-        first = output[0] if key in RECURRENT or key == "nativebatchnorm" else output
+        first = output[0] if isinstance(output, tuple) else output
         if key in LOSSES:
             self._cross_entropy(output, *args, **kwargs)
-        if not isinstance(first, torch.Tensor) or not first.is_floating_point() and not first.is_complex():
+        if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
-        tensors = [a for a in args if isinstance(a, torch.Tensor)]
-        tensors += [a for a in kwargs.values() if isinstance(a, torch.Tensor)]
-        if key == "einsum" and len(args) == 2 and isinstance(args[1], (list, tuple)):
-            tensors = list(args[1])
+        given = (part for a in (*args, *kwargs.values()) for part in (a if isinstance(a, (list, tuple)) else (a,)))
+        tensors = [t for t in given if isinstance(t, torch.Tensor)]
         weights = [t for t in tensors if self._is_weight(t)]
-        called, unit, gate = None, None, None
-        if key in PRODUCTS and (key != "getitem" or _is_lookup(args) and self._is_weight(args[0])):
+        kind, unit, gate = None, -1 if key in RECURRENT else None, None
+        if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
             kind, unit = PRODUCTS[key]
-            if key == "matmul" or key == "mm":
-                left = bool(weights) and weights[-1] is tensors[0]
-                unit = (-2 if first.dim() > 1 else -1) if left else -1 if weights else None
-            unit = unit if unit != 1 else 1 - first.dim()
-            if key in ("layernorm", "rmsnorm") and len(args[1] if len(args) > 1 else kwargs["normalized_shape"]) > 1:
-                unit = None
             self._used(weights, kind)
-            called = self._called(func, key, kind, first, weights) if weights else None
-        elif key in RECURRENT:
-            unit = -1
-        else:
+            unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
+            kind = kind if weights else None
+        elif key not in RECURRENT:
             self._used(weights, None)
             unit, gate = self._carried(key, first, tensors)
             if key in BY_NAME and _is_activation(key, args, kwargs) and not (weights and weights[0] is tensors[0]):
-                called = self._called(func, key, BY_NAME[key], first, (), _bounds(key, args, kwargs))
-        if called is not None:
-            seen, copy = self.watcher.function_called(called, unit)
-            if copy is not first:
-                output = first = copy
-            gate = seen if called.activation in GATES else None
+                kind, weights = BY_NAME[key], []
+        if kind:
+            seen = self._seen(func, key, kind, unit, weights, _bounds(kind, args, kwargs))
+            copy = self.watcher.function_called(seen, first)
+            output, first = (output, first) if copy is first else (copy, copy)
+            gate = seen if seen.activation in GATES else None
         if unit is not None or gate is not None:
-            self.notes[id(first)] = weakref.ref(first), unit, gate
+            self.notes[first] = unit, gate
         return output
 
     def _is_weight(self, t):
         """Whether it is a tensor that is learnt, or held by the network, or a view of one (W.T)."""
-        base = t._base if t._is_view() else t
+        base = _base(t)
         return base is not None and (id(base) in self.weights or (base.requires_grad and base.is_leaf))
 
     def _used(self, weights, kind):
-        for t in weights:
-            base = t._base if t._is_view() else t
+        for base in map(_base, weights):
             known = self.uses.get(id(base))
             self.uses[id(base)] = base, (known and known[1]) or kind
 
     def _carried(self, key, output, tensors):
         """The units' dimension and the gate that an elementwise function or a pooling hands on."""
-        notes = [(t, *self._note(t)) for t in tensors]
+        notes = [(t, *self.notes.get(t, (None, None))) for t in tensors]
         if key in POOLING:
             (t, unit, _), *_ = notes
             return (unit if unit == POOLING[key] and t.dim() == output.dim() else None), None
-        units = (
-            set()
-            if key in RESHAPING
-            else {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape}
-        )
+        units = {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape and key not in RESHAPING}
         gates = [gate for *_, gate in notes if gate is not None]
         if key == "mul" and gates and len(notes) > 1 and all(unit is not None or gate for _, unit, gate in notes):
             # It opens and closes what it is multiplied by: it may be saturated.
             next((g for g in gates if "igmoid" in g.activation), gates[0]).is_gate = True
-        gate = gates[0] if gates and len(notes) == 1 else None
-        return (units.pop() if len(units) == 1 else None), gate
+        return (units.pop() if len(units) == 1 else None), (gates[0] if gates and len(notes) == 1 else None)
 
-    def _called(self, func, key, kind, output, weights, bounds=None):
-        activation = kind if key in BY_NAME else None
+    def _seen(self, func, key, kind, unit, weights, bounds):
+        layer, where = self._where()
         written = "embedding" if key == "getitem" else func.__name__.strip("_")
-        owner, where = self._where()
-        if owner is None and weights:
-            weight = max(weights, key=torch.Tensor.dim)
-            name = self.network.tensor_name(weight._base if weight._is_view() else weight, "")
-            written += f"({_tail(name)})" if name else ""
-        kind = getattr(nn, kind, nn.Linear) if owner is None else type(owner)
-        return Called(
-            where.format(written),
-            kind,
-            activation,
-            bounds or ACTIVATIONS.get(activation),
-            output,
-            output._version,
-            owner is not None,
-        )
+        if layer is None and weights:
+            name = self.network.tensor_name(_base(max(weights, key=torch.Tensor.dim)), "")
+            last = name.rpartition(".")[2]
+            written += f"({name if last.isdigit() else last})" if name else ""
+        activation = kind if kind in ACTIVATIONS else None
+        kind = getattr(nn, kind, nn.Linear) if layer is None else type(layer)
+        return Seen(where.format(written), kind, activation, bounds, unit, layer is not None)
 
     def _where(self):
         """(the layer whose forward was called past the hooks, or None; the place's name, with {} for the function's)."""
-        frame = sys._getframe(4)
+        frame = sys._getframe(1)
         while frame.f_back and frame.f_code.co_filename.startswith(INSIDE):
             if frame.f_code.co_filename.startswith(MODULES):
                 break
@@ -222,7 +183,6 @@ class Functions(TorchFunctionMode):
             frame = frame.f_back
         code = frame.f_code
         in_torch = code.co_filename.startswith(INSIDE)
-        line = "" if in_torch else f":{frame.f_lineno}"
         layer, path = self.watcher.innermost()
         this = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if this is not None and this is not layer and id(this) in self.network.layers:
@@ -231,14 +191,23 @@ class Functions(TorchFunctionMode):
                 return layer, path
         if not path and code.co_name != "<module>":
             path = code.co_name.strip("<>")
-        return None, f"{path}.{{}}{line}".lstrip(".")
+        return None, f"{path}.{{}}{'' if in_torch else f':{frame.f_lineno}'}".lstrip(".")
 
     def _cross_entropy(self, loss, input, target, *args, **kwargs):
-        reduction = kwargs.get("reduction", args[4] if len(args) > 4 else "mean")
+        reduction = _argument("reduction", 4, args, kwargs, "mean")
         values = input.detach()
         if values.dim() > 1 and values.numel() and loss.numel() == 1:
             is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
             self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], is_mean, is_softmaxed(values)))
+
+
+@cache
+def _key(func):
+    """The function's name in the tables above; None if it does not matter."""
+    name = getattr(func, "__name__", "")
+    name = getattr(func.__self__, "__name__", "") if name == "__set__" else name
+    name = name.replace("_", "").lower()
+    return name if name in KNOWN else None
 
 
 def is_softmaxed(values):
@@ -246,33 +215,36 @@ def is_softmaxed(values):
     return values.shape[1] > 1 and bool((values >= 0).all() and ((values.sum(1) - 1).abs() < 1e-3).all())
 
 
-def _tail(name):
-    """The last part of a weight's name, or all of it if that is a number."""
-    tail = name.rpartition(".")[2]
-    return name if tail.isdigit() else tail
+def _base(t):
+    return t._base if t._is_view() else t
 
 
-def _is_lookup(args):
+def _argument(name, place, args, kwargs, default=None):
+    return kwargs.get(name, args[place] if len(args) > place else default)
+
+
+def _unit_of_product(key, unit, output, tensors, weights, args, kwargs):
+    if key in ("matmul", "mm"):  # x @ W has the units last, W @ x in front of the examples
+        left = bool(weights) and weights[-1] is tensors[0]
+        return (-2 if output.dim() > 1 else -1) if left else -1 if weights else None
+    if key in ("layernorm", "rmsnorm") and len(_argument("normalized_shape", 1, args, kwargs)) > 1:
+        return None
+    return 1 - output.dim() if unit == 1 else unit
+
+
+def _is_lookup(table, index):
     """Whether C[X] looks up rows: X holds whole numbers."""
-    index = args[1]
-    return (
-        args[0].dim() == 2
-        and isinstance(index, torch.Tensor)
-        and index.dtype in (torch.int64, torch.int32)
-        and args[0].requires_grad
-    )
+    whole = isinstance(index, torch.Tensor) and index.dtype in (torch.int64, torch.int32)
+    return whole and table.dim() == 2 and table.requires_grad
 
 
 def _is_activation(key, args, kwargs):
-    if not key.startswith("clamp"):
-        return True
-    low = kwargs.get("min", args[1] if len(args) > 1 else None)
-    high = kwargs.get("max", args[2] if len(args) > 2 else None)
-    return high is None and isinstance(low, (int, float)) and low == 0
+    """Whether a clamp is a ReLU; all else in BY_NAME is one."""
+    low, high = _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
+    return not key.startswith("clamp") or (high is None and isinstance(low, (int, float)) and low == 0)
 
 
-def _bounds(key, args, kwargs):
-    if key != "hardtanh":
-        return None
-    low, high = (kwargs.get(n, args[i] if len(args) > i else d) for n, i, d in (("min_val", 1, -1), ("max_val", 2, 1)))
-    return low, high
+def _bounds(kind, args, kwargs):
+    if kind == "Hardtanh":
+        return _argument("min_val", 1, args, kwargs, -1), _argument("max_val", 2, args, kwargs, 1)
+    return ACTIVATIONS.get(kind)

@@ -2,81 +2,60 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import fields, is_dataclass
+from functools import partial
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
-from .functions import Functions
+from .functions import Functions, Seen
 from .rows import activation_of
 
-__all__ = ["Seen", "Watcher", "map_tensors", "tensors_in"]
 
-
-@dataclass(eq=False)
-class Seen:
-    """One tensor that a layer or a function put out."""
-
-    name: str
-    type: type
-    activation: str | None
-    bounds: tuple | None
-    unit: int | None  # the dimension that counts its units, from the end, where that is certain
-    shape: tuple = ()
-    readings: dict = field(default_factory=dict)
-    gradient: object = None  # its place in the graph, or the readings of its gradient
-    is_gate: bool = False
-
-
-class _Open:
-    """A layer that is being called."""
+class _Call:
+    """A layer that is being called. put: (Seen or None, tensor, its version) of all that came out inside."""
 
     def __init__(self, layer, is_leaf):
-        self.layer, self.is_leaf = layer, is_leaf
-        self.returned = []  # by the layers called inside: (tensor, its version)
-        self.waiting = None  # in a leaf, its only function so far: (what was called, Seen)
-        self.last = None  # the last function that has a row: the same
+        self.layer, self.is_leaf, self.put = layer, is_leaf, []
 
 
 class Watcher:
     """``with Watcher(network, see): ...`` calls ``see(seen, tensor)`` for whatever the network's layers put out.
 
-    It is called before anything can change the tensor in place. seen: a Seen for every row, in order.
+    It is called before anything can change the tensor in place. seen: a Seen for every row, in order. A layer that
+    ends with a function has that function's row; one that hands on what came out inside it has none.
     """
 
     def __init__(self, network, see):
         self.network, self.see = network, see
         self.functions = Functions(self, network)
+        self.undo, self.listening, self.is_done = [], False, False
         self.restart()
 
     def restart(self):
-        self.seen, self.calls, self.open, self.rows_wanted = [], Counter(), [_Open(None, False)], True
+        self.seen, self.calls, self.open = [], Counter(), [_Call(None, False)]
 
     def __enter__(self):
-        self.handles, self.patched = [], []
-        self.fast_path = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(False)  # it would go past a transformer's layers in eval mode
-        for _, layer in self.network.layers.values():
+        mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
+        self.undo.append(partial(mha.set_fastpath_enabled, mha.get_fastpath_enabled()))
+        mha.set_fastpath_enabled(False)
+        layers = [layer for _, layer in self.network.layers.values()]
+        for layer in layers:
             if not self.network.own_call(layer):
-                self.handles.append(layer.register_forward_pre_hook(lambda layer, args: self._before(layer)))
-                self.handles.append(layer.register_forward_hook(lambda layer, args, out: self._after(layer, out)))
-            elif all(type(layer) is not cls for cls, _ in self.patched):
-                self._patch(type(layer))
-        self.is_on, self.listening = True, False
+                self.undo.append(layer.register_forward_pre_hook(lambda layer, args: self._before(layer)).remove)
+                self.undo.append(layer.register_forward_hook(lambda layer, args, out: self._after(layer, out)).remove)
+        for cls in {type(layer) for layer in layers if self.network.own_call(layer)}:  # torch's hooks do not see them
+            patched = patch.object(cls, "__call__", self._watched(cls.__call__))
+            patched.start()
+            self.undo.append(patched.stop)
         self.listen(True)
         return self
 
     def __exit__(self, *error):
         self.listen(False)
-        self.is_on = False
-        for cls, call in self.patched:
-            if call is None:
-                del cls.__call__
-            else:
-                cls.__call__ = call
-        for handle in self.handles:
-            handle.remove()
-        torch.backends.mha.set_fastpath_enabled(self.fast_path)
+        while self.undo:
+            self.undo.pop()()
 
     def listen(self, wanted):
         """See functions, or no longer."""
@@ -87,23 +66,23 @@ class Watcher:
     def call(self, args, kwargs):
         """The network's output. From then on there are no rows: the loss is no layer."""
         for t in tensors_in((args, kwargs)):
-            self.functions.set_input(t)
+            if t.dim() == 2:  # (examples, features), as everywhere in torch
+                self.functions.notes[t] = -1, None
         output = self.network(args, kwargs)
-        self.rows_wanted = False
+        self.is_done = True
         return output
 
-    def _patch(self, cls):
-        """Classes that are no modules have no hooks: their __call__ is another one for a while."""
-        call = cls.__call__
+    def wants_rows(self):
+        return not self.is_done
 
+    def _watched(self, call):
         def watched(layer, *args, **kwargs):
             if id(layer) not in self.network.layers or self.is_open(layer):
                 return call(layer, *args, **kwargs)
             self._before(layer)
             return self._after(layer, call(layer, *args, **kwargs))
 
-        self.patched.append((cls, vars(cls).get("__call__")))
-        cls.__call__ = watched
+        return watched
 
     def innermost(self):
         """The layer that is being called, and its name."""
@@ -114,37 +93,27 @@ class Watcher:
         return any(call.layer is layer for call in self.open)
 
     def about_to_change(self, tensor):
-        """A tensor that waits is measured before a function changes it in place."""
-        waiting = self.open[-1].waiting
-        if tensor is not None and waiting and waiting[0].output is tensor and not waiting[1].readings:
-            self._measure(waiting[1], tensor)
+        """A product that waits is measured before a function changes it in place."""
+        if any(waiting is tensor for _, waiting, _ in self.open[-1].put[-1:]):
+            self._settle()
 
-    def function_called(self, called, unit):
-        """(what was seen, the tensor to go on with). In a leaf a first function waits: its row may be the layer's."""
-        call, seen = self.open[-1], Seen(called.name, called.type, called.activation, called.bounds, unit)
-        if not self.rows_wanted:
-            return seen, called.output
-        self._settle(call)
-        output = _safe(called.output)
-        if output is not called.output:
-            called = called._replace(output=output, version=output._version)
-        call.waiting = called, seen
-        if not call.is_leaf:
-            self._settle(call)
-        return seen, output
-
-    def _settle(self, call):
-        if call.waiting:
-            called, seen = call.waiting
-            call.waiting, call.last = None, None if called.is_layer else call.waiting
-            seen.name = self._numbered(seen.name)
-            self._row(seen, called.output)
-            call.returned.append((called.output, called.version))
-
-    def _row(self, seen, tensor):
-        if not seen.readings:
-            self._measure(seen, tensor)
+    def function_called(self, seen, output):
+        """The tensor to go on with. In a leaf a product waits: if it is not the last one, the row is the layer's."""
+        if not self.wants_rows():
+            return output
+        self._settle()
+        output, call = _safe(output), self.open[-1]
+        seen.name = self._numbered(seen.name)
         self.seen.append(seen)
+        call.put.append((None if seen.is_layer else seen, output, output._version))
+        if seen.is_layer or seen.activation or not call.is_leaf:
+            self._measure(seen, output)
+        return output
+
+    def _settle(self):
+        for seen, tensor, _ in self.open[-1].put[-1:]:
+            if seen is not None and seen.readings is None:
+                self._measure(seen, tensor)
 
     def _measure(self, seen, tensor):
         seen.shape = tuple(tensor.shape)
@@ -160,7 +129,8 @@ class Watcher:
         return name + (f" (call {self.calls[name]})" if self.calls[name] > 1 else "")
 
     def _before(self, layer):
-        self.open.append(_Open(layer, id(layer) not in self.network.containers))
+        self._settle()
+        self.open.append(_Call(layer, id(layer) not in self.network.containers))
 
     def _after(self, layer, output):
         with torch._C.DisableTorchFunction():
@@ -168,38 +138,37 @@ class Watcher:
                 return output
             while self.open[-1].layer is not layer:  # an error that the network caught
                 self.open.pop()
-            call, outside = self.open.pop(), self.open[-1]
-            output = self._replaced(output)
-            tensors = list(tensors_in(output)) if self.rows_wanted else []
-            outside.returned += [(t, t._version) for t in tensors]
-            if call.last and len(tensors) == 1 and _is(tensors[0], call.last[0]):
-                self._hand_over(call.last[1], layer)  # it ends with a function, whose row is then its own
-            elif call.is_leaf or not all(_is_among(t, call.returned) for t in tensors):
-                self._layer_rows(layer, call, tensors)
+            call, output = self.open.pop(), self._replaced(output)
+            tensors = list(tensors_in(output)) if self.wants_rows() else []
+            self.open[-1].put += [(None, t, t._version) for t in tensors]
+            same = [[seen for seen, old, version in call.put if old is t and version == t._version] for t in tensors]
+            name, kind, *activation = self.network.layers[id(layer)][0], type(layer), *activation_of(layer)
+            if len(same) == 1 and any(same[0]):
+                self._hand_over(next(filter(None, same[0])), tensors[0], name, kind, *activation)
+            elif call.is_leaf or not all(same):
+                last = call.put[-1][0] if call.put and call.is_leaf else None
+                if last is not None and not last.activation:
+                    self._forget(last)
+                name = self._numbered(name)
+                for i, t in enumerate(tensors):
+                    unit = self.functions.unit(t)
+                    self.seen.append(Seen(name + (f"[{i}]" if i else ""), kind, *activation, unit))
+                    self._measure(self.seen[-1], t)
             return output
 
-    def _layer_rows(self, layer, call, tensors):
-        name, kind, activation, bounds = self.network.layers[id(layer)][0], type(layer), *activation_of(layer)
-        waiting = None
-        if call.waiting and len(tensors) == 1 and _is(tensors[0], call.waiting[0]):
-            waiting = call.waiting[1]  # it ends with a function, whose row is then its own
-            if activation is None:
-                activation, bounds = waiting.activation, waiting.bounds
-        elif call.waiting and call.waiting[0].activation:
-            self._settle(call)
-        name = self._numbered(name)
-        for i, t in enumerate(tensors):
-            seen = waiting or Seen("", kind, None, None, None)
-            seen.name, seen.type, seen.activation = name + (f"[{i}]" if i else ""), kind, activation
-            seen.bounds, seen.unit = bounds, self.functions.unit(t)
-            self._row(seen, t)
-
-    def _hand_over(self, seen, layer):
+    def _hand_over(self, seen, tensor, name, kind, activation, bounds):
+        """A layer ends with a function: its row is the layer's."""
         self.calls[seen.name.partition(" (call")[0]] -= 1
-        seen.name, seen.type = self._numbered(self.network.layers[id(layer)][0]), type(layer)
-        activation, bounds = activation_of(layer)
-        if activation:
-            seen.activation, seen.bounds = activation, bounds
+        seen.name, seen.type = self._numbered(name), kind
+        if activation and bounds != seen.bounds:
+            seen.bounds, seen.readings = bounds, None
+        seen.activation = activation or seen.activation
+        if seen.readings is None:
+            self._measure(seen, tensor)
+
+    def _forget(self, seen):
+        self.calls[seen.name.partition(" (call")[0]] -= 1
+        self.seen.remove(seen)
 
     def _replaced(self, output):
         """The output with copies of its views, for which a change in place would lose their place in the graph."""
@@ -207,31 +176,12 @@ class Watcher:
             return tuple(map(self._replaced, output))
         if not isinstance(output, torch.Tensor) or (copy := _safe(output)) is output:
             return output
-        self.functions.copy_note(output, copy)
+        self.functions.notes[copy] = self.functions.notes.get(output, (None, None))
         return copy
 
 
 def _safe(t):
     return t.clone() if t._is_view() and t.requires_grad and torch.is_grad_enabled() else t
-
-
-def _is(tensor, called):
-    return tensor is called.output and tensor._version == called.version
-
-
-def _is_among(tensor, returned):
-    return any(tensor is other and tensor._version == version for other, version in returned)
-
-
-def map_tensors(function, value):
-    """function of every tensor in a tensor, tuple, list or dict; whatever else is there stays."""
-    if isinstance(value, torch.Tensor):
-        return function(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(map_tensors(function, v) for v in value))
-    if type(value) in (tuple, list):
-        return type(value)(map_tensors(function, v) for v in value)
-    return {k: map_tensors(function, v) for k, v in value.items()} if type(value) is dict else value
 
 
 def tensors_in(value):

@@ -9,69 +9,62 @@ from .functions import CrossEntropy, is_softmaxed
 from .hooks import tensors_in
 from .warnings import some_of
 
-__all__ = ["computed_from", "eval_mode", "findings_for", "fitting", "loss_number", "not_held", "outside"]
-__all__ += ["read_from_gradient", "said_of_cross_entropy"]
-
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
-NORMALISING = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d")
+NORMALISING = {f"{kind}{n}" for kind in ("BatchNorm", "Dropout") for n in ("", "1d", "2d", "3d")}
 
 
 def fitting(loss_fn, output, targets):
     """The loss function's arguments; for cross_entropy's default, classes last and targets (B, T) are understood."""
     if loss_fn is not cross_entropy:
         return (output,) if targets is None else (output, targets)
-    tensor, whole = (
-        isinstance(output, torch.Tensor),
-        isinstance(targets, torch.Tensor) and not targets.is_floating_point(),
-    )
-    if not tensor:
+    is_tensor = isinstance(output, torch.Tensor)
+    if not is_tensor:
         raise ValueError(f"the model puts out a {type(output).__name__}, not logits: {_line_for(output)}")
-    if whole and output.dim() > 2 and output.shape[:-1] == targets.shape:
-        if output.shape[:1] + output.shape[2:] == targets.shape:
-            flat = "loss_fn=lambda out, y: F.cross_entropy(out.flatten(0, -2), y.flatten())"
-            raise ValueError(
-                f"logits {tuple(output.shape)} may have their classes last or in dimension 1: if last, give {flat}"
-            )
-        return output.flatten(0, -2), targets.flatten()
-    return output, targets
+    are_classes = isinstance(targets, torch.Tensor) and not targets.is_floating_point()
+    if not (are_classes and output.dim() > 2 and output.shape[:-1] == targets.shape):
+        return output, targets
+    if output.shape[:1] + output.shape[2:] == targets.shape:
+        flat = "loss_fn=lambda out, y: F.cross_entropy(out.flatten(0, -2), y.flatten())"
+        where = "may have their classes last or in dimension 1"
+        raise ValueError(f"logits {tuple(output.shape)} {where}: if last, give {flat}")
+    return output.flatten(0, -2), targets.flatten()
 
 
 def _line_for(output):
     """The line to write for an output that is no tensor."""
     if getattr(output, "loss", None) is not None:
         return "give loss_fn=lambda out: out.loss, with the targets among the inputs, and no targets="
-    values = list(output.values()) if isinstance(output, dict) else list(output) if isinstance(output, tuple) else []
-    place = [f"[{key!r}]" for key in output] if isinstance(output, dict) else [f"[{i}]" for i in range(len(values))]
-    for where, value in zip(place, values, strict=True):
+    items = output.items() if isinstance(output, dict) else enumerate(output) if isinstance(output, tuple) else ()
+    places = {f"[{key!r}]": value for key, value in items}
+    for place, value in places.items():
         if value is None or (isinstance(value, torch.Tensor) and value.dim() == 0):
-            return f"give inputs=(x, targets), no targets=, and loss_fn=lambda out: out{where}, if that is the loss"
-    if not place and not hasattr(output, "logits"):
+            return f"give inputs=(x, targets), no targets=, and loss_fn=lambda out: out{place}, if that is the loss"
+    if not places and not hasattr(output, "logits"):
         return "let it return a tensor, or give a loss_fn that makes a loss of this"
-    where = ".logits" if hasattr(output, "logits") else place[0]
-    return f"give loss_fn=lambda out, y: F.cross_entropy(out{where}, y)"
+    place = ".logits" if hasattr(output, "logits") else next(iter(places))
+    return f"give loss_fn=lambda out, y: F.cross_entropy(out{place}, y)"
 
 
-def loss_number(loss_fn, *arguments):
+def loss_number(loss):
     """The loss, as a tensor of one number."""
-    loss = loss_fn(*arguments)
     if isinstance(loss, (int, float)):
         return torch.tensor(float(loss))
-    kind = f"has shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"is a {type(loss).__name__}"
-    if kind != "has shape ()" and getattr(loss, "numel", int)() != 1:
+    if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+        kind = f"has shape {tuple(loss.shape)}" if isinstance(loss, torch.Tensor) else f"is a {type(loss).__name__}"
         raise ValueError(f"the loss {kind}: give a loss_fn that returns one number, a mean")
     return loss
 
 
 def computed_from(results, inputs, made):
-    """The leaves with requires_grad that tensors were computed from, by id; but inputs, and what the call made."""
-    outside = {id(t) for t in (*_leaves(tensors_in(inputs)), *made)}
-    return {id(t): t for t in _leaves(results) if id(t) not in outside}
+    """The leaves with requires_grad that tensors were computed from; but inputs, and what the call made."""
+    strange = {id(t) for t in (*_leaves(tensors_in(inputs)), *made)}
+    return list({id(t): t for t in _leaves(results) if id(t) not in strange}.values())
 
 
 def _leaves(tensors):
     tensors = [t for t in tensors if t is not None and t.requires_grad]
     leaves = [t for t in tensors if t.grad_fn is None]
-    nodes, done = [t.grad_fn for t in tensors if t.grad_fn is not None], set()
+    nodes, done = [t.grad_fn for t in tensors], {None}
     while nodes:
         node = nodes.pop()
         if node not in done:
@@ -79,25 +72,21 @@ def _leaves(tensors):
             if type(node).__name__ == "CheckpointFunctionBackward":
                 raise ValueError("a reentrant checkpoint hides its layers: call checkpoint(…, use_reentrant=False)")
             leaves += [node.variable] if hasattr(node, "variable") else []
-            nodes += [n for n, _ in node.next_functions if n is not None]
+            nodes += [n for n, _ in node.next_functions]
     return leaves
 
 
 def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimizer):
     """Sentences: what is wrong with the loss, the parameters, the mode."""
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-    others = outside(network, watcher, parameters, inputs, output)
-    found = []
+    others, found = outside(network, watcher, parameters, inputs, output), []
     if loss is not None and not loss.requires_grad and (trainable or others):
-        found.append(_no_gradient(watcher, output))
+        found += _no_gradient(watcher, output)
     if loss is not None and not parameters and not others:
-        found.append(
-            "no parameters were found, so nothing learns: weights that are made inside the call are new ones each time; "
-            "make them outside, with requires_grad=True, or give parameters="
-        )
+        text = "no parameters were found, so nothing learns: weights that are made inside the call are new each time"
+        found.append(f"{text}; make them outside, with requires_grad=True, or give parameters=")
     found += others
-    if optimizer is not None:
-        found += not_held(optimizer, trainable)
+    found += not_held(optimizer, trainable) if optimizer is not None else []
     found += said_of_cross_entropy(watcher.functions.cross_entropies)
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
 
@@ -106,57 +95,55 @@ def outside(network, watcher, parameters, inputs, output):
     """A sentence, in a list, of the tensors that the output depends on and that are no parameters; or []."""
     ours = {id(p) for p in parameters.values()}
     others = computed_from(tensors_in(output), inputs, watcher.functions.made)
-    others = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for i, t in others.items() if i not in ours]
+    others = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for t in others if id(t) not in ours]
     some, it, _ = some_of(others)
-    where = "nn.Parameter, nn.ModuleList or nn.ModuleDict in place of a plain tensor or list"
-    text = f"{some}: not among the model's parameters, though the output depends on {it}, so no optimizer over those trains"
-    return [f"{text} {it}; use {where}"] if others else []
+    text = f"{some}: not among the model's parameters, though the output depends on {it}, so no optimizer over those"
+    remedy = "use nn.Parameter, nn.ModuleList or nn.ModuleDict in place of a plain tensor or list"
+    return [f"{text} trains {it}; {remedy}"] if others else []
 
 
 def eval_mode(network):
     layers = [layer for _, layer in network.layers.values()]
     modes = [layer for layer in layers if type(layer).__name__ in NORMALISING and hasattr(layer, "training")]
     wrong = modes and not any(getattr(layer, "training", False) for layer in layers)
-    text = (
-        "the model is in eval mode, where dropout is off and BatchNorm does not look at the batch: call model.train() "
-    )
-    return [f"{text}to see a step of training"] if wrong else []
+    text = "the model is in eval mode, where dropout is off and BatchNorm does not look at the batch"
+    return [f"{text}: call model.train() to see a step of training"] if wrong else []
 
 
 def _no_gradient(watcher, output):
     remedy = "nothing learns: look for argmax, detach, .item(), .data, no_grad or a new tensor made from numbers"
     if any(t.requires_grad for t in tensors_in(output)):
-        return f"the loss has no gradient, though the model's output has one: {remedy}, in the loss_fn"
+        return [f"the loss has no gradient, though the model's output has one: {remedy}, in the loss_fn"]
     reached = [seen.name for seen in watcher.seen if seen.gradient is not None]
     after = f"after {reached[-1]}, the last layer that has one" if reached else "in the model"
-    return f"the loss has no gradient, and the model's output has none: {remedy}, {after}"
+    return [f"the loss has no gradient, and the model's output has none: {remedy}, {after}"]
 
 
 def not_held(optimizer, trainable):
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     missing = [name for name, p in trainable.items() if id(p) not in held]
+    some, it, _ = some_of(missing)
     if missing and len(missing) == len(trainable):
-        yield ("the optimizer holds none of the model's parameters: make it anew from model.parameters(), after the "
-               "model was made (or moved, or its cell run again)")  # fmt: skip
-    elif missing:
-        some, it, _ = some_of(missing)
-        yield (f"{some}: not held by the optimizer, so no step changes {it}; give the optimizer all parameters, or "
-               f"freeze {it} with requires_grad_(False)")  # fmt: skip
+        remedy = "make it anew from model.parameters(), after the model was made (or moved, or its cell run again)"
+        return [f"the optimizer holds none of the model's parameters: {remedy}"]
+    remedy = f"give the optimizer all parameters, or freeze {it} with requires_grad_(False)"
+    return [f"{some}: not held by the optimizer, so no step changes {it}; {remedy}"] if missing else []
 
 
 def said_of_cross_entropy(calls):
-    for call in calls[:1]:
-        uniform = log(call.classes)
-        if call.classes == 1:
-            yield ("cross-entropy over one class is always 0, and nothing learns: for one logit an example use "
-                   "F.binary_cross_entropy_with_logits")  # fmt: skip
-        elif call.is_softmaxed:
-            yield ("cross-entropy gets probabilities, but it has a softmax of its own: leave the model's softmax out, "
-                   "or learning is slow and the loss never comes near 0")  # fmt: skip
-        elif call.is_mean and call.loss > uniform + FAR:
-            yield (f"the loss is {call.loss:.3g}, and a guess that all {call.classes} classes are equally likely would "
-                   f"have ln({call.classes}) = {uniform:.3g}: the logits are too large; make the last layer's weights "
-                   "smaller at init")  # fmt: skip
+    if not calls:
+        return []
+    call, uniform = calls[0], log(calls[0].classes)
+    if call.classes == 1:
+        remedy = "for one logit an example use F.binary_cross_entropy_with_logits"
+        return [f"cross-entropy over one class is always 0, and nothing learns: {remedy}"]
+    if call.is_softmaxed:
+        remedy = "leave the model's softmax out, or learning is slow and the loss never comes near 0"
+        return [f"cross-entropy gets probabilities, but it has a softmax of its own: {remedy}"]
+    text = f"the loss is {call.loss:.3g}, and a guess that all {call.classes} classes are equally likely would have"
+    remedy = "the logits are too large; make the last layer's weights smaller at init"
+    far = call.is_mean and call.loss > uniform + FAR
+    return [f"{text} ln({call.classes}) = {uniform:.3g}: {remedy}"] if far else []
 
 
 def read_from_gradient(logits, gradient):

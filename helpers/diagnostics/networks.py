@@ -8,7 +8,12 @@ from torch import nn
 
 from .holdings import held, inside, is_own, parts
 
-__all__ = ["Network"]
+SCRIPTS = torch.jit.ScriptModule, torch.jit.ScriptFunction
+REPLICAS = nn.DataParallel, nn.parallel.DistributedDataParallel
+REFUSED = {
+    SCRIPTS: "lets nobody look inside: give the Python module or function that it was made from",
+    REPLICAS: "runs replicas of its module: give model.module",
+}
 
 
 class Network:
@@ -20,32 +25,34 @@ class Network:
 
     def __init__(self, model, parameters=None):
         self.root = root = _original(model)
-        fits = (callable(root) and not isinstance(root, type)) or isinstance(root, (list, tuple))
-        if not fits:
+        self.is_list = isinstance(root, (list, tuple))
+        if isinstance(root, type) or not (callable(root) or self.is_list):
             kind = f"the class {root.__name__}" if isinstance(root, type) else f"a {type(model).__name__}"
             raise ValueError(f"model is {kind}: give a module (an object), a function, or a list of layers")
-        self.reached = reached = held(root)
-        self.name = getattr(root, "__name__", type(root).__name__).strip("<>")
-        self.layers = {}  # id -> (name, layer)
-        if isinstance(root, nn.Module):
-            self.layers = {id(m): (_written(name) or self.name, m) for name, m in nn.Module.named_modules(root)}
-        for path, value in reached.values():
+        self.reached = held(root)
+        name = getattr(root, "__name__", type(root).__name__).strip("<>")
+        modules = nn.Module.named_modules(root) if isinstance(root, nn.Module) else ()
+        self.layers = {id(m): (_written(path) or name, m) for path, m in modules}  # id -> (name, layer)
+        for path, value in self.reached.values():
             if isinstance(value, nn.Module) or (is_own(value) and callable(value)):
-                self.layers.setdefault(id(value), (_written(path) or self.name, value))
-        _refuse([root, *(layer for _, layer in self.layers.values())])
-        self.containers = {
-            i for i, (_, layer) in self.layers.items() if any(id(v) in self.layers for v in inside(layer))
-        }
-        self.tensors = {i: (path, value) for i, (path, value) in reached.items() if isinstance(value, torch.Tensor)}
+                self.layers.setdefault(id(value), (_written(path) or name, value))
+        layers = [layer for _, layer in self.layers.values()]
+        for layer in (root, *layers):
+            why = next((why for classes, why in REFUSED.items() if isinstance(layer, classes)), None)
+            if isinstance(layer, nn.Module) and any(map(nn.parameter.is_lazy, layer._parameters.values())):
+                why = "has no weights yet: let the model run once, model(inputs), before"
+            if why:
+                raise ValueError(f"{type(layer).__name__} {why}")
+        self.containers = {id(layer) for layer in layers if any(id(part) in self.layers for part in inside(layer))}
+        self.tensors = {i: found for i, found in self.reached.items() if isinstance(found[1], torch.Tensor)}
         self.owners = {}  # the class of the layer that holds a tensor, by the tensor's id
-        for i, (_, layer) in self.layers.items():
-            if i in self.containers and not isinstance(layer, nn.Module):
-                continue  # its use says more
-            self.owners |= {id(v): type(layer) for _, v in parts(layer) if isinstance(v, torch.Tensor)}
-        self.parameters = self._own_parameters() if parameters is None else self._named(parameters)
+        for layer in layers:
+            if isinstance(layer, nn.Module) or id(layer) not in self.containers:  # else its use says more
+                self.owners |= {id(v): type(layer) for _, v in parts(layer) if isinstance(v, torch.Tensor)}
+        self.parameters = self._own_parameters() if parameters is None else self.named(parameters)
 
     def __call__(self, args, kwargs):
-        if not isinstance(self.root, (list, tuple)):
+        if not self.is_list:
             return self.root(*args, **kwargs)
         (x,) = args
         for place, layer in enumerate(self.root):
@@ -62,37 +69,31 @@ class Network:
         root, found = self.root, {}
         if isinstance(root, nn.Module):
             found = {_written(name): p for name, p in nn.Module.named_parameters(root)}
-        layers = root if isinstance(root, (list, tuple)) else [root]
-        for layer in layers:
+        elif not self.is_list and not hasattr(type(root), "parameters"):
+            return None
+        for layer in root if self.is_list else [root]:
             method = getattr(type(layer), "parameters", None)
-            if method is None and not isinstance(root, (list, tuple)):
-                return None
-            if method is not None and method is not nn.Module.parameters:
-                found |= self._named([p for p in layer.parameters() if not any(p is q for q in found.values())])
-            elif isinstance(layer, nn.Module) and layer is not root:
-                found |= self._named(list(nn.Module.parameters(layer)))
+            if method is not None and (layer is not root or method is not nn.Module.parameters):
+                found |= self.named([p for p in layer.parameters() if not any(p is q for q in found.values())])
         return found if found or isinstance(root, nn.Module) else None
 
-    def _named(self, parameters):
+    def named(self, parameters):
+        """A list or dict of tensors as a dict by name."""
         if isinstance(parameters, dict):
             return parameters
-        parameters = parameters if isinstance(parameters, torch.Tensor) else list(parameters)
-        strange = [type(p).__name__ for p in parameters if not isinstance(p, torch.Tensor)]
-        if strange or isinstance(parameters, torch.Tensor):
-            raise ValueError(f"parameters is, or holds, a {(strange or ['Tensor'])[0]}: give a list or dict of tensors")
+        is_list = not isinstance(parameters, torch.Tensor)
+        parameters = list(parameters) if is_list else [parameters]
+        strange = [type(p).__name__ for p in parameters if not (isinstance(p, torch.Tensor) and is_list)]
+        if strange:
+            raise ValueError(f"parameters is, or holds, a {strange[0]}: give a list or dict of tensors")
         return {self.tensor_name(p, f"parameters[{i}]"): p for i, p in enumerate(parameters)}
-
-    def parameters_found(self, uses, leaves):
-        """By name: the leaves, in the order in which the network used them first."""
-        used = [t for i, (t, _) in uses.items() if i in leaves]
-        return self._named([*used, *(t for i, t in leaves.items() if i not in uses)])
 
     def held_leaves(self):
         """What may be its parameters before it has run: all tensors that it holds and that need a gradient."""
         return [t for _, t in self.tensors.values() if t.requires_grad and t.is_leaf]
 
     def tensor_name(self, tensor, otherwise):
-        return self.tensors[id(tensor)][0] if id(tensor) in self.tensors else otherwise
+        return self.tensors.get(id(tensor), (otherwise,))[0]
 
 
 def _written(path):
@@ -104,16 +105,3 @@ def _original(model):
     if isinstance(model, nn.Module):
         return getattr(model, "_orig_mod", model)  # torch.compile's
     return unwrap(model) if isinstance(model, FunctionType) and hasattr(model, "_torchdynamo_orig_callable") else model
-
-
-def _refuse(layers):
-    for layer in layers:
-        why = None
-        if isinstance(layer, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
-            why = "lets nobody look inside: give the Python module or function that it was made from"
-        elif isinstance(layer, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
-            why = "runs replicas of its module: give model.module"
-        elif isinstance(layer, nn.Module) and any(nn.parameter.is_lazy(p) for p in layer._parameters.values()):
-            why = "has no weights yet: let the model run once, model(inputs), before"
-        if why:
-            raise ValueError(f"{type(layer).__name__} {why}")

@@ -1,5 +1,7 @@
 """The lecture's four pictures, of one look at a network or of a training that was watched."""
 
+from itertools import compress
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
@@ -7,18 +9,17 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
 from matplotlib.ticker import NullLocator
 
-__all__ = [
-    "layer_colors",
-    "log_scale",
-    "plot_activations",
-    "plot_diagnosis",
-    "plot_gradients",
-    "plot_parameter_gradients",
-]
-__all__ += ["plot_training", "plot_update_ratios", "short"]
-
 GRAY = "#666666"
 MANY = 12  # labels that a legend beside the picture has room for; more layers have a colour bar
+BESIDE = dict(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)  # a legend
+NO_GRADIENTS = "no gradients: call diagnose with targets, or with a loss_fn whose loss has one"
+# One number a row for each picture: the rows, their field, the axis's label, what is said where there is none.
+PICTURES = (
+    ("activations", "std", "std of the activations", "no layer was seen"),
+    ("gradients", "std", "std of the gradients", NO_GRADIENTS),
+    ("parameters", "grad_to_data", "grad:data ratio", NO_GRADIENTS),
+    ("parameters", "update_to_data", "update:data ratio", "no updates: give lr= or optimizer="),
+)
 
 
 def layer_colors(n):
@@ -32,12 +33,10 @@ def plot_activations(diagnosis, *, ax=None, layers=None, legend=True):
     layers: a layer class or a tuple of them; by default the nonlinearities (all layers, if there is none).
     legend: False leaves the labels, with std and saturated share, to the caller. Source: the lecture, 1:26:51.
     """
-    rows = _layer_rows(diagnosis, diagnosis.activations, layers)
-    labels = []
-    for row in rows:
-        share = f", {row.saturated:.1%} saturated" if row.saturated is not None else ""
-        share = f", {row.dead:.1%} dead" if row.dead is not None else share
-        labels.append(f"{row.name}: std {short(row.std)}{share}")
+    rows = _shown(diagnosis, "activations", layers)
+    shares = [[(row.saturated, "saturated"), (row.dead, "dead")] for row in rows]
+    shares = ["".join(f", {share:.1%} {word}" for share, word in pair if share is not None) for pair in shares]
+    labels = [f"{row.name}: std {short(row.std)}{share}" for row, share in zip(rows, shares, strict=True)]
     return _outlines(rows, labels, "activation", ax, legend)
 
 
@@ -47,8 +46,8 @@ def plot_gradients(diagnosis, *, ax=None, layers=None, legend=True):
     Source: the lecture, 1:30:54.
     """
     if not diagnosis.gradients:
-        raise ValueError("the diagnosis has no gradients: call diagnose with targets, or with a loss_fn")
-    rows = _layer_rows(diagnosis, diagnosis.gradients, layers)
+        raise ValueError(f"the diagnosis has {NO_GRADIENTS}")
+    rows = _shown(diagnosis, "gradients", layers)
     labels = [f"{row.name}: std {short(row.std)}" for row in rows]
     return _symmetric(_outlines(rows, labels, "gradient at the layer's output", ax, legend), [row.std for row in rows])
 
@@ -58,7 +57,7 @@ def plot_parameter_gradients(diagnosis, *, ax=None, legend=True):
 
     Source: the lecture, 1:36:15.
     """
-    rows = [row for row in diagnosis.parameters if len(row.shape) > 1]
+    rows = _shown(diagnosis, "parameters")
     labels = [f"{row.name} {row.shape}: grad:data {short(row.grad_to_data)}" for row in rows]
     ax = _outlines(rows, labels, "gradient of the weight", ax, legend, [row.grad_histogram for row in rows])
     return _symmetric(ax, [row.grad_std for row in rows])
@@ -81,29 +80,17 @@ def plot_update_ratios(ratios, *, ax=None, every=1, legend=True):
 def plot_diagnosis(diagnosis):
     """The four pictures of a Diagnosis in one figure: what was not measured is said in its place."""
     fig, axes = plt.subplots(4, 1, figsize=(10, 13), layout="constrained")
-    rows = _layer_rows(diagnosis, diagnosis.activations, None)
-    if any(row.histogram for row in rows):
-        plot_activations(diagnosis, ax=axes[0])
-        if diagnosis.gradients:
-            plot_gradients(diagnosis, ax=axes[1])
-            plot_parameter_gradients(diagnosis, ax=axes[2])
-    else:
-        _stds(rows, "std of the activations", axes[0])
-        if diagnosis.gradients:
-            _stds(_layer_rows(diagnosis, diagnosis.gradients, None), "std of the gradients", axes[1])
-            weights = [row for row in diagnosis.parameters if len(row.shape) > 1]
-            _stds(weights, "grad:data of the weights", axes[2], [row.grad_to_data for row in weights])
-    weights = [row for row in diagnosis.parameters if len(row.shape) > 1 and row.update_to_data]
-    if weights:
-        _stds(weights, "update:data ratio", axes[3], [row.update_to_data for row in weights])
-        _rule(axes[3], weights[0].adam_to_data is None, [row.adam_to_data for row in weights])
-    missing = "no gradients: call diagnose with targets, or with a loss_fn"
-    for ax, text in zip(
-        axes, ("no layer was seen", missing, missing, "no updates: give lr= or optimizer="), strict=True
-    ):
-        if not ax.has_data():
+    outlines = plot_activations, plot_gradients, plot_parameter_gradients, None
+    has_histograms = any(row.histogram for row in diagnosis.activations)
+    for ax, (kind, field, label, missing), plot in zip(axes, PICTURES, outlines, strict=True):
+        rows = [row for row in _shown(diagnosis, kind) if kind == "activations" or getattr(row, field)]
+        if not rows:
             ax.set_axis_off()
-            ax.text(0.5, 0.5, text, ha="center", va="center", color=GRAY, transform=ax.transAxes)
+            ax.text(0.5, 0.5, missing, ha="center", va="center", color=GRAY, transform=ax.transAxes)
+        elif plot and has_histograms:
+            plot(diagnosis, ax=ax)
+        else:
+            _by_layer(ax, rows, field, label)
     return fig
 
 
@@ -111,34 +98,19 @@ def plot_training(records, fig=None):
     """The four pictures of a training: (step, Diagnosis) by step, one line a layer or weight."""
     fig = fig or plt.figure(figsize=(10, 13), layout="constrained")
     axes = fig.subplots(4, 1, sharex=True)
-    for ax, rows, field, label in zip(
-        axes,
-        ("activations", "gradients", "parameters", "parameters"),
-        ("std", "std", "grad_to_data", "update_to_data"),
-        ("std of the activations", "std of the gradients", "grad:data ratio", "update:data ratio"),
-        strict=True,
-    ):
+    under_adam = any(row.adam_to_data for _, diagnosis in records[-1:] for row in diagnosis.parameters)
+    for ax, (kind, field, label, _) in zip(axes, PICTURES, strict=True):
         values, steps = {}, {}
         for step, diagnosis in records:
-            chosen = getattr(diagnosis, rows)
-            chosen = (
-                [r for r in chosen if len(r.shape) > 1]
-                if rows == "parameters"
-                else _layer_rows(diagnosis, chosen, None)
-            )
-            for row in chosen:
+            for row in _shown(diagnosis, kind):
                 value = getattr(row, field)
                 values.setdefault(row.name, []).append(np.nan if value is None else value)
                 steps.setdefault(row.name, []).append(step)
         if values:
-            _lines(values, steps, label, ax, rule=field == "update_to_data" and not _under_adam(records))
+            _lines(values, steps, label, ax, rule=field == "update_to_data" and not under_adam)
     for ax in axes[:-1]:
         ax.set_xlabel("")
     return fig
-
-
-def _under_adam(records):
-    return any(row.adam_to_data for _, diagnosis in records[-1:] for row in diagnosis.parameters)
 
 
 def log_scale(ax):
@@ -158,15 +130,14 @@ def short(value):
     return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
-def _layer_rows(diagnosis, rows, layers):
-    """The rows (of activations or of gradients, which are in step) of the layers asked for."""
-    called = diagnosis.activations
-    if layers is None:
-        chosen = [row.is_activation for row in called]
-    else:
-        chosen = [issubclass(row.type, layers) for row in called]
-    chosen = chosen if any(chosen) or layers is not None else [True] * len(called)
-    return [row for row, wanted in zip(rows, chosen, strict=bool(rows)) if wanted]
+def _shown(diagnosis, kind, layers=None):
+    """The rows of one kind that are drawn: weights, and of the layers those that are asked for, or nonlinearities."""
+    if kind == "parameters":
+        return [row for row in diagnosis.parameters if len(row.shape) > 1]
+    chosen = [row.is_activation if layers is None else issubclass(row.type, layers) for row in diagnosis.activations]
+    if layers is None and not any(chosen):
+        return getattr(diagnosis, kind)
+    return list(compress(getattr(diagnosis, kind), chosen))  # gradients are in step with activations, or there are none
 
 
 def _outlines(rows, labels, xlabel, ax, legend=True, histograms=None):
@@ -202,33 +173,32 @@ def _lines(values, steps, ylabel, ax, rule=False, legend=True):
         log_scale(ax)
     ax.xaxis.set_major_formatter("{x:,.0f}")
     if rule:
-        _rule(ax)
+        _rule_of_thumb(ax)
     if legend:
         _legend_beside(ax, list(values))
     return ax
 
 
-def _stds(rows, ylabel, ax, values=None):
+def _by_layer(ax, rows, field, label):
     """One number a row, as points by depth on a log axis."""
-    values = [row.std for row in rows] if values is None else values
-    y = [np.nan if value is None else value for value in values]
+    y = [np.nan if getattr(row, field) is None else getattr(row, field) for row in rows]
     ax.plot(range(len(rows)), y, color=GRAY, linewidth=0.8, zorder=1)
     ax.scatter(range(len(rows)), y, color=layer_colors(len(rows)), s=30, zorder=2)
-    ax.set(ylabel=ylabel, yscale="log")
-    shown = range(0, len(rows), -(-len(rows) // MANY)) if rows else []
+    ax.set(ylabel=label, yscale="log")
+    shown = range(0, len(rows), -(-len(rows) // MANY))
     ax.set_xticks(shown, [_short(rows[i].name) for i in shown], rotation=30, ha="right", fontsize=9.5)
-    return ax
+    if field == "update_to_data":
+        adam = [row.adam_to_data or np.nan for row in rows]
+        if rows[0].adam_to_data is None:
+            _rule_of_thumb(ax)
+        else:
+            ax.plot(range(len(rows)), adam, "_", color=GRAY, label="0.25 lr / std, Adam's later")
+        ax.legend(**BESIDE)
 
 
-def _rule(ax, by_thumb=True, adam=()):
+def _rule_of_thumb(ax):
     # Named in the legend: beside the line the text would lie on the ratios of a good learning rate.
-    if by_thumb:
-        ax.axhline(1e-3, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5, label="1e-3, a rule of thumb")
-    else:
-        y = [np.nan if value is None else value for value in adam]
-        ax.plot(range(len(y)), y, "_", color=GRAY, label="0.25 lr / std, Adam's later")
-    if ax.get_legend() is None and ax.collections:
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)
+    ax.axhline(1e-3, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5, label="1e-3, a rule of thumb")
 
 
 def _symmetric(ax, stds):
@@ -247,7 +217,7 @@ def _legend_beside(ax, labels):
     if not labels:
         return
     if len(labels) <= MANY:
-        ax.legend(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)
+        ax.legend(**BESIDE)
         return
     ticks = np.linspace(0, len(labels) - 1, 6).round().astype(int)
     bar = ScalarMappable(plt.Normalize(0, len(labels) - 1), ListedColormap(layer_colors(256)))

@@ -1,6 +1,7 @@
 """What diagnose returns: its readings, what each of them means, and how they are shown."""
 
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from html import escape
 from itertools import zip_longest
 
@@ -10,9 +11,6 @@ from torch import nn
 from .pictures import plot_diagnosis
 from .statistics import Histogram, ratio, tensor_statistics
 from .warnings import warnings_for
-
-__all__ = ["ACTIVATIONS", "Diagnosis", "Histogram", "LayerRow", "ParameterRow", "activation_of"]
-__all__ += ["layer_rows", "parameter_rows"]
 
 # The nonlinearities, known by their class's name, so that a Tanh that you wrote yourself counts too: between which
 # two numbers their outputs saturate, or that their units can die.
@@ -38,8 +36,9 @@ class LayerRow:
 
     An activation that is called as a function (torch.tanh, x.relu(), F.gelu) and a product with a weight have rows
     like layers, named by where they stand: "Net.relu:12" is line 12. type is then torch's layer that does the same.
-    What ends a layer (``return F.relu(self.conv(x))``) has that layer's row. A layer that is called again, or returns several tensors, has a row for each: "act", "act (call 2)",
-    "lstm", "lstm[1]". All values are as the layer left them, before anything changes them in place.
+    What ends a layer (``return F.relu(self.conv(x))``) has that layer's row. A layer that is called again, or returns
+    several tensors, has a row for each: "act", "act (call 2)", "lstm", "lstm[1]". All values are as the layer left
+    them, before anything changes them in place.
 
     mean, std: over all entries (std divides by n - 1); None where undefined: NaN or infinity among them, or
         fewer than two entries. Healthy: much the same std in every layer, near 1 (tanh: about 0.65).
@@ -50,8 +49,9 @@ class LayerRow:
         (|tanh| > 0.97), where hardly any gradient gets through. Healthy: a few per cent, up to 25 or so in a
         first layer. Zero everywhere: the gain is so low that the layer is as good as linear.
     dead: ReLU only: the share of units (features, or channels) that are zero for every example given; None where
-        it is not certain which dimension counts the units (after a permute, for example). Healthy: few. Many: a learning rate once too high, or a bias too negative. Try it on more examples: with
-        few, a unit can be merely unlucky. Both shares are None where there is NaN.
+        it is not certain which dimension counts the units (after a permute, for example). Healthy: few. Many: a
+        learning rate once too high, or a bias too negative. Try it on more examples: with few, a unit can be merely
+        unlucky. Both shares are None where there is NaN.
     nonfinite: how many entries are NaN or infinite. Healthy: none. The first layer that has any is the culprit.
     is_activation: whether it is a nonlinearity. A sigmoid that only scales something else (a gate) is none.
     """
@@ -119,11 +119,10 @@ class Diagnosis:
     parameters: list[ParameterRow]
     loss: float | None = None
     findings: list[str] = field(default_factory=list, repr=False)
-    warnings: list[str] = field(init=False)
 
-    def __post_init__(self):
-        warnings = warnings_for(self.activations, self.gradients, self.parameters)
-        object.__setattr__(self, "warnings", [*self.findings, *warnings])
+    @cached_property
+    def warnings(self):
+        return [*self.findings, *warnings_for(self.activations, self.gradients, self.parameters)]
 
     def plot(self):
         """The lecture's four pictures in one figure: activations, gradients, weights' gradients, update:data."""
@@ -142,17 +141,11 @@ class Diagnosis:
     def _repr_html_(self):
         warnings = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
         layers = [
-            (a.name, a.type.__name__, a.shape, a.mean, a.std, _share(a), g and g.mean, g and g.std)
-            for a, g in zip_longest(self.activations, self.gradients)
+            (*_start(a), _share(a), g and g.mean, g and g.std) for a, g in zip_longest(self.activations, self.gradients)
         ]
-        parameters = [
-            (p.name, p.type.__name__, p.shape, p.mean, p.std, p.grad_std, p.grad_to_data, p.update_to_data)
-            for p in self.parameters
-        ]
-        head = "layer type shape mean std saturated&nbsp;/&nbsp;dead grad&nbsp;mean grad&nbsp;std"
-        tables = _table(head, layers) + _table(
-            "parameter type shape mean std grad&nbsp;std grad:data update:data", parameters
-        )
+        parameters = [(*_start(p), p.grad_std, p.grad_to_data, p.update_to_data) for p in self.parameters]
+        tables = _table("layer type shape mean std saturated&nbsp;/&nbsp;dead grad&nbsp;mean grad&nbsp;std", layers)
+        tables += _table("parameter type shape mean std grad&nbsp;std grad:data update:data", parameters)
         return (f"<b>Warnings</b><ul>{warnings}</ul>" if warnings else "<p>No warnings.</p>") + tables
 
 
@@ -173,19 +166,17 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
     groups, rows = [] if optimizer is None else optimizer.param_groups, []
     rates = {id(p): float(group["lr"] if lr is None else lr) for group in groups for p in group["params"]}
     for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
-        data = tensor_statistics(value.detach(), histograms)
-        grad = {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
-        std, update_std = data.get("std"), tensor_statistics(change, False).get("std")
-        if optimizer is None and change is None and lr is not None and grad.get("grad_std") is not None:
-            update_std = abs(float(lr)) * grad["grad_std"]  # plain SGD's
-        kind = network.owners.get(id(p)) or (uses.get(id(p)) or (p, None))[1]
-        kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
-        ratios = dict(grad_to_data=ratio(grad.get("grad_std"), std), update_to_data=ratio(update_std, std))
+        row = tensor_statistics(value.detach(), histograms)
+        row |= {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
+        std, update_std = row.get("std"), tensor_statistics(change, False).get("std")
+        if optimizer is None and change is None and lr is not None and row.get("grad_std") is not None:
+            update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
+        row |= dict(grad_to_data=ratio(row.get("grad_std"), std), update_to_data=ratio(update_std, std))
         if update_std is not None:
-            ratios |= dict(update_rule=rule, adam_to_data=ratio(0.25 * rates[id(p)], std) if rule == "Adam" else None)
-        rows.append(
-            ParameterRow(name, kind, tuple(p.shape), p.requires_grad, **data, **grad, update_std=update_std, **ratios)
-        )
+            row |= dict(update_rule=rule, adam_to_data=ratio(0.25 * rates[id(p)], std) if rule == "Adam" else None)
+        kind = network.owners.get(id(p)) or uses.get(id(p), (p, None))[1]
+        kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
+        rows.append(ParameterRow(name, kind, tuple(p.shape), p.requires_grad, **row, update_std=update_std))
     return rows
 
 
@@ -196,6 +187,10 @@ def _plain(row):
         if isinstance(value, Histogram):
             plain[name] = {"density": value.density.tolist(), "edges": value.edges.tolist()}
     return {**plain, "shape": list(row.shape)}
+
+
+def _start(row):
+    return row.name, row.type.__name__, row.shape, row.mean, row.std
 
 
 def _share(row):

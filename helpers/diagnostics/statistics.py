@@ -6,10 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-__all__ = ["Histogram", "as_rows", "layer_statistics", "moments", "ratio", "statistics", "tensor_statistics"]
-
 SATURATED = 0.97  # the lecture's threshold for |tanh|, where a gradient keeps 6 % of its size
-
 BINS = 100
 NUMBERS = np.arange(BINS + 1)
 
@@ -21,28 +18,26 @@ class Histogram(NamedTuple):
     edges: torch.Tensor
 
 
-def as_rows(tensor, rows=1, precise=True):
-    """The entries as an array (rows, entries in each), in float64; with precise=False a float32 stays one."""
+def entries(tensor):
+    """A tensor's entries as a vector, in float64; the two parts of complex ones are entries of their own."""
     if tensor.layout is not torch.strided:
         tensor = tensor.detach().to_dense()
     if tensor.is_complex():
-        tensor = torch.view_as_real(tensor.detach().resolve_conj())  # their parts are entries of their own
+        tensor = torch.view_as_real(tensor.detach().resolve_conj())
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.detach().cpu().double()  # NumPy has no bfloat16; some accelerators have no float64
-    array = tensor.numpy(force=True).reshape(rows, -1)
-    return array.astype(np.float64) if precise else array
+    return tensor.numpy(force=True).reshape(-1).astype(np.float64, copy=False)
 
 
-def moments(x, ones=None):
+def moments(x):
     """(mean, sum of (x - mean)²) of a vector, to its type's own precision; NaN where there is NaN or infinity.
 
-    The sum, (n - 1) * std², is exactly 0 for constant data. ones: as many or more, of the vector's type; with them
-    the sum of x is a product, three times as fast.
+    The sum, (n - 1) * std², is exactly 0 for constant data.
     """
     n, squares = len(x), float(x.dot(x))
     if not isfinite(squares):
         return nan, nan
-    total = float(np.add.reduce(x) if ones is None else x.dot(ones[:n]))
+    total = float(np.add.reduce(x))
     mean = total / n
     around_mean = squares - total * mean
     if around_mean < squares / 2:
@@ -69,7 +64,7 @@ def statistics(x, histogram=True):
 
 def tensor_statistics(tensor, histogram=True):
     """The same of a tensor; {} for None."""
-    return {} if tensor is None else statistics(as_rows(tensor)[0], histogram)
+    return {} if tensor is None else statistics(entries(tensor), histogram)
 
 
 def layer_statistics(tensor, bounds=None, unit=None, histogram=True):
@@ -95,8 +90,7 @@ def ratio(part, whole):
 
 
 def _histogram(x):
-    # torch.histogram takes five times as long.
-    low, high = x.min(), x.max()
+    low, high = x.min(), x.max()  # torch.histogram takes five times as long as the lines below
     width = (high - low) / BINS
     if width == 0:
         low, width = low - 0.5, 1 / BINS

@@ -7,10 +7,9 @@ rate 0.1) and its unhealthy ones. Each comment gives both.
 
 import re
 from collections import Counter
+from itertools import pairwise
 from math import log, prod
 from statistics import median
-
-__all__ = ["over_time", "some_of", "warnings_for"]
 
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
@@ -22,9 +21,17 @@ MOST_CHANGE = {"activations": 100, "gradients": 1000}
 UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10**-2.2; lr 0.001, 1: -5, -1.6
 # Adam moves a weight by about lr a step at first, by 0.25 * lr later. Healthy: 10**-3.2 (p1's W1 at 1e-3) to
 # 10**-1.8 (part 2 at 1e-2), 10**-4.2 (a trained transformer tuned at 1e-5); 3e-4 for a weight of std 1: 10**-4.1.
-# Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm. Three networks with
-# weights of std 0.02 or torch's own: best at 0.004 to 0.025, worse from 0.042 on, where lr / std alone says 0.38.
 ADAM_RATIO = 5e-5, 3e-2
+# Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm. Under Adam three
+# networks with weights of std 0.02 or torch's own: best at 0.004 to 0.025, worse from 0.042 on, where lr / std alone
+# says 0.38. Under SGD that holds for torch's own init only, 0.58 / sqrt(fan_in): a healthy recurrent network (lr 0.3)
+# has 0.016; smaller ones are a fault (gain 0.5 breaks at lr 3).
+TORCHS = 0.55
+# The size of weights before a BatchNorm makes no difference to what comes out: too long a step makes them grow, and the
+# next ones shorter. In 60 to 400 steps: three convolutions are best at 0.03, spike at 0.07, are worse at 0.17; a small
+# ResNet learns at 0.02 (lr 0.1, momentum 0.9); six layers of the course are as good as ever at 0.02, worse at 0.07.
+NORMALISED = 5  # times as far they may move
+NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
 FASTER = 25  # healthy: 20, before a gated MLP; five layers of sigmoids: 12,000
 DIGITS = re.compile(r"\d+")
@@ -40,26 +47,22 @@ def warnings_for(activations, gradients, parameters):
         *stuck,
         *by_depth,
         *_unused(parameters),
-        *_update_ratios(weights, stuck, by_depth),
+        *_update_ratios(weights, activations, stuck, by_depth),
         *_fast_output(weights),
     ]
 
 
 def _not_finite(activations, gradients, parameters):
-    for row in parameters:
+    """Only the first in the order in which a step computes them: all others follow from it."""
+    before = "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0)"
+    after = "no layer after it has any: look for 0/0, the square root of 0 or a loss that overflows"
+    found = [(f"{p.name}:", p, "a step was too large, probably: lower the learning rate") for p in parameters]
+    found += [(f"{_label(row)}:", row, before) for row in activations]
+    found += [(f"{_label(row)}: gradient", row, after) for row in reversed(gradients)]  # the last layer's comes first
+    for label, row, cause in found:
         if row.nonfinite:
-            yield f"{row.name}: {_count(row)}; a step was too large, probably: lower the learning rate"
-            return
-    for row in activations:
-        if row.nonfinite:
-            cause = "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0)"
-            yield f"{_label(row)}: {_count(row)}; {cause}"
-            return
-    for row in reversed(gradients):  # on the way back, the last layer's comes first
-        if row.nonfinite:
-            cause = "no layer after it has any: look for 0/0, the square root of 0 or a loss that overflows"
-            yield f"{_label(row)}: gradient {_count(row)}; {cause}"
-            return
+            return [f"{label} NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places; {cause}"]
+    return []
 
 
 def _stuck(activations):
@@ -89,10 +92,8 @@ def _by_depth(activations, gradients):
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
     if change:
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
-        yield (
-            f"activations {verb} with depth: std {first.std:.2g} in {first.name}, {last.std:.2g} in "
-            f"{last.name}; the gain is probably too {cause}"
-        )
+        stds = f"std {first.std:.2g} in {first.name}, {last.std:.2g} in {last.name}"
+        yield f"activations {verb} with depth: {stds}; the gain is probably too {cause}"
     if not gradients:
         return
     first, last = gradients[layers[0]], gradients[layers[-1]]
@@ -100,10 +101,8 @@ def _by_depth(activations, gradients):
     change = _change(_norm(last), _norm(first), steps, MOST_CHANGE["gradients"])
     if change:
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
-        yield (
-            f"gradients {verb} on their way back: std {last.std:.2g} at {last.name}, {first.std:.2g} at "
-            f"{first.name}; the gain is probably too {cause}"
-        )
+        stds = f"std {last.std:.2g} at {last.name}, {first.std:.2g} at {first.name}"
+        yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
 
 
 def _one_role(indices, rows):
@@ -152,7 +151,7 @@ def some_of(names):
     return text, *(("it", "it") if len(names) == 1 else ("them", "they"))
 
 
-def _update_ratios(weights, stuck, by_depth):
+def _update_ratios(weights, activations, stuck, by_depth):
     weights = [p for p in weights if p.update_to_data is not None]
     if not weights:
         return
@@ -163,45 +162,50 @@ def _update_ratios(weights, stuck, by_depth):
         return
     if any(p.update_rule is None for p in weights):
         return  # an optimizer with a measure of its own
-    usual = [p for p in weights if p.adam_to_data]
-    (low, high), least, most, kind = UPDATE_RATIO, middle, middle, "1e-04 to 1e-02 is usual"
-    if usual:  # Adam's steps are judged by lr / std: the gradients' size makes no difference to them
-        (low, high), least = ADAM_RATIO, median(p.adam_to_data for p in usual)
-        most = median(map(_grown, usual))
+    normalised = {row.name for row, after in pairwise(activations) if NORMS.match(after.type.__name__)}
+    adams = [p for p in weights if p.adam_to_data]
+    low, high = ADAM_RATIO if adams else UPDATE_RATIO
+    least = median(map(_speed, adams or weights))
+    most = median(_judged(p, normalised) for p in adams or weights)
+    kind = "1e-04 to 1e-02 is usual"
+    if adams:
         later = most if most > high else least
         kind = f"under Adam 0.25 * lr / std is about {later:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
     if len(weights) < 3:  # a median of few says little
         low, high = low / 10, high * 10
     text = f"update:data is {middle:.1e} for the median weight, and {kind}"
     if float(f"{most:.1e}") > high:  # judged as it is printed
-        yield f"{text}; the learning rate is probably too high" + (
-            "" if stuck or by_depth else ", or the weights are too small"
-        )
+        cause = "" if stuck or by_depth else ", or the weights are too small"
+        yield f"{text}; the learning rate is probably too high{cause}"
     elif float(f"{least:.1e}") < low:
         cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
         yield f"{text}; the learning rate is probably too low, or {cause}"
-    elif usual and middle < ADAM_STUCK * least:
+    elif adams and middle < ADAM_STUCK * least:
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
     elif len(weights) > 2:
         # A single one lies outside from ten times as far on. The output layer is judged by _fast_output.
-        outside = [p for p in weights[:-1] if p.update_to_data and _far(p, low / 10, high * 10)]
+        hidden = [p for p in weights[:-1] if p.update_to_data]
+        slow = [p for p in hidden if _speed(p) < low / 10 and "Embedding" not in p.type.__name__]  # of few rows a step
+        outside = slow + [p for p in hidden if _judged(p, normalised) > high * 10]
         if outside:
             p = max(outside, key=lambda p: abs(log(p.update_to_data / middle)))
+            text = f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight"
             more = f"; {len(outside) - 1} more are as far out" if len(outside) > 1 else ""
-            yield (
-                f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight: it learns too "
-                f"{'fast' if p.update_to_data > middle else 'slowly'} for its size{more}"
-            )
+            yield f"{text}: it learns too {'fast' if p.update_to_data > middle else 'slowly'} for its size{more}"
 
 
-def _far(p, low, high):
-    is_adams = p.adam_to_data is not None
-    slow, fast = (p.adam_to_data, _grown(p)) if is_adams else (p.update_to_data, p.update_to_data)
-    return fast > high or (slow < low and "Embedding" not in p.type.__name__)  # few of its rows are used in a step
+def _speed(p):
+    """What is judged: under Adam lr / std, for the gradients' size makes no difference to its steps."""
+    return p.update_to_data if p.adam_to_data is None else p.adam_to_data
 
 
-def _grown(p):
-    return p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
+def _judged(p, normalised):
+    """The same, for the upper bound: small weights may grow, and normalised ones may move, at no harm."""
+    if p.adam_to_data is not None:
+        return p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
+    small = min(1, p.std * max(p.shape[0], prod(p.shape[1:])) ** 0.5)
+    is_normalised = p.name.rpartition(".")[0] in normalised
+    return p.update_to_data * (small if small > TORCHS else 1) / (NORMALISED if is_normalised else 1)
 
 
 def _fast_output(weights):
@@ -209,18 +213,16 @@ def _fast_output(weights):
     weights = [p for p in weights if p.grad_to_data and len(p.shape) == 2 and p.type is weights[-1].type]
     if len(weights) < 3:
         return
-    by_update = all(p.update_to_data for p in weights)  # it knows of learning rates of their own
-    *hidden, speed = [p.update_to_data if by_update else p.grad_to_data for p in weights]
+    measure = "update" if all(p.update_to_data for p in weights) else "grad"  # updates know of rates of their own
+    *hidden, speed = [getattr(p, f"{measure}_to_data") for p in weights]
     faster = speed / median(hidden)
     # An output layer half the size (it is often made small on purpose, for the initial loss) has twice the
     # grad:data, and sends half the gradient back to all others.
     small = min(1, weights[-1].std / median(p.std for p in weights[:-1]))
     if faster * small**2 > FASTER:
-        yield (
-            f"{weights[-1].name}: learns {faster:.0f} times faster than the median hidden layer "
-            f"({'update' if by_update else 'grad'}:data {speed:.1e}); the layers before it get too little "
-            "gradient, or it needs a lower learning rate"
-        )
+        text = f"{weights[-1].name}: learns {faster:.0f} times faster than the median hidden layer"
+        cause = "the layers before it get too little gradient, or it needs a lower learning rate"
+        yield f"{text} ({measure}:data {speed:.1e}); {cause}"
 
 
 def _examples(row):
@@ -231,10 +233,6 @@ def _examples(row):
 def _label(row):
     type_name = row.type.__name__
     return row.name if type_name.lower() in row.name.lower() else f"{row.name} ({type_name})"
-
-
-def _count(row):
-    return f"NaN or infinite in {row.nonfinite:,} of {prod(row.shape):,} places"
 
 
 def over_time(records):
@@ -250,24 +248,21 @@ def over_time(records):
 
 
 def _kind(warning):
-    """A warning without its numbers, but those of a layer's name."""
+    """A warning without its numbers, but those of a layer's name, and without a second cause, which may come and go."""
     label, colon, rest = warning.partition(": ")
     if not re.fullmatch(r"\S+( \(.*\))?", label):
         label, rest = "", warning
-    return (
-        label + colon + NUMBER.sub("", rest).partition(", or ")[0]
-    )  # the second cause may depend on what else is said
+    return label + colon + NUMBER.sub("", rest).partition(", or ")[0]
 
 
 def _merged(first, last):
     """The first of two sentences of one kind, with those numbers of the last that are others."""
     numbers = iter(NUMBER.findall(last))
+    return NUMBER.sub(lambda old: _changed(old[0], next(numbers, old[0])), first)
 
-    def both(match):
-        old, new = match[0], next(numbers, match[0])
-        return old if old == new else f"{old} → {new}"
 
-    return NUMBER.sub(both, first)
+def _changed(old, new):
+    return old if old == new else f"{old} → {new}"
 
 
 def _when(steps, last):

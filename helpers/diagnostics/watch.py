@@ -17,8 +17,6 @@ from .rows import Diagnosis, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
 from .warnings import over_time
 
-__all__ = ["watch"]
-
 LIVE_SHARE = 0.1  # of the wall time, at most, for drawing while it trains
 
 
@@ -39,11 +37,10 @@ class watch:
         if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
             raise ValueError("a compiled model can't be watched: watch the model before torch.compile, or use diagnose")
         if optimizer is not None and not hasattr(optimizer, "register_step_post_hook"):
-            raise ValueError(
-                f"optimizer is a {type(optimizer).__name__}: give a torch.optim.Optimizer, or none and step()"
-            )
+            kind = type(optimizer).__name__
+            raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
-        self.steps, self._kept, self._findings, self._free = 0, [], [], None
+        self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
         self.live = _Live(self) if live else None
         self.watching, self.handles = None, []
 
@@ -52,46 +49,37 @@ class watch:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
         self.network = Network(self.model)
         if self.optimizer is not None:
-            self.handles = [
-                self.optimizer.register_step_pre_hook(lambda *_: self._before_step()),
-                self.optimizer.register_step_post_hook(lambda *_: self.step()),
-            ]
-        if self.steps % self.every == 0:
-            self._start()
+            before = self.optimizer.register_step_pre_hook(lambda *_: self._before_step())
+            self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
+        self._start_if_due()
         return self
 
     def __exit__(self, kind, error, traceback):
-        self._stop()
+        if self.watching:
+            self.watching.__exit__()
         self.watching = None
         for handle in self.handles:
             handle.remove()
-        if self.live and self._kept:
+        if self.live and self.records:
             self.live.draw()
 
     def step(self):
         """A step is done: called after every update, by the optimizer if there is one, else by you."""
         if self.watching:
-            self._stop()
+            self.watching.__exit__()
             self._record()
         self.steps += 1
-        if self.steps % self.every == 0:
-            self._start()
-
-    @property
-    def records(self):
-        """(step, Diagnosis) of every step that was recorded."""
-        for i, (step, *kept) in enumerate(self._kept):
-            if len(kept) > 1:  # made when first asked for: the training need not wait for it
-                seen, rows, findings = kept
-                self._kept[i] = step, Diagnosis(*layer_rows(seen), rows, findings=findings)
-        return list(self._kept)
+        self._start_if_due()
 
     @property
     def warnings(self):
         """What turned unhealthy, and when, a sentence each; "50% → 60%" is what it was at first and at last."""
         if not self.records:
             return ["no step was recorded: give the optimizer, or call step() after each update"]
-        return self._findings + over_time([(step, diagnosis.warnings) for step, diagnosis in self.records])
+        # What the optimizer does not hold and what moves all the same has an optimizer of its own.
+        unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
+        found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
+        return found + over_time([(step, diagnosis.warnings) for step, diagnosis in self.records])
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -99,64 +87,46 @@ class watch:
             raise ValueError(self.warnings[0])
         return plot_training(self.records)
 
-    def _start(self):
+    def _start_if_due(self):
         """Be ready for the forward pass of a step that is recorded."""
-        self.watching = _Pass(self.network, not self._kept, self._trained())
-        self.before = {} if self.optimizer is not None else self._values(self.network.held_leaves())
-        self.watching.__enter__()
-
-    def _stop(self):
-        if self.watching and self.watching.is_on:
-            self.watching.__exit__(None, None, None)
+        if self.steps % self.every == 0:
+            self.watching = _Pass(self.network, not self.records, self._trained())
+            self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
+            self.watching.__enter__()
 
     def _before_step(self):
         if self.watching:
-            self._stop()
-            self.before = self._values(self._parameters().values())
-
-    def _values(self, parameters):
-        return {id(p): (p.detach().clone(), p.grad) for p in parameters}
-
-    def _parameters(self):
-        found, uses = self.network.parameters, self.watching.functions.uses
-        if found is None:
-            found = self.network.parameters_found(uses, self.watching.functions.leaves_used())
-        return found
-
-    def _record(self):
-        seen, parameters = self.watching.seen, self._parameters()
-        known = [(p, *self.before.get(id(p), (p.detach(), None))) for p in parameters.values()]
-        gradients = [p.grad if self.optimizer is None else gradient for p, _, gradient in known]
-        changes = [None if g is None else p.detach() - old for (p, old, _), g in zip(known, gradients, strict=True)]
-        values = [old for _, old, _ in known]
-        uses, findings = self.watching.functions.uses, self.watching.left_over()
-        self._findings += self._found(parameters)
-        self.watching = None
-        rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        self._kept.append((self.steps, seen, rows, findings))
-        if self.live:
-            self.live.draw_if_cheap()
+            self.watching.__exit__()
+            self.before = _values(self.watching.functions.parameters().values())
 
     def _trained(self):
         if self.optimizer is not None:
             return [p for group in self.optimizer.param_groups for p in group["params"]]
         return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
 
-    def _found(self, parameters):
-        """What can be known at the first records, of the whole training."""
-        watching, first = self.watching, self._free is None
-        found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())] if first else []
-        if self.optimizer is not None and self._free is not False:
-            trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-            if first:
-                held = {id(p) for p in self._trained()}
-                self._free = {name: p.detach().clone() for name, p in trainable.items() if id(p) not in held}
-                return found
-            # What moves all the same has an optimizer of its own.
-            moved = {name for name, old in self._free.items() if not parameters[name].equal(old)}
-            found += not_held(self.optimizer, {name: p for name, p in trainable.items() if name not in moved})
-        self._free = False
-        return found
+    def _record(self):
+        watching, parameters = self.watching, self.watching.functions.parameters()
+        known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
+        values, gradients = zip(*known, strict=True) if known else ((), ())
+        if self.optimizer is None:
+            gradients = [p.grad for p in parameters.values()]
+        steps = zip(parameters.values(), values, gradients, strict=True)
+        changes = [None if gradient is None else p.detach() - old for p, old, gradient in steps]
+        if not self.records:  # what is true of the whole training
+            self._findings = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())]
+            held = {id(p) for p in self._trained()}
+            kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
+            self._trainable = {name: (p, kept[name]) for name, p in parameters.items() if p.requires_grad}
+        tensors = values, gradients, changes
+        rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
+        self.records.append((self.steps, Diagnosis(*layer_rows(watching.seen), rows, findings=watching.left_over())))
+        self.watching = None
+        if self.live:
+            self.live.draw_if_cheap()
+
+
+def _values(parameters):
+    return {id(p): (p.detach().clone(), p.grad) for p in parameters}
 
 
 class _Pass(Watcher):
@@ -172,10 +142,18 @@ class _Pass(Watcher):
         if isinstance(root, nn.Module) and not self.network.own_call(root):
             # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
             self.listen(False)
-            self.handles.append(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True))
-            self.handles.append(root.register_forward_hook(self._end, always_call=True, with_kwargs=True))
+            self.undo.append(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True).remove)
+            self.undo.append(root.register_forward_hook(self._end, always_call=True, with_kwargs=True).remove)
         self._keep_a_gradient()
         return self
+
+    def wants_rows(self):
+        return torch.is_grad_enabled()  # else it is an evaluation
+
+    def _begin(self):
+        self.listen(torch.is_grad_enabled())
+        if torch.is_grad_enabled():
+            self.restart()
 
     def _end(self, root, args, kwargs, output):
         self.listen(False)
@@ -187,6 +165,11 @@ class _Pass(Watcher):
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         if logits is not None:
             logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
+
+    def _see(self, seen, tensor):
+        seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
+        if tensor.requires_grad:
+            tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
 
     def cross_entropies(self):
         """Those that were called inside; else the one that the gradient at the output tells of."""
@@ -211,29 +194,12 @@ class _Pass(Watcher):
         def after(_):  # autograd.grad does not come here
             self.adds_up = bool(self.is_left)
 
-        self.handles += [p.register_hook(before), p.register_post_accumulate_grad_hook(after)]
+        self.undo.append(p.register_hook(before).remove)
+        self.undo.append(p.register_post_accumulate_grad_hook(after).remove)
 
     def left_over(self):
         text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
         return [text] if self.adds_up else []
-
-    def _begin(self):
-        self.listen(torch.is_grad_enabled())
-        if torch.is_grad_enabled():
-            self.restart()
-
-    @property
-    def rows_wanted(self):
-        return torch.is_grad_enabled()  # else it is an evaluation
-
-    @rows_wanted.setter
-    def rows_wanted(self, wanted):
-        pass
-
-    def _see(self, seen, tensor):
-        seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
-        if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
 
 
 class _Live:
