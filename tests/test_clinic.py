@@ -21,6 +21,7 @@ from helpers.clinic import (
     treated,
     validation_loss,
 )
+from helpers.clinic.rounds import _chosen
 from helpers.data import load_splits
 from helpers.layers import BatchNorm1d, Linear
 
@@ -273,6 +274,12 @@ def test_a_round_is_kept_and_a_piece_of_a_choice_will_do(splits):
     with pytest.raises(ValueError, match="from 1 to 16"):
         clinic.patient(17)
     assert clinic.points == 0 and not clinic.wrong
+
+
+@pytest.mark.parametrize("what", CHOICES)
+def test_every_choice_is_taken_as_it_is_printed_and_in_any_case(what):
+    for choice in CHOICES[what]:
+        assert {_chosen(what, said) for said in (choice, choice.lower(), f" {choice.upper()} ")} == {choice}
 
 
 def test_every_choice_and_hint_is_a_whole_one():
