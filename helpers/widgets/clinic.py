@@ -31,7 +31,7 @@ SHOWS = dict(
             "1 activations: each layer is narrower than the one before it, and no BatchNorm mends it.",
             "1 activations: nearly all outputs are 0, and so are the gradients.",
             "size of the weights: two lines, where the network has five weights.",
-            "3 grad:data: no gradient at the hidden layers, and in size of the weights they stay at 1.",
+            "3 grad:data and 4 update:data: nothing at the hidden layers.",
             "letters and outputs: the 27 numbers of an answer add up to 1.",
             "4 update:data: far below 1e-3, though the gradients in 3 grad:data are as usual.",
             "size of the weights: the hidden layers shrink alike, whatever their gradients.",
@@ -101,14 +101,11 @@ def draw_letters(reading, ax):
     for left, head, texts in zip((0.05, 0.55), ("one batch", "X[:6], Y[:6]"), reading.letters, strict=True):
         for k, text in enumerate([head, *texts]):
             ax.text(left, 0.92 - 0.1 * k, text, family="monospace", color="black" if k else GRAY)
-    low, high, total = (f"{value:.2f}".replace("-", "−") for value in _range(reading.answer))
-    ax.text(0.05, 0.16, f"its first answer: {len(reading.answer)} numbers, {low} to {high}, sum {total}")
-    ax.text(0.05, 0.05, f"its hidden layers: {reading.built}, three times")
+    numbers = reading.answer
+    low, high, total = (f"{value:.2g}".replace("-", "−") for value in (numbers.min(), numbers.max(), numbers.sum()))
+    ax.text(0.05, 0.16, f"its first answer: {len(numbers)} numbers, {low} to {high}, sum {total}", fontsize=9.5)
+    ax.text(0.05, 0.05, f"it is made of: 3 × ({reading.built})", fontsize=9.5)
     ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], title="what it reads → what it is asked for")
-
-
-def _range(numbers):
-    return numbers.min().item(), numbers.max().item(), numbers.sum().item()
 
 
 def draw_sizes(reading, ax):
