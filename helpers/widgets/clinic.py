@@ -72,8 +72,7 @@ def read_case(*, patient=1, splits=None):
     rows = ([rows[i] for i in at] for rows in (found.activations, found.gradients))
     reading = CaseReading(found, "", *rows, [row for row in found.parameters if len(row.shape) == 2])
     kept = {name: p for name, p in made.model.named_parameters() if p.dim() == 2}
-    reading.built = ", ".join(dict.fromkeys(type(layer).__name__ for layer in made.model.path[2:8]))
-    reading.answer = copy.deepcopy(made.model)(x)[0].detach()  # of a copy: a BatchNorm would take notes
+    reading.answer, reading.built = first_answer(made, x)
     reading.lengths = [step_length(made) for _ in range(EVERY)]
     reading.sizes = {row.name: [row.std, kept[row.name].std().item()] for row in reading.parameters}
     for step in range(EVERY + 1, STEPS + 1):
@@ -85,6 +84,12 @@ def read_case(*, patient=1, splits=None):
     reading.condition, reading.options = names[0], [names[i] for i in torch.randperm(4, generator=generator)]
     reading.says, reading.why = next(iter(found.warnings), "nothing"), f"What shows it: {SHOWS[names[0]]}"
     return reading
+
+
+def first_answer(patient, x):
+    """What the model puts out for the first of these examples, and of which layers a hidden block is made."""
+    answer = copy.deepcopy(patient.model)(x)[0].detach()  # of a copy: a BatchNorm would take notes
+    return answer, ", ".join(dict.fromkeys(type(layer).__name__ for layer in patient.model.path[2:8]))
 
 
 def draw_loss(reading, ax):
