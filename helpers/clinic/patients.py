@@ -219,11 +219,10 @@ def _network(recipe, generator):
 
 def _alphabetical(X):
     """The order of the windows when the names are sorted; a window of dots begins a name."""
-    starts = (X == 0).all(1).cumsum(0) - 1
-    first = [tuple(name.tolist()) for name in torch.tensor_split(X[:, -1], (X == 0).all(1).nonzero().flatten()[1:])]
-    rank = torch.empty(len(first), dtype=torch.long)
-    rank[torch.tensor(sorted(range(len(first)), key=first.__getitem__))] = torch.arange(len(first))
-    return rank[starts].argsort(stable=True)
+    names = bytes(X[:, -1].tolist()).split(b"\0")[1:]  # the last characters in a row: each name after its dot, a 0
+    rank = torch.empty(len(names), dtype=torch.long)
+    rank[torch.tensor(sorted(range(len(names)), key=names.__getitem__))] = torch.arange(len(names))
+    return rank[(X == 0).all(1).cumsum(0) - 1].argsort(stable=True)
 
 
 def _batches(X, Y, recipe, generator):
