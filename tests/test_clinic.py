@@ -21,8 +21,10 @@ from helpers.clinic import (
     treated,
     validation_loss,
 )
+from helpers.clinic.rounds import _chosen
 from helpers.data import load_splits
 from helpers.layers import BatchNorm1d, Linear
+from helpers.widgets.clinic import PICTURES, SHOWS, first_answer
 
 CASES = [(fault, kind) for fault, about in FAULTS.items() for kind in about.kinds]
 NAMES = [f"{fault}: {kind[0]}{', normed' * kind[1]}" for fault, kind in CASES]
@@ -275,6 +277,12 @@ def test_a_round_is_kept_and_a_piece_of_a_choice_will_do(splits):
     assert clinic.points == 0 and not clinic.wrong
 
 
+@pytest.mark.parametrize("what", CHOICES)
+def test_every_choice_is_taken_as_it_is_printed_and_in_any_case(what):
+    for choice in CHOICES[what]:
+        assert {_chosen(what, said) for said in (choice, choice.lower(), f" {choice.upper()} ")} == {choice}
+
+
 def test_every_choice_and_hint_is_a_whole_one():
     assert all(about.organ in CHOICES["organ"] and about.remedy in CHOICES["remedy"] for about in FAULTS.values())
     assert len({about.remedy for about in FAULTS.values()}) == len(FAULTS)
@@ -293,3 +301,17 @@ def test_a_remedy_against_a_symptom_is_told_so(splits):
 
 def eval_patient(clinic):
     return next((n for n in range(1, 17) if clinic._fault(n) == "the network is in eval mode"), None)
+
+
+def test_the_panel_names_one_of_its_pictures_for_every_fault():
+    assert list(SHOWS) == list(FAULTS)
+    assert {fault for fault, text in SHOWS.items() if not text.startswith(tuple(PICTURES))} == {HEALTHY}
+
+
+@every_case
+def test_the_panel_draws_what_it_says_of_letters_and_outputs(fault, kind, splits):
+    """Probabilities add up to 1, and no other answer does; of a BatchNorm it is written."""
+    made = patient(fault, kind, splits)
+    answer, built = first_answer(made, made.batch()[0])
+    assert (abs(answer.sum() - 1) < 1e-3 and answer.min() > 0) == ("softmax" in fault)
+    assert ("BatchNorm1d" in built) == kind[1] and ("Tanh" in built) == (kind[0] == "tanh")

@@ -3,7 +3,7 @@
 rounds.py: sixteen patients in a drawn order, treatments, points. patients.py: how they are made, and what they have.
 """
 
-from helpers.clinic.patients import CHOICES, FAULTS, HEALTHY, Patient, make_patient, recipe_of, treated
+from helpers.clinic.patients import CHOICES, FAULTS, HEALTHY, ORGANS, Patient, make_patient, recipe_of, treated
 from helpers.clinic.rounds import (
     Clinic,
     Treatment,
@@ -14,5 +14,5 @@ from helpers.clinic.rounds import (
     validation_loss,
 )
 
-__all__ = ["CHOICES", "FAULTS", "HEALTHY", "Clinic", "Patient", "Treatment", "diagnose_alone", "make_patient"]
+__all__ = ["CHOICES", "FAULTS", "HEALTHY", "ORGANS", "Clinic", "Patient", "Treatment", "diagnose_alone", "make_patient"]
 __all__ += ["in_letters", "open_clinic", "recipe_of", "step_length", "treated", "validation_loss"]

@@ -14,7 +14,7 @@ from torch import nn
 
 from helpers.models import deep_mlp, seeded
 
-__all__ = ["CHOICES", "FAULTS", "HEALTHY", "Patient", "Recipe", "make_patient", "recipe_of", "treated"]
+__all__ = ["CHOICES", "FAULTS", "HEALTHY", "ORGANS", "Patient", "Recipe", "make_patient", "recipe_of", "treated"]
 
 USUAL_GAIN = {"tanh": 5 / 3, "relu": 2**0.5}  # without BatchNorm; with it 1
 
@@ -112,10 +112,19 @@ FAULTS = {
         "none", {}, PLAIN + NORMED, "leave it as it is",
         ("Ask all six questions, and believe the answers.", "Compare its validation loss with that of cured ones.")),
 }  # fmt: skip
+# organ: what of a script belongs to it
+ORGANS = {
+    "data": "which examples, in which order, with which labels, how many per batch",
+    "initialisation": "the numbers that it starts with",
+    "network": "its layers, and which of them can learn",
+    "optimizer": "what it holds, and its settings",
+    "training loop": "what one step does, and in which mode",
+    "none": "it is healthy",
+}
 # remedy: the settings that it puts right
 _CURES = {fault.remedy: list(fault.changes)[:1] for fault in FAULTS.values()}
 CHOICES = {
-    "organ": ["data", "initialisation", "network", "optimizer", "training loop", "none"],
+    "organ": list(ORGANS),
     "fault": sorted([*FAULTS, "the gain is far too high", "the learning rate is far too high"]),
     "remedy": sorted(_CURES),
 }
@@ -210,11 +219,10 @@ def _network(recipe, generator):
 
 def _alphabetical(X):
     """The order of the windows when the names are sorted; a window of dots begins a name."""
-    starts = (X == 0).all(1).cumsum(0) - 1
-    first = [tuple(name.tolist()) for name in torch.tensor_split(X[:, -1], (X == 0).all(1).nonzero().flatten()[1:])]
-    rank = torch.empty(len(first), dtype=torch.long)
-    rank[torch.tensor(sorted(range(len(first)), key=first.__getitem__))] = torch.arange(len(first))
-    return rank[starts].argsort(stable=True)
+    names = bytes(X[:, -1].tolist()).split(b"\0")[1:]  # the last characters in a row: each name after its dot, a 0
+    rank = torch.empty(len(names), dtype=torch.long)
+    rank[torch.tensor(sorted(range(len(names)), key=names.__getitem__))] = torch.arange(len(names))
+    return rank[(X == 0).all(1).cumsum(0) - 1].argsort(stable=True)
 
 
 def _batches(X, Y, recipe, generator):

@@ -17,7 +17,7 @@ __all__ += ["validation_loss"]
 
 PATIENTS, WELL = 16, 4
 POINTS, WRONG, HINT = 5, 2, 1  # for a right answer; what a wrong one and a hint cost
-STEPS = 500  # of a treatment
+STEPS = 400  # of a treatment
 _clinics = {}  # by their seed: a cell that is run again finds its round as it was
 
 
@@ -160,9 +160,10 @@ class Clinic:
 
 def _chosen(what, text):
     """The one choice that the text is a piece of."""
-    found = [choice for choice in CHOICES[what] if isinstance(text, str) and text.strip().lower() in choice]
-    found = [choice for choice in found if choice == text] or found
-    if len(found) != 1 or not text.strip():
+    said = text.strip().lower() if isinstance(text, str) else ""
+    found = [choice for choice in CHOICES[what] if said and said in choice.lower()]
+    found = [choice for choice in found if choice.lower() == said] or found
+    if len(found) != 1:
         kind = "fits several of them" if len(found) > 1 else "is none of them"
         raise ValueError(f"{what} is {text!r}, which {kind}: choose one of {'; '.join(CHOICES[what])}")
     return found[0]

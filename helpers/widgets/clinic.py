@@ -1,5 +1,6 @@
 """X05's clinic for those who only want to look: a patient, eight pictures, four answers, a score."""
 
+import copy
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,6 +19,31 @@ from helpers.widgets.patients import Patients, patient_slider
 __all__ = ["PICTURES", "CaseReading", "clinic_explorer", "read_case"]
 STEPS, EVERY = 200, 20  # of training; between two looks at the weights
 
+# Of every fault, the picture that tells it, and what is seen there.
+SHOWS = dict(
+    zip(
+        FAULTS,
+        (
+            "letters and outputs: the label of a window is its own last letter.",
+            "letters and outputs: one name after the other, in the order of the alphabet.",
+            "letters and outputs: a batch has two rows. BatchNorm makes two values of them.",
+            "1 activations: the first tanh is saturated all over, the other two are not.",
+            "1 activations: each layer is narrower than the one before it, and no BatchNorm mends it.",
+            "1 activations: nearly all outputs are 0, and so are the gradients.",
+            "size of the weights: two lines, where the network has five weights.",
+            "3 grad:data and 4 update:data: nothing at the hidden layers.",
+            "letters and outputs: the 27 numbers of an answer add up to 1.",
+            "4 update:data: far below 1e-3, though the gradients in 3 grad:data are as usual.",
+            "size of the weights: the hidden layers shrink alike, whatever their gradients.",
+            "single steps: none; the loss stays where it was.",
+            "single steps: the first is right, and later ones are longer.",
+            "1 activations: each layer is narrower, although letters and outputs names a BatchNorm.",
+            "none of the eight has anything to show: that is health.",
+        ),
+        strict=True,
+    )
+)
+
 
 @dataclass
 class CaseReading(NetworkReading):
@@ -25,6 +51,8 @@ class CaseReading(NetworkReading):
 
     validation: float = 0.0
     letters: tuple = ()  # two columns of texts: a batch, and the training set in its order
+    built: str = ""  # of which layers a hidden block is made
+    answer: torch.Tensor = None  # the first one at step 0
     sizes: dict = None  # {weight: its std at every 20th step}
     lengths: list = None  # of the first steps, over lr times the length of their own gradient
     options: list = ()
@@ -44,6 +72,7 @@ def read_case(*, patient=1, splits=None):
     rows = ([rows[i] for i in at] for rows in (found.activations, found.gradients))
     reading = CaseReading(found, "", *rows, [row for row in found.parameters if len(row.shape) == 2])
     kept = {name: p for name, p in made.model.named_parameters() if p.dim() == 2}
+    reading.answer, reading.built = first_answer(made, x)
     reading.lengths = [step_length(made) for _ in range(EVERY)]
     reading.sizes = {row.name: [row.std, kept[row.name].std().item()] for row in reading.parameters}
     for step in range(EVERY + 1, STEPS + 1):
@@ -53,8 +82,14 @@ def read_case(*, patient=1, splits=None):
     reading.losses, reading.validation = made.losses, validation_loss(made, splits)
     reading.letters = [in_letters(*some, splits.itos) for some in ((x, y), (made.X, made.Y))]
     reading.condition, reading.options = names[0], [names[i] for i in torch.randperm(4, generator=generator)]
-    reading.says, reading.why = next(iter(found.warnings), "nothing"), f"What shows it: {FAULTS[names[0]].hints[1]}"
+    reading.says, reading.why = next(iter(found.warnings), "nothing"), f"What shows it: {SHOWS[names[0]]}"
     return reading
+
+
+def first_answer(patient, x):
+    """What the model puts out for the first of these examples, and of which layers a hidden block is made."""
+    answer = copy.deepcopy(patient.model)(x)[0].detach()  # of a copy: a BatchNorm would take notes
+    return answer, ", ".join(dict.fromkeys(type(layer).__name__ for layer in patient.model.path[2:8]))
 
 
 def draw_loss(reading, ax):
@@ -67,10 +102,14 @@ def draw_loss(reading, ax):
 
 
 def draw_letters(reading, ax):
-    """A batch and the beginning of the training set, as they are written."""
+    """A batch and the beginning of the training set, as they are written; what comes out, and of what it is made."""
     for left, head, texts in zip((0.05, 0.55), ("one batch", "X[:6], Y[:6]"), reading.letters, strict=True):
         for k, text in enumerate([head, *texts]):
-            ax.text(left, 0.9 - 0.13 * k, text, family="monospace", color="black" if k else GRAY)
+            ax.text(left, 0.92 - 0.1 * k, text, family="monospace", color="black" if k else GRAY)
+    numbers = reading.answer
+    low, high, total = (f"{value:.2g}".replace("-", "−") for value in (numbers.min(), numbers.max(), numbers.sum()))
+    ax.text(0.05, 0.16, f"its first answer: {len(numbers)} numbers, {low} to {high}, sum {total}", fontsize=9.5)
+    ax.text(0.05, 0.05, f"it is made of: 3 × ({reading.built})", fontsize=9.5)
     ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], title="what it reads → what it is asked for")
 
 
@@ -95,7 +134,7 @@ def draw_steps(reading, ax):
 
 PICTURES = {
     "loss": draw_loss,
-    "a batch in letters": draw_letters,
+    "letters and outputs": draw_letters,
     "1 activations": four.draw_activations,
     "2 gradients": four.draw_gradients,
     "3 grad:data": four.draw_weight_gradients,
