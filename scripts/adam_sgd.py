@@ -1,8 +1,8 @@
-"""Train the lecture's networks with SGD and with Adam over a grid of rates, for X03's comparison.
+"""Train the lecture's networks with SGD, with Adam and with Adam's warm-up over a grid of rates, for X03's comparisons.
 
 Writes data/results/adam_sgd.json after every optimizer, rate and kind of network, so an interrupted run goes on where it
-stopped (about six minutes in all). The networks of one kind train as one stack; a seed has the same draws and
-minibatches with both optimizers.
+stopped (about ten minutes in all). The networks of one kind train as one stack; a seed has the same draws and
+minibatches with each optimizer.
 """
 
 import os
@@ -14,7 +14,7 @@ import torch
 
 from common import RESULTS
 from helpers.data import load_splits
-from helpers.layers import BatchNorm1d, Tanh
+from helpers.layers import BatchNorm1d, Linear, Tanh
 from helpers.models import STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.train import evaluate, train
 from sweep import by_seed, need_lecture_names, sweep
@@ -23,7 +23,9 @@ SEEDS = (0, 1, 2, 3)
 GAINS = (0.2, 0.5, 1.0, 1.6667, 3.0, 5.0)
 KINDS = {"stages": STAGES[:4], "batchnorm": STAGES[4:], "gains": GAINS, "deep with BatchNorm": (1.6667,)}
 RATES = {"SGD": (0.03, 0.1, 0.3, 1.0, 3.0), "Adam": (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)}
-DECAY = 0.8  # of the steps; the rest takes a tenth of the rate
+RATES["Adam with warm-up"] = RATES["Adam"]
+WARM, DECAY = 0.1, 0.8  # of the steps: until then the rate climbs; from then on it is a tenth
+RARE = 0.01  # of all letters: one that is less frequent is called rare
 
 
 def networks(kind):
@@ -42,24 +44,38 @@ def networks(kind):
     return stack
 
 
+def rate_at(step, rate, steps, warm):
+    climbed = min(1, (step + 1) / (WARM * steps)) if warm else 1
+    return rate * climbed if step < DECAY * steps else rate / 10
+
+
 def run(name, *, steps, examples):
-    """Losses on `examples` training examples and on the validation set, and saturation: a row of seeds per network."""
+    """Of every network a row of seeds: losses on `examples` training examples, on the validation set, on those of its
+    examples with a rare letter in the context and on those with a rare target; saturation; the std of the last weight.
+    """
     torch.set_num_threads(1)
     kind, optimizer, rate = name.split(", ")
     stack, rate, splits = networks(kind), float(rate), load_splits()
     X, Y = splits.train
-    adam = torch.optim.Adam(stack.parameters(), fused=True) if optimizer == "Adam" else None
+    warm, adam = optimizer == "Adam with warm-up", None
+    if optimizer != "SGD":
+        adam = torch.optim.Adam(stack.parameters(), fused=True)
     batches = [seeded(100 + seed) for _ in KINDS[kind] for seed in SEEDS]
     how = dict(optimizer=adam, generator=batches, backward="by_hand", progress=False)
-    train(stack, X, Y, steps=steps, lr=lambda step: rate if step < DECAY * steps else rate / 10, **how)
+    train(stack, X, Y, steps=steps, lr=lambda step: rate_at(step, rate, steps, warm), **how)
     some = torch.randperm(len(X), generator=seeded(9))[:examples]
     for layer in stack.modules():  # running statistics lag behind after so few steps: taken afresh
         if isinstance(layer, BatchNorm1d):
             layer.momentum = 1.0
     with torch.no_grad():
         stack(X[some])
-    losses = {"train": evaluate(stack, X[some], Y[some]), "val": evaluate(stack, *splits.val)}
-    return {part: rows(loss) for part, loss in losses.items()} | {"saturated": rows(saturation(stack, X[some]))}
+    rare, (X_val, Y_val) = torch.bincount(Y) < RARE * len(Y), splits.val
+    found = {"train": evaluate(stack, X[some], Y[some]), "val": evaluate(stack, X_val, Y_val)}
+    for part, those in (("rare_context", rare[X_val].any(1)), ("rare_target", rare[Y_val])):
+        found[part] = evaluate(stack, X_val[those], Y_val[those])
+    found["saturated"] = saturation(stack, X[some])
+    found["last_std"] = [layer for layer in stack.modules() if isinstance(layer, Linear)][-1].weight.std((1, 2))
+    return {part: rows(numbers) for part, numbers in found.items()}
 
 
 @torch.no_grad()
@@ -80,7 +96,7 @@ def rows(numbers):
 def main():
     setting = dict(steps=3000, examples=8192)
     log = setting | {"names": need_lecture_names(), "seeds": SEEDS, "kinds": KINDS}
-    log |= {"rates": RATES, "decay": DECAY, "runs": {}}
+    log |= {"rates": RATES, "warm": WARM, "decay": DECAY, "rare": RARE, "runs": {}}
     names = [f"{kind}, {each}, {rate}" for kind in KINDS for each in RATES for rate in RATES[each]]
     sweep(RESULTS / "adam_sgd.json", log, partial(run, **setting), names, jobs=1)
 

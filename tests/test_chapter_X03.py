@@ -102,5 +102,12 @@ def test_the_sweep_is_whole_and_its_networks_are_the_courses():
 
 
 def test_a_run_of_the_sweep_trains():
-    before, after = (adam_sgd.run("batchnorm, Adam, 0.003", steps=steps, examples=200)["train"] for steps in (0, 30))
-    assert all(b > a + 0.2 for b, a in zip(*before, *after, strict=True))
+    before, after = (adam_sgd.run("batchnorm, Adam, 0.003", steps=steps, examples=200) for steps in (0, 30))
+    assert all(b > a + 0.2 for b, a in zip(*before["train"], *after["train"], strict=True))
+    assert all(0.009 < std < 0.011 for std in before["last_std"][0]) and before["rare_target"] != before["val"]
+
+
+def test_a_warm_up_climbs_to_the_rate_and_the_end_is_lowered():
+    with_it, without = ([adam_sgd.rate_at(k, 0.01, 100, warm) for k in range(100)] for warm in (True, False))
+    assert with_it[:10] == pytest.approx([0.001 * k for k in range(1, 11)]) and with_it[10:] == without[10:]
+    assert without == pytest.approx([0.01] * 80 + [0.001] * 20)

@@ -15,6 +15,7 @@ CURVATURE = np.array([0.1, 5.0])  # along the valley, across it
 START = np.array([-2.6, 1.4])
 STEPS = 100
 BETA2 = 0.999
+HEIGHTS = (1e-8, 1e3)  # what is drawn; what lies beyond stands at the edge
 WALKERS = {  # name: colour, marker, line
     "SGD": (VERMILION, "s", "-"),
     "momentum": (ORANGE, "D", "--"),
@@ -72,9 +73,10 @@ def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step
 
 def draw_valley(reading, ax, only=tuple(WALKERS)):
     """The valley from above, and the walks up to the step that is shown."""
-    x, y = np.meshgrid(np.linspace(-3.7, 3.7, 149), np.linspace(-2.4, 2.4, 97))
-    height = 0.5 * (((np.stack([x, y], -1) @ axes_of(reading.turn).T) ** 2) @ CURVATURE)
-    ax.contour(x, y, height, np.array([0.05, 0.3, 1, 2.5, 5.5, 10]), colors="#c4c4c4", linewidths=0.8)
+    around = np.linspace(0, 2 * np.pi, 200)
+    for height in (0.05, 0.3, 1, 2.5, 5.5, 10):  # all that lies so high is an ellipse
+        ellipse = np.stack([np.cos(around), np.sin(around)], -1) * np.sqrt(2 * height / CURVATURE)
+        ax.plot(*(ellipse @ axes_of(reading.turn)).T, color="#c4c4c4", linewidth=0.8)
     ax.plot(0, 0, "+", color=GRAY, markersize=14, markeredgewidth=2)
     for name in only:
         (color, marker, line), path = WALKERS[name], reading.paths[name][: reading.step + 1]
@@ -88,11 +90,11 @@ def draw_valley(reading, ax, only=tuple(WALKERS)):
 def draw_heights(reading, ax):
     """How high each of them stands, by step."""
     for place, (name, (color, marker, line)) in enumerate(WALKERS.items()):
-        heights = np.maximum(reading.heights[name][: reading.step + 1], 1e-12)
+        heights = reading.heights[name][: reading.step + 1].clip(*HEIGHTS)
         ax.plot(heights, line, color=color, linewidth=1.4)
         ax.plot(reading.step, heights[-1], marker, color=color, markersize=8, clip_on=False)
         ax.text((0.02, 0.15, 0.5, 0.8)[place], 0.97, name, color=color, transform=ax.transAxes, va="top", weight="bold")
-    ax.set(yscale="log", xlim=(0, STEPS), ylim=(1e-5, 1e3), xlabel="step", ylabel="height above the lowest point")
+    ax.set(yscale="log", xlim=(0, STEPS), ylim=HEIGHTS, xlabel="step", ylabel="height above the lowest point")
     ax.set_title("height by step")
 
 
