@@ -166,7 +166,7 @@ def show_moving(fig, draw, frames, alt, *, milliseconds=150, hold=10, colors=64)
     pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
     times = [milliseconds] * (len(pictures) - 1) + [milliseconds * hold]
     buffer = io.BytesIO()
-    options = dict(save_all=True, append_images=pictures[1:], duration=times, loop=3)
+    options = dict(save_all=True, append_images=pictures[1:], duration=times, loop=3, optimize=True)
     pictures[0].save(buffer, format="PNG", **options)
     png = base64.b64encode(buffer.getvalue()).decode()
     # As in plots.show: a folded output shows the plain text, which gives nothing away.
