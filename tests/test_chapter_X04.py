@@ -55,6 +55,15 @@ def test_a_network_of_the_sweep_is_the_lessons(lesson, kind):
         torch.testing.assert_close(q[1], p, atol=1e-5, rtol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["none", "BatchNorm", "LayerNorm", "GroupNorm", "RMSNorm"])
+def test_a_later_letter_reaches_earlier_answers_through_batch_norm_alone(lesson, kind):
+    net, (one, other) = lesson["network"](kind, depth=2), X[:9].repeat(2, 1, 1)
+    other = other.clone()
+    other[5:8] = (other[5:8] + 1) % 27  # three windows hold the letter that is changed
+    unlike = (net(one) - net(other)).abs().amax(1) > 1e-5
+    assert unlike[5:8].all() and unlike[:5].all() == unlike[:5].any() == (kind == "BatchNorm")
+
+
 def test_weight_norm_begins_as_the_plain_network_and_does_not_see_a_direction_grow():
     plain, stack = (normalisations.network(kind, depth=3, seeds=[0, 1]) for kind in ("none", "WeightNorm"))
     before = stack(X).detach()
