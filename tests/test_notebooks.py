@@ -1,5 +1,7 @@
 """The exercises of every notebook: a stub is not right yet, and its solution is."""
 
+from functools import cache
+
 import pytest
 
 from notebook_cells import NOTEBOOKS, execute, exercises, read, setup_source
@@ -11,11 +13,18 @@ EXERCISES = [
 ]
 
 
+@cache
+def begun(notebook):
+    """What the names of a notebook stand for after its set-up cells."""
+    namespace = {}
+    execute(setup_source(read(notebook)), namespace)
+    return namespace
+
+
 @pytest.mark.parametrize(("notebook", "exercise"), EXERCISES)
 def test_solution_is_right_and_stub_is_not(notebook, exercise):
     """One session, as a learner has it: set-up, the stub as it stands, then the solution in its place."""
-    namespace = {}
-    execute(setup_source(read(notebook)), namespace)
+    namespace = dict(begun(notebook))
     execute(exercise.stub, namespace)
     assert not execute(exercise.check, namespace), "the unfilled stub passes its check"
     execute(exercise.solution, namespace)
