@@ -79,7 +79,7 @@ data: $(INSTALLED)  ## fetch the lecture's own names into data/names.txt
 reproduce: $(INSTALLED)  ## train the lecture's five networks in full, eight seeds each, and draw the loss log (resumes)
 	OMP_NUM_THREADS=1 $(PY) scripts/reproduce.py
 
-sweeps: $(INSTALLED)  ## the smaller sweeps that 09, 12 and X02 to X04 read (three quarters of an hour; resumes; needs the lecture's names)
+sweeps: $(INSTALLED)  ## the smaller sweeps that 09, 12 and X02 to X04 read (about an hour; resumes; needs the lecture's names)
 	for sweep in gain_depth learning_rates residual_depth adam_sgd normalisations; do $(PY) scripts/$$sweep.py || exit 1; done
 
 bench: $(INSTALLED)  ## how fast training and the panels are, against plain loops and interact (minutes; on an idle machine)

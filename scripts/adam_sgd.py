@@ -14,10 +14,10 @@ import torch
 
 from common import RESULTS
 from helpers.data import load_splits
-from helpers.layers import BatchNorm1d, Linear, Tanh
+from helpers.layers import Linear, Tanh
 from helpers.models import STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.train import evaluate, train
-from sweep import by_seed, need_lecture_names, sweep
+from sweep import by_seed, need_lecture_names, recalibrate, some_of, sweep
 
 SEEDS = (0, 1, 2, 3)
 GAINS = (0.2, 0.5, 1.0, 1.6667, 3.0, 5.0)
@@ -63,17 +63,13 @@ def run(name, *, steps, examples):
     batches = [seeded(100 + seed) for _ in KINDS[kind] for seed in SEEDS]
     how = dict(optimizer=adam, generator=batches, backward="by_hand", progress=False)
     train(stack, X, Y, steps=steps, lr=lambda step: rate_at(step, rate, steps, warm), **how)
-    some = torch.randperm(len(X), generator=seeded(9))[:examples]
-    for layer in stack.modules():  # running statistics lag behind after so few steps: taken afresh
-        if isinstance(layer, BatchNorm1d):
-            layer.momentum = 1.0
-    with torch.no_grad():
-        stack(X[some])
+    some = some_of(splits.train, examples)
+    recalibrate(stack, some[0])
     rare, (X_val, Y_val) = torch.bincount(Y) < RARE * len(Y), splits.val
-    found = {"train": evaluate(stack, X[some], Y[some]), "val": evaluate(stack, X_val, Y_val)}
+    found = {"train": evaluate(stack, *some), "val": evaluate(stack, X_val, Y_val)}
     for part, those in (("rare_context", rare[X_val].any(1)), ("rare_target", rare[Y_val])):
         found[part] = evaluate(stack, X_val[those], Y_val[those])
-    found["saturated"] = saturation(stack, X[some])
+    found["saturated"] = saturation(stack, some[0])
     found["last_std"] = [layer for layer in stack.modules() if isinstance(layer, Linear)][-1].weight.std((1, 2))
     return {part: rows(numbers) for part, numbers in found.items()}
 

@@ -17,7 +17,7 @@ from helpers.data import build_dataset, load_splits
 from helpers.layers import BatchNorm1d, Linear, Sequential
 from helpers.models import deep_mlp, seeded
 from helpers.train import evaluate, train
-from sweep import by_seed, need_lecture_names, sweep
+from sweep import by_seed, need_lecture_names, recalibrate, some_of, sweep
 
 KINDS = ("none", "BatchNorm", "LayerNorm", "GroupNorm", "RMSNorm", "WeightNorm")
 RATES = (0.03, 0.1, 0.3, 1.0)
@@ -95,18 +95,13 @@ def losses(part, kind, *, steps=None):
     splits, rates = load_splits(), torch.tensor(RATES).repeat_interleave(len(SEEDS))
     how = dict(generator=[seeded(100 + seed) for seed in seeds], batch_size=batch_size, progress=False)
     train(stack, *splits.train, steps=steps, lr=lambda step: rates if step < DECAY * steps else rates / 10, **how)
-    X, Y = some(splits.val)
+    X, Y = some_of(splits.val, EXAMPLES)
     found = {"val": evaluate(stack, X, Y)}
     if kind == "BatchNorm":
         found["batch"] = torch.stack([train_mode_loss(stack, x, y) for x, y in batches(X, Y, batch_size)]).mean(0)
-        recalibrate(stack, *some(splits.train))
+        recalibrate(stack, some_of(splits.train, EXAMPLES)[0])
         found["precise"] = evaluate(stack, X, Y)
     return {which: by_seed(loss, SEEDS, most=100) for which, loss in found.items()}
-
-
-def some(split):
-    ix = torch.randperm(len(split[0]), generator=seeded(9))[:EXAMPLES]
-    return split[0][ix], split[1][ix]
 
 
 def batches(X, Y, size, most=64):
@@ -120,15 +115,6 @@ def train_mode_loss(stack, x, y):
     return torch.stack([F.cross_entropy(each, y) for each in logits])
 
 
-@torch.no_grad()
-def recalibrate(stack, X, Y):
-    """Precise statistics: those of all of X at once, in place of the running ones."""
-    norms = [layer for layer in stack if isinstance(layer, BatchNorm1d)]
-    for layer in norms:
-        layer.momentum = 1.0
-    stack.train()(X)
-
-
 def by_names(n, *, steps, words=None, seeds=SEEDS):
     """BatchNorm, two Linears, minibatches of the windows of n names: last losses, unseen names alike, validation."""
     splits, found = load_splits(), {"train": [], "alike": [], "val": []}
@@ -136,8 +122,8 @@ def by_names(n, *, steps, words=None, seeds=SEEDS):
         net, g = network("BatchNorm", depth=2, seeds=[seed]), seeded(100 + seed)
         kept = descend(net, name_batches(splits.words["train"], splits, n, steps, g), steps)
         alike = [train_mode_loss(net, x, y).item() for x, y in name_batches(splits.words["val"], splits, n, 300, g)]
-        recalibrate(net, *some(splits.train))
-        each = kept, sum(alike) / len(alike), evaluate(net, *some(splits.val)).item()
+        recalibrate(net, some_of(splits.train, EXAMPLES)[0])
+        each = kept, sum(alike) / len(alike), evaluate(net, *some_of(splits.val, EXAMPLES)).item()
         for part, loss in zip(found, each, strict=True):
             found[part].append(round(loss, 4))
     return found
@@ -184,14 +170,14 @@ def report(letter, *, steps=None):
     if letter == "C":  # somebody looks at a few odd minibatches, and forgets eval mode
         for _ in range(20):
             train_mode_loss(net, torch.zeros(32, 3, dtype=torch.int64), torch.zeros(32, dtype=torch.int64))
-    found["training examples, eval mode"] = evaluate(net, *some(sets["train"])).item()
-    eval_mode = evaluate(net, *some(sets["val"])).item()
+    found["training examples, eval mode"] = evaluate(net, *some_of(sets["train"], EXAMPLES)).item()
+    eval_mode = evaluate(net, *some_of(sets["val"], EXAMPLES)).item()
     alike = [train_mode_loss(net, x, y).item() for x, y in drawn("val", 300)]
     found["validation, minibatches made as in training, train mode"] = sum(alike) / len(alike)
-    recalibrate(net, *some(sets["train"]))
+    recalibrate(net, some_of(sets["train"], EXAMPLES)[0])
     found |= {
         "validation, eval mode": eval_mode,
-        "the same, statistics taken afresh": evaluate(net, *some(sets["val"])).item(),
+        "the same, statistics taken afresh": evaluate(net, *some_of(sets["val"], EXAMPLES)).item(),
     }
     return {part: round(loss, 2) for part, loss in found.items()}
 

@@ -9,13 +9,11 @@ import io
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from PIL import Image
 
 from common import RESULTS, write_atomically
 from helpers.drawing import draw_network
-from helpers.plots import BLUE, GRAY, VERMILION, small_png, use_style
+from helpers.plots import BLUE, GRAY, VERMILION, pixels, small_png, use_style
 
-FORMATS = {"pdf": {"CreationDate": None, "Producer": None, "Creator": None}, "png": {"Software": None}}
 X = np.linspace(-1, 1, 401)
 GAUGES = [  # title, what is healthy, what to turn: each a few short lines
     (
@@ -116,12 +114,9 @@ def poster_bytes():
     """{"pdf": bytes, "png": bytes}, the same in every call."""
     with mpl.rc_context():
         fig = draw_poster()
-        files = {}
-        for kind, metadata in FORMATS.items():
-            buffer = io.BytesIO()
-            fig.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-            files[kind] = buffer.getvalue()
-    return files | {"png": base64.b64decode(small_png(Image.open(io.BytesIO(files["png"])).convert("RGB"), colors=32))}
+        pdf = io.BytesIO()
+        fig.savefig(pdf, format="pdf", metadata=dict.fromkeys(("CreationDate", "Producer", "Creator")))
+        return {"pdf": pdf.getvalue(), "png": base64.b64decode(small_png(pixels(fig, dpi=150), colors=32))}
 
 
 def main():

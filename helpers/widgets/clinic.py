@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import torch
 
-from helpers.clinic import FAULTS, in_letters, make_patient, recipe_of, step_length, validation_loss
+from helpers.clinic import FAULTS, HEALTHY, in_letters, make_patient, recipe_of, step_length, validation_loss
 from helpers.diagnostics import diagnose
 from helpers.models import seeded
 from helpers.plots import BLUE, GRAY, VERMILION, layer_colors, log_scale
@@ -20,29 +20,28 @@ __all__ = ["PICTURES", "CaseReading", "clinic_explorer", "read_case"]
 STEPS, EVERY = 200, 20  # of training; between two looks at the weights
 
 # Of every fault, the picture that tells it, and what is seen there.
-SHOWS = dict(
-    zip(
-        FAULTS,
-        (
-            "letters and outputs: the label of a window is its own last letter.",
-            "letters and outputs: one name after the other, in the order of the alphabet.",
-            "letters and outputs: a batch has two rows. BatchNorm makes two values of them.",
-            "1 activations: the first tanh is saturated all over, the other two are not.",
-            "1 activations: each layer is narrower than the one before it, and no BatchNorm mends it.",
-            "1 activations: nearly all outputs are 0, and so are the gradients.",
-            "size of the weights: two lines, where the network has five weights.",
-            "3 grad:data and 4 update:data: nothing at the hidden layers.",
-            "letters and outputs: the 27 numbers of an answer add up to 1.",
-            "4 update:data: far below 1e-3, though the gradients in 3 grad:data are as usual.",
-            "size of the weights: the hidden layers shrink alike, whatever their gradients.",
-            "single steps: none; the loss stays where it was.",
-            "single steps: the first is right, and later ones are longer.",
-            "1 activations: each layer is narrower, although letters and outputs names a BatchNorm.",
-            "none of the eight has anything to show: that is health.",
-        ),
-        strict=True,
-    )
-)
+SHOWS = {
+    "the labels are one place late": "letters and outputs: the label of a window is its own last letter.",
+    "the names are sorted and not shuffled":
+        "letters and outputs: one name after the other, in the order of the alphabet.",
+    "the batch is too small for BatchNorm":
+        "letters and outputs: a batch has two rows. BatchNorm makes two values of them.",
+    "the embedding is far too large": "1 activations: the first tanh is saturated all over, the other two are not.",
+    "the gain is far too low":
+        "1 activations: each layer is narrower than the one before it, and no BatchNorm mends it.",
+    "the ReLUs are dead": "1 activations: nearly all outputs are 0, and so are the gradients.",
+    "layers are not registered": "size of the weights: two lines, where the network has five weights.",
+    "layers are frozen": "3 grad:data and 4 update:data: nothing at the hidden layers.",
+    "a softmax stands before the cross-entropy": "letters and outputs: the 27 numbers of an answer add up to 1.",
+    "the learning rate is far too low":
+        "4 update:data: far below 1e-3, though the gradients in 3 grad:data are as usual.",
+    "the weight decay is too strong": "size of the weights: the hidden layers shrink alike, whatever their gradients.",
+    "the optimizer holds another model's parameters": "single steps: none; the loss stays where it was.",
+    "the gradients are never set to zero": "single steps: the first is right, and later ones are longer.",
+    "the network is in eval mode":
+        "1 activations: each layer is narrower, although letters and outputs names a BatchNorm.",
+    HEALTHY: "none of the eight has anything to show: that is health.",
+}  # fmt: skip
 
 
 @dataclass
