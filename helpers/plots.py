@@ -73,10 +73,13 @@ def show(fig, alt):
 
 def pixels(fig, dpi):
     """The figure as an RGB image: what savefig draws, once, and without a PNG file in between."""
+    own = fig.dpi
     fig.set_dpi(dpi)
     canvas = FigureCanvasAgg(fig)
     canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    fig.set_dpi(own)
+    return image
 
 
 def small_png(image, colors=128):

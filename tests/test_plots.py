@@ -1,6 +1,7 @@
 """What the plots draw is what they were given."""
 
 import base64
+import io
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
+from PIL import Image
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -38,6 +40,7 @@ def test_show_gives_a_png_with_its_alt_text_and_closes_the_figure(monkeypatch):
     assert plt.get_fignums() == []
     assert data["text/plain"] == "<Figure size 1000x300 with 1 Axes>"  # the alt text would give a folded figure away
     assert metadata["image/png"] == {"alt": "a rising line", "width": 1000}
+    assert Image.open(io.BytesIO(pngs[0])).size == (1500, 450)  # sharp on a dense screen
     assert pngs[0].startswith(b"\x89PNG") and pngs[0] == pngs[1] and b"Software" not in pngs[0]
 
 
