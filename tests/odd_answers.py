@@ -128,7 +128,7 @@ def states():
     """All that meddles switches."""
     return (
         torch.get_rng_state().tolist(), random.getstate(), np.random.get_state()[1].tolist(), np.random.get_state()[2],
-        torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_default_device(), torch.get_num_threads(),
+        torch.is_grad_enabled(), torch.get_default_dtype(), torch.empty(0).device, torch.get_num_threads(),
         torch.get_deterministic_debug_mode(), torch.is_anomaly_enabled(), repr(torch.tensor(1 / 3)), np.get_printoptions(),
         np.geterr(), os.getcwd(), dict(os.environ), sys.getrecursionlimit(),
     )  # fmt: skip

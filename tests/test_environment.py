@@ -30,7 +30,7 @@ def test_the_files_agree():
         ("environment.yml", "  - tqdm>=4.66,<5\n", "", "environment.yml: tqdm<5,>=4.66 is missing"),
         ("environment.yml", "  - tqdm>", "  - pandas>=2\n  - tqdm>", "pyproject.toml: pandas is missing"),
         ("environment.yml", "numpy>=2,<3", "numpy>=1,<3", "numpy: pyproject.toml says <3,>=2, environment"),
-        ("environment.yml", "pytorch>=2.6", "torch>=2.6", "environment.yml: pytorch<3,>=2.6 is missing"),
+        ("environment.yml", "pytorch>=2.7", "torch>=2.7", "environment.yml: pytorch<3,>=2.7 is missing"),
         ("environment.yml", "numpy>=2,<3", "numpy =>2", "write 'numpy =>2' as name and range"),
         ("environment.yml", "  - numpy", "  - tqdm>=4.66,<5\n  - numpy", "tqdm stands there twice"),
         ("environment.yml", "python=3.12", "python>=3.11,<3.14", "python should be one version"),
@@ -41,7 +41,7 @@ def test_the_files_agree():
         ("pyproject.toml", '"pyyaml>=6,<7"', '"pyyaml>=6,<8"', "pyyaml: pyproject.toml says <8,>=6"),
         ("pyproject.toml", '    "tqdm', '    "pandas",\n    "tqdm', "environment.yml: pandas is missing"),
         ("constraints.txt", "\ntorch==", "\n# torch==", "constraints.txt: torch is not pinned"),
-        ("constraints.txt", "\ntorch==2.", "\ntorch==3.", "is outside of pyproject.toml's <3,>=2.6"),
+        ("constraints.txt", "\ntorch==2.", "\ntorch==3.", "is outside of pyproject.toml's <3,>=2.7"),
         ("constraints.txt", "\nnumpy==2.", "\nnumpy>=2.", "constraints.txt: numpy is not pinned"),
     ],
 )
