@@ -11,6 +11,7 @@ In train mode no constants can do that: what is folded is for use. This is the l
 import copy
 import inspect
 import traceback
+from math import prod
 from operator import attrgetter
 
 import torch
@@ -72,17 +73,23 @@ def fold_batch_norms(model):
         vars(batch_norm).clear()
         batch_norm.__class__ = Folded
         batch_norm.__init__()
-        batch_norm.dims = layer.weight.dim()
+    for layer, batch_norm, _ in folds:
+        batch_norm.dims |= {layer.weight.dim()}
+    if pairs and _calls(model) != _calls(folded):
+        raise ValueError(f"{_class_name(model)} goes another way when a BatchNorm is gone from it: {REMEDY}")
     return folded.eval()
 
 
 class Folded(nn.Identity):
     """What stands where a BatchNorm was, for inputs of as many dimensions: elsewhere its features were others."""
 
-    dims = None  # of those inputs
+    def __init__(self):
+        super().__init__()
+        self.dims = set()  # of those inputs
 
     def forward(self, input):
-        torch._assert(input.dim() == self.dims, f"folded for inputs of {self.dims} dimensions")  # can be traced again
+        is_one = prod(input.dim() - dim for dim in self.dims) == 0  # can be traced again
+        torch._assert(is_one, f"folded for inputs of {' or '.join(map(str, self.dims))} dimensions")
         return input
 
 
@@ -91,6 +98,7 @@ def _fold(layer, batch_norm, kinds):
     """A copy of the layer with the fused weights, after the fold of such a pair has been tried out in float64."""
     this, that = _class_name(layer), _class_name(batch_norm)
     for name, module in (this, layer), (that, batch_norm):
+        _check_is_module(module, "a layer and a BatchNorm")
         if what := _altered(module):
             raise ValueError(f"{name} {what}")
     if not any(isinstance(layer, kind) for kind in kinds):
@@ -110,6 +118,13 @@ def _fold(layer, batch_norm, kinds):
         fault = f"{that} does not normalise the features that {this} puts out, or one of them has a forward of its own"
         raise ValueError(f"{fault} ({reason}): give two that fit")
     return _fused(layer, batch_norm)
+
+
+def _check_is_module(value, wanted):
+    if isinstance(value, nn.Module):
+        return
+    kind = f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
+    raise ValueError(f"{kind} is no module: give {wanted}")
 
 
 def _smallest_input(layer):
@@ -144,6 +159,7 @@ def _fused(layer, batch_norm):
 
 def _find_pairs(model):
     """{name of a layer: name of the BatchNorm that follows each of its calls}, with every BatchNorm in it."""
+    _check_is_module(model, "a module, such as nn.Sequential(*layers); or give a pair to fold_linear")
     for name, module in model.named_modules():
         if fault := _fault(module):
             raise ValueError(f"{name or _class_name(model)} {fault}")
@@ -173,8 +189,17 @@ def _fault(module):
     return _altered(module) if hooked or _has_batch_norm(module) else None
 
 
+def _calls(model):
+    """What forward calls, in order, and with what."""
+    _, graph = _trace(model)
+    return [(node.op, str(node.target), str(node.args), str(node.kwargs)) for node in graph.nodes]
+
+
 def _pairs(root, graph):
     modules = dict(root.named_modules())
+    for name, module in modules.items():
+        if _is_batch_norm(module) and module.training:
+            raise ValueError(f"{name} is put into train mode by forward itself, where no constants can replace it")
     used = {id(attrgetter(node.target)(root)) for node in graph.nodes if node.op == "get_attr"}
     calls = {module: [] for module in modules.values()}
     for node in graph.nodes:

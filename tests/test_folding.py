@@ -702,3 +702,60 @@ def test_what_can_not_be_copied_is_not_blamed_on_torch_fx():
     model = nn.Sequential(nn.Linear(4, 4), hooked(nn.Tanh()))  # no BatchNorm at all, but a copy would share the hook
     with pytest.raises(ValueError, match="1 has hooks"):
         fold_batch_norms(model)
+
+
+class Switches(nn.Module):
+    """Normalises by the batch, whatever the mode."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        self.norm.training = True
+        return self.norm(self.conv(x))
+
+
+class Asks(nn.Module):
+    """Asks for the class of its layers, of which one will be another."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Conv2d(3, 3, 3), nn.BatchNorm2d(3), nn.ReLU()])
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x) if isinstance(layer, (nn.Conv2d, nn.BatchNorm2d)) else layer(x) * 2
+        return x
+
+
+class Reads(Asks):
+    def forward(self, x):
+        return self.layers[1](self.layers[0](x)) * self.layers[1].num_features
+
+
+@pytest.mark.parametrize(("model", "word"), [(Switches, "train mode"), (Asks, "another way"), (Reads, "num_features")])
+def test_a_forward_that_depends_on_its_batch_norm_is_refused(model, word):
+    with pytest.raises(ValueError, match=word):
+        fold_batch_norms(model())
+
+
+def test_one_batch_norm_behind_inputs_of_two_kinds():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.conv, self.norm = nn.Linear(12, 4), nn.Conv1d(12, 4, 1), nn.BatchNorm1d(4)
+
+        def forward(self, x):
+            return self.norm(self.linear(x)) + self.norm(self.conv(x[:, :, None])).squeeze(2)
+
+    model, x = worn(Both()), torch.randn(8, 12)
+    assert torch.allclose(fold_batch_norms(model)(x), model.eval()(x), atol=1e-5)
+
+
+@pytest.mark.parametrize("model", [[nn.Linear(3, 3)], lambda x: x, nn.Sequential, None])
+def test_what_is_no_module_is_refused(model):
+    with pytest.raises(ValueError, match="no module: give a module"):
+        fold_batch_norms(model)
+    with pytest.raises(ValueError, match="no module"):
+        fold_linear(nn.Linear(3, 3), model)

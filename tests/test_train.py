@@ -305,3 +305,12 @@ def test_recorded_ratios_of_a_stack_and_of_constant_weights(splits):
     for name, ratio in history.update_ratio.items():
         torch.testing.assert_close(ratio[:, 0], alone.update_ratio[name], rtol=1e-5, atol=0)
     assert history.update_ratio["output.weight"][:, 1].isnan().tolist() == [True, False]
+
+
+def test_an_optimizer_of_another_model_and_a_frozen_model_are_refused():
+    model, X, Y = torch.nn.Linear(3, 4), torch.randn(9, 3), torch.randint(0, 4, (9,))
+    optimizer = torch.optim.Adam(torch.nn.Linear(3, 4).parameters())
+    with pytest.raises(ValueError, match="holds none of the model's parameters"):
+        train(model, X, Y, steps=2, lr=None, optimizer=optimizer, progress=False)
+    with pytest.raises(ValueError, match="no parameter needs a gradient"):
+        train(model.requires_grad_(False), X, Y, steps=2, lr=0.1, progress=False)
