@@ -4,7 +4,7 @@ import random
 import sys
 from collections import deque
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter, is_
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
 
@@ -31,20 +31,21 @@ STATES = {
 
 def held(*roots):
     """Everything that the roots hold: id -> (path, object), through attributes, items and a function's variables."""
-    found, classes, queue = {}, set(), deque(("", root) for root in roots)
+    found, classes, queue = {}, set(), deque(("", "", root) for root in roots)
     while queue:
-        path, value = queue.popleft()
-        if isinstance(value, PLAIN) or id(value) in found:
+        above, key, value = queue.popleft()
+        if id(value) in found or isinstance(value, PLAIN):
             continue
+        path = f"{above}.{key}".strip(".")
         found[id(value)] = path, value
         if isinstance(value, torch.Tensor):
             continue
-        above = "" if isinstance(value, FunctionType) else path  # what a function uses has a name of its own
-        queue.extend((f"{above}.{key}".strip("."), part) for key, part in parts(value) if not isinstance(part, PLAIN))
+        path = "" if isinstance(value, FunctionType) else path  # what a function uses has a name of its own
+        queue.extend((path, key, part) for key, part in parts(value))
         if type(value) not in classes:  # its methods may use variables around them
             classes.add(type(value))
             spaces = [vars(base).values() for base in type(value).__mro__ if _is_known(base)]
-            queue.extend(("", f) for space in spaces for f in space if isinstance(f, FunctionType))
+            queue.extend(("", "", f) for space in spaces for f in space if isinstance(f, FunctionType))
     return found
 
 
@@ -98,6 +99,7 @@ def _cells(function):
     return [(name, cell) for name, cell in cells if cell != CellType()]  # cells without a value are equal
 
 
+@cache
 def _names(code):
     """The names of the global variables that a function uses, those of the functions inside it too."""
     inner = [c for c in code.co_consts if isinstance(c, CodeType)]
