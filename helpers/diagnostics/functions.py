@@ -2,6 +2,7 @@
 
 import os
 import sys
+import weakref
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .rows import ACTIVATIONS
 
@@ -82,7 +82,7 @@ class Functions(TorchFunctionMode):
         self.watcher, self.network = watcher, network
         self.weights = {id(p) for p in (network.parameters or {}).values()} | set(network.tensors)
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
-        self.notes = WeakTensorKeyDictionary()  # (its units' dimension, the gate that it is), where that is known
+        self.notes = {}  # id of a tensor -> (a reference to it, its units' dimension, the gate that it is)
         self.cross_entropies, self.made = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -97,9 +97,14 @@ class Functions(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             return self._look(func, key, output, args, kwargs)
 
-    def unit(self, tensor):
-        """The dimension that counts a tensor's units, from the end; None where that is not certain."""
-        return self.notes.get(tensor, (None, None))[0]
+    def note(self, tensor, unit, gate=None):
+        """Keep in mind the dimension that counts a tensor's units, from the end, and the gate that it is."""
+        self.notes[id(tensor)] = weakref.ref(tensor), unit, gate
+
+    def noted(self, tensor):
+        """(its units' dimension, its gate), None for what is not certain."""
+        reference, *note = self.notes.get(id(tensor), (None, None, None))
+        return note if reference is not None and reference() is tensor else (None, None)
 
     def parameters(self, others=()):
         """By name: the network's own; else the leaves that it used, in that order, and others that the loss needs."""
@@ -135,7 +140,7 @@ class Functions(TorchFunctionMode):
             output, first = (output, first) if copy is first else (copy, copy)
             gate = seen if seen.activation in GATES else None
         if unit is not None or gate is not None:
-            self.notes[first] = unit, gate
+            self.note(first, unit, gate)
         return output
 
     def _is_weight(self, t):
@@ -150,7 +155,7 @@ class Functions(TorchFunctionMode):
 
     def _carried(self, key, output, tensors):
         """The units' dimension and the gate that an elementwise function or a pooling hands on."""
-        notes = [(t, *self.notes.get(t, (None, None))) for t in tensors]
+        notes = [(t, *self.noted(t)) for t in tensors]
         if key in POOLING:
             (t, unit, _), *_ = notes
             return (unit if unit == POOLING[key] and t.dim() == output.dim() else None), None

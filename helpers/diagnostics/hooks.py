@@ -67,7 +67,7 @@ class Watcher:
         """The network's output. From then on there are no rows: the loss is no layer."""
         for t in tensors_in((args, kwargs)):
             if t.dim() == 2:  # (examples, features), as everywhere in torch
-                self.functions.notes[t] = -1, None
+                self.functions.note(t, -1)
         output = self.network(args, kwargs)
         self.is_done = True
         return output
@@ -151,7 +151,7 @@ class Watcher:
                     self._forget(last)
                 name = self._numbered(name)
                 for i, t in enumerate(tensors):
-                    unit = self.functions.unit(t)
+                    unit = self.functions.noted(t)[0]
                     self.seen.append(Seen(name + (f"[{i}]" if i else ""), kind, *activation, unit))
                     self._measure(self.seen[-1], t)
             return output
@@ -176,7 +176,7 @@ class Watcher:
             return tuple(map(self._replaced, output))
         if not isinstance(output, torch.Tensor) or (copy := _safe(output)) is output:
             return output
-        self.functions.notes[copy] = self.functions.notes.get(output, (None, None))
+        self.functions.note(copy, *self.functions.noted(output))
         return copy
 
 
