@@ -6,6 +6,7 @@ ParameterRow, what counts as unhealthy in warnings.py. The folder needs torch an
 
 import copy
 from collections.abc import Mapping
+from inspect import isclass
 
 import torch
 from torch.autograd.graph import get_gradient_edge
@@ -47,6 +48,12 @@ def diagnose(
     """
     if targets is None and loss_fn is cross_entropy:
         raise ValueError("targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no loss")
+    if isclass(loss_fn):
+        raise ValueError(f"loss_fn is the class {loss_fn.__name__}: give an object, {loss_fn.__name__}()")
+    if isclass(optimizer) or not (optimizer is None or hasattr(optimizer, "param_groups")):
+        raise ValueError("optimizer is no torch.optim.Optimizer: give one, made from the model's parameters, or lr=")
+    if lr is not None and not (isinstance(lr, (int, float, torch.Tensor)) and lr >= 0):
+        raise ValueError(f"lr is {lr!r}: give one number, 0 or above")
     network = Network(model, parameters)
 
     def see(seen, tensor):
@@ -63,7 +70,7 @@ def diagnose(
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
         at_layers, at_parameters = _gradients(loss, seen, parameters.values())
         changes = _changes(parameters.values(), at_parameters, lr, optimizer)
-        findings = findings_for(network, watcher, parameters, inputs, output, loss, lr, optimizer)
+        findings = findings_for(network, watcher, parameters, inputs, targets, output, loss, lr, optimizer)
 
     for row, gradient in zip(seen, at_layers, strict=True):
         row.gradient = tensor_statistics(gradient, histograms)

@@ -22,7 +22,8 @@ def _words(text):
 
 
 # By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
-BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict(specialexpit="Sigmoid", clamp="ReLU", clampmin="ReLU")
+BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict.fromkeys(["clamp", "clampmin", "clip"], "ReLU")
+BY_NAME |= dict(specialexpit="Sigmoid", threshold="ReLU")
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
 # 1 stands for dimension 1 whatever their number, None for one that is not known.
 PRODUCTS = dict.fromkeys(_words("linear matmul rmatmul mm bmm mv addmm baddbmm"), ("Linear", -1))
@@ -68,6 +69,7 @@ class CrossEntropy(NamedTuple):
     classes: int
     is_mean: bool
     is_softmaxed: bool
+    of_logs: bool | None = None  # nll_loss: whether its input is log-probabilities
 
 
 class Functions(TorchFunctionMode):
@@ -117,7 +119,7 @@ class Functions(TorchFunctionMode):
     def _look(self, func, key, output, args, kwargs):
         first = output[0] if isinstance(output, tuple) else output
         if key in LOSSES:
-            self._cross_entropy(output, *args, **kwargs)
+            self._cross_entropy(key, output, *args, **kwargs)
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
         given = (part for a in (*args, *kwargs.values()) for part in (a if isinstance(a, (list, tuple)) else (a,)))
@@ -126,6 +128,8 @@ class Functions(TorchFunctionMode):
         kind, unit, gate = None, -1 if key in RECURRENT else None, None
         if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
             kind, unit = PRODUCTS[key]
+            if key in ("matmul", "mm") and weights and weights[0] is tensors[0] and _is_constant(tensors[0]):
+                weights = weights[1:]  # an adjacency, a mask: it mixes examples
             self._used(weights, kind)
             unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
             kind = kind if weights else None
@@ -198,12 +202,14 @@ class Functions(TorchFunctionMode):
             path = code.co_name.strip("<>")
         return None, f"{path}.{{}}{'' if in_torch else f':{frame.f_lineno}'}".lstrip(".")
 
-    def _cross_entropy(self, loss, input, target, *args, **kwargs):
+    def _cross_entropy(self, key, loss, input, target, *args, **kwargs):
         reduction = _argument("reduction", 4, args, kwargs, "mean")
         values = input.detach()
         if values.dim() > 1 and values.numel() and loss.numel() == 1:
             is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
-            self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], is_mean, is_softmaxed(values)))
+            of_logs = is_softmaxed(values.exp()) if key == "nllloss" else None
+            call = CrossEntropy(loss.item(), values.shape[1], is_mean, is_softmaxed(values), of_logs)
+            self.cross_entropies.append(call)
 
 
 @cache
@@ -222,6 +228,11 @@ def is_softmaxed(values):
 
 def _base(t):
     return t._base if t._is_view() else t
+
+
+def _is_constant(t):
+    """Whether it is held, but can't learn: a buffer or a plain tensor; a frozen Parameter is a weight."""
+    return not t.requires_grad and not isinstance(_base(t), nn.Parameter)
 
 
 def _argument(name, place, args, kwargs, default=None):
@@ -244,9 +255,11 @@ def _is_lookup(table, index):
 
 
 def _is_activation(key, args, kwargs):
-    """Whether a clamp is a ReLU; all else in BY_NAME is one."""
+    """Whether a clamp or a threshold is a ReLU; all else in BY_NAME is one."""
+    if key == "threshold":
+        return _argument("threshold", 1, args, kwargs) == 0 == _argument("value", 2, args, kwargs)
     low, high = _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
-    return not key.startswith("clamp") or (high is None and isinstance(low, (int, float)) and low == 0)
+    return not key.startswith(("clamp", "clip")) or (high is None and isinstance(low, (int, float)) and low == 0)
 
 
 def _bounds(kind, args, kwargs):

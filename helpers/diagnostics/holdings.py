@@ -2,11 +2,12 @@
 
 import random
 import sys
-from collections import deque
+from argparse import Namespace
+from collections import UserDict, UserList, deque
 from contextlib import contextmanager, nullcontext
 from functools import cache, partial
 from operator import attrgetter, is_
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType, torch.dt
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", "ipykernel", "tqdm", "pandas", "PIL"}
 TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
@@ -51,7 +53,7 @@ def held(*roots):
 
 def is_own(value):
     """Whether an object's class is somebody's own, neither Python's nor a library's."""
-    return hasattr(value, "__dict__") and _is_known(type(value))
+    return hasattr(value, "__dict__") and (_is_known(type(value)) or isinstance(value, HOLDERS))
 
 
 def _is_known(value):
@@ -77,6 +79,10 @@ def parts(value):
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
         yield from ((k, value.__globals__[k]) for k in _names(value.__code__) if k in value.__globals__)
+        if value.__defaults__ or value.__kwdefaults__:
+            names = value.__code__.co_varnames[: value.__code__.co_argcount]
+            yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
+            yield from (value.__kwdefaults__ or {}).items()
     if isinstance(value, nn.Module):
         yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
         yield from ((k, v) for k, v in vars(value).items() if k not in TORCHS or (v and k.endswith("_hooks")))
@@ -139,9 +145,10 @@ def _eager():
 
 
 def _put_back_tensor(t, memory, values, requires_grad, grad):
-    if t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape:
+    if not t.is_meta and (t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape):
         t.data = memory
-    if memory.layout is torch.strided and not t.is_nested and not torch.equal(memory, values):
+    has_values = memory.layout is torch.strided and not t.is_nested and not t.is_meta
+    if has_values and not torch.equal(memory, values):
         memory.copy_(values)
     if t.is_leaf:
         if t.requires_grad != requires_grad:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from functools import partial
 from unittest.mock import patch
@@ -18,6 +19,19 @@ class _Call:
 
     def __init__(self, layer, is_leaf):
         self.layer, self.is_leaf, self.put = layer, is_leaf, []
+
+
+class Hook:
+    """A hook whose copies do nothing: a model that is copied or saved while it is watched is watched alone."""
+
+    def __init__(self, do):
+        self.do = do
+
+    def __call__(self, *args):
+        return self.do(*args)
+
+    def __reduce__(self):  # to what takes any arguments, returns None, and is found where this folder is not
+        return getattr, (nullcontext(), "__exit__")
 
 
 class Watcher:
@@ -40,11 +54,13 @@ class Watcher:
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
         self.undo.append(partial(mha.set_fastpath_enabled, mha.get_fastpath_enabled()))
         mha.set_fastpath_enabled(False)
+        before = Hook(lambda layer, args: self._before(layer))
+        after = Hook(lambda layer, args, out: self._after(layer, out))
         layers = [layer for _, layer in self.network.layers.values()]
         for layer in layers:
             if not self.network.own_call(layer):
-                self.undo.append(layer.register_forward_pre_hook(lambda layer, args: self._before(layer)).remove)
-                self.undo.append(layer.register_forward_hook(lambda layer, args, out: self._after(layer, out)).remove)
+                self.undo.append(layer.register_forward_pre_hook(before).remove)
+                self.undo.append(layer.register_forward_hook(after).remove)
         for cls in {type(layer) for layer in layers if self.network.own_call(layer)}:  # torch's hooks do not see them
             patched = patch.object(cls, "__call__", self._watched(cls.__call__))
             patched.start()
@@ -117,8 +133,9 @@ class Watcher:
 
     def _measure(self, seen, tensor):
         seen.shape = tuple(tensor.shape)
-        if torch._C._functorch.is_batchedtensor(tensor):
-            raise ValueError(f"{seen.name} is inside vmap, where a layer sees one example only: call it without vmap")
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            text = f"{seen.name} is inside vmap or another transform of torch.func, where a tensor's values are hidden"
+            raise ValueError(f"{text}: call it without vmap")
         if tensor.is_nested:
             raise ValueError(f"{seen.name} puts out a nested (jagged) tensor: pad it, with to_padded_tensor")
         with torch._C.DisableTorchFunction():

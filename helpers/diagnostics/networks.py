@@ -25,7 +25,8 @@ class Network:
 
     def __init__(self, model, parameters=None):
         self.root = root = _original(model)
-        self.is_list = isinstance(root, (list, tuple))
+        self.is_list = isinstance(root, (list, tuple)) and not callable(root)
+        self.is_given = parameters is not None
         if isinstance(root, type) or not (callable(root) or self.is_list):
             kind = f"the class {root.__name__}" if isinstance(root, type) else f"a {type(model).__name__}"
             raise ValueError(f"model is {kind}: give a module (an object), a function, or a list of layers")
@@ -41,6 +42,8 @@ class Network:
             why = next((why for classes, why in REFUSED.items() if isinstance(layer, classes)), None)
             if isinstance(layer, nn.Module) and any(map(nn.parameter.is_lazy, layer._parameters.values())):
                 why = "has no weights yet: let the model run once, model(inputs), before"
+            elif root is not layer and isinstance(root, nn.Module) and _is_meta(layer):
+                why = "has no values (device meta): call to_empty(device=…) and load or initialise its weights"
             if why:
                 raise ValueError(f"{type(layer).__name__} {why}")
         self.containers = {id(layer) for layer in layers if any(id(part) in self.layers for part in inside(layer))}
@@ -74,7 +77,12 @@ class Network:
         for layer in root if self.is_list else [root]:
             method = getattr(type(layer), "parameters", None)
             if method is not None and (layer is not root or method is not nn.Module.parameters):
-                found |= self.named([p for p in layer.parameters() if not any(p is q for q in found.values())])
+                own = layer.parameters() if callable(method) else layer.parameters  # a property
+                own = list(own.items() if isinstance(own, dict) else own)
+                own = [p[1] if isinstance(p, tuple) and len(p) == 2 else p for p in own]  # (name, tensor)
+                if not all(isinstance(p, torch.Tensor) for p in own):
+                    return None  # nothing that can be read: they are found by their use
+                found |= self.named([p for p in own if not any(p is q for q in found.values())])
         return found if found or isinstance(root, nn.Module) else None
 
     def named(self, parameters):
@@ -94,6 +102,10 @@ class Network:
 
     def tensor_name(self, tensor, otherwise):
         return self.tensors.get(id(tensor), (otherwise,))[0]
+
+
+def _is_meta(layer):
+    return isinstance(layer, nn.Module) and any(p is not None and p.is_meta for p in layer._parameters.values())
 
 
 def _written(path):

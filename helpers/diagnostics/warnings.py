@@ -33,7 +33,9 @@ TORCHS = 0.55
 NORMALISED = 5  # times as far they may move
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
+NEAR_EPS = 100  # times eps. With larger gradients (1e5 times) steps are small since they were larger once: converged
 FASTER = 25  # healthy: 20, before a gated MLP; five layers of sigmoids: 12,000
+CLEAN = "clean the data"  # ends the finding that explains every NaN after it
 DIGITS = re.compile(r"\d+")
 NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 
@@ -42,12 +44,15 @@ def warnings_for(activations, gradients, parameters):
     """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong."""
     weights = [p for p in parameters if len(p.shape) > 1]
     stuck, by_depth = list(_stuck(activations)), list(_by_depth(activations, gradients))
+    # Around what is zero on purpose something leads past it, so that the output says something all the same.
+    begins = not stuck and bool(activations and activations[-1].std) and _begin_at_zero(parameters)
     return [
         *_not_finite(activations, gradients, parameters),
         *stuck,
         *by_depth,
         *_unused(parameters),
-        *_update_ratios(weights, activations, stuck, by_depth),
+        *_blocked(weights, stuck or begins),
+        *_update_ratios(weights, activations, stuck, by_depth, begins),
         *_fast_output(weights),
     ]
 
@@ -145,17 +150,47 @@ def _unused(parameters):
         yield f"{some}: no gradient; the loss does not depend on {it}, so {they} will not learn"
 
 
+def _blocked(weights, is_explained):
+    """Weights that can't learn apart from each other, or not at all, though the loss depends on them."""
+    same = [p for p in weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
+    same = [p.name for p in same if "Norm" not in p.type.__name__]
+    if same:
+        some, it, _ = some_of(same)
+        yield f"{some}: the same number everywhere, so the units of a layer stay equal; draw {it} at random"
+    with_gradient = [p for p in weights if p.trainable and p.grad_std is not None]
+    zero = [p.name for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0]
+    if zero and len(zero) < len(with_gradient) and not is_explained:
+        some, it, _ = some_of(zero)
+        yield f"{some}: the gradient is exactly 0 everywhere; look for sign, round, floor or dead units after {it}"
+
+
+def _begin_at_zero(parameters):
+    """Whether a weight (no bias) is 0 and about to move: LoRA's B, a block's last gamma. Those before it move later."""
+    zero = [p for p in parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
+    zero = [p for p in zero if len(p.shape) > 1 or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
+    return any(not p.name.rpartition(".")[2].startswith("b") for p in zero)
+
+
 def some_of(names):
     """(the first names, for a sentence; its pronouns)."""
     text = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return text, *(("it", "it") if len(names) == 1 else ("them", "they"))
 
 
-def _update_ratios(weights, activations, stuck, by_depth):
+def _update_ratios(weights, activations, stuck, by_depth, begins_at_zero):
     weights = [p for p in weights if p.update_to_data is not None]
     if not weights:
         return
     middle = median(p.update_to_data for p in weights)
+    if begins_at_zero:
+        weights = [p for p in weights if p.grad_std]
+        if not weights:
+            return
+        middle = median(p.update_to_data for p in weights)
+    if middle == 0 and median(p.grad_std or 0 for p in weights) > 0:
+        cause = "its gradient is lost in rounding: keep the weights in float32, or the learning rate is 0"
+        yield f"the median weight would not move at all: {cause}"
+        return
     if middle == 0:
         cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
         yield f"the median weight would not move at all: {cause}"
@@ -180,7 +215,11 @@ def _update_ratios(weights, activations, stuck, by_depth):
     elif float(f"{least:.1e}") < low:
         cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
         yield f"{text}; the learning rate is probably too low, or {cause}"
-    elif adams and middle < ADAM_STUCK * least:
+    elif (
+        adams
+        and middle < ADAM_STUCK * least
+        and median(p.grad_std or 0 for p in weights) < NEAR_EPS * (adams[0].adam_eps or 0)
+    ):
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
     elif len(weights) > 2:
         # A single one lies outside from ten times as far on. The output layer is judged by _fast_output.

@@ -9,7 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import nn
 
-from .hooks import Watcher, tensors_in
+from .hooks import Hook, Watcher, tensors_in
 from .learning import eval_mode, not_held, outside, read_from_gradient, said_of_cross_entropy
 from .networks import Network
 from .pictures import plot_training
@@ -34,10 +34,14 @@ class watch:
     def __init__(self, model, optimizer=None, *, every=10, live=False):
         if every < 1:
             raise ValueError(f"every is {every}: give 1 to record every step, 10 for every tenth")
-        if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
-            raise ValueError("a compiled model can't be watched: watch the model before torch.compile, or use diagnose")
-        if optimizer is not None and not hasattr(optimizer, "register_step_post_hook"):
-            kind = type(optimizer).__name__
+        compiled = [name for name, m in _modules(model) if _is_compiled(m)]
+        if compiled:
+            where = f" ({compiled[0]})" if compiled[0] else ""
+            raise ValueError(
+                f"a compiled model{where} can't be watched: watch it before torch.compile, or use diagnose"
+            )
+        if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, "register_step_post_hook")):
+            kind = f"class, {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
             raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
         self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
@@ -79,7 +83,9 @@ class watch:
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
-        return found + over_time([(step, diagnosis.warnings) for step, diagnosis in self.records])
+        rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
+        learn = {row.name for row in rows if row.grad_mean is not None or row.grad_nonfinite}  # now and then, at least
+        return found + over_time([(step, diagnosis.all_warnings(learn)) for step, diagnosis in self.records])
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -111,7 +117,7 @@ class watch:
         if self.optimizer is None:
             gradients = [p.grad for p in parameters.values()]
         steps = zip(parameters.values(), values, gradients, strict=True)
-        changes = [None if gradient is None else p.detach() - old for p, old, gradient in steps]
+        changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
         if not self.records:  # what is true of the whole training
             self._findings = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())]
             held = {id(p) for p in self._trained()}
@@ -119,10 +125,24 @@ class watch:
             self._trainable = {name: (p, kept[name]) for name, p in parameters.items() if p.requires_grad}
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
-        self.records.append((self.steps, Diagnosis(*layer_rows(watching.seen), rows, findings=watching.left_over())))
+        seen = watching.rows()
+        found = [*watching.left_over(), *watching.mode]
+        found += _not_trained(seen, gradients) if self.optimizer is not None else []
+        self.records.append((self.steps, Diagnosis(*layer_rows(seen), rows, findings=found)))
         self.watching = None
         if self.live:
             self.live.draw_if_cheap()
+
+
+def _modules(model):
+    return nn.Module.named_modules(model) if isinstance(model, nn.Module) else [("", model)]
+
+
+def _is_compiled(module):
+    compiled = "_orig_mod", "_torchdynamo_orig_callable"
+    by_method = getattr(module, "_compiled_call_impl", None) is not None  # module.compile()
+    forward = getattr(module, "forward", None)
+    return by_method or any(vars(x).get(key) for x in (module, forward) if hasattr(x, "__dict__") for key in compiled)
 
 
 def _values(parameters):
@@ -132,9 +152,20 @@ def _values(parameters):
 class _Pass(Watcher):
     """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
 
+    seen, with_gradients = (), None
+
     def __init__(self, network, is_first, trained):
         super().__init__(network, self._see)
-        self.is_first, self.trained, self.found, self.logits = is_first, trained, [], []
+        self.is_first, self.trained, self.found, self.logits, self.mode = is_first, trained, [], [], []
+
+    def restart(self):
+        if any(row.gradient for row in self.seen):
+            self.with_gradients = self.seen
+        super().restart()
+
+    def rows(self):
+        """Of the last pass that a backward pass went through: the batch's accuracy, after it, has none."""
+        return self.seen if self.with_gradients is None or any(r.gradient for r in self.seen) else self.with_gradients
 
     def __enter__(self):
         super().__enter__()
@@ -142,24 +173,30 @@ class _Pass(Watcher):
         if isinstance(root, nn.Module) and not self.network.own_call(root):
             # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
             self.listen(False)
-            self.undo.append(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True).remove)
-            self.undo.append(root.register_forward_hook(self._end, always_call=True, with_kwargs=True).remove)
+            begin, end = Hook(lambda *_: self._begin()), Hook(self._end)
+            self.undo.append(root.register_forward_pre_hook(begin, prepend=True).remove)
+            self.undo.append(root.register_forward_hook(end, always_call=True, with_kwargs=True).remove)
         self._keep_a_gradient()
         return self
 
     def wants_rows(self):
-        return torch.is_grad_enabled()  # else it is an evaluation
+        # Without gradients it is an evaluation; after the end, a checkpoint that computes its layers once more.
+        return torch.is_grad_enabled() and not self.is_done
 
     def _begin(self):
         self.listen(torch.is_grad_enabled())
         if torch.is_grad_enabled():
+            self.is_done = False
             self.restart()
 
     def _end(self, root, args, kwargs, output):
         self.listen(False)
-        if not self.is_first or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
             return
-        self.found, self.logits = eval_mode(self.network), []
+        self.is_done, self.mode = True, eval_mode(self.network)
+        if not self.is_first:
+            return
+        self.found, self.logits = [], []
         with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
             self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
@@ -200,6 +237,17 @@ class _Pass(Watcher):
     def left_over(self):
         text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
         return [text] if self.adds_up else []
+
+
+def _not_trained(rows, gradients):
+    """Why the optimizer's step changes nothing, a sentence in a list; or []."""
+    if not rows:
+        text = "the watched model was not called before this step: watch the one that the loop trains"
+        return [f"{text} (was its cell run again?); a step(closure) can't be watched"]
+    if gradients and all(gradient is None for gradient in gradients):
+        text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
+        return [f"{text} before step(); look for detach, .item() or a new tensor in the loss"]
+    return []
 
 
 class _Live:
