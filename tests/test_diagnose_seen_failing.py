@@ -456,3 +456,112 @@ def test_arguments_of_another_kind(how, word):
     with pytest.raises(ValueError) as error:
         diagnose(mlp(), X, Y, **how)
     assert word in str(error.value)
+
+
+def test_two_functions_are_watched_at_once_in_modes_of_the_loops_own():
+    P1, P2 = ((torch.randn(12, 5) * 0.1).requires_grad_() for _ in range(2))
+
+    def generator(x):
+        return torch.tanh(x @ P1)
+
+    def critic(x):
+        return torch.sigmoid(x @ P2)
+
+    def kinds_of_modes():
+        return [type(mode).__name__ for mode in torch.overrides._get_current_function_mode_stack()]
+
+    with watch(generator, every=1) as a, watch(critic, every=1) as b:
+        for _ in range(3):
+            for p, f, seen in (P1, generator, a), (P2, critic, b):
+                p.grad = None
+                with torch.device("cpu"):
+                    (F.cross_entropy(f(X), Y) + 0 * (P1 @ P2.T).relu().sum()).backward()
+                    p.data -= 0.1 * p.grad
+                    seen.step()
+                    assert "DeviceContext" in kinds_of_modes()
+                assert "DeviceContext" not in kinds_of_modes()
+    assert not torch.overrides._get_current_function_mode_stack()
+    for seen, name in (a, "generator"), (b, "critic"):
+        assert [len(look.activations) for _, look in seen.records] == [2, 2, 2]
+        assert all(row.name.startswith(name) for _, look in seen.records for row in look.activations)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_sparse_tensors_are_left_alone(layout):
+    def forward(self, x):
+        if self.spoils:
+            self.A.mul_(2)
+        return torch.sparse.mm(self.A, self.b(F.relu(self.norm(torch.sparse.mm(self.A, self.a(x))))))
+
+    net = Net(forward, a=nn.Linear(12, 16), norm=nn.BatchNorm1d(16), b=nn.Linear(16, 5), spoils=layout == "to_sparse")
+    dense = (torch.rand(64, 64) < 0.1).float() + torch.eye(64)
+    net.register_buffer("A", getattr(dense, layout)())
+    look = diagnose(net, X, Y)
+    assert len(look.activations) == 5 and net.norm.num_batches_tracked == 0
+    assert torch.equal(net.A.to_dense(), dense)
+    W = nn.Parameter(torch.randn(12, 5))
+    sparse = getattr(X, layout)()
+    assert diagnose(lambda x: torch.sparse.mm(x, W), sparse, Y).loss == pytest.approx(
+        F.cross_entropy(torch.sparse.mm(sparse, W), Y).item()
+    )
+
+
+def test_gradients_of_frozen_parameters_are_not_those_of_before():
+    model = mlp()
+    F.cross_entropy(model(X), Y).backward()
+    model[:4].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[4].parameters(), 0.1)
+    seen = watched(model, optimizer, usual(model, optimizer))
+    rows = seen.records[-1][1].parameters
+    assert [row.grad_std is None for row in rows] == [True] * 4 + [False] * 2 and seen.warnings == []
+
+
+def test_cross_entropy_written_by_hand_is_known_by_its_gradient():
+    model = mlp()
+    model[4].weight.data *= 100
+
+    def by_hand(logits, y):
+        counts = logits.exp()
+        return -(counts / counts.sum(1, keepdim=True))[torch.arange(len(y)), y].log().mean()
+
+    for loss_fn in by_hand, lambda out, y: -out.log_softmax(1).gather(1, y[:, None]).mean():
+        assert diagnose(model, X, Y, loss_fn=loss_fn).warnings[:1] == diagnose(model, X, Y).warnings[:1]
+    assert not says(diagnose(model, X, X[:, :5], loss_fn=F.mse_loss).warnings, "ln(")
+
+
+def test_a_model_of_which_only_parts_are_called_is_said():
+    model = Net(lambda self, x: self.b(torch.tanh(self.a(x))), a=nn.Linear(12, 8), b=nn.Linear(8, 5))
+    optimizer = sgd(model)
+
+    def body(step):
+        optimizer.zero_grad()
+        F.cross_entropy(model.b(torch.tanh(model.a(X))), Y).backward()
+        optimizer.step()
+
+    assert says(watched(model, optimizer, body).warnings, "call the model")
+    assert not says(watched(model, optimizer, usual(model, optimizer)).warnings, "call the model")
+
+
+def test_what_is_no_network_or_no_optimizer():
+    class Wrapped(torch.optim.Optimizer):
+        def __init__(self, inner):
+            self.inner = inner
+
+    for model, x, how, word in (
+        (nn.ModuleList([nn.Linear(12, 5)]), X, {}, "Sequential"),
+        ([nn.Linear(12, 5), None], X, {}, "NoneType"),
+        ([nn.Linear(12, 5)], (X, X), {}, "one input"),
+        (lambda x: x, X, dict(parameters={"W": 3}), "int"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            diagnose(model, x, Y, **how)
+    with pytest.raises(ValueError, match="Wrapped"):
+        watch(mlp(), Wrapped(sgd(mlp())))
+    W = torch.randn(12, 5, requires_grad=True)
+    assert diagnose(lambda x: x @ W, X, Y, parameters={0: W}, lr=0.1).warnings is not None
+
+
+def test_numbers_that_are_read():
+    deep = nn.Sequential(*(layer for _ in range(160) for layer in (nn.Linear(12, 12), nn.Tanh())), nn.Linear(12, 5))
+    assert all(len(word) < 20 for text in diagnose(deep, X, Y, lr=0.1).warnings for word in text.split())

@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
-from .learning import computed_from, findings_for, fitting, loss_number
+from .learning import computed_from, findings_for, fitting, loss_number, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
 from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
@@ -68,7 +68,10 @@ def diagnose(
         seen, functions = watcher.seen, watcher.functions
         results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
-        at_layers, at_parameters = _gradients(loss, seen, parameters.values())
+        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
+        at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
+        if not functions.cross_entropies and at_logits is not None:
+            functions.cross_entropies = read_from_gradient(logits, at_logits)
         changes = _changes(parameters.values(), at_parameters, lr, optimizer)
         findings = findings_for(network, watcher, parameters, inputs, targets, output, loss, lr, optimizer)
 
@@ -86,14 +89,14 @@ def _arguments(inputs):
     return ((), inputs) if isinstance(inputs, dict) else (inputs if type(inputs) is tuple else (inputs,), {})
 
 
-def _gradients(loss, seen, parameters):
-    """The loss's gradients, at what was seen and at the parameters; None where there is none."""
-    edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters]
+def _gradients(loss, seen, parameters, logits):
+    """The loss's gradients, at what was seen, at the parameters and at the logits; None where there is none."""
+    edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters] + [logits]
     wanted, found = [edge for edge in edges if edge is not None], iter(())
     if loss is not None and loss.requires_grad and wanted:
         found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
     gradients = [None if edge is None else next(found, None) for edge in edges]
-    return gradients[: len(seen)], gradients[len(seen) :]
+    return gradients[: len(seen)], gradients[len(seen) : -1], gradients[-1]
 
 
 def _changes(parameters, gradients, lr, optimizer):

@@ -145,11 +145,14 @@ def _eager():
 
 
 def _put_back_tensor(t, memory, values, requires_grad, grad):
-    if not t.is_meta and (t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape):
-        t.data = memory
-    has_values = memory.layout is torch.strided and not t.is_nested and not t.is_meta
-    if has_values and not torch.equal(memory, values):
-        memory.copy_(values)
+    if memory.layout is torch.strided and not t.is_meta:
+        if t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape:
+            t.data = memory
+        if not t.is_nested and not torch.equal(memory, values):
+            memory.copy_(values)
+    elif not t.is_meta and not torch.equal(*(x._values() if x.is_sparse else x.values() for x in (t.detach(), values))):
+        with torch.no_grad():
+            t.copy_(values)
     if t.is_leaf:
         if t.requires_grad != requires_grad:
             t.requires_grad_(requires_grad)

@@ -9,6 +9,7 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 
 from .functions import Functions, Seen
 from .rows import activation_of
@@ -75,9 +76,15 @@ class Watcher:
 
     def listen(self, wanted):
         """See functions, or no longer."""
-        if wanted != self.listening:
-            self.listening = wanted
-            self.functions.__enter__() if wanted else self.functions.__exit__(None, None, None)
+        if wanted == self.listening:
+            return
+        # Beneath all other modes: those of the user's own end in any order, and each takes off the topmost one.
+        modes = [mode for mode in _get_current_function_mode_stack() if mode is not self.functions]
+        self.listening = wanted
+        while _get_current_function_mode_stack():
+            _pop_mode()
+        for mode in [self.functions, *modes] if wanted else modes:
+            _push_mode(mode)
 
     def call(self, args, kwargs):
         """The network's output. From then on there are no rows: the loss is no layer."""

@@ -1,7 +1,7 @@
 """What a network is made of, whatever its kind: a module, plain classes, a list of layers, a function."""
 
 from inspect import unwrap
-from types import FunctionType
+from types import FunctionType, MethodType
 
 import torch
 from torch import nn
@@ -30,6 +30,11 @@ class Network:
         if isinstance(root, type) or not (callable(root) or self.is_list):
             kind = f"the class {root.__name__}" if isinstance(root, type) else f"a {type(model).__name__}"
             raise ValueError(f"model is {kind}: give a module (an object), a function, or a list of layers")
+        if self.is_list and not all(map(callable, root)):
+            strange = next(type(layer).__name__ for layer in root if not callable(layer))
+            raise ValueError(f"model is a list that holds a {strange}: give a list of layers")
+        if isinstance(root, nn.Module) and root.forward == MethodType(nn.Module.forward, root):
+            raise ValueError(f"model is a {type(root).__name__}, which has no forward: give nn.Sequential(*layers)")
         self.reached = held(root)
         name = getattr(root, "__name__", type(root).__name__).strip("<>")
         modules = nn.Module.named_modules(root) if isinstance(root, nn.Module) else ()
@@ -57,6 +62,8 @@ class Network:
     def __call__(self, args, kwargs):
         if not self.is_list:
             return self.root(*args, **kwargs)
+        if len(args) != 1 or kwargs:
+            raise ValueError("a list of layers takes one input: give a function, lambda a, b: …, for more")
         (x,) = args
         for place, layer in enumerate(self.root):
             self.place = place
@@ -88,7 +95,10 @@ class Network:
     def named(self, parameters):
         """A list or dict of tensors as a dict by name."""
         if isinstance(parameters, dict):
-            return parameters
+            strange = [type(p).__name__ for p in parameters.values() if not isinstance(p, torch.Tensor)]
+            if strange:
+                raise ValueError(f"parameters holds a {strange[0]}: give a list or dict of tensors")
+            return {str(name): p for name, p in parameters.items()}
         is_list = not isinstance(parameters, torch.Tensor)
         parameters = list(parameters) if is_list else [parameters]
         strange = [type(p).__name__ for p in parameters if not (isinstance(p, torch.Tensor) and is_list)]

@@ -259,7 +259,8 @@ def _fast_output(weights):
     # grad:data, and sends half the gradient back to all others.
     small = min(1, weights[-1].std / median(p.std for p in weights[:-1]))
     if faster * small**2 > FASTER:
-        text = f"{weights[-1].name}: learns {faster:.0f} times faster than the median hidden layer"
+        faster = f"{faster:.0f}" if faster < 1e5 else f"{faster:.0e}"
+        text = f"{weights[-1].name}: learns {faster} times faster than the median hidden layer"
         cause = "the layers before it get too little gradient, or it needs a lower learning rate"
         yield f"{text} ({measure}:data {speed:.1e}); {cause}"
 

@@ -1,6 +1,7 @@
 """Watch a training: the statistics of its own forward and backward passes, and what its steps really change."""
 
 import io
+import sys
 import time
 from contextlib import suppress
 from statistics import median
@@ -40,7 +41,7 @@ class watch:
             raise ValueError(
                 f"a compiled model{where} can't be watched: watch it before torch.compile, or use diagnose"
             )
-        if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, "register_step_post_hook")):
+        if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, "_optimizer_step_post_hooks")):
             kind = f"class, {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
             raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
@@ -128,6 +129,9 @@ class watch:
         seen = watching.rows()
         found = [*watching.left_over(), *watching.mode]
         found += _not_trained(seen, gradients) if self.optimizer is not None else []
+        if seen and not watching.was_called and watching.is_module:
+            text = "layers were called, but never the model itself, so that functions between them are not seen"
+            found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
         self.records.append((self.steps, Diagnosis(*layer_rows(seen), rows, findings=found)))
         self.watching = None
         if self.live:
@@ -146,13 +150,13 @@ def _is_compiled(module):
 
 
 def _values(parameters):
-    return {id(p): (p.detach().clone(), p.grad) for p in parameters}
+    return {id(p): (p.detach().clone(), p.grad if p.requires_grad else None) for p in parameters}
 
 
 class _Pass(Watcher):
     """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
 
-    seen, with_gradients = (), None
+    seen, with_gradients, was_called = (), None, False
 
     def __init__(self, network, is_first, trained):
         super().__init__(network, self._see)
@@ -170,7 +174,8 @@ class _Pass(Watcher):
     def __enter__(self):
         super().__enter__()
         root = self.network.root
-        if isinstance(root, nn.Module) and not self.network.own_call(root):
+        self.is_module = isinstance(root, nn.Module) and not self.network.own_call(root)
+        if self.is_module:
             # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
             self.listen(False)
             begin, end = Hook(lambda *_: self._begin()), Hook(self._end)
@@ -181,10 +186,21 @@ class _Pass(Watcher):
 
     def wants_rows(self):
         # Without gradients it is an evaluation; after the end, a checkpoint that computes its layers once more.
-        return torch.is_grad_enabled() and not self.is_done
+        return torch.is_grad_enabled() and not self.is_done and self._is_inside()
+
+    def _is_inside(self):
+        """Whether the network is being called, rather than a loss or another network; of a list nobody knows."""
+        root = self.network.root
+        if id(root) in self.network.layers:
+            return not self.network.own_call(root) or self.is_open(root)
+        code, frame = getattr(root, "__code__", None), sys._getframe(1)
+        while code and frame and frame.f_code is not code:
+            frame = frame.f_back
+        return frame is not None
 
     def _begin(self):
         self.listen(torch.is_grad_enabled())
+        self.was_called = True
         if torch.is_grad_enabled():
             self.is_done = False
             self.restart()
