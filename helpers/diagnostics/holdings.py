@@ -91,14 +91,6 @@ def parts(value):
         yield from table.items() if isinstance(table, dict) else enumerate(table)
 
 
-def inside(layer):
-    """The objects that a layer holds itself or in its lists and dicts."""
-    for _, part in parts(layer):
-        yield part
-        if isinstance(part, CONTAINERS):
-            yield from (v for _, v in parts(part))
-
-
 def _cells(function):
     """(name, cell) of the variables around a function that have a value."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
@@ -167,6 +159,8 @@ def _snapshots(value):
             yield partial(_refill, table, dict(table))
         elif not isinstance(table, (tuple, frozenset)):
             yield partial(_refill, table, list(table))
+    if isinstance(value, (nn.Module, torch.Tensor)):
+        return
     for kind, (get, put) in STATES.items():
         if isinstance(value, kind):
             yield partial(put, value, get(value))

@@ -6,7 +6,7 @@ from types import FunctionType, MethodType
 import torch
 from torch import nn
 
-from .holdings import held, inside, is_own, parts
+from .holdings import CONTAINERS, held, is_own, parts
 
 SCRIPTS = torch.jit.ScriptModule, torch.jit.ScriptFunction
 REPLICAS = nn.DataParallel, nn.parallel.DistributedDataParallel
@@ -51,12 +51,16 @@ class Network:
                 why = "has no values (device meta): call to_empty(device=…) and load or initialise its weights"
             if why:
                 raise ValueError(f"{type(layer).__name__} {why}")
-        self.containers = {id(layer) for layer in layers if any(id(part) in self.layers for part in inside(layer))}
         self.tensors = {i: found for i, found in self.reached.items() if isinstance(found[1], torch.Tensor)}
+        self.containers = set()  # the ids of layers that hold layers, themselves or in a list or dict
         self.owners = {}  # the class of the layer that holds a tensor, by the tensor's id
         for layer in layers:
+            own = [part for _, part in parts(layer)]
+            deeper = [part for value in own if isinstance(value, CONTAINERS) for _, part in parts(value)]
+            if any(id(part) in self.layers for part in (*own, *deeper)):
+                self.containers.add(id(layer))
             if isinstance(layer, nn.Module) or id(layer) not in self.containers:  # else its use says more
-                self.owners |= {id(v): type(layer) for _, v in parts(layer) if isinstance(v, torch.Tensor)}
+                self.owners |= {id(part): type(layer) for part in own if id(part) in self.tensors}
         self.parameters = self._own_parameters() if parameters is None else self.named(parameters)
 
     def __call__(self, args, kwargs):

@@ -13,10 +13,10 @@ from torch import nn
 from .hooks import Hook, Watcher, tensors_in
 from .learning import eval_mode, not_held, outside, read_from_gradient, said_of_cross_entropy
 from .networks import Network
+from .over_time import over_time
 from .pictures import plot_training
 from .rows import Diagnosis, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
-from .warnings import over_time
 
 LIVE_SHARE = 0.1  # of the wall time, at most, for drawing while it trains
 
