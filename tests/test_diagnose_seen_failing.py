@@ -565,3 +565,38 @@ def test_what_is_no_network_or_no_optimizer():
 def test_numbers_that_are_read():
     deep = nn.Sequential(*(layer for _ in range(160) for layer in (nn.Linear(12, 12), nn.Tanh())), nn.Linear(12, 5))
     assert all(len(word) < 20 for text in diagnose(deep, X, Y, lr=0.1).warnings for word in text.split())
+
+
+def test_a_head_is_an_output_wherever_it_stands():
+    for order in 1, -1:
+        net = Net(
+            lambda self, x, order=order: tuple([torch.sigmoid(self.a(x)), self.b(x)][::order]),
+            a=nn.Linear(12, 3),
+            b=nn.Linear(12, 4),
+        )
+        net.a.weight.data *= 100
+        assert diagnose(net, X, loss_fn=lambda out: out[0].square().mean() + out[1].square().mean()).warnings == []
+
+
+def test_a_layer_that_is_replaced_while_it_is_watched():
+    model = mlp()
+    optimizer = sgd(model)
+
+    def body(step):
+        if step == 2:
+            model[4] = nn.Linear(16, 5)  # the optimizer is not told
+        model.zero_grad()
+        F.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+
+    seen = watched(model, optimizer, body)
+    look = seen.records[-1][1]
+    assert look.parameters[4].grad_std == pytest.approx(model[4].weight.grad.std().item())
+    assert [row.name for row in look.activations] == list("01234")
+    assert says(seen.warnings, "4.weight", "not held by the optimizer")
+
+
+def test_an_optimizer_that_takes_no_step():
+    model = mlp()
+    given, other = sgd(model), sgd(model)
+    assert says(watched(model, given, usual(model, other)).warnings, "another one")

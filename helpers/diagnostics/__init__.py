@@ -65,6 +65,9 @@ def diagnose(
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))
             loss = None if loss_fn is None else loss_number(loss_fn(*fitting(loss_fn, output, targets)))
+        ends = [get_gradient_edge(t) for t in tensors_in(output) if t.requires_grad]
+        for row in watcher.seen[:-1]:
+            row.is_gate |= row.gradient in ends  # an output, like the last layer's, may be near 0 or 1
         seen, functions = watcher.seen, watcher.functions
         results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))

@@ -1,24 +1,19 @@
 """Watch a training: the statistics of its own forward and backward passes, and what its steps really change."""
 
-import io
 import sys
-import time
 from contextlib import suppress
-from statistics import median
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
 from .hooks import Hook, Watcher, tensors_in
 from .learning import eval_mode, not_held, outside, read_from_gradient, said_of_cross_entropy
+from .live import Live
 from .networks import Network
 from .over_time import over_time
 from .pictures import plot_training
 from .rows import Diagnosis, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
-
-LIVE_SHARE = 0.1  # of the wall time, at most, for drawing while it trains
 
 
 class watch:
@@ -46,13 +41,13 @@ class watch:
             raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
         self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
-        self.live = _Live(self) if live else None
+        self.live = Live(self) if live else None
         self.watching, self.handles = None, []
 
     def __enter__(self):
         if self.watching:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
-        self.network = Network(self.model)
+        self._read()
         if self.optimizer is not None:
             before = self.optimizer.register_step_pre_hook(lambda *_: self._before_step())
             self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
@@ -80,6 +75,10 @@ class watch:
     def warnings(self):
         """What turned unhealthy, and when, a sentence each; "50% → 60%" is what it was at first and at last."""
         if not self.records:
+            if self.optimizer is not None:
+                return [
+                    "no step was recorded: the optimizer that was given took none; is another one made in the loop?"
+                ]
             return ["no step was recorded: give the optimizer, or call step() after each update"]
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
@@ -94,10 +93,16 @@ class watch:
             raise ValueError(self.warnings[0])
         return plot_training(self.records)
 
+    def _read(self):
+        self.network, self.is_new = Network(self.model), True
+        self.own = _ids_of_parameters(self.model)
+
     def _start_if_due(self):
         """Be ready for the forward pass of a step that is recorded."""
         if self.steps % self.every == 0:
-            self.watching = _Pass(self.network, not self.records, self._trained())
+            if self.own != _ids_of_parameters(self.model):  # a layer was replaced
+                self._read()
+            self.watching = _Pass(self.network, self.is_new, self._trained())
             self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
             self.watching.__enter__()
 
@@ -119,7 +124,8 @@ class watch:
             gradients = [p.grad for p in parameters.values()]
         steps = zip(parameters.values(), values, gradients, strict=True)
         changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
-        if not self.records:  # what is true of the whole training
+        if self.is_new:  # what is true of the whole training
+            self.is_new = False
             self._findings = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())]
             held = {id(p) for p in self._trained()}
             kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
@@ -140,6 +146,10 @@ class watch:
 
 def _modules(model):
     return nn.Module.named_modules(model) if isinstance(model, nn.Module) else [("", model)]
+
+
+def _ids_of_parameters(model):
+    return {id(p) for p in nn.Module.parameters(model)} if isinstance(model, nn.Module) else None
 
 
 def _is_compiled(module):
@@ -264,33 +274,3 @@ def _not_trained(rows, gradients):
         text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
         return [f"{text} before step(); look for detach, .item() or a new tensor in the loss"]
     return []
-
-
-class _Live:
-    """The pictures in Jupyter, drawn anew as often as a tenth of the time allows."""
-
-    def __init__(self, seen):
-        try:
-            from IPython.display import Image, display
-        except ImportError as error:
-            raise ImportError("live=True draws in Jupyter: install ipython, or leave live out") from error
-        self.seen, self.display, self.image, self.handle = seen, display, Image, None
-        self.began, self.spent, self.costs = time.perf_counter(), 0.0, []
-
-    def draw_if_cheap(self):
-        elapsed = time.perf_counter() - self.began
-        if self.spent + (median(self.costs[-3:]) if self.costs else 0.5) <= LIVE_SHARE * elapsed:
-            self.draw()
-
-    def draw(self):
-        start, pixels = time.perf_counter(), io.BytesIO()
-        fig = Figure(figsize=(10, 13))  # a constrained layout would take twice the time
-        fig.subplots_adjust(left=0.08, right=0.72, bottom=0.05, top=0.98, hspace=0.12)
-        plot_training(self.seen.records, fig).savefig(pixels, dpi=60)
-        picture = self.image(pixels.getvalue())
-        if self.handle is None:
-            self.handle = self.display(picture, display_id=True)
-        else:
-            self.handle.update(picture)
-        self.costs.append(time.perf_counter() - start)
-        self.spent += self.costs[-1]
