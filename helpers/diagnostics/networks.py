@@ -33,7 +33,8 @@ class Network:
         if self.is_list and not all(map(callable, root)):
             strange = next(type(layer).__name__ for layer in root if not callable(layer))
             raise ValueError(f"model is a list that holds a {strange}: give a list of layers")
-        if isinstance(root, nn.Module) and root.forward == MethodType(nn.Module.forward, root):
+        is_called = isinstance(root, nn.Module) and not self.own_call(root)
+        if is_called and root.forward == MethodType(nn.Module.forward, root):
             raise ValueError(f"model is a {type(root).__name__}, which has no forward: give nn.Sequential(*layers)")
         self.reached = held(root)
         name = getattr(root, "__name__", type(root).__name__).strip("<>")
