@@ -18,6 +18,7 @@ FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", 
 TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
+MISSING = object()
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
@@ -165,10 +166,16 @@ def _snapshots(value):
         if isinstance(value, kind):
             yield partial(put, value, get(value))
     if isinstance(value, FunctionType) and _is_known(value):
-        space, names = value.__globals__, _names(value.__code__)
-        yield partial(space.update, {name: space[name] for name in names if name in space})
-        yield from (partial(space.pop, name, None) for name in names if name not in space)
+        space = value.__globals__
+        yield partial(_reset, space, {name: space.get(name, MISSING) for name in _names(value.__code__)})
         yield from (partial(setattr, cell, "cell_contents", cell.cell_contents) for _, cell in _cells(value))
+
+
+def _reset(space, before):
+    """Put back a module's variables; what was not there goes."""
+    for name, value in before.items():
+        if space.get(name, MISSING) is not value:
+            space.pop(name) if value is MISSING else space.update({name: value})
 
 
 def _refill(container, before):
