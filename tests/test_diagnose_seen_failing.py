@@ -600,3 +600,15 @@ def test_an_optimizer_that_takes_no_step():
     model = mlp()
     given, other = sgd(model), sgd(model)
     assert says(watched(model, given, usual(model, other)).warnings, "another one")
+
+
+def test_an_expert_that_had_no_example_learns_in_other_steps():
+    def forward(self, x):
+        rows = torch.arange(64) % 2 == self.turn % 2
+        self.turn += 1
+        return self.out(torch.tanh(self.a(x[:0] if self.turn % 2 else x[rows]).sum(0) + self.b(x)))
+
+    model = Net(forward, a=nn.Linear(12, 9), b=nn.Linear(12, 9), out=nn.Linear(9, 5), turn=0)
+    assert says(diagnose(model, X, Y).warnings, "a.weight", "exactly 0")
+    seen = watched(model, optimizer := sgd(model), usual(model, optimizer))
+    assert seen.records[0][1].parameters[0].grad_std == 0 and not says(seen.warnings, "exactly 0")

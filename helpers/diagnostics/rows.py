@@ -128,8 +128,7 @@ class Diagnosis:
 
     def all_warnings(self, learn=()):
         """The same; learn: names of parameters that have a gradient in other steps."""
-        parameters = [p for p in self.parameters if p.grad_mean is not None or p.name not in learn]
-        found = warnings_for(self.activations, self.gradients, parameters)
+        found = warnings_for(self.activations, self.gradients, self.parameters, learn)
         is_explained = any(text.endswith(CLEAN) for text in self.findings)
         return [*self.findings, *(text for text in found if not (is_explained and "NaN or infinite" in text))]
 

@@ -39,8 +39,11 @@ CLEAN = "clean the data"  # ends the finding that explains every NaN after it
 DIGITS = re.compile(r"\d+")
 
 
-def warnings_for(activations, gradients, parameters):
-    """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong."""
+def warnings_for(activations, gradients, parameters, learn=()):
+    """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong.
+
+    learn: names of parameters that have a gradient in other steps, such as those of an expert that had no example.
+    """
     weights = [p for p in parameters if len(p.shape) > 1]
     stuck, by_depth = list(_stuck(activations)), list(_by_depth(activations, gradients))
     # Around what is zero on purpose something leads past it, so that the output says something all the same.
@@ -49,8 +52,8 @@ def warnings_for(activations, gradients, parameters):
         *_not_finite(activations, gradients, parameters),
         *stuck,
         *by_depth,
-        *_unused(parameters),
-        *_blocked(weights, stuck or begins),
+        *_unused(parameters, learn),
+        *_blocked(weights, stuck or begins, learn),
         *_update_ratios(weights, activations, stuck, by_depth, begins),
         *_fast_output(weights),
     ]
@@ -140,16 +143,17 @@ def _change(start, end, steps, most):
     return change if alarming or total > most else None
 
 
-def _unused(parameters):
+def _unused(parameters, learn):
     if all(p.grad_std is None for p in parameters):  # no gradients were asked for
         return
     names = [p.name for p in parameters if p.trainable and p.grad_mean is None and not p.grad_nonfinite]
+    names = [name for name in names if name not in learn]
     if names:
         some, it, they = some_of(names)
         yield f"{some}: no gradient; the loss does not depend on {it}, so {they} will not learn"
 
 
-def _blocked(weights, is_explained):
+def _blocked(weights, is_explained, learn):
     """Weights that can't learn apart from each other, or not at all, though the loss depends on them."""
     same = [p for p in weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
     same = [p.name for p in same if "Norm" not in p.type.__name__]
@@ -157,7 +161,7 @@ def _blocked(weights, is_explained):
         some, it, _ = some_of(same)
         yield f"{some}: the same number everywhere, so the units of a layer stay equal; draw {it} at random"
     with_gradient = [p for p in weights if p.trainable and p.grad_std is not None]
-    zero = [p.name for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0]
+    zero = [p.name for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in learn]
     if zero and len(zero) < len(with_gradient) and not is_explained:
         some, it, _ = some_of(zero)
         yield f"{some}: the gradient is exactly 0 everywhere; look for sign, round, floor or dead units after {it}"

@@ -84,7 +84,7 @@ class watch:
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
-        learn = {row.name for row in rows if row.grad_mean is not None or row.grad_nonfinite}  # now and then, at least
+        learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
         return found + over_time([(step, diagnosis.all_warnings(learn)) for step, diagnosis in self.records])
 
     def plot(self):
@@ -126,7 +126,8 @@ class watch:
         changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
         if self.is_new:  # what is true of the whole training
             self.is_new = False
-            self._findings = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())]
+            found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())]
+            self._findings += [text for text in found if text not in self._findings]
             held = {id(p) for p in self._trained()}
             kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
             self._trainable = {name: (p, kept[name]) for name, p in parameters.items() if p.requires_grad}
