@@ -540,6 +540,9 @@ def test_a_model_of_which_only_parts_are_called_is_said():
         optimizer.step()
 
     assert says(watched(model, optimizer, body).warnings, "call the model")
+    parts = nn.ModuleDict(dict(a=model.a, b=model.b))  # has no forward
+    look = watched(parts, optimizer, body).records[0][1]
+    assert [row.name for row in look.activations] == ["a", "b"]
     assert not says(watched(model, optimizer, usual(model, optimizer)).warnings, "call the model")
 
 

@@ -33,9 +33,6 @@ class Network:
         if self.is_list and not all(map(callable, root)):
             strange = next(type(layer).__name__ for layer in root if not callable(layer))
             raise ValueError(f"model is a list that holds a {strange}: give a list of layers")
-        is_called = isinstance(root, nn.Module) and not self.own_call(root)
-        if is_called and root.forward == MethodType(nn.Module.forward, root):
-            raise ValueError(f"model is a {type(root).__name__}, which has no forward: give nn.Sequential(*layers)")
         self.reached = held(root)
         name = getattr(root, "__name__", type(root).__name__).strip("<>")
         modules = nn.Module.named_modules(root) if isinstance(root, nn.Module) else ()
@@ -65,8 +62,13 @@ class Network:
         self.parameters = self._own_parameters() if parameters is None else self.named(parameters)
 
     def __call__(self, args, kwargs):
+        root = self.root
+        has_no_forward = isinstance(root, nn.Module) and root.forward == MethodType(nn.Module.forward, root)
+        if has_no_forward and not self.own_call(root):
+            kind = type(root).__name__
+            raise ValueError(f"model is a {kind}, which has no forward: give nn.Sequential(*layers), or a method of it")
         if not self.is_list:
-            return self.root(*args, **kwargs)
+            return root(*args, **kwargs)
         if len(args) != 1 or kwargs:
             raise ValueError("a list of layers takes one input: give a function, lambda a, b: …, for more")
         (x,) = args
