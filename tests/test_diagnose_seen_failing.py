@@ -615,3 +615,35 @@ def test_an_expert_that_had_no_example_learns_in_other_steps():
     assert says(diagnose(model, X, Y).warnings, "a.weight", "exactly 0")
     seen = watched(model, optimizer := sgd(model), usual(model, optimizer))
     assert seen.records[0][1].parameters[0].grad_std == 0 and not says(seen.warnings, "exactly 0")
+
+
+def test_two_networks_of_the_same_plain_classes_are_watched_at_once():
+    class Layer:
+        def __init__(self, n):
+            self.weight = (torch.randn(12, n) / 12**0.5).requires_grad_()
+
+        def __call__(self, x):
+            return x @ self.weight
+
+        def parameters(self):
+            return [self.weight]
+
+    own = Layer.__call__
+    nets = [Layer(12), torch.tanh, Layer(5)], [Layer(12), Layer(5)]
+    with watch(nets[0], every=1) as a, watch(nets[1], every=1) as b:
+        for _ in range(3):
+            for net, seen in zip(nets, (a, b), strict=True):
+                x = X
+                for layer in net:
+                    x = layer(x)
+                weights = [layer.weight for layer in net if isinstance(layer, Layer)]
+                for weight in weights:
+                    weight.grad = None
+                F.cross_entropy(x, Y).backward()
+                for weight in weights:
+                    weight.data -= 0.1 * weight.grad
+                seen.step()
+    assert Layer.__call__ is own
+    for seen, places in (a, ["0", "2"]), (b, ["0", "1"]):
+        names = [[row.name for row in look.activations if row.name.isdigit()] for _, look in seen.records]
+        assert names == [places] * 3

@@ -14,6 +14,8 @@ from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_m
 from .functions import Functions, Seen
 from .rows import activation_of
 
+PATCHED = {}  # class -> (the watchers that see its calls, how to put back its own __call__)
+
 
 class _Call:
     """A layer that is being called. put: (Seen or None, tensor, its version) of all that came out inside."""
@@ -63,9 +65,8 @@ class Watcher:
                 self.undo.append(layer.register_forward_pre_hook(before).remove)
                 self.undo.append(layer.register_forward_hook(after).remove)
         for cls in {type(layer) for layer in layers if self.network.own_call(layer)}:  # torch's hooks do not see them
-            patched = patch.object(cls, "__call__", self._watched(cls.__call__))
-            patched.start()
-            self.undo.append(patched.stop)
+            _watch_calls(cls, self)
+            self.undo.append(partial(_watch_calls_no_more, cls, self))
         self.listen(True)
         return self
 
@@ -97,15 +98,6 @@ class Watcher:
 
     def wants_rows(self):
         return not self.is_done
-
-    def _watched(self, call):
-        def watched(layer, *args, **kwargs):
-            if id(layer) not in self.network.layers or self.is_open(layer):
-                return call(layer, *args, **kwargs)
-            self._before(layer)
-            return self._after(layer, call(layer, *args, **kwargs))
-
-        return watched
 
     def innermost(self):
         """The layer that is being called, and its name."""
@@ -202,6 +194,34 @@ class Watcher:
             return output
         self.functions.note(copy, *self.functions.noted(output))
         return copy
+
+
+def _watch_calls(cls, watcher):
+    """Let a watcher see the calls of a class. Several take turns on one class, so they share what replaces it."""
+    if cls not in PATCHED:
+        call, watchers = cls.__call__, []
+
+        def watched(layer, *args, **kwargs):
+            those = [w for w in watchers if id(layer) in w.network.layers and not w.is_open(layer)]
+            for w in those:
+                w._before(layer)
+            output = call(layer, *args, **kwargs)
+            for w in reversed(those):
+                output = w._after(layer, output)
+            return output
+
+        patched = patch.object(cls, "__call__", watched)
+        patched.start()
+        PATCHED[cls] = watchers, patched.stop
+    PATCHED[cls][0].append(watcher)
+
+
+def _watch_calls_no_more(cls, watcher):
+    watchers, stop = PATCHED[cls]
+    watchers.remove(watcher)
+    if not watchers:
+        del PATCHED[cls]
+        stop()
 
 
 def _safe(t):
