@@ -281,6 +281,10 @@ def test_numbers_for_the_default_cross_entropy():
     with pytest.raises(ValueError, match="mse_loss"):
         diagnose(net, X, torch.randn(64, 3))
     assert diagnose(net, X, torch.randn(64, 3).softmax(1)).loss > 0
+    classes = Y % 3
+    for targets, remedy in (classes.int(), r"long\(\)"), (classes[:, None], r"squeeze\(1\)"), (X[:, 0], "mse_loss"):
+        with pytest.raises(ValueError, match=remedy):
+            diagnose(net, X, targets)
 
 
 def test_a_gradient_of_exactly_zero():

@@ -24,6 +24,12 @@ def fitting(loss_fn, output, targets):
     if not isinstance(targets, torch.Tensor):
         return output, targets
     are_classes = not targets.is_floating_point()
+    if are_classes and targets.dtype not in (torch.int64, torch.uint8):
+        raise ValueError(f"targets are {targets.dtype}, which cross_entropy does not take: give targets.long()")
+    if are_classes and output.dim() == 2 and targets.shape == (len(output), 1):
+        raise ValueError(f"targets have shape {tuple(targets.shape)}: give targets.squeeze(1)")
+    if not are_classes and targets.dim() < output.dim():
+        raise ValueError("targets are no whole numbers: give targets.long() for classes, or loss_fn=F.mse_loss")
     if not are_classes and targets.dim() > 1 and targets.shape == output.shape and not _is_distribution(targets):
         raise ValueError("targets are no probabilities, which cross_entropy needs: for regression give F.mse_loss")
     if not (are_classes and output.dim() > 2 and output.shape[:-1] == targets.shape):
