@@ -226,14 +226,6 @@ def test_another_model_is_trained_than_the_one_that_is_watched():
     optimizer = sgd(model)
     assert says(watched(model, optimizer, usual(other, optimizer)).warnings, "not called")
 
-    def closure():
-        optimizer.zero_grad()
-        loss = F.cross_entropy(model(X), Y)
-        loss.backward()
-        return loss
-
-    assert says(watched(model, optimizer, lambda step: optimizer.step(closure)).warnings, "closure")
-
 
 def test_eval_mode_that_stays_on_after_a_validation():
     model = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))

@@ -76,7 +76,8 @@ def diagnose(
         if not functions.cross_entropies and at_logits is not None:
             functions.cross_entropies = read_from_gradient(logits, at_logits)
         changes = _changes(parameters.values(), at_parameters, lr, optimizer)
-        findings = findings_for(network, watcher, parameters, inputs, targets, output, loss, lr, optimizer)
+        told = parameters, inputs, targets, output, loss_fn, loss, lr, optimizer
+        findings = findings_for(network, watcher, *told)
 
     for row, gradient in zip(seen, at_layers, strict=True):
         row.gradient = tensor_statistics(gradient, histograms)

@@ -40,7 +40,8 @@ ELEMENTWISE = _words(
 )
 RESHAPING = _words("view reshape unsqueeze squeeze getitem expand expandas permute transpose flatten")
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
-LOSSES = {"crossentropy", "nllloss"}
+BINARY = "binarycrossentropywithlogits"
+LOSSES = {"crossentropy", "nllloss", BINARY}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
 KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
@@ -70,6 +71,8 @@ class CrossEntropy(NamedTuple):
     is_mean: bool
     is_softmaxed: bool
     of_logs: bool | None = None  # nll_loss: whether its input is log-probabilities
+    is_matching: bool = False  # its classes are the batch's own examples, as in a contrastive loss
+    own: str = "softmax"  # what it applies itself
 
 
 class Functions(TorchFunctionMode):
@@ -118,7 +121,11 @@ class Functions(TorchFunctionMode):
 
     def _look(self, func, key, output, args, kwargs):
         first = output[0] if isinstance(output, tuple) else output
-        if key in LOSSES:
+        if key == BINARY:
+            _, gate = self.noted(args[0])
+            if gate is not None and "igmoid" in gate.activation:
+                self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
+        elif key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
@@ -208,8 +215,8 @@ class Functions(TorchFunctionMode):
         if values.dim() > 1 and values.numel() and loss.numel() == 1:
             is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
             of_logs = is_softmaxed(values.exp()) if key == "nllloss" else None
-            call = CrossEntropy(loss.item(), values.shape[1], is_mean, is_softmaxed(values), of_logs)
-            self.cross_entropies.append(call)
+            found = is_mean, is_softmaxed(values), of_logs, is_matching(values, target)
+            self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], *found))
 
 
 @cache
@@ -222,8 +229,14 @@ def _key(func):
 
 
 def is_softmaxed(values):
-    """Whether dimension 1 holds probabilities."""
-    return values.shape[1] > 1 and bool((values >= 0).all() and ((values.sum(1) - 1).abs() < 1e-3).all())
+    """Whether dimension 1 holds probabilities; or 0, by mistake."""
+    sums = [values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1]
+    return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
+
+
+def is_matching(values, targets):
+    """Whether the classes of square logits are the examples themselves, one after the other."""
+    return targets.dim() == 1 and values.shape == (len(targets),) * 2 and bool((targets.diff() == 1).all())
 
 
 def _base(t):

@@ -6,11 +6,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .functions import CrossEntropy, is_softmaxed
+from .functions import CrossEntropy, is_matching, is_softmaxed
 from .hooks import tensors_in
 from .warnings import CLEAN, some_of
 
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
+LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
 NORMALISING = {f"{kind}{n}" for kind in ("BatchNorm", "Dropout") for n in ("", "1d", "2d", "3d")}
 
 
@@ -31,7 +32,8 @@ def fitting(loss_fn, output, targets):
     if not are_classes and targets.dim() < output.dim():
         raise ValueError("targets are no whole numbers: give targets.long() for classes, or loss_fn=F.mse_loss")
     if not are_classes and targets.dim() > 1 and targets.shape == output.shape and not _is_distribution(targets):
-        raise ValueError("targets are no probabilities, which cross_entropy needs: for regression give F.mse_loss")
+        labels = "for several labels an example F.binary_cross_entropy_with_logits"
+        raise ValueError(f"targets are no probabilities: for regression give loss_fn=F.mse_loss, {labels}")
     if not (are_classes and output.dim() > 2 and output.shape[:-1] == targets.shape):
         return output, targets
     if output.shape[:1] + output.shape[2:] == targets.shape:
@@ -103,7 +105,21 @@ def not_finite(inputs, targets, output, loss):
     return [f"the loss is {loss.item():.3g}, though the model's output is finite: {remedy}"]
 
 
-def findings_for(network, watcher, parameters, inputs, targets, output, loss, lr, optimizer):
+def all_pairs(loss_fn, output, targets, loss):
+    """A sentence, in a list, of (N, 1) against (N,), where each is compared with all; or []."""
+    pair = [t for t in (output, targets) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    if len(pair) < 2 or output.shape == targets.shape or output.numel() != targets.numel() or output.numel() < 2:
+        return []
+    try:
+        if torch.isclose(loss_number(loss_fn(output.view_as(targets), targets)), loss.detach(), equal_nan=True).all():
+            return []  # it compares them one by one
+    except Exception:  # noqa: BLE001  it may want the shapes that it got
+        return []
+    shapes = f"{tuple(output.shape)} and the targets {tuple(targets.shape)}"
+    return [f"the output has shape {shapes}, so each is compared with all: give targets.view_as(output)"]
+
+
+def findings_for(network, watcher, parameters, inputs, targets, output, loss_fn, loss, lr, optimizer):
     """Sentences: what is wrong with the loss, the parameters, the mode."""
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     others, found = outside(network, watcher, parameters, inputs, output), not_finite(inputs, targets, output, loss)
@@ -116,7 +132,8 @@ def findings_for(network, watcher, parameters, inputs, targets, output, loss, lr
         found.append("no parameter needs a gradient, so nothing learns: call requires_grad_(True) on what is to learn")
     found += others
     found += not_held(optimizer, trainable) if optimizer is not None else []
-    found += said_of_cross_entropy(watcher.functions.cross_entropies)
+    found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
+    found += said_of_cross_entropy(watcher.functions.cross_entropies, inputs)
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
 
 
@@ -179,7 +196,7 @@ def not_held(optimizer, trainable):
     return [f"{some}: not held by the optimizer, so no step changes {it}; {remedy}"] if missing else []
 
 
-def said_of_cross_entropy(calls):
+def said_of_cross_entropy(calls, inputs=()):
     if not calls:
         return []
     for call in calls:
@@ -192,12 +209,20 @@ def said_of_cross_entropy(calls):
         remedy = "for one logit an example use F.binary_cross_entropy_with_logits"
         return [f"cross-entropy over one class is always 0, and nothing learns: {remedy}"]
     if call.is_softmaxed:
-        remedy = "leave the model's softmax out, or learning is slow and the loss never comes near 0"
-        return [f"cross-entropy gets probabilities, but it has a softmax of its own: {remedy}"]
+        remedy = f"leave the model's {call.own} out, or learning is slow and the loss never comes near 0"
+        return [f"cross-entropy gets probabilities, but it has a {call.own} of its own: {remedy}"]
     text = f"the loss is {call.loss:.3g}, and a guess that all {call.classes} classes are equally likely would have"
     remedy = "the logits are too large; make the last layer's weights smaller at init"
-    far = call.is_mean and call.loss > uniform + FAR
+    size = max((t.std().item() for t in tensors_in(inputs) if t.numel() > 1 and _is_plain(t)), default=0)
+    if size > LARGE:
+        remedy = f"the inputs are large (std {size:.2g}); scale them to a std of about 1"
+    # The logits of a contrastive loss are similarities, as large as its temperature wants them.
+    far = call.is_mean and call.loss > uniform + FAR and not call.is_matching
     return [f"{text} ln({call.classes}) = {uniform:.3g}: {remedy}"] if far else []
+
+
+def _is_plain(t):
+    return t.layout is torch.strided and not t.is_complex()
 
 
 def read_from_gradient(logits, gradient):
@@ -212,4 +237,5 @@ def read_from_gradient(logits, gradient):
     if logits.shape[1] < 2 or not torch.allclose(gradient, expected, rtol=1e-2, atol=1e-4 / len(logits)):
         return []
     loss = -logits.log_softmax(1).gather(1, targets).mean().item()
-    return [CrossEntropy(loss, logits.shape[1], True, is_softmaxed(logits))]
+    found = is_softmaxed(logits), None, is_matching(logits, targets.flatten())
+    return [CrossEntropy(loss, logits.shape[1], True, *found)]

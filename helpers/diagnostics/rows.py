@@ -126,9 +126,9 @@ class Diagnosis:
     def warnings(self):
         return self.all_warnings()
 
-    def all_warnings(self, learn=()):
-        """The same; learn: names of parameters that have a gradient in other steps."""
-        found = warnings_for(self.activations, self.gradients, self.parameters, learn)
+    def all_warnings(self, learn=(), from_zero=()):
+        """The same; learn: names of parameters that have a gradient in other steps, from_zero: of those that began at 0."""
+        found = warnings_for(self.activations, self.gradients, self.parameters, learn, from_zero)
         is_explained = any(text.endswith(CLEAN) for text in self.findings)
         return [*self.findings, *(text for text in found if not (is_explained and "NaN or infinite" in text))]
 

@@ -39,15 +39,16 @@ CLEAN = "clean the data"  # ends the finding that explains every NaN after it
 DIGITS = re.compile(r"\d+")
 
 
-def warnings_for(activations, gradients, parameters, learn=()):
+def warnings_for(activations, gradients, parameters, learn=(), from_zero=()):
     """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong.
 
     learn: names of parameters that have a gradient in other steps, such as those of an expert that had no example.
+    from_zero: of those that were 0 at the first step; they grow from nothing, and those behind them learn slowly at first.
     """
-    weights = [p for p in parameters if len(p.shape) > 1]
-    stuck, by_depth = list(_stuck(activations)), list(_by_depth(activations, gradients))
+    weights = [p for p in parameters if len(p.shape) > 1 and p.name not in from_zero]
+    stuck, by_depth = _stuck(activations), list(_by_depth(activations, gradients))
     # Around what is zero on purpose something leads past it, so that the output says something all the same.
-    begins = not stuck and bool(activations and activations[-1].std) and _begin_at_zero(parameters)
+    begins = not stuck and bool(activations and activations[-1].std) and bool(begin_at_zero(parameters))
     return [
         *_not_finite(activations, gradients, parameters),
         *stuck,
@@ -55,7 +56,7 @@ def warnings_for(activations, gradients, parameters, learn=()):
         *_unused(parameters, learn),
         *_blocked(weights, stuck or begins, learn),
         *_update_ratios(weights, activations, stuck, by_depth, begins),
-        *_fast_output(weights),
+        *([] if from_zero else _fast_output(weights)),
     ]
 
 
@@ -73,16 +74,24 @@ def _not_finite(activations, gradients, parameters):
 
 
 def _stuck(activations):
+    """Of the calls of one layer only the first one that is stuck speaks."""
+    calls = {}
+    for name, text in _stuck_calls(activations):
+        calls.setdefault(name.partition(" (call ")[0], []).append(text)
+    return [f"{text}; {len(more)} more of its calls are like it" if more else text for text, *more in calls.values()]
+
+
+def _stuck_calls(activations):
     for i, row in enumerate(activations):
         # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
         inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
         if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
-            yield f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
+            yield row.name, f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
         if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
-            yield f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
+            yield row.name, f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
         elif row.is_activation and row.std == 0:
-            yield f"{_label(row)}: puts out the same number everywhere; are the weights before it all zero?"
+            yield row.name, f"{_label(row)}: puts out the same number everywhere; are the weights before it all zero?"
 
 
 def _by_depth(activations, gradients):
@@ -167,11 +176,11 @@ def _blocked(weights, is_explained, learn):
         yield f"{some}: the gradient is exactly 0 everywhere; look for sign, round, floor or dead units after {it}"
 
 
-def _begin_at_zero(parameters):
-    """Whether a weight (no bias) is 0 and about to move: LoRA's B, a block's last gamma. Those before it move later."""
+def begin_at_zero(parameters):
+    """The names of weights (no biases) that are 0 and about to move: LoRA's B, a block's last gamma."""
     zero = [p for p in parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
     zero = [p for p in zero if len(p.shape) > 1 or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
-    return any(not p.name.rpartition(".")[2].startswith("b") for p in zero)
+    return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
 
 
 def some_of(names):
@@ -198,8 +207,8 @@ def _update_ratios(weights, activations, stuck, by_depth, begins_at_zero):
         cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
         yield f"the median weight would not move at all: {cause}"
         return
-    if any(p.update_rule is None for p in weights):
-        return  # an optimizer with a measure of its own
+    if any(p.update_rule is None for p in weights) or len(weights) == 1:
+        return  # an optimizer with a measure of its own; a linear model, whose weights go where the data want them
     normalised = {row.name for row, after in pairwise(activations) if NORMS.match(after.type.__name__)}
     adams = [p for p in weights if p.adam_to_data]
     low, high = ADAM_RATIO if adams else UPDATE_RATIO

@@ -14,6 +14,7 @@ from .over_time import over_time
 from .pictures import plot_training
 from .rows import Diagnosis, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
+from .warnings import begin_at_zero
 
 
 class watch:
@@ -28,8 +29,8 @@ class watch:
     """
 
     def __init__(self, model, optimizer=None, *, every=10, live=False):
-        if every < 1:
-            raise ValueError(f"every is {every}: give 1 to record every step, 10 for every tenth")
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every is {every!r}: give 1 to record every step, 10 for every tenth")
         compiled = [name for name, m in _modules(model) if _is_compiled(m)]
         if compiled:
             where = f" ({compiled[0]})" if compiled[0] else ""
@@ -49,7 +50,7 @@ class watch:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
         self._read()
         if self.optimizer is not None:
-            before = self.optimizer.register_step_pre_hook(lambda *_: self._before_step())
+            before = self.optimizer.register_step_pre_hook(self._before_step)
             self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
         self._start_if_due()
         return self
@@ -85,7 +86,10 @@ class watch:
         found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
-        return found + over_time([(step, diagnosis.all_warnings(learn)) for step, diagnosis in self.records])
+        first, *later = self.records
+        zero = begin_at_zero(first[1].parameters)
+        said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
+        return found + over_time([(first[0], first[1].all_warnings(learn)), *said])
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -106,10 +110,15 @@ class watch:
             self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
             self.watching.__enter__()
 
-    def _before_step(self):
+    def _before_step(self, optimizer, args, kwargs):
+        self.is_closure = any(given is not None for given in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
         if self.watching:
-            self.watching.__exit__()
-            self.before = _values(self.watching.functions.parameters().values())
+            parameters = self.network.held_leaves()
+            if not self.is_closure:  # which runs the model inside the step
+                self.watching.__exit__()
+                parameters = self.watching.functions.parameters().values()
+            self.before = _values(parameters)
+            self.watching.divide_gradients(_loss_scale())
 
     def _trained(self):
         if self.optimizer is not None:
@@ -120,13 +129,13 @@ class watch:
         watching, parameters = self.watching, self.watching.functions.parameters()
         known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
         values, gradients = zip(*known, strict=True) if known else ((), ())
-        if self.optimizer is None:
+        if self.optimizer is None or self.is_closure:
             gradients = [p.grad for p in parameters.values()]
         steps = zip(parameters.values(), values, gradients, strict=True)
         changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
         if self.is_new:  # what is true of the whole training
             self.is_new = False
-            found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())]
+            found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies(), watching.inputs)]
             self._findings += [text for text in found if text not in self._findings]
             held = {id(p) for p in self._trained()}
             kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
@@ -164,10 +173,18 @@ def _values(parameters):
     return {id(p): (p.detach().clone(), p.grad if p.requires_grad else None) for p in parameters}
 
 
+def _loss_scale():
+    """By what the GradScaler that takes this step has multiplied the loss; 1 without one."""
+    frame = sys._getframe(2)
+    while frame and not isinstance(scaler := frame.f_locals.get("self"), torch.amp.GradScaler):
+        frame = frame.f_back
+    return scaler.get_scale() if frame else 1
+
+
 class _Pass(Watcher):
     """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
 
-    seen, with_gradients, was_called = (), None, False
+    seen, with_gradients, was_called, inputs = (), None, False, ()
 
     def __init__(self, network, is_first, trained):
         super().__init__(network, self._see)
@@ -223,12 +240,18 @@ class _Pass(Watcher):
         self.is_done, self.mode = True, eval_mode(self.network)
         if not self.is_first:
             return
-        self.found, self.logits = [], []
+        self.found, self.logits, self.inputs = [], [], (args, kwargs)
         with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
             self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         if logits is not None:
             logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
+
+    def divide_gradients(self, scale):
+        """Those of the layers, as they would be without a GradScaler."""
+        for seen in self.rows() if scale != 1 else ():
+            if seen.gradient:
+                seen.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in seen.gradient.items()}
 
     def _see(self, seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
@@ -270,7 +293,7 @@ def _not_trained(rows, gradients):
     """Why the optimizer's step changes nothing, a sentence in a list; or []."""
     if not rows:
         text = "the watched model was not called before this step: watch the one that the loop trains"
-        return [f"{text} (was its cell run again?); a step(closure) can't be watched"]
+        return [f"{text} (was its cell run again?)"]
     if gradients and all(gradient is None for gradient in gradients):
         text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
         return [f"{text} before step(); look for detach, .item() or a new tensor in the loss"]
