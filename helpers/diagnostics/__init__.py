@@ -6,6 +6,7 @@ ParameterRow, what counts as unhealthy in warnings.py. The folder needs torch an
 
 import copy
 from collections.abc import Mapping
+from inspect import isclass
 
 import torch
 from torch.autograd.graph import get_gradient_edge
@@ -14,7 +15,7 @@ from torch.utils._pytree import tree_map_only
 
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
-from .learning import computed_from, findings_for, fitting, loss_number
+from .learning import computed_from, findings_for, fitting, loss_number, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
 from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
@@ -47,6 +48,12 @@ def diagnose(
     """
     if targets is None and loss_fn is cross_entropy:
         raise ValueError("targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no loss")
+    if isclass(loss_fn):
+        raise ValueError(f"loss_fn is the class {loss_fn.__name__}: give an object, {loss_fn.__name__}()")
+    if isclass(optimizer) or not (optimizer is None or hasattr(optimizer, "param_groups")):
+        raise ValueError("optimizer is no torch.optim.Optimizer: give one, made from the model's parameters, or lr=")
+    if lr is not None and not (isinstance(lr, (int, float, torch.Tensor)) and lr >= 0):
+        raise ValueError(f"lr is {lr!r}: give one number, 0 or above")
     network = Network(model, parameters)
 
     def see(seen, tensor):
@@ -58,12 +65,19 @@ def diagnose(
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))
             loss = None if loss_fn is None else loss_number(loss_fn(*fitting(loss_fn, output, targets)))
+        ends = [get_gradient_edge(t) for t in tensors_in(output) if t.requires_grad]
+        for row in watcher.seen[:-1]:
+            row.is_gate |= row.gradient in ends  # an output, like the last layer's, may be near 0 or 1
         seen, functions = watcher.seen, watcher.functions
         results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
-        at_layers, at_parameters = _gradients(loss, seen, parameters.values())
+        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
+        at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
+        if not functions.cross_entropies and at_logits is not None:
+            functions.cross_entropies = read_from_gradient(logits, at_logits)
         changes = _changes(parameters.values(), at_parameters, lr, optimizer)
-        findings = findings_for(network, watcher, parameters, inputs, output, loss, lr, optimizer)
+        told = parameters, inputs, targets, output, loss_fn, loss, lr, optimizer
+        findings = findings_for(network, watcher, *told)
 
     for row, gradient in zip(seen, at_layers, strict=True):
         row.gradient = tensor_statistics(gradient, histograms)
@@ -79,14 +93,14 @@ def _arguments(inputs):
     return ((), inputs) if isinstance(inputs, dict) else (inputs if type(inputs) is tuple else (inputs,), {})
 
 
-def _gradients(loss, seen, parameters):
-    """The loss's gradients, at what was seen and at the parameters; None where there is none."""
-    edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters]
+def _gradients(loss, seen, parameters, logits):
+    """The loss's gradients, at what was seen, at the parameters and at the logits; None where there is none."""
+    edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters] + [logits]
     wanted, found = [edge for edge in edges if edge is not None], iter(())
     if loss is not None and loss.requires_grad and wanted:
         found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
     gradients = [None if edge is None else next(found, None) for edge in edges]
-    return gradients[: len(seen)], gradients[len(seen) :]
+    return gradients[: len(seen)], gradients[len(seen) : -1], gradients[-1]
 
 
 def _changes(parameters, gradients, lr, optimizer):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import weakref
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -9,7 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .rows import ACTIVATIONS
 
@@ -22,7 +22,8 @@ def _words(text):
 
 
 # By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
-BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict(specialexpit="Sigmoid", clamp="ReLU", clampmin="ReLU")
+BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict.fromkeys(["clamp", "clampmin", "clip"], "ReLU")
+BY_NAME |= dict(specialexpit="Sigmoid", threshold="ReLU")
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
 # 1 stands for dimension 1 whatever their number, None for one that is not known.
 PRODUCTS = dict.fromkeys(_words("linear matmul rmatmul mm bmm mv addmm baddbmm"), ("Linear", -1))
@@ -39,7 +40,8 @@ ELEMENTWISE = _words(
 )
 RESHAPING = _words("view reshape unsqueeze squeeze getitem expand expandas permute transpose flatten")
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
-LOSSES = {"crossentropy", "nllloss"}
+BINARY = "binarycrossentropywithlogits"
+LOSSES = {"crossentropy", "nllloss", BINARY}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
 KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
@@ -68,6 +70,9 @@ class CrossEntropy(NamedTuple):
     classes: int
     is_mean: bool
     is_softmaxed: bool
+    of_logs: bool | None = None  # nll_loss: whether its input is log-probabilities
+    is_matching: bool = False  # its classes are the batch's own examples, as in a contrastive loss
+    own: str = "softmax"  # what it applies itself
 
 
 class Functions(TorchFunctionMode):
@@ -82,7 +87,7 @@ class Functions(TorchFunctionMode):
         self.watcher, self.network = watcher, network
         self.weights = {id(p) for p in (network.parameters or {}).values()} | set(network.tensors)
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
-        self.notes = WeakTensorKeyDictionary()  # (its units' dimension, the gate that it is), where that is known
+        self.notes = {}  # id of a tensor -> (a reference to it, its units' dimension, the gate that it is)
         self.cross_entropies, self.made = [], []
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -97,9 +102,14 @@ class Functions(TorchFunctionMode):
         with torch._C.DisableTorchFunction():
             return self._look(func, key, output, args, kwargs)
 
-    def unit(self, tensor):
-        """The dimension that counts a tensor's units, from the end; None where that is not certain."""
-        return self.notes.get(tensor, (None, None))[0]
+    def note(self, tensor, unit, gate=None):
+        """Keep in mind the dimension that counts a tensor's units, from the end, and the gate that it is."""
+        self.notes[id(tensor)] = weakref.ref(tensor), unit, gate
+
+    def noted(self, tensor):
+        """(its units' dimension, its gate), None for what is not certain."""
+        reference, *note = self.notes.get(id(tensor), (None, None, None))
+        return note if reference is not None and reference() is tensor else (None, None)
 
     def parameters(self, others=()):
         """By name: the network's own; else the leaves that it used, in that order, and others that the loss needs."""
@@ -111,8 +121,12 @@ class Functions(TorchFunctionMode):
 
     def _look(self, func, key, output, args, kwargs):
         first = output[0] if isinstance(output, tuple) else output
-        if key in LOSSES:
-            self._cross_entropy(output, *args, **kwargs)
+        if key == BINARY:
+            _, gate = self.noted(args[0])
+            if gate is not None and "igmoid" in gate.activation:
+                self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
+        elif key in LOSSES:
+            self._cross_entropy(key, output, *args, **kwargs)
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
         given = (part for a in (*args, *kwargs.values()) for part in (a if isinstance(a, (list, tuple)) else (a,)))
@@ -121,6 +135,8 @@ class Functions(TorchFunctionMode):
         kind, unit, gate = None, -1 if key in RECURRENT else None, None
         if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
             kind, unit = PRODUCTS[key]
+            if key in ("matmul", "mm") and weights and weights[0] is tensors[0] and _is_constant(tensors[0]):
+                weights = weights[1:]  # an adjacency, a mask: it mixes examples
             self._used(weights, kind)
             unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
             kind = kind if weights else None
@@ -135,7 +151,7 @@ class Functions(TorchFunctionMode):
             output, first = (output, first) if copy is first else (copy, copy)
             gate = seen if seen.activation in GATES else None
         if unit is not None or gate is not None:
-            self.notes[first] = unit, gate
+            self.note(first, unit, gate)
         return output
 
     def _is_weight(self, t):
@@ -150,7 +166,7 @@ class Functions(TorchFunctionMode):
 
     def _carried(self, key, output, tensors):
         """The units' dimension and the gate that an elementwise function or a pooling hands on."""
-        notes = [(t, *self.notes.get(t, (None, None))) for t in tensors]
+        notes = [(t, *self.noted(t)) for t in tensors]
         if key in POOLING:
             (t, unit, _), *_ = notes
             return (unit if unit == POOLING[key] and t.dim() == output.dim() else None), None
@@ -193,12 +209,14 @@ class Functions(TorchFunctionMode):
             path = code.co_name.strip("<>")
         return None, f"{path}.{{}}{'' if in_torch else f':{frame.f_lineno}'}".lstrip(".")
 
-    def _cross_entropy(self, loss, input, target, *args, **kwargs):
+    def _cross_entropy(self, key, loss, input, target, *args, **kwargs):
         reduction = _argument("reduction", 4, args, kwargs, "mean")
         values = input.detach()
         if values.dim() > 1 and values.numel() and loss.numel() == 1:
             is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
-            self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], is_mean, is_softmaxed(values)))
+            of_logs = is_softmaxed(values.exp()) if key == "nllloss" else None
+            found = is_mean, is_softmaxed(values), of_logs, is_matching(values, target)
+            self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], *found))
 
 
 @cache
@@ -211,12 +229,23 @@ def _key(func):
 
 
 def is_softmaxed(values):
-    """Whether dimension 1 holds probabilities."""
-    return values.shape[1] > 1 and bool((values >= 0).all() and ((values.sum(1) - 1).abs() < 1e-3).all())
+    """Whether dimension 1 holds probabilities; or 0, by mistake."""
+    sums = [values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1]
+    return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
+
+
+def is_matching(values, targets):
+    """Whether the classes of square logits are the examples themselves, one after the other."""
+    return targets.dim() == 1 and values.shape == (len(targets),) * 2 and bool((targets.diff() == 1).all())
 
 
 def _base(t):
     return t._base if t._is_view() else t
+
+
+def _is_constant(t):
+    """Whether it is held, but can't learn: a buffer or a plain tensor; a frozen Parameter is a weight."""
+    return not t.requires_grad and not isinstance(_base(t), nn.Parameter)
 
 
 def _argument(name, place, args, kwargs, default=None):
@@ -239,9 +268,11 @@ def _is_lookup(table, index):
 
 
 def _is_activation(key, args, kwargs):
-    """Whether a clamp is a ReLU; all else in BY_NAME is one."""
+    """Whether a clamp or a threshold is a ReLU; all else in BY_NAME is one."""
+    if key == "threshold":
+        return _argument("threshold", 1, args, kwargs) == 0 == _argument("value", 2, args, kwargs)
     low, high = _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
-    return not key.startswith("clamp") or (high is None and isinstance(low, (int, float)) and low == 0)
+    return not key.startswith(("clamp", "clip")) or (high is None and isinstance(low, (int, float)) and low == 0)
 
 
 def _bounds(kind, args, kwargs):

@@ -2,11 +2,12 @@
 
 import random
 import sys
-from collections import deque
+from argparse import Namespace
+from collections import UserDict, UserList, deque
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter, is_
-from types import CellType, CodeType, FunctionType, MethodType, ModuleType
+from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType, torch.dt
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", "ipykernel", "tqdm", "pandas", "PIL"}
 TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
+HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
+MISSING = object()
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
@@ -31,26 +34,27 @@ STATES = {
 
 def held(*roots):
     """Everything that the roots hold: id -> (path, object), through attributes, items and a function's variables."""
-    found, classes, queue = {}, set(), deque(("", root) for root in roots)
+    found, classes, queue = {}, set(), deque(("", "", root) for root in roots)
     while queue:
-        path, value = queue.popleft()
-        if isinstance(value, PLAIN) or id(value) in found:
+        above, key, value = queue.popleft()
+        if id(value) in found or isinstance(value, PLAIN):
             continue
+        path = f"{above}.{key}".strip(".")
         found[id(value)] = path, value
         if isinstance(value, torch.Tensor):
             continue
-        above = "" if isinstance(value, FunctionType) else path  # what a function uses has a name of its own
-        queue.extend((f"{above}.{key}".strip("."), part) for key, part in parts(value) if not isinstance(part, PLAIN))
+        path = "" if isinstance(value, FunctionType) else path  # what a function uses has a name of its own
+        queue.extend((path, key, part) for key, part in parts(value))
         if type(value) not in classes:  # its methods may use variables around them
             classes.add(type(value))
             spaces = [vars(base).values() for base in type(value).__mro__ if _is_known(base)]
-            queue.extend(("", f) for space in spaces for f in space if isinstance(f, FunctionType))
+            queue.extend(("", "", f) for space in spaces for f in space if isinstance(f, FunctionType))
     return found
 
 
 def is_own(value):
     """Whether an object's class is somebody's own, neither Python's nor a library's."""
-    return hasattr(value, "__dict__") and _is_known(type(value))
+    return hasattr(value, "__dict__") and (_is_known(type(value)) or isinstance(value, HOLDERS))
 
 
 def _is_known(value):
@@ -76,6 +80,10 @@ def parts(value):
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
         yield from ((k, value.__globals__[k]) for k in _names(value.__code__) if k in value.__globals__)
+        if value.__defaults__ or value.__kwdefaults__:
+            names = value.__code__.co_varnames[: value.__code__.co_argcount]
+            yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
+            yield from (value.__kwdefaults__ or {}).items()
     if isinstance(value, nn.Module):
         yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
         yield from ((k, v) for k, v in vars(value).items() if k not in TORCHS or (v and k.endswith("_hooks")))
@@ -84,20 +92,13 @@ def parts(value):
         yield from table.items() if isinstance(table, dict) else enumerate(table)
 
 
-def inside(layer):
-    """The objects that a layer holds itself or in its lists and dicts."""
-    for _, part in parts(layer):
-        yield part
-        if isinstance(part, CONTAINERS):
-            yield from (v for _, v in parts(part))
-
-
 def _cells(function):
     """(name, cell) of the variables around a function that have a value."""
     cells = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     return [(name, cell) for name, cell in cells if cell != CellType()]  # cells without a value are equal
 
 
+@cache
 def _names(code):
     """The names of the global variables that a function uses, those of the functions inside it too."""
     inner = [c for c in code.co_consts if isinstance(c, CodeType)]
@@ -137,10 +138,14 @@ def _eager():
 
 
 def _put_back_tensor(t, memory, values, requires_grad, grad):
-    if t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape:
-        t.data = memory
-    if memory.layout is torch.strided and not t.is_nested and not torch.equal(memory, values):
-        memory.copy_(values)
+    if memory.layout is torch.strided and not t.is_meta:
+        if t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape:
+            t.data = memory
+        if not t.is_nested and not torch.equal(memory, values):
+            memory.copy_(values)
+    elif not t.is_meta and not torch.equal(*(x._values() if x.is_sparse else x.values() for x in (t.detach(), values))):
+        with torch.no_grad():
+            t.copy_(values)
     if t.is_leaf:
         if t.requires_grad != requires_grad:
             t.requires_grad_(requires_grad)
@@ -155,14 +160,22 @@ def _snapshots(value):
             yield partial(_refill, table, dict(table))
         elif not isinstance(table, (tuple, frozenset)):
             yield partial(_refill, table, list(table))
+    if isinstance(value, (nn.Module, torch.Tensor)):
+        return
     for kind, (get, put) in STATES.items():
         if isinstance(value, kind):
             yield partial(put, value, get(value))
     if isinstance(value, FunctionType) and _is_known(value):
-        space, names = value.__globals__, _names(value.__code__)
-        yield partial(space.update, {name: space[name] for name in names if name in space})
-        yield from (partial(space.pop, name, None) for name in names if name not in space)
+        space = value.__globals__
+        yield partial(_reset, space, {name: space.get(name, MISSING) for name in _names(value.__code__)})
         yield from (partial(setattr, cell, "cell_contents", cell.cell_contents) for _, cell in _cells(value))
+
+
+def _reset(space, before):
+    """Put back a module's variables; what was not there goes."""
+    for name, value in before.items():
+        if space.get(name, MISSING) is not value:
+            space.pop(name) if value is MISSING else space.update({name: value})
 
 
 def _refill(container, before):

@@ -2,15 +2,19 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
 from functools import partial
 from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
 
 from .functions import Functions, Seen
 from .rows import activation_of
+
+PATCHED = {}  # class -> (the watchers that see its calls, how to put back its own __call__)
 
 
 class _Call:
@@ -18,6 +22,19 @@ class _Call:
 
     def __init__(self, layer, is_leaf):
         self.layer, self.is_leaf, self.put = layer, is_leaf, []
+
+
+class Hook:
+    """A hook whose copies do nothing: a model that is copied or saved while it is watched is watched alone."""
+
+    def __init__(self, do):
+        self.do = do
+
+    def __call__(self, *args):
+        return self.do(*args)
+
+    def __reduce__(self):  # to what takes any arguments, returns None, and is found where this folder is not
+        return getattr, (nullcontext(), "__exit__")
 
 
 class Watcher:
@@ -40,15 +57,16 @@ class Watcher:
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
         self.undo.append(partial(mha.set_fastpath_enabled, mha.get_fastpath_enabled()))
         mha.set_fastpath_enabled(False)
+        before = Hook(lambda layer, args: self._before(layer))
+        after = Hook(lambda layer, args, out: self._after(layer, out))
         layers = [layer for _, layer in self.network.layers.values()]
         for layer in layers:
             if not self.network.own_call(layer):
-                self.undo.append(layer.register_forward_pre_hook(lambda layer, args: self._before(layer)).remove)
-                self.undo.append(layer.register_forward_hook(lambda layer, args, out: self._after(layer, out)).remove)
+                self.undo.append(layer.register_forward_pre_hook(before).remove)
+                self.undo.append(layer.register_forward_hook(after).remove)
         for cls in {type(layer) for layer in layers if self.network.own_call(layer)}:  # torch's hooks do not see them
-            patched = patch.object(cls, "__call__", self._watched(cls.__call__))
-            patched.start()
-            self.undo.append(patched.stop)
+            _watch_calls(cls, self)
+            self.undo.append(partial(_watch_calls_no_more, cls, self))
         self.listen(True)
         return self
 
@@ -59,30 +77,27 @@ class Watcher:
 
     def listen(self, wanted):
         """See functions, or no longer."""
-        if wanted != self.listening:
-            self.listening = wanted
-            self.functions.__enter__() if wanted else self.functions.__exit__(None, None, None)
+        if wanted == self.listening:
+            return
+        # Beneath all other modes: those of the user's own end in any order, and each takes off the topmost one.
+        modes = [mode for mode in _get_current_function_mode_stack() if mode is not self.functions]
+        self.listening = wanted
+        while _get_current_function_mode_stack():
+            _pop_mode()
+        for mode in [self.functions, *modes] if wanted else modes:
+            _push_mode(mode)
 
     def call(self, args, kwargs):
         """The network's output. From then on there are no rows: the loss is no layer."""
         for t in tensors_in((args, kwargs)):
             if t.dim() == 2:  # (examples, features), as everywhere in torch
-                self.functions.notes[t] = -1, None
+                self.functions.note(t, -1)
         output = self.network(args, kwargs)
         self.is_done = True
         return output
 
     def wants_rows(self):
         return not self.is_done
-
-    def _watched(self, call):
-        def watched(layer, *args, **kwargs):
-            if id(layer) not in self.network.layers or self.is_open(layer):
-                return call(layer, *args, **kwargs)
-            self._before(layer)
-            return self._after(layer, call(layer, *args, **kwargs))
-
-        return watched
 
     def innermost(self):
         """The layer that is being called, and its name."""
@@ -117,8 +132,9 @@ class Watcher:
 
     def _measure(self, seen, tensor):
         seen.shape = tuple(tensor.shape)
-        if torch._C._functorch.is_batchedtensor(tensor):
-            raise ValueError(f"{seen.name} is inside vmap, where a layer sees one example only: call it without vmap")
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            text = f"{seen.name} is inside vmap or another transform of torch.func, where a tensor's values are hidden"
+            raise ValueError(f"{text}: call it without vmap")
         if tensor.is_nested:
             raise ValueError(f"{seen.name} puts out a nested (jagged) tensor: pad it, with to_padded_tensor")
         with torch._C.DisableTorchFunction():
@@ -151,7 +167,7 @@ class Watcher:
                     self._forget(last)
                 name = self._numbered(name)
                 for i, t in enumerate(tensors):
-                    unit = self.functions.unit(t)
+                    unit = self.functions.noted(t)[0]
                     self.seen.append(Seen(name + (f"[{i}]" if i else ""), kind, *activation, unit))
                     self._measure(self.seen[-1], t)
             return output
@@ -176,8 +192,36 @@ class Watcher:
             return tuple(map(self._replaced, output))
         if not isinstance(output, torch.Tensor) or (copy := _safe(output)) is output:
             return output
-        self.functions.notes[copy] = self.functions.notes.get(output, (None, None))
+        self.functions.note(copy, *self.functions.noted(output))
         return copy
+
+
+def _watch_calls(cls, watcher):
+    """Let a watcher see the calls of a class. Several take turns on one class, so they share what replaces it."""
+    if cls not in PATCHED:
+        call, watchers = cls.__call__, []
+
+        def watched(layer, *args, **kwargs):
+            those = [w for w in watchers if id(layer) in w.network.layers and not w.is_open(layer)]
+            for w in those:
+                w._before(layer)
+            output = call(layer, *args, **kwargs)
+            for w in reversed(those):
+                output = w._after(layer, output)
+            return output
+
+        patched = patch.object(cls, "__call__", watched)
+        patched.start()
+        PATCHED[cls] = watchers, patched.stop
+    PATCHED[cls][0].append(watcher)
+
+
+def _watch_calls_no_more(cls, watcher):
+    watchers, stop = PATCHED[cls]
+    watchers.remove(watcher)
+    if not watchers:
+        del PATCHED[cls]
+        stop()
 
 
 def _safe(t):

@@ -3,13 +3,15 @@
 from math import log
 
 import torch
+from torch import nn
 from torch.nn.functional import cross_entropy
 
-from .functions import CrossEntropy, is_softmaxed
+from .functions import CrossEntropy, is_matching, is_softmaxed
 from .hooks import tensors_in
-from .warnings import some_of
+from .warnings import CLEAN, some_of
 
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
+LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
 NORMALISING = {f"{kind}{n}" for kind in ("BatchNorm", "Dropout") for n in ("", "1d", "2d", "3d")}
 
 
@@ -20,7 +22,18 @@ def fitting(loss_fn, output, targets):
     is_tensor = isinstance(output, torch.Tensor)
     if not is_tensor:
         raise ValueError(f"the model puts out a {type(output).__name__}, not logits: {_line_for(output)}")
-    are_classes = isinstance(targets, torch.Tensor) and not targets.is_floating_point()
+    if not isinstance(targets, torch.Tensor):
+        return output, targets
+    are_classes = not targets.is_floating_point()
+    if are_classes and targets.dtype not in (torch.int64, torch.uint8):
+        raise ValueError(f"targets are {targets.dtype}, which cross_entropy does not take: give targets.long()")
+    if are_classes and output.dim() == 2 and targets.shape == (len(output), 1):
+        raise ValueError(f"targets have shape {tuple(targets.shape)}: give targets.squeeze(1)")
+    if not are_classes and targets.dim() < output.dim():
+        raise ValueError("targets are no whole numbers: give targets.long() for classes, or loss_fn=F.mse_loss")
+    if not are_classes and targets.dim() > 1 and targets.shape == output.shape and not _is_distribution(targets):
+        labels = "for several labels an example F.binary_cross_entropy_with_logits"
+        raise ValueError(f"targets are no probabilities: for regression give loss_fn=F.mse_loss, {labels}")
     if not (are_classes and output.dim() > 2 and output.shape[:-1] == targets.shape):
         return output, targets
     if output.shape[:1] + output.shape[2:] == targets.shape:
@@ -28,6 +41,10 @@ def fitting(loss_fn, output, targets):
         where = "may have their classes last or in dimension 1"
         raise ValueError(f"logits {tuple(output.shape)} {where}: if last, give {flat}")
     return output.flatten(0, -2), targets.flatten()
+
+
+def _is_distribution(targets):
+    return bool((targets >= 0).all() and ((targets.sum(1) - 1).abs() < 0.01).all())
 
 
 def _line_for(output):
@@ -76,18 +93,47 @@ def _leaves(tensors):
     return leaves
 
 
-def findings_for(network, watcher, parameters, inputs, output, loss, lr, optimizer):
+def not_finite(inputs, targets, output, loss):
+    """NaN that is there before the first layer, or only after the last one."""
+    for name, value in ("inputs", inputs), ("targets", targets):
+        for t in tensors_in(value):
+            if n := int(t.isnan().sum()):
+                return [f"the {name} hold NaN in {n:,} of {t.numel():,} places: {CLEAN}"]
+    if loss is None or loss.isfinite().all() or not all(t.isfinite().all() for t in tensors_in(output)):
+        return []
+    remedy = "look for targets that are all ignore_index, for log(0) and 0/0 in the loss_fn"
+    return [f"the loss is {loss.item():.3g}, though the model's output is finite: {remedy}"]
+
+
+def all_pairs(loss_fn, output, targets, loss):
+    """A sentence, in a list, of (N, 1) against (N,), where each is compared with all; or []."""
+    pair = [t for t in (output, targets) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    if len(pair) < 2 or output.shape == targets.shape or output.numel() != targets.numel() or output.numel() < 2:
+        return []
+    try:
+        if torch.isclose(loss_number(loss_fn(output.view_as(targets), targets)), loss.detach(), equal_nan=True).all():
+            return []  # it compares them one by one
+    except Exception:  # noqa: BLE001  it may want the shapes that it got
+        return []
+    shapes = f"{tuple(output.shape)} and the targets {tuple(targets.shape)}"
+    return [f"the output has shape {shapes}, so each is compared with all: give targets.view_as(output)"]
+
+
+def findings_for(network, watcher, parameters, inputs, targets, output, loss_fn, loss, lr, optimizer):
     """Sentences: what is wrong with the loss, the parameters, the mode."""
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
-    others, found = outside(network, watcher, parameters, inputs, output), []
+    others, found = outside(network, watcher, parameters, inputs, output), not_finite(inputs, targets, output, loss)
     if loss is not None and not loss.requires_grad and (trainable or others):
         found += _no_gradient(watcher, output)
     if loss is not None and not parameters and not others:
         text = "no parameters were found, so nothing learns: weights that are made inside the call are new each time"
         found.append(f"{text}; make them outside, with requires_grad=True, or give parameters=")
+    if parameters and not trainable and not others and (lr is not None or optimizer is not None):
+        found.append("no parameter needs a gradient, so nothing learns: call requires_grad_(True) on what is to learn")
     found += others
     found += not_held(optimizer, trainable) if optimizer is not None else []
-    found += said_of_cross_entropy(watcher.functions.cross_entropies)
+    found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
+    found += said_of_cross_entropy(watcher.functions.cross_entropies, inputs)
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
 
 
@@ -95,11 +141,31 @@ def outside(network, watcher, parameters, inputs, output):
     """A sentence, in a list, of the tensors that the output depends on and that are no parameters; or []."""
     ours = {id(p) for p in parameters.values()}
     others = computed_from(tensors_in(output), inputs, watcher.functions.made)
-    others = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for t in others if id(t) not in ours]
-    some, it, _ = some_of(others)
+    made_of, found = _made_of_others(network, watcher), []
+    if made_of:
+        some, it, _ = some_of([network.tensor_name(t, "") for t in made_of])
+        hidden = {id(leaf) for t in made_of for leaf in _leaves([t])}
+        others = [t for t in others if id(t) not in hidden]
+        text = f"{some}: computed from a tensor that nothing holds, so no step changes {it}"
+        found = [f"{text}; make the numbers first, then .requires_grad_() or nn.Parameter(…)"]
+    others = [t for t in others if id(t) not in ours]
+    names = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for t in others]
+    some, it, _ = some_of(names)
     text = f"{some}: not among the model's parameters, though the output depends on {it}, so no optimizer over those"
     remedy = "use nn.Parameter, nn.ModuleList or nn.ModuleDict in place of a plain tensor or list"
-    return [f"{text} trains {it}; {remedy}"] if others else []
+    if network.is_given:
+        remedy = f"give {it} with parameters=, too, to train {it}"
+    elif not isinstance(network.root, nn.Module):
+        remedy = f"add {it} to what parameters() returns"
+    elif not any(id(t) in network.tensors for t in others):
+        remedy = "a layer that is made inside the call is new each time: make it in __init__"
+    return found + ([f"{text} trains {it}; {remedy}"] if others else [])
+
+
+def _made_of_others(network, watcher):
+    """The weights that were computed from a leaf that nobody holds: torch.randn(…, requires_grad=True) * 0.1."""
+    used = [t for t, _ in watcher.functions.uses.values() if t.requires_grad and not t.is_leaf]
+    return [t for t in used if id(t) in network.tensors and not any(id(p) in network.tensors for p in _leaves([t]))]
 
 
 def eval_mode(network):
@@ -130,20 +196,33 @@ def not_held(optimizer, trainable):
     return [f"{some}: not held by the optimizer, so no step changes {it}; {remedy}"] if missing else []
 
 
-def said_of_cross_entropy(calls):
+def said_of_cross_entropy(calls, inputs=()):
     if not calls:
         return []
-    call, uniform = calls[0], log(calls[0].classes)
+    for call in calls:
+        if call.of_logs is False and call.classes > 1:
+            kind = "probabilities" if call.is_softmaxed else "logits"
+            return [f"nll_loss gets {kind}, and wants their logarithms: give it F.log_softmax of the logits"]
+    call = next((call for call in calls if call.is_softmaxed), calls[0])
+    uniform = log(call.classes)
     if call.classes == 1:
         remedy = "for one logit an example use F.binary_cross_entropy_with_logits"
         return [f"cross-entropy over one class is always 0, and nothing learns: {remedy}"]
     if call.is_softmaxed:
-        remedy = "leave the model's softmax out, or learning is slow and the loss never comes near 0"
-        return [f"cross-entropy gets probabilities, but it has a softmax of its own: {remedy}"]
+        remedy = f"leave the model's {call.own} out, or learning is slow and the loss never comes near 0"
+        return [f"cross-entropy gets probabilities, but it has a {call.own} of its own: {remedy}"]
     text = f"the loss is {call.loss:.3g}, and a guess that all {call.classes} classes are equally likely would have"
     remedy = "the logits are too large; make the last layer's weights smaller at init"
-    far = call.is_mean and call.loss > uniform + FAR
+    size = max((t.std().item() for t in tensors_in(inputs) if t.numel() > 1 and _is_plain(t)), default=0)
+    if size > LARGE:
+        remedy = f"the inputs are large (std {size:.2g}); scale them to a std of about 1"
+    # The logits of a contrastive loss are similarities, as large as its temperature wants them.
+    far = call.is_mean and call.loss > uniform + FAR and not call.is_matching
     return [f"{text} ln({call.classes}) = {uniform:.3g}: {remedy}"] if far else []
+
+
+def _is_plain(t):
+    return t.layout is torch.strided and not t.is_complex()
 
 
 def read_from_gradient(logits, gradient):
@@ -158,4 +237,5 @@ def read_from_gradient(logits, gradient):
     if logits.shape[1] < 2 or not torch.allclose(gradient, expected, rtol=1e-2, atol=1e-4 / len(logits)):
         return []
     loss = -logits.log_softmax(1).gather(1, targets).mean().item()
-    return [CrossEntropy(loss, logits.shape[1], True, is_softmaxed(logits))]
+    found = is_softmaxed(logits), None, is_matching(logits, targets.flatten())
+    return [CrossEntropy(loss, logits.shape[1], True, *found)]

@@ -1,12 +1,12 @@
 """What a network is made of, whatever its kind: a module, plain classes, a list of layers, a function."""
 
 from inspect import unwrap
-from types import FunctionType
+from types import FunctionType, MethodType
 
 import torch
 from torch import nn
 
-from .holdings import held, inside, is_own, parts
+from .holdings import CONTAINERS, held, is_own, parts
 
 SCRIPTS = torch.jit.ScriptModule, torch.jit.ScriptFunction
 REPLICAS = nn.DataParallel, nn.parallel.DistributedDataParallel
@@ -25,10 +25,14 @@ class Network:
 
     def __init__(self, model, parameters=None):
         self.root = root = _original(model)
-        self.is_list = isinstance(root, (list, tuple))
+        self.is_list = isinstance(root, (list, tuple)) and not callable(root)
+        self.is_given = parameters is not None
         if isinstance(root, type) or not (callable(root) or self.is_list):
             kind = f"the class {root.__name__}" if isinstance(root, type) else f"a {type(model).__name__}"
             raise ValueError(f"model is {kind}: give a module (an object), a function, or a list of layers")
+        if self.is_list and not all(map(callable, root)):
+            strange = next(type(layer).__name__ for layer in root if not callable(layer))
+            raise ValueError(f"model is a list that holds a {strange}: give a list of layers")
         self.reached = held(root)
         name = getattr(root, "__name__", type(root).__name__).strip("<>")
         modules = nn.Module.named_modules(root) if isinstance(root, nn.Module) else ()
@@ -41,19 +45,32 @@ class Network:
             why = next((why for classes, why in REFUSED.items() if isinstance(layer, classes)), None)
             if isinstance(layer, nn.Module) and any(map(nn.parameter.is_lazy, layer._parameters.values())):
                 why = "has no weights yet: let the model run once, model(inputs), before"
+            elif root is not layer and isinstance(root, nn.Module) and _is_meta(layer):
+                why = "has no values (device meta): call to_empty(device=…) and load or initialise its weights"
             if why:
                 raise ValueError(f"{type(layer).__name__} {why}")
-        self.containers = {id(layer) for layer in layers if any(id(part) in self.layers for part in inside(layer))}
         self.tensors = {i: found for i, found in self.reached.items() if isinstance(found[1], torch.Tensor)}
+        self.containers = set()  # the ids of layers that hold layers, themselves or in a list or dict
         self.owners = {}  # the class of the layer that holds a tensor, by the tensor's id
         for layer in layers:
+            own = [part for _, part in parts(layer)]
+            deeper = [part for value in own if isinstance(value, CONTAINERS) for _, part in parts(value)]
+            if any(id(part) in self.layers for part in (*own, *deeper)):
+                self.containers.add(id(layer))
             if isinstance(layer, nn.Module) or id(layer) not in self.containers:  # else its use says more
-                self.owners |= {id(v): type(layer) for _, v in parts(layer) if isinstance(v, torch.Tensor)}
+                self.owners |= {id(part): type(layer) for part in own if id(part) in self.tensors}
         self.parameters = self._own_parameters() if parameters is None else self.named(parameters)
 
     def __call__(self, args, kwargs):
+        root = self.root
+        has_no_forward = isinstance(root, nn.Module) and root.forward == MethodType(nn.Module.forward, root)
+        if has_no_forward and not self.own_call(root):
+            kind = type(root).__name__
+            raise ValueError(f"model is a {kind}, which has no forward: give nn.Sequential(*layers), or a method of it")
         if not self.is_list:
-            return self.root(*args, **kwargs)
+            return root(*args, **kwargs)
+        if len(args) != 1 or kwargs:
+            raise ValueError("a list of layers takes one input: give a function, lambda a, b: …, for more")
         (x,) = args
         for place, layer in enumerate(self.root):
             self.place = place
@@ -74,13 +91,21 @@ class Network:
         for layer in root if self.is_list else [root]:
             method = getattr(type(layer), "parameters", None)
             if method is not None and (layer is not root or method is not nn.Module.parameters):
-                found |= self.named([p for p in layer.parameters() if not any(p is q for q in found.values())])
+                own = layer.parameters() if callable(method) else layer.parameters  # a property
+                own = list(own.items() if isinstance(own, dict) else own)
+                own = [p[1] if isinstance(p, tuple) and len(p) == 2 else p for p in own]  # (name, tensor)
+                if not all(isinstance(p, torch.Tensor) for p in own):
+                    return None  # nothing that can be read: they are found by their use
+                found |= self.named([p for p in own if not any(p is q for q in found.values())])
         return found if found or isinstance(root, nn.Module) else None
 
     def named(self, parameters):
         """A list or dict of tensors as a dict by name."""
         if isinstance(parameters, dict):
-            return parameters
+            strange = [type(p).__name__ for p in parameters.values() if not isinstance(p, torch.Tensor)]
+            if strange:
+                raise ValueError(f"parameters holds a {strange[0]}: give a list or dict of tensors")
+            return {str(name): p for name, p in parameters.items()}
         is_list = not isinstance(parameters, torch.Tensor)
         parameters = list(parameters) if is_list else [parameters]
         strange = [type(p).__name__ for p in parameters if not (isinstance(p, torch.Tensor) and is_list)]
@@ -94,6 +119,10 @@ class Network:
 
     def tensor_name(self, tensor, otherwise):
         return self.tensors.get(id(tensor), (otherwise,))[0]
+
+
+def _is_meta(layer):
+    return isinstance(layer, nn.Module) and any(p is not None and p.is_meta for p in layer._parameters.values())
 
 
 def _written(path):

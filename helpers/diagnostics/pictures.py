@@ -84,7 +84,9 @@ def plot_diagnosis(diagnosis):
     has_histograms = any(row.histogram for row in diagnosis.activations)
     for ax, (kind, field, label, missing), plot in zip(axes, PICTURES, outlines, strict=True):
         rows = [row for row in _shown(diagnosis, kind) if kind == "activations" or getattr(row, field)]
-        if not rows:
+        has_values = any(getattr(row, field) for row in rows)
+        if not has_values:
+            missing = "no std above 0: NaN, or the same number everywhere" if rows else missing
             ax.set_axis_off()
             ax.text(0.5, 0.5, missing, ha="center", va="center", color=GRAY, transform=ax.transAxes)
         elif plot and has_histograms:

@@ -10,7 +10,7 @@ from torch import nn
 
 from .pictures import plot_diagnosis
 from .statistics import Histogram, ratio, tensor_statistics
-from .warnings import warnings_for
+from .warnings import CLEAN, warnings_for
 
 # The nonlinearities, known by their class's name, so that a Tanh that you wrote yourself counts too: between which
 # two numbers their outputs saturate, or that their units can die.
@@ -80,6 +80,7 @@ class ParameterRow:
     adam_to_data: under Adam and its kin only: 0.25 * lr / std, about what update_to_data is after the first
         hundred steps, whatever the gradients; at the first step it is lr / std.
     update_rule: "SGD" or "Adam", by whose measure update_to_data is judged; None for other optimizers.
+    adam_eps: under Adam and its kin: the eps below which the size of a gradient makes its steps smaller.
 
     None where undefined: for a constant tensor (a fresh bias, gamma or beta: its std is 0), for a parameter
     that is frozen or that the loss does not depend on, and update_to_data without lr and optimizer.
@@ -102,6 +103,7 @@ class ParameterRow:
     update_to_data: float | None = None
     adam_to_data: float | None = None
     update_rule: str | None = None
+    adam_eps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,13 @@ class Diagnosis:
 
     @cached_property
     def warnings(self):
-        return [*self.findings, *warnings_for(self.activations, self.gradients, self.parameters)]
+        return self.all_warnings()
+
+    def all_warnings(self, learn=(), from_zero=()):
+        """The same; learn: names of parameters that have a gradient in other steps, from_zero: of those that began at 0."""
+        found = warnings_for(self.activations, self.gradients, self.parameters, learn, from_zero)
+        is_explained = any(text.endswith(CLEAN) for text in self.findings)
+        return [*self.findings, *(text for text in found if not (is_explained and "NaN or infinite" in text))]
 
     def plot(self):
         """The lecture's four pictures in one figure: activations, gradients, weights' gradients, update:data."""
@@ -165,6 +173,7 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
     rule = next((name for names, name in RULES.items() if kinds & names), None)
     groups, rows = [] if optimizer is None else optimizer.param_groups, []
     rates = {id(p): float(group["lr"] if lr is None else lr) for group in groups for p in group["params"]}
+    eps = groups[0].get("eps") if groups and rule == "Adam" else None
     for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
         row = tensor_statistics(value.detach(), histograms)
         row |= {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
@@ -173,7 +182,8 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
             update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
         row |= dict(grad_to_data=ratio(row.get("grad_std"), std), update_to_data=ratio(update_std, std))
         if update_std is not None:
-            row |= dict(update_rule=rule, adam_to_data=ratio(0.25 * rates[id(p)], std) if rule == "Adam" else None)
+            row |= dict(update_rule=rule, adam_eps=eps)
+            row |= dict(adam_to_data=ratio(0.25 * rates[id(p)], std) if rule == "Adam" else None)
         kind = network.owners.get(id(p)) or uses.get(id(p), (p, None))[1]
         kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
         rows.append(ParameterRow(name, kind, tuple(p.shape), p.requires_grad, **row, update_std=update_std))

@@ -69,17 +69,18 @@ def tensor_statistics(tensor, histogram=True):
 
 def layer_statistics(tensor, bounds=None, unit=None, histogram=True):
     """What a LayerRow says of what a layer put out. unit: the dimension that counts the units, if that is certain."""
-    tensor = tensor.detach()
-    found = tensor_statistics(tensor, histogram)
+    x = entries(tensor)
+    found = statistics(x, histogram)
     # Nothing compares with NaN: it would count as neither.
-    if not tensor.numel() or tensor.is_complex() or (found.get("nonfinite") and tensor.isnan().any()):
+    if not len(x) or tensor.is_complex() or (found.get("nonfinite") and np.isnan(x).any()):
         return found
     if bounds == "dies" and unit is not None and tensor.dim() > 1:
-        found["dead"] = (tensor == 0).movedim(unit, 0).flatten(1).all(1).double().mean().item()
+        others = tuple(d for d in range(tensor.dim()) if d != unit % tensor.dim())
+        found["dead"] = float((x.reshape(tensor.shape) == 0).all(others).mean())
     elif isinstance(bounds, tuple):
         low, high = bounds
-        near = (2 * tensor - low - high).abs() > SATURATED * (high - low)
-        found["saturated"] = torch.count_nonzero(near).item() / tensor.numel()
+        near = np.abs(2 * x - (low + high)) > SATURATED * (high - low)
+        found["saturated"] = np.count_nonzero(near) / len(x)
     return found
 
 
@@ -94,7 +95,7 @@ def _histogram(x):
     width = (high - low) / BINS
     if width == 0:
         low, width = low - 0.5, 1 / BINS
-    bins = ((x - low) / width).astype(np.intp)
-    counts = np.bincount(np.minimum(bins, BINS - 1, out=bins), minlength=BINS)
-    edges = low + NUMBERS * width
-    return Histogram(torch.from_numpy(counts / (len(x) * width)), torch.from_numpy(edges))
+    counts = np.bincount(((x - low) / width).astype(np.intp), minlength=BINS + 1)
+    counts[BINS - 1] += counts[BINS:].sum()  # the highest entry belongs to the last bin
+    density, edges = counts[:BINS] / (len(x) * width), low + NUMBERS * width
+    return Histogram(torch.from_numpy(density), torch.from_numpy(edges))

@@ -33,22 +33,30 @@ TORCHS = 0.55
 NORMALISED = 5  # times as far they may move
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
+NEAR_EPS = 100  # times eps. With larger gradients (1e5 times) steps are small since they were larger once: converged
 FASTER = 25  # healthy: 20, before a gated MLP; five layers of sigmoids: 12,000
+CLEAN = "clean the data"  # ends the finding that explains every NaN after it
 DIGITS = re.compile(r"\d+")
-NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 
 
-def warnings_for(activations, gradients, parameters):
-    """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong."""
-    weights = [p for p in parameters if len(p.shape) > 1]
-    stuck, by_depth = list(_stuck(activations)), list(_by_depth(activations, gradients))
+def warnings_for(activations, gradients, parameters, learn=(), from_zero=()):
+    """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong.
+
+    learn: names of parameters that have a gradient in other steps, such as those of an expert that had no example.
+    from_zero: of those that were 0 at the first step; they grow from nothing, and those behind them learn slowly at first.
+    """
+    weights = [p for p in parameters if len(p.shape) > 1 and p.name not in from_zero]
+    stuck, by_depth = _stuck(activations), list(_by_depth(activations, gradients))
+    # Around what is zero on purpose something leads past it, so that the output says something all the same.
+    begins = not stuck and bool(activations and activations[-1].std) and bool(begin_at_zero(parameters))
     return [
         *_not_finite(activations, gradients, parameters),
         *stuck,
         *by_depth,
-        *_unused(parameters),
-        *_update_ratios(weights, activations, stuck, by_depth),
-        *_fast_output(weights),
+        *_unused(parameters, learn),
+        *_blocked(weights, stuck or begins, learn),
+        *_update_ratios(weights, activations, stuck, by_depth, begins),
+        *([] if from_zero else _fast_output(weights)),
     ]
 
 
@@ -66,16 +74,24 @@ def _not_finite(activations, gradients, parameters):
 
 
 def _stuck(activations):
+    """Of the calls of one layer only the first one that is stuck speaks."""
+    calls = {}
+    for name, text in _stuck_calls(activations):
+        calls.setdefault(name.partition(" (call ")[0], []).append(text)
+    return [f"{text}; {len(more)} more of its calls are like it" if more else text for text, *more in calls.values()]
+
+
+def _stuck_calls(activations):
     for i, row in enumerate(activations):
         # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
         inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
         if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
-            yield f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
+            yield row.name, f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
         if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
-            yield f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
+            yield row.name, f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
         elif row.is_activation and row.std == 0:
-            yield f"{_label(row)}: puts out the same number everywhere; are the weights before it all zero?"
+            yield row.name, f"{_label(row)}: puts out the same number everywhere; are the weights before it all zero?"
 
 
 def _by_depth(activations, gradients):
@@ -136,13 +152,35 @@ def _change(start, end, steps, most):
     return change if alarming or total > most else None
 
 
-def _unused(parameters):
+def _unused(parameters, learn):
     if all(p.grad_std is None for p in parameters):  # no gradients were asked for
         return
     names = [p.name for p in parameters if p.trainable and p.grad_mean is None and not p.grad_nonfinite]
+    names = [name for name in names if name not in learn]
     if names:
         some, it, they = some_of(names)
         yield f"{some}: no gradient; the loss does not depend on {it}, so {they} will not learn"
+
+
+def _blocked(weights, is_explained, learn):
+    """Weights that can't learn apart from each other, or not at all, though the loss depends on them."""
+    same = [p for p in weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
+    same = [p.name for p in same if "Norm" not in p.type.__name__]
+    if same:
+        some, it, _ = some_of(same)
+        yield f"{some}: the same number everywhere, so the units of a layer stay equal; draw {it} at random"
+    with_gradient = [p for p in weights if p.trainable and p.grad_std is not None]
+    zero = [p.name for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in learn]
+    if zero and len(zero) < len(with_gradient) and not is_explained:
+        some, it, _ = some_of(zero)
+        yield f"{some}: the gradient is exactly 0 everywhere; look for sign, round, floor or dead units after {it}"
+
+
+def begin_at_zero(parameters):
+    """The names of weights (no biases) that are 0 and about to move: LoRA's B, a block's last gamma."""
+    zero = [p for p in parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
+    zero = [p for p in zero if len(p.shape) > 1 or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
+    return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
 
 
 def some_of(names):
@@ -151,17 +189,26 @@ def some_of(names):
     return text, *(("it", "it") if len(names) == 1 else ("them", "they"))
 
 
-def _update_ratios(weights, activations, stuck, by_depth):
+def _update_ratios(weights, activations, stuck, by_depth, begins_at_zero):
     weights = [p for p in weights if p.update_to_data is not None]
     if not weights:
         return
     middle = median(p.update_to_data for p in weights)
+    if begins_at_zero:
+        weights = [p for p in weights if p.grad_std]
+        if not weights:
+            return
+        middle = median(p.update_to_data for p in weights)
+    if middle == 0 and median(p.grad_std or 0 for p in weights) > 0:
+        cause = "its gradient is lost in rounding: keep the weights in float32, or the learning rate is 0"
+        yield f"the median weight would not move at all: {cause}"
+        return
     if middle == 0:
         cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
         yield f"the median weight would not move at all: {cause}"
         return
-    if any(p.update_rule is None for p in weights):
-        return  # an optimizer with a measure of its own
+    if any(p.update_rule is None for p in weights) or len(weights) == 1:
+        return  # an optimizer with a measure of its own; a linear model, whose weights go where the data want them
     normalised = {row.name for row, after in pairwise(activations) if NORMS.match(after.type.__name__)}
     adams = [p for p in weights if p.adam_to_data]
     low, high = ADAM_RATIO if adams else UPDATE_RATIO
@@ -180,7 +227,11 @@ def _update_ratios(weights, activations, stuck, by_depth):
     elif float(f"{least:.1e}") < low:
         cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
         yield f"{text}; the learning rate is probably too low, or {cause}"
-    elif adams and middle < ADAM_STUCK * least:
+    elif (
+        adams
+        and middle < ADAM_STUCK * least
+        and median(p.grad_std or 0 for p in weights) < NEAR_EPS * (adams[0].adam_eps or 0)
+    ):
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
     elif len(weights) > 2:
         # A single one lies outside from ten times as far on. The output layer is judged by _fast_output.
@@ -220,7 +271,8 @@ def _fast_output(weights):
     # grad:data, and sends half the gradient back to all others.
     small = min(1, weights[-1].std / median(p.std for p in weights[:-1]))
     if faster * small**2 > FASTER:
-        text = f"{weights[-1].name}: learns {faster:.0f} times faster than the median hidden layer"
+        faster = f"{faster:.0f}" if faster < 1e5 else f"{faster:.0e}"
+        text = f"{weights[-1].name}: learns {faster} times faster than the median hidden layer"
         cause = "the layers before it get too little gradient, or it needs a lower learning rate"
         yield f"{text} ({measure}:data {speed:.1e}); {cause}"
 
@@ -233,39 +285,3 @@ def _examples(row):
 def _label(row):
     type_name = row.type.__name__
     return row.name if type_name.lower() in row.name.lower() else f"{row.name} ({type_name})"
-
-
-def over_time(records):
-    """The warnings of (step, warnings) by step, each kind once: from when to when, and what it was at first and last."""
-    said = {}
-    for step, warnings in records:
-        for warning in warnings:
-            said.setdefault(_kind(warning), []).append((step, warning))
-    first, last = records[0][0], records[-1][0]
-    # A network that has learned moves less: a rate is too low from the start, or not at all.
-    said = [hits for hits in said.values() if "rate is probably too low" not in hits[0][1] or hits[0][0] == first]
-    return [f"{_when([step for step, _ in hits], last)}: {_merged(hits[0][1], hits[-1][1])}" for hits in said]
-
-
-def _kind(warning):
-    """A warning without its numbers, but those of a layer's name, and without a second cause, which may come and go."""
-    label, colon, rest = warning.partition(": ")
-    if not re.fullmatch(r"\S+( \(.*\))?", label):
-        label, rest = "", warning
-    return label + colon + NUMBER.sub("", rest).partition(", or ")[0]
-
-
-def _merged(first, last):
-    """The first of two sentences of one kind, with those numbers of the last that are others."""
-    numbers = iter(NUMBER.findall(last))
-    return NUMBER.sub(lambda old: _changed(old[0], next(numbers, old[0])), first)
-
-
-def _changed(old, new):
-    return old if old == new else f"{old} → {new}"
-
-
-def _when(steps, last):
-    if len(steps) == 1:
-        return f"step {steps[0]:,}"
-    return f"from step {steps[0]:,} on" if steps[-1] == last else f"steps {steps[0]:,} to {steps[-1]:,}"

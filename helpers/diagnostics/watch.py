@@ -1,23 +1,20 @@
 """Watch a training: the statistics of its own forward and backward passes, and what its steps really change."""
 
-import io
-import time
+import sys
 from contextlib import suppress
-from statistics import median
 
 import torch
-from matplotlib.figure import Figure
 from torch import nn
 
-from .hooks import Watcher, tensors_in
+from .hooks import Hook, Watcher, tensors_in
 from .learning import eval_mode, not_held, outside, read_from_gradient, said_of_cross_entropy
+from .live import Live
 from .networks import Network
+from .over_time import over_time
 from .pictures import plot_training
 from .rows import Diagnosis, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
-from .warnings import over_time
-
-LIVE_SHARE = 0.1  # of the wall time, at most, for drawing while it trains
+from .warnings import begin_at_zero
 
 
 class watch:
@@ -32,24 +29,28 @@ class watch:
     """
 
     def __init__(self, model, optimizer=None, *, every=10, live=False):
-        if every < 1:
-            raise ValueError(f"every is {every}: give 1 to record every step, 10 for every tenth")
-        if hasattr(model, "_orig_mod") or getattr(model, "_compiled_call_impl", None) is not None:
-            raise ValueError("a compiled model can't be watched: watch the model before torch.compile, or use diagnose")
-        if optimizer is not None and not hasattr(optimizer, "register_step_post_hook"):
-            kind = type(optimizer).__name__
+        if not isinstance(every, int) or every < 1:
+            raise ValueError(f"every is {every!r}: give 1 to record every step, 10 for every tenth")
+        compiled = [name for name, m in _modules(model) if _is_compiled(m)]
+        if compiled:
+            where = f" ({compiled[0]})" if compiled[0] else ""
+            raise ValueError(
+                f"a compiled model{where} can't be watched: watch it before torch.compile, or use diagnose"
+            )
+        if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, "_optimizer_step_post_hooks")):
+            kind = f"class, {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
             raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
         self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
-        self.live = _Live(self) if live else None
+        self.live = Live(self) if live else None
         self.watching, self.handles = None, []
 
     def __enter__(self):
         if self.watching:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
-        self.network = Network(self.model)
+        self._read()
         if self.optimizer is not None:
-            before = self.optimizer.register_step_pre_hook(lambda *_: self._before_step())
+            before = self.optimizer.register_step_pre_hook(self._before_step)
             self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
         self._start_if_due()
         return self
@@ -75,11 +76,20 @@ class watch:
     def warnings(self):
         """What turned unhealthy, and when, a sentence each; "50% → 60%" is what it was at first and at last."""
         if not self.records:
+            if self.optimizer is not None:
+                return [
+                    "no step was recorded: the optimizer that was given took none; is another one made in the loop?"
+                ]
             return ["no step was recorded: give the optimizer, or call step() after each update"]
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
-        return found + over_time([(step, diagnosis.warnings) for step, diagnosis in self.records])
+        rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
+        learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
+        first, *later = self.records
+        zero = begin_at_zero(first[1].parameters)
+        said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
+        return found + over_time([(first[0], first[1].all_warnings(learn)), *said])
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -87,17 +97,28 @@ class watch:
             raise ValueError(self.warnings[0])
         return plot_training(self.records)
 
+    def _read(self):
+        self.network, self.is_new = Network(self.model), True
+        self.own = _ids_of_parameters(self.model)
+
     def _start_if_due(self):
         """Be ready for the forward pass of a step that is recorded."""
         if self.steps % self.every == 0:
-            self.watching = _Pass(self.network, not self.records, self._trained())
+            if self.own != _ids_of_parameters(self.model):  # a layer was replaced
+                self._read()
+            self.watching = _Pass(self.network, self.is_new, self._trained())
             self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
             self.watching.__enter__()
 
-    def _before_step(self):
+    def _before_step(self, optimizer, args, kwargs):
+        self.is_closure = any(given is not None for given in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
         if self.watching:
-            self.watching.__exit__()
-            self.before = _values(self.watching.functions.parameters().values())
+            parameters = self.network.held_leaves()
+            if not self.is_closure:  # which runs the model inside the step
+                self.watching.__exit__()
+                parameters = self.watching.functions.parameters().values()
+            self.before = _values(parameters)
+            self.watching.divide_gradients(_loss_scale())
 
     def _trained(self):
         if self.optimizer is not None:
@@ -108,63 +129,129 @@ class watch:
         watching, parameters = self.watching, self.watching.functions.parameters()
         known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
         values, gradients = zip(*known, strict=True) if known else ((), ())
-        if self.optimizer is None:
+        if self.optimizer is None or self.is_closure:
             gradients = [p.grad for p in parameters.values()]
         steps = zip(parameters.values(), values, gradients, strict=True)
-        changes = [None if gradient is None else p.detach() - old for p, old, gradient in steps]
-        if not self.records:  # what is true of the whole training
-            self._findings = [*watching.found, *said_of_cross_entropy(watching.cross_entropies())]
+        changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
+        if self.is_new:  # what is true of the whole training
+            self.is_new = False
+            found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies(), watching.inputs)]
+            self._findings += [text for text in found if text not in self._findings]
             held = {id(p) for p in self._trained()}
             kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
             self._trainable = {name: (p, kept[name]) for name, p in parameters.items() if p.requires_grad}
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
-        self.records.append((self.steps, Diagnosis(*layer_rows(watching.seen), rows, findings=watching.left_over())))
+        seen = watching.rows()
+        found = [*watching.left_over(), *watching.mode]
+        found += _not_trained(seen, gradients) if self.optimizer is not None else []
+        if seen and not watching.was_called and watching.is_module:
+            text = "layers were called, but never the model itself, so that functions between them are not seen"
+            found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
+        self.records.append((self.steps, Diagnosis(*layer_rows(seen), rows, findings=found)))
         self.watching = None
         if self.live:
             self.live.draw_if_cheap()
 
 
+def _modules(model):
+    return nn.Module.named_modules(model) if isinstance(model, nn.Module) else [("", model)]
+
+
+def _ids_of_parameters(model):
+    return {id(p) for p in nn.Module.parameters(model)} if isinstance(model, nn.Module) else None
+
+
+def _is_compiled(module):
+    compiled = "_orig_mod", "_torchdynamo_orig_callable"
+    by_method = getattr(module, "_compiled_call_impl", None) is not None  # module.compile()
+    forward = getattr(module, "forward", None)
+    return by_method or any(vars(x).get(key) for x in (module, forward) if hasattr(x, "__dict__") for key in compiled)
+
+
 def _values(parameters):
-    return {id(p): (p.detach().clone(), p.grad) for p in parameters}
+    return {id(p): (p.detach().clone(), p.grad if p.requires_grad else None) for p in parameters}
+
+
+def _loss_scale():
+    """By what the GradScaler that takes this step has multiplied the loss; 1 without one."""
+    frame = sys._getframe(2)
+    while frame and not isinstance(scaler := frame.f_locals.get("self"), torch.amp.GradScaler):
+        frame = frame.f_back
+    return scaler.get_scale() if frame else 1
 
 
 class _Pass(Watcher):
     """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
 
+    seen, with_gradients, was_called, inputs = (), None, False, ()
+
     def __init__(self, network, is_first, trained):
         super().__init__(network, self._see)
-        self.is_first, self.trained, self.found, self.logits = is_first, trained, [], []
+        self.is_first, self.trained, self.found, self.logits, self.mode = is_first, trained, [], [], []
+
+    def restart(self):
+        if any(row.gradient for row in self.seen):
+            self.with_gradients = self.seen
+        super().restart()
+
+    def rows(self):
+        """Of the last pass that a backward pass went through: the batch's accuracy, after it, has none."""
+        return self.seen if self.with_gradients is None or any(r.gradient for r in self.seen) else self.with_gradients
 
     def __enter__(self):
         super().__enter__()
         root = self.network.root
-        if isinstance(root, nn.Module) and not self.network.own_call(root):
+        self.is_module = isinstance(root, nn.Module) and not self.network.own_call(root)
+        if self.is_module:
             # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
             self.listen(False)
-            self.undo.append(root.register_forward_pre_hook(lambda *_: self._begin(), prepend=True).remove)
-            self.undo.append(root.register_forward_hook(self._end, always_call=True, with_kwargs=True).remove)
+            begin, end = Hook(lambda *_: self._begin()), Hook(self._end)
+            self.undo.append(root.register_forward_pre_hook(begin, prepend=True).remove)
+            self.undo.append(root.register_forward_hook(end, always_call=True, with_kwargs=True).remove)
         self._keep_a_gradient()
         return self
 
     def wants_rows(self):
-        return torch.is_grad_enabled()  # else it is an evaluation
+        # Without gradients it is an evaluation; after the end, a checkpoint that computes its layers once more.
+        return torch.is_grad_enabled() and not self.is_done and self._is_inside()
+
+    def _is_inside(self):
+        """Whether the network is being called, rather than a loss or another network; of a list nobody knows."""
+        root = self.network.root
+        if id(root) in self.network.layers:
+            return not self.network.own_call(root) or self.is_open(root)
+        code, frame = getattr(root, "__code__", None), sys._getframe(1)
+        while code and frame and frame.f_code is not code:
+            frame = frame.f_back
+        return frame is not None
 
     def _begin(self):
         self.listen(torch.is_grad_enabled())
+        self.was_called = True
         if torch.is_grad_enabled():
+            self.is_done = False
             self.restart()
 
     def _end(self, root, args, kwargs, output):
         self.listen(False)
-        if not self.is_first or not torch.is_grad_enabled():
+        if not torch.is_grad_enabled():
             return
-        self.found, self.logits = eval_mode(self.network), []
+        self.is_done, self.mode = True, eval_mode(self.network)
+        if not self.is_first:
+            return
+        self.found, self.logits, self.inputs = [], [], (args, kwargs)
         with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
             self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         if logits is not None:
             logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
+
+    def divide_gradients(self, scale):
+        """Those of the layers, as they would be without a GradScaler."""
+        for seen in self.rows() if scale != 1 else ():
+            if seen.gradient:
+                seen.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in seen.gradient.items()}
 
     def _see(self, seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
@@ -202,31 +289,12 @@ class _Pass(Watcher):
         return [text] if self.adds_up else []
 
 
-class _Live:
-    """The pictures in Jupyter, drawn anew as often as a tenth of the time allows."""
-
-    def __init__(self, seen):
-        try:
-            from IPython.display import Image, display
-        except ImportError as error:
-            raise ImportError("live=True draws in Jupyter: install ipython, or leave live out") from error
-        self.seen, self.display, self.image, self.handle = seen, display, Image, None
-        self.began, self.spent, self.costs = time.perf_counter(), 0.0, []
-
-    def draw_if_cheap(self):
-        elapsed = time.perf_counter() - self.began
-        if self.spent + (median(self.costs[-3:]) if self.costs else 0.5) <= LIVE_SHARE * elapsed:
-            self.draw()
-
-    def draw(self):
-        start, pixels = time.perf_counter(), io.BytesIO()
-        fig = Figure(figsize=(10, 13))  # a constrained layout would take twice the time
-        fig.subplots_adjust(left=0.08, right=0.72, bottom=0.05, top=0.98, hspace=0.12)
-        plot_training(self.seen.records, fig).savefig(pixels, dpi=60)
-        picture = self.image(pixels.getvalue())
-        if self.handle is None:
-            self.handle = self.display(picture, display_id=True)
-        else:
-            self.handle.update(picture)
-        self.costs.append(time.perf_counter() - start)
-        self.spent += self.costs[-1]
+def _not_trained(rows, gradients):
+    """Why the optimizer's step changes nothing, a sentence in a list; or []."""
+    if not rows:
+        text = "the watched model was not called before this step: watch the one that the loop trains"
+        return [f"{text} (was its cell run again?)"]
+    if gradients and all(gradient is None for gradient in gradients):
+        text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
+        return [f"{text} before step(); look for detach, .item() or a new tensor in the loss"]
+    return []

@@ -1,0 +1,645 @@
+"""What once went wrong on networks that nobody here had seen: each with its smallest example."""
+
+import copy
+import io
+import math
+from argparse import Namespace
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from helpers.diagnostics import diagnose, watch
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+X = torch.randn(64, 12, generator=generator())
+Y = torch.randint(0, 5, (64,), generator=generator())
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+    yield
+    plt.close("all")
+
+
+class Net(nn.Module):
+    """Net(forward, **parts): forward(self, *args)."""
+
+    def __init__(self, f, **parts):
+        super().__init__()
+        self.__dict__["f"] = f
+        for key, value in parts.items():
+            setattr(self, key, value)
+
+    def forward(self, *args):
+        return self.f(self, *args)
+
+
+def mlp():
+    return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 5))
+
+
+def watched(model, optimizer, body, n=6, every=1):
+    with watch(model, optimizer, every=every) as seen:
+        for step in range(n):
+            body(step)
+    return seen
+
+
+def usual(model, optimizer):
+    def body(step):
+        optimizer.zero_grad()
+        F.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+
+    return body
+
+
+def sgd(model):
+    return torch.optim.SGD(model.parameters(), 0.1)
+
+
+def says(warnings, *words):
+    return any(all(word in text for word in words) for text in warnings)
+
+
+def test_a_model_that_is_copied_or_saved_while_it_is_watched():
+    model = mlp()
+    with watch(model, sgd(model), every=1) as seen:
+        F.cross_entropy(model(X), Y).backward()
+        best, file = copy.deepcopy(model), io.BytesIO()
+        torch.save(model, file)
+        with torch.no_grad():
+            best(X)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    assert torch.equal(again(X), best(X)) and not torch.overrides._get_current_function_mode_stack()
+    assert b"helpers" not in file.getvalue() and seen.records == []
+    assert diagnose(best, X, Y).warnings == diagnose(model, X, Y).warnings
+
+
+@pytest.mark.parametrize("how", ["submodule", "call", "forward"])
+def test_a_compiled_part_is_refused_by_name_before_the_training_starts(how):
+    model = Net(lambda self, x: self.out(torch.relu(self.body(x))), body=mlp(), out=nn.Linear(5, 5))
+    if how == "submodule":
+        model.body = torch.compile(model.body, backend="eager")
+    elif how == "call":
+        model.body.compile(backend="eager")
+    else:
+        model.body.forward = torch.compile(model.body.forward, backend="eager")
+    with pytest.raises(ValueError, match=r"body.*torch\.compile"):
+        watch(model, sgd(model))
+
+
+def test_a_list_that_can_be_called_is_called():
+    class Chain(list):
+        def __call__(self, x):
+            for layer in self[:-1]:
+                x = x + torch.tanh(layer(x))
+            return self[-1](x)
+
+    class Two(NamedTuple):
+        W: torch.Tensor
+        V: torch.Tensor
+
+        def __call__(self, x):
+            return torch.tanh(x @ self.W) @ self.V
+
+    chain = Chain([nn.Linear(12, 12), nn.Linear(12, 12), nn.Linear(12, 5)])
+    two = Two(torch.randn(12, 9).requires_grad_(), torch.randn(9, 5).requires_grad_())
+    for net in chain, two:
+        assert diagnose(net, X, Y).loss == pytest.approx(F.cross_entropy(net(X), Y).item())
+
+
+def test_a_constant_from_the_left_mixes_examples_and_is_no_layer():
+    def forward(self, x):
+        return self.b(F.relu(self.A @ self.a(x)))
+
+    gcn = Net(forward, a=nn.Linear(12, 20), b=nn.Linear(20, 5))
+    gcn.register_buffer("A", torch.eye(64) * (torch.arange(64) < 20)[:, None])
+    look = diagnose(gcn, X, Y)
+    assert look.warnings == [] and len(look.activations) == 3
+    assert all(row.dead in (None, 0) for row in look.activations)
+
+
+def test_weights_made_from_others_that_nothing_holds():
+    W1 = torch.randn(12, 30, requires_grad=True) * 0.1
+    W2 = (torch.randn(30, 5) * 0.1).requires_grad_()
+    assert says(diagnose(lambda x: torch.tanh(x @ W1) @ W2, X, Y).warnings, "W1", "requires_grad_()")
+    net = Net(lambda self, x: x @ self.W)
+    net.W = nn.Parameter(torch.randn(12, 5)) * 0.1
+    (warning,) = (text for text in diagnose(net, X, Y).warnings if "optimizer" in text or "no step" in text)
+    assert warning.startswith("W:") and "ModuleList" not in warning
+
+
+def test_a_rule_by_autograd_grad_has_its_changes_recorded():
+    W1, W2 = (torch.randn(12, 30) * 0.1).requires_grad_(), (torch.randn(30, 5) * 0.1).requires_grad_()
+
+    def forward(x):
+        return torch.tanh(x @ W1) @ W2
+
+    with watch(forward, every=1) as seen:
+        for _ in range(2):
+            gradients = torch.autograd.grad(F.cross_entropy(forward(X), Y), [W1, W2])
+            for p, gradient in zip([W1, W2], gradients, strict=True):
+                p.data -= 0.1 * gradient
+            seen.step()
+    rows = seen.records[-1][1].parameters
+    assert [row.update_std for row in rows] == pytest.approx([0.1 * g.std().item() for g in gradients], rel=1e-3)
+
+
+def test_the_pass_that_counts_is_the_one_with_gradients():
+    model = mlp()
+    optimizer = sgd(model)
+
+    def body(step):
+        optimizer.zero_grad()
+        F.cross_entropy(model(X), Y).backward()
+        model(X[:8])  # the batch's accuracy
+        optimizer.step()
+
+    look = watched(model, optimizer, body).records[0][1]
+    assert look.activations[0].shape == (64, 16) and all(row.std for row in look.gradients)
+
+
+def test_layers_that_sit_out_at_times():
+    def forward(self, x):
+        for i, layer in enumerate(self.blocks):
+            if (i + self.turn) % 3:
+                x = x + 0.5 * F.relu(layer(x))
+        self.turn += 1
+        return self.out(x)
+
+    model = Net(forward, blocks=nn.ModuleList(nn.Linear(12, 12) for _ in range(6)), out=nn.Linear(12, 5), turn=0)
+    seen = watched(model, optimizer := sgd(model), usual(model, optimizer))
+    assert not says(seen.warnings, "no gradient")
+    model.blocks.append(nn.Linear(12, 12))
+    model.f = lambda self, x: forward(self, x) + 0 * X[:, :5]
+    model.__dict__["f"] = lambda self, x: self.out(self.blocks[0](x))
+    seen = watched(model, optimizer := sgd(model), usual(model, optimizer))
+    assert says(seen.warnings, "blocks.1.weight", "no gradient")
+
+
+def no_backward(model, optimizer):
+    F.cross_entropy(model(X), Y)
+    optimizer.step()
+
+
+def zeroed_too_late(model, optimizer):
+    F.cross_entropy(model(X), Y).backward()
+    optimizer.zero_grad()
+    optimizer.step()
+
+
+def step_first(model, optimizer):
+    optimizer.zero_grad()
+    loss = F.cross_entropy(model(X), Y)
+    optimizer.step()
+    loss.backward()
+
+
+def detached(model, optimizer):
+    optimizer.zero_grad()
+    F.cross_entropy(model(X).detach(), Y).requires_grad_().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("body", [no_backward, zeroed_too_late, step_first, detached])
+def test_a_step_without_gradients(body):
+    model = mlp()
+    optimizer = sgd(model)
+    assert says(watched(model, optimizer, lambda step: body(model, optimizer)).warnings, "from step 0 on", "zero_grad")
+
+
+def test_another_model_is_trained_than_the_one_that_is_watched():
+    model, other = mlp(), mlp()
+    optimizer = sgd(model)
+    assert says(watched(model, optimizer, usual(other, optimizer)).warnings, "not called")
+
+
+def test_eval_mode_that_stays_on_after_a_validation():
+    model = nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))
+    optimizer = sgd(model)
+    step = usual(model, optimizer)
+
+    def body(i):
+        step(i)
+        if i == 2:
+            model.eval()
+
+    assert says(watched(model, optimizer, body).warnings, "from step 3 on", "model.train()")
+
+
+def test_a_checkpoint_that_computes_its_layers_again():
+    def forward(self, x):
+        return self.b(checkpoint(lambda t: torch.tanh(self.a(t)), x, use_reentrant=False))
+
+    model = Net(forward, a=nn.Linear(12, 9), b=nn.Linear(9, 5))
+    seen = watched(model, optimizer := sgd(model), usual(model, optimizer), n=2)
+    names = [[row.name for row in look.activations] for look in (seen.records[0][1], diagnose(model, X, Y))]
+    assert names[0] == names[1] and all("call 2" not in name for name in names[0])
+
+
+def test_nan_before_the_first_layer_and_after_the_last():
+    bad, y = X.clone(), X[:, :1].clone()
+    bad[3, 4], y[0] = math.nan, math.nan
+    regression = nn.Linear(12, 1)
+    assert diagnose(mlp(), bad, Y).warnings == ["the inputs hold NaN in 1 of 768 places: clean the data"]
+    (warning,) = diagnose(regression, X, y, loss_fn=F.mse_loss).warnings
+    assert warning.startswith("the targets hold NaN")
+    assert says(diagnose(mlp(), X, torch.full((64,), -100)).warnings, "the loss is nan", "ignore_index")
+    mask = torch.zeros(64, 12).masked_fill(X > 0, -math.inf)  # is none
+    assert not says(diagnose(lambda x, m: x + m.softmax(1), (X, mask), loss_fn=None).warnings, "inputs")
+
+
+def test_the_picture_of_a_network_full_of_nan():
+    figure = diagnose(mlp(), X * math.nan, Y, lr=0.1).plot()
+    figure.canvas.draw()
+    assert any("NaN" in text.get_text() for ax in figure.axes for text in ax.texts)
+
+
+def test_numbers_for_the_default_cross_entropy():
+    net = nn.Linear(12, 3)
+    with pytest.raises(ValueError, match="mse_loss"):
+        diagnose(net, X, torch.randn(64, 3))
+    assert diagnose(net, X, torch.randn(64, 3).softmax(1)).loss > 0
+    classes = Y % 3
+    for targets, remedy in (classes.int(), r"long\(\)"), (classes[:, None], r"squeeze\(1\)"), (X[:, 0], "mse_loss"):
+        with pytest.raises(ValueError, match=remedy):
+            diagnose(net, X, targets)
+
+
+def test_a_gradient_of_exactly_zero():
+    net = Net(
+        lambda s, x: s.c(torch.tanh(s.b(torch.sign(s.a(x))))), a=nn.Linear(12, 9), b=nn.Linear(9, 9), c=nn.Linear(9, 5)
+    )
+    assert says(diagnose(net, X, Y, lr=0.1).warnings, "a.weight", "exactly 0")
+
+
+def test_what_begins_at_zero_on_purpose_is_healthy():
+    class Lora(nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer.requires_grad_(False)
+            self.A = nn.Parameter(torch.randn(4, layer.in_features) / layer.in_features**0.5)
+            self.B = nn.Parameter(torch.zeros(layer.out_features, 4))
+
+        def forward(self, x):
+            return self.layer(x) + x @ self.A.T @ self.B.T
+
+    net = nn.Sequential(*(Lora(layer) if isinstance(layer, nn.Linear) else layer for layer in mlp()))
+    parameters = [p for p in net.parameters() if p.requires_grad]
+    for optimizer in torch.optim.SGD(parameters, 0.1), torch.optim.AdamW(parameters, 1e-3):
+        assert diagnose(net, X, Y, optimizer=optimizer).warnings == []
+    block = Net(lambda self, x: torch.tanh(x + self.norm(self.a(x))), a=nn.Linear(12, 12), norm=nn.BatchNorm1d(12))
+    nn.init.zeros_(block.norm.weight)
+    assert diagnose(nn.Sequential(block, nn.Linear(12, 5)), X, Y, lr=0.1).warnings == []
+    plain = mlp()  # nothing leads past its last layer
+    for p in plain[4].parameters():
+        nn.init.zeros_(p)
+    assert says(diagnose(plain, X, Y, lr=0.1).warnings, "would not move")
+
+
+def test_adam_has_converged():
+    """Its steps are small, as the first gradients are in its average still: no fault of eps."""
+    net = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+
+    def body(step):
+        optimizer.zero_grad()
+        (F.mse_loss(net(X), X[:, :1]) * (1e4 if step < 3 else 1)).backward()
+        optimizer.step()
+
+    seen = watched(net, optimizer, body, n=61, every=20)
+    last = seen.records[-1][1].parameters[2]
+    assert last.update_to_data < 0.1 * last.adam_to_data and not says(seen.warnings, "eps")
+
+
+@pytest.mark.parametrize("relu", [lambda h: torch.clip(h, 0), lambda h: h.clip(min=0), lambda h: F.threshold(h, 0, 0)])
+def test_relu_by_its_other_names(relu):
+    W1, W2 = torch.randn(12, 30, requires_grad=True), (torch.randn(30, 5) * 0.1).requires_grad_()
+    assert says(diagnose(lambda x: relu(x @ W1 - 60) @ W2, X, Y).warnings, "dead")
+    assert not says(diagnose(lambda x: torch.clip(x @ W1, 0, 6) @ W2 + 0, X, Y).warnings, "dead")
+
+
+def test_what_has_no_values_is_refused_and_leaves_no_second_error():
+    with torch.device("meta"):
+        model = mlp()
+    with pytest.raises(ValueError, match="meta"):
+        diagnose(model, X, Y)
+    states, _ = torch.func.stack_module_state([mlp() for _ in range(3)])
+    base = copy.deepcopy(mlp()).to("meta")
+    calls = {
+        "stack": lambda x: torch.vmap(lambda p: torch.func.functional_call(base, p, (x,)))(states),
+        "grad": lambda x: torch.vmap(torch.func.grad(lambda row: net(row).sum()))(x) @ torch.ones(12, 5),
+    }
+    net = mlp()
+    for call in calls.values():
+        with pytest.raises(ValueError, match="vmap"):
+            diagnose(call, X, loss_fn=lambda out: out.square().mean())
+
+
+def test_parameters_in_any_form_of_a_learners_own():
+    class Plain:
+        def __init__(self):
+            self.W = (torch.randn(12, 5) * 0.1).requires_grad_()
+
+        def __call__(self, x):
+            return x @ self.W
+
+    forms = {
+        "property": property(lambda self: [self.W]),
+        "dict": lambda self: {"W": self.W},
+        "pairs": lambda self: [("W", self.W)],
+        "nested": lambda self: [[self.W]],
+    }
+    for form in forms.values():
+        cls = type("Own", (Plain,), {"parameters": form})
+        assert [row.name for row in diagnose(cls(), X, Y).parameters] == ["W"]
+
+
+def test_defaults_and_pythons_own_holders_are_put_back():
+    W = (torch.randn(12, 5) * 0.1).requires_grad_()
+
+    def by_default(x, W=W, cache=[], *, kept={}):  # noqa: B006
+        cache.append(1)
+        kept["x"] = x
+        return torch.tanh(x @ W)
+
+    assert [row.name for row in diagnose(by_default, X, Y).parameters] == ["W"]
+    assert by_default.__defaults__[1] == [] and by_default.__kwdefaults__["kept"] == {}
+    for kind in SimpleNamespace, Namespace:
+        space = kind(W=W, n=0, log=[])
+
+        def forward(x, space=space):
+            space.n += 1
+            space.log.append(1)
+            return torch.tanh(x @ space.W)
+
+        assert [row.name for row in diagnose(forward, X, Y).parameters] == ["space.W"]
+        assert (space.n, space.log) == (0, [])
+
+
+def test_weights_that_are_all_the_same():
+    model = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 5), nn.LayerNorm([5]))
+    assert not says(diagnose(model, X, Y).warnings, "at random")
+    nn.init.constant_(model[0].weight, 0.1)
+    assert says(diagnose(model, X, Y).warnings, "0.weight", "at random")
+
+
+def test_nll_loss_wants_log_probabilities():
+    for end, word in (nn.Softmax(1), "probabilities"), (nn.Identity(), "logits"):
+        assert says(diagnose(nn.Sequential(mlp(), end), X, Y, loss_fn=F.nll_loss).warnings, word, "log_softmax")
+    assert diagnose(nn.Sequential(mlp(), nn.LogSoftmax(1)), X, Y, loss_fn=F.nll_loss).warnings == []
+    two = Net(lambda self, x: (self.a(x), self.b(x).softmax(1)), a=nn.Linear(12, 5), b=nn.Linear(12, 5))
+    both = diagnose(two, X, Y, loss_fn=lambda out, y: F.cross_entropy(out[0], y) + F.cross_entropy(out[1], y))
+    assert says(both.warnings, "softmax of its own")
+
+
+def test_a_step_that_rounding_takes_away():
+    model = mlp().bfloat16()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-5)
+    assert says(diagnose(model, X.bfloat16(), Y, optimizer=optimizer).warnings, "rounding", "float32")
+
+
+def test_a_remedy_for_what_the_model_is():
+    model = mlp()
+    assert says(diagnose(model, X, Y, parameters=[model[0].weight]).warnings, "parameters=")
+    made = Net(lambda self, x: nn.Linear(9, 5)(torch.relu(self.a(x))), a=nn.Linear(12, 9))
+    assert says(diagnose(made, X, Y).warnings, "inside the call", "__init__")
+
+    class Linear:
+        def __init__(self):
+            self.weight = torch.randn(12, 5).mul(0.3).requires_grad_()
+            self.bias = torch.zeros(5).requires_grad_()
+
+        def __call__(self, x):
+            return x @ self.weight + self.bias
+
+        def parameters(self):
+            return [self.weight]
+
+    assert says(diagnose([Linear()], X, Y).warnings, "bias", "parameters()")
+
+
+def test_all_frozen():
+    model = mlp().requires_grad_(False)
+    assert says(diagnose(model, X, Y, lr=0.1).warnings, "nothing learns", "requires_grad_")
+    assert diagnose(model, X, Y).warnings == []
+
+
+@pytest.mark.parametrize(
+    ("how", "word"),
+    [
+        (dict(loss_fn=nn.CrossEntropyLoss), "CrossEntropyLoss()"),
+        (dict(optimizer=torch.optim.SGD), "Optimizer"),
+        (dict(lr=[0.1]), "lr"),
+        (dict(lr=-1), "lr"),
+        (dict(lr="0.1"), "lr"),
+    ],
+)
+def test_arguments_of_another_kind(how, word):
+    with pytest.raises(ValueError) as error:
+        diagnose(mlp(), X, Y, **how)
+    assert word in str(error.value)
+
+
+def test_two_functions_are_watched_at_once_in_modes_of_the_loops_own():
+    P1, P2 = ((torch.randn(12, 5) * 0.1).requires_grad_() for _ in range(2))
+
+    def generator(x):
+        return torch.tanh(x @ P1)
+
+    def critic(x):
+        return torch.sigmoid(x @ P2)
+
+    def kinds_of_modes():
+        return [type(mode).__name__ for mode in torch.overrides._get_current_function_mode_stack()]
+
+    with watch(generator, every=1) as a, watch(critic, every=1) as b:
+        for _ in range(3):
+            for p, f, seen in (P1, generator, a), (P2, critic, b):
+                p.grad = None
+                with torch.device("cpu"):
+                    (F.cross_entropy(f(X), Y) + 0 * (P1 @ P2.T).relu().sum()).backward()
+                    p.data -= 0.1 * p.grad
+                    seen.step()
+                    assert "DeviceContext" in kinds_of_modes()
+                assert "DeviceContext" not in kinds_of_modes()
+    assert not torch.overrides._get_current_function_mode_stack()
+    for seen, name in (a, "generator"), (b, "critic"):
+        assert [len(look.activations) for _, look in seen.records] == [2, 2, 2]
+        assert all(row.name.startswith(name) for _, look in seen.records for row in look.activations)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR")
+@pytest.mark.parametrize("layout", ["to_sparse", "to_sparse_csr"])
+def test_sparse_tensors_are_left_alone(layout):
+    def forward(self, x):
+        if self.spoils:
+            self.A.mul_(2)
+        return torch.sparse.mm(self.A, self.b(F.relu(self.norm(torch.sparse.mm(self.A, self.a(x))))))
+
+    net = Net(forward, a=nn.Linear(12, 16), norm=nn.BatchNorm1d(16), b=nn.Linear(16, 5), spoils=layout == "to_sparse")
+    dense = (torch.rand(64, 64) < 0.1).float() + torch.eye(64)
+    net.register_buffer("A", getattr(dense, layout)())
+    look = diagnose(net, X, Y)
+    assert len(look.activations) == 5 and net.norm.num_batches_tracked == 0
+    assert torch.equal(net.A.to_dense(), dense)
+    W = nn.Parameter(torch.randn(12, 5))
+    sparse = getattr(X, layout)()
+    assert diagnose(lambda x: torch.sparse.mm(x, W), sparse, Y).loss == pytest.approx(
+        F.cross_entropy(torch.sparse.mm(sparse, W), Y).item()
+    )
+
+
+def test_gradients_of_frozen_parameters_are_not_those_of_before():
+    model = mlp()
+    F.cross_entropy(model(X), Y).backward()
+    model[:4].requires_grad_(False)
+    optimizer = torch.optim.SGD(model[4].parameters(), 0.1)
+    seen = watched(model, optimizer, usual(model, optimizer))
+    rows = seen.records[-1][1].parameters
+    assert [row.grad_std is None for row in rows] == [True] * 4 + [False] * 2 and seen.warnings == []
+
+
+def test_cross_entropy_written_by_hand_is_known_by_its_gradient():
+    model = mlp()
+    model[4].weight.data *= 100
+
+    def by_hand(logits, y):
+        counts = logits.exp()
+        return -(counts / counts.sum(1, keepdim=True))[torch.arange(len(y)), y].log().mean()
+
+    for loss_fn in by_hand, lambda out, y: -out.log_softmax(1).gather(1, y[:, None]).mean():
+        assert diagnose(model, X, Y, loss_fn=loss_fn).warnings[:1] == diagnose(model, X, Y).warnings[:1]
+    assert not says(diagnose(model, X, X[:, :5], loss_fn=F.mse_loss).warnings, "ln(")
+
+
+def test_a_model_of_which_only_parts_are_called_is_said():
+    model = Net(lambda self, x: self.b(torch.tanh(self.a(x))), a=nn.Linear(12, 8), b=nn.Linear(8, 5))
+    optimizer = sgd(model)
+
+    def body(step):
+        optimizer.zero_grad()
+        F.cross_entropy(model.b(torch.tanh(model.a(X))), Y).backward()
+        optimizer.step()
+
+    assert says(watched(model, optimizer, body).warnings, "call the model")
+    parts = nn.ModuleDict(dict(a=model.a, b=model.b))  # has no forward
+    look = watched(parts, optimizer, body).records[0][1]
+    assert [row.name for row in look.activations] == ["a", "b"]
+    assert not says(watched(model, optimizer, usual(model, optimizer)).warnings, "call the model")
+
+
+def test_what_is_no_network_or_no_optimizer():
+    class Wrapped(torch.optim.Optimizer):
+        def __init__(self, inner):
+            self.inner = inner
+
+    for model, x, how, word in (
+        (nn.ModuleList([nn.Linear(12, 5)]), X, {}, "Sequential"),
+        ([nn.Linear(12, 5), None], X, {}, "NoneType"),
+        ([nn.Linear(12, 5)], (X, X), {}, "one input"),
+        (lambda x: x, X, dict(parameters={"W": 3}), "int"),
+    ):
+        with pytest.raises(ValueError, match=word):
+            diagnose(model, x, Y, **how)
+    with pytest.raises(ValueError, match="Wrapped"):
+        watch(mlp(), Wrapped(sgd(mlp())))
+    W = torch.randn(12, 5, requires_grad=True)
+    assert diagnose(lambda x: x @ W, X, Y, parameters={0: W}, lr=0.1).warnings is not None
+
+
+def test_numbers_that_are_read():
+    deep = nn.Sequential(*(layer for _ in range(160) for layer in (nn.Linear(12, 12), nn.Tanh())), nn.Linear(12, 5))
+    assert all(len(word) < 20 for text in diagnose(deep, X, Y, lr=0.1).warnings for word in text.split())
+
+
+def test_a_head_is_an_output_wherever_it_stands():
+    for order in 1, -1:
+        net = Net(
+            lambda self, x, order=order: tuple([torch.sigmoid(self.a(x)), self.b(x)][::order]),
+            a=nn.Linear(12, 3),
+            b=nn.Linear(12, 4),
+        )
+        net.a.weight.data *= 100
+        assert diagnose(net, X, loss_fn=lambda out: out[0].square().mean() + out[1].square().mean()).warnings == []
+
+
+def test_a_layer_that_is_replaced_while_it_is_watched():
+    model = mlp()
+    optimizer = sgd(model)
+
+    def body(step):
+        if step == 2:
+            model[4] = nn.Linear(16, 5)  # the optimizer is not told
+        model.zero_grad()
+        F.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+
+    seen = watched(model, optimizer, body)
+    look = seen.records[-1][1]
+    assert look.parameters[4].grad_std == pytest.approx(model[4].weight.grad.std().item())
+    assert [row.name for row in look.activations] == list("01234")
+    assert says(seen.warnings, "4.weight", "not held by the optimizer")
+
+
+def test_an_optimizer_that_takes_no_step():
+    model = mlp()
+    given, other = sgd(model), sgd(model)
+    assert says(watched(model, given, usual(model, other)).warnings, "another one")
+
+
+def test_an_expert_that_had_no_example_learns_in_other_steps():
+    def forward(self, x):
+        rows = torch.arange(64) % 2 == self.turn % 2
+        self.turn += 1
+        return self.out(torch.tanh(self.a(x[:0] if self.turn % 2 else x[rows]).sum(0) + self.b(x)))
+
+    model = Net(forward, a=nn.Linear(12, 9), b=nn.Linear(12, 9), out=nn.Linear(9, 5), turn=0)
+    assert says(diagnose(model, X, Y).warnings, "a.weight", "exactly 0")
+    seen = watched(model, optimizer := sgd(model), usual(model, optimizer))
+    assert seen.records[0][1].parameters[0].grad_std == 0 and not says(seen.warnings, "exactly 0")
+
+
+def test_two_networks_of_the_same_plain_classes_are_watched_at_once():
+    class Layer:
+        def __init__(self, n):
+            self.weight = (torch.randn(12, n) / 12**0.5).requires_grad_()
+
+        def __call__(self, x):
+            return x @ self.weight
+
+        def parameters(self):
+            return [self.weight]
+
+    own = Layer.__call__
+    nets = [Layer(12), torch.tanh, Layer(5)], [Layer(12), Layer(5)]
+    with watch(nets[0], every=1) as a, watch(nets[1], every=1) as b:
+        for _ in range(3):
+            for net, seen in zip(nets, (a, b), strict=True):
+                x = X
+                for layer in net:
+                    x = layer(x)
+                weights = [layer.weight for layer in net if isinstance(layer, Layer)]
+                for weight in weights:
+                    weight.grad = None
+                F.cross_entropy(x, Y).backward()
+                for weight in weights:
+                    weight.data -= 0.1 * weight.grad
+                seen.step()
+    assert Layer.__call__ is own
+    for seen, places in (a, ["0", "2"]), (b, ["0", "1"]):
+        names = [[row.name for row in look.activations if row.name.isdigit()] for _, look in seen.records]
+        assert names == [places] * 3

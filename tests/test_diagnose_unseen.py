@@ -1,0 +1,475 @@
+"""What people's networks and loops do that no lesson of the course does: it is named, and what is healthy is not."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers.diagnostics import diagnose, watch
+
+torch.manual_seed(0)
+X, Y = torch.randn(64, 12), torch.randint(0, 5, (64,))
+
+
+def mlp(*end, hidden=16, act=nn.ReLU):
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Linear(12, hidden), act(), nn.Linear(hidden, hidden), act(), nn.Linear(hidden, 5), *end)
+
+
+def sgd(model, lr=0.1, **options):
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr, **options)
+
+
+def watched(model, optimizer, step, steps=30, every=5):
+    with watch(model, optimizer, every=every) as seen:
+        for i in range(steps):
+            step(i)
+    return seen
+
+
+class Own(nn.Module):
+    """A module of these parts and this forward(self, x)."""
+
+    def __init__(self, forward, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.__dict__["own_forward"] = forward
+
+    def forward(self, *inputs):
+        return self.own_forward(self, *inputs)
+
+
+# What begins at zero on purpose
+
+
+def lora(linear):
+    linear.requires_grad_(False)
+    A, B = nn.Parameter(torch.randn(4, linear.in_features)), nn.Parameter(torch.zeros(linear.out_features, 4))
+    return Own(lambda self, x: self.linear(x) + x @ self.A.T @ self.B.T, linear=linear, A=A, B=B)
+
+
+def zero_gamma():
+    norm = nn.BatchNorm1d(12)
+    nn.init.zeros_(norm.weight)
+    return Own(lambda self, x: x + self.norm(F.relu(self.linear(x))), linear=nn.Linear(12, 12), norm=norm)
+
+
+def rezero():
+    alpha = nn.Parameter(torch.zeros(()))
+    return Own(lambda self, x: x + self.alpha * F.relu(self.linear(x)), linear=nn.Linear(12, 12), alpha=alpha)
+
+
+STARTS = {
+    "LoRA": lambda: nn.Sequential(*(lora(layer) if isinstance(layer, nn.Linear) else layer for layer in mlp())),
+    "zero gamma": lambda: nn.Sequential(zero_gamma(), zero_gamma(), zero_gamma(), nn.Linear(12, 5)),
+    "ReZero": lambda: nn.Sequential(rezero(), rezero(), rezero(), nn.Linear(12, 5)),
+}
+
+
+@pytest.mark.parametrize("name", STARTS)
+def test_what_begins_at_zero_on_purpose_is_no_fault(name):
+    model = STARTS[name]()
+    for optimizer in sgd(model), torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], 1e-3):
+        assert not diagnose(model, X, Y, optimizer=optimizer).warnings
+    optimizer = sgd(model)
+
+    def step(_):
+        optimizer.zero_grad()
+        F.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+
+    assert not watched(model, optimizer, step).warnings
+
+
+def test_all_zeros_are_still_a_fault():
+    model = mlp(act=nn.Tanh)
+    for p in model.parameters():
+        nn.init.zeros_(p)
+    said = diagnose(model, X, Y, lr=0.1).warnings
+    assert any("puts out the same number everywhere" in text for text in said)
+    assert not any("LoRA" in text for text in said)
+
+
+# Weights that all are the same number, gradients that are exactly 0, steps that are rounded away
+
+
+def test_constant_weights_are_named_and_constant_scales_are_not():
+    model = mlp(act=nn.Tanh)
+    nn.init.constant_(model[0].weight, 0.1)
+    (text,) = [text for text in diagnose(model, X, Y, lr=0.1).warnings if "the same number everywhere" in text]
+    assert text.startswith("0.weight: ") and "random" in text
+    gain = torch.ones(1, 16, requires_grad=True)
+    weight = (torch.randn(12, 16) / 4).requires_grad_()
+    assert not diagnose(lambda x: gain * torch.tanh(x @ weight), X, torch.randint(0, 16, (64,)), lr=0.1).warnings
+
+
+def test_a_layer_without_gradient_is_named():
+    model = nn.Sequential(nn.Linear(12, 9), Own(lambda self, x: x.sign()), nn.Linear(9, 9), nn.Tanh(), nn.Linear(9, 5))
+    (text,) = diagnose(model, X, Y, lr=0.1).warnings
+    assert text.startswith("0.weight: the gradient is exactly 0") and "sign" in text
+
+
+def test_steps_that_are_rounded_away_are_told_from_missing_gradients():
+    model = mlp().bfloat16()
+    (text,) = diagnose(model, X.bfloat16(), Y, lr=1e-6, optimizer=sgd(model)).warnings
+    assert "rounding" in text and "no gradient" not in text
+
+
+# The loss
+
+
+def test_a_loss_that_is_not_finite_is_named():
+    (text,) = diagnose(mlp(), X, torch.full((64,), -100)).warnings
+    assert text.startswith("the loss is nan") and "ignore_index" in text
+
+
+@pytest.mark.parametrize(
+    ("targets", "remedy"),
+    [
+        (torch.randn(64, 5) * 4, "mse_loss"),
+        ((torch.randn(64, 5) > 0).float(), "binary_cross_entropy_with_logits"),
+        (X[:, 0], "mse_loss"),
+        (Y.int(), "long()"),
+        (Y[:, None], "squeeze"),
+    ],
+)
+def test_targets_that_cross_entropy_does_not_take_get_their_remedy(targets, remedy):
+    with pytest.raises(ValueError, match="targets") as error:
+        diagnose(mlp(), X, targets)
+    assert remedy in str(error.value)
+
+
+def test_targets_that_are_probabilities_are_taken():
+    diagnose(mlp(), X, F.one_hot(Y, 5) * 0.9 + 0.02)
+
+
+def test_losses_that_get_what_they_do_not_want():
+    binary = nn.Sequential(nn.Linear(12, 1), nn.Sigmoid())
+    (text,) = diagnose(binary, X, (Y > 2).float()[:, None], loss_fn=F.binary_cross_entropy_with_logits).warnings
+    assert "sigmoid of its own" in text
+    zero_logits = lambda out, y: F.binary_cross_entropy_with_logits(0 * out, y)
+    assert not [w for w in diagnose(binary[0], X, (Y > 2).float()[:, None], loss_fn=zero_logits).warnings if "own" in w]
+    assert "log_softmax" in diagnose(mlp(), X, Y, loss_fn=F.nll_loss).warnings[0]
+    assert "log_softmax" in diagnose(mlp(nn.Softmax(1)), X, Y, loss_fn=F.nll_loss).warnings[0]
+    assert not diagnose(mlp(nn.LogSoftmax(1)), X, Y, loss_fn=F.nll_loss).warnings
+    assert "softmax of its own" in diagnose(mlp(nn.Softmax(0)), X, Y).warnings[0]
+
+
+def test_a_difference_of_all_pairs_is_named():
+    model, y = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 1)), X[:, 0]
+    (text,) = diagnose(model, X, y, loss_fn=lambda out, y: ((out - y) ** 2).mean()).warnings
+    assert "(64, 1)" in text and "view_as" in text
+    assert not diagnose(model, X, y, loss_fn=lambda out, y: ((out.squeeze(1) - y) ** 2).mean()).warnings
+    assert not diagnose(model, X, y[:, None], loss_fn=F.mse_loss).warnings
+
+
+def test_large_inputs_are_the_cause_of_large_logits():
+    (text,) = diagnose(mlp(), (X.abs() * 100).clamp(max=255), Y).warnings
+    assert "scale them" in text and "last layer" not in text
+
+
+def test_the_temperature_of_a_contrastive_loss_is_no_fault():
+    tower = lambda: nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 32))
+    scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+    similarities = lambda self, a, b: F.normalize(self.a(a)) @ F.normalize(self.b(b)).T * self.scale.exp()
+    model = Own(similarities, a=tower(), b=tower(), scale=scale)
+    found = diagnose(model, (X, X + torch.randn_like(X)), torch.arange(64))
+    assert found.loss > math.log(64) + 1 and not found.warnings
+
+
+def test_a_layer_made_in_the_call_is_told_from_one_in_a_list():
+    model = Own(lambda self, x: nn.Linear(9, 5)(torch.relu(self.a(x))), a=nn.Linear(12, 9))
+    (text,) = diagnose(model, X, Y).warnings
+    assert "__init__" in text and "ModuleList" not in text
+
+
+def test_weights_that_were_multiplied_after_they_asked_for_gradients():
+    W1, W2 = torch.randn(12, 30, requires_grad=True) * 0.1, (torch.randn(30, 5) * 0.1).requires_grad_()
+    (text,) = [text for text in diagnose(lambda x: torch.tanh(x @ W1) @ W2, X, Y).warnings if "computed" in text]
+    assert text.startswith("W1: ") and "requires_grad_()" in text
+    model = Own(lambda self, x: x @ self.W)
+    model.W = nn.Parameter(torch.randn(12, 5)) * 0.1
+    assert "W: computed from a" in diagnose(model, X, Y).warnings[0]
+
+
+def test_a_kept_output_is_no_weight():
+    def forward(self, x):
+        self.out = torch.tanh(self.linear(x))
+        return self.out
+
+    model = Own(forward, linear=nn.Linear(12, 5))
+    model(X)
+    assert not diagnose(model, X, Y).warnings
+
+
+def test_what_is_not_finite_before_the_network_begins():
+    bad = X.clone()
+    bad[3, 4] = math.nan
+    assert diagnose(mlp(), bad, Y).warnings[0].startswith("the inputs hold NaN in 1 of")
+    model = nn.Sequential(nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 12))
+    assert diagnose(model, X, bad, loss_fn=F.mse_loss).warnings[0].startswith("the targets hold NaN")
+
+
+def test_a_frozen_model_is_named_where_a_step_is_judged():
+    model = mlp().requires_grad_(False)
+    (text,) = diagnose(model, X, Y, lr=0.1).warnings
+    assert "no parameter needs a gradient" in text
+    assert not diagnose(model, X, Y).warnings
+
+
+def test_the_remedy_fits_the_kind_of_network():
+    class Linear:
+        def __init__(self, fan_in, fan_out):
+            self.weight = (torch.randn(fan_in, fan_out) / fan_in**0.5).requires_grad_()
+            self.bias, self.training = torch.zeros(fan_out).requires_grad_(), True
+
+        def __call__(self, x):
+            return x @ self.weight + self.bias
+
+        def parameters(self):
+            return [self.weight]
+
+    (text,) = diagnose([Linear(12, 9), Linear(9, 5)], X, Y).warnings
+    assert "bias" in text and "parameters() returns" in text and "ModuleList" not in text
+    model = mlp()
+    assert "parameters=" in diagnose(model, X, Y, parameters=[model[0].weight]).warnings[0]
+
+
+# Rates
+
+
+def test_a_linear_model_has_no_usual_ratio():
+    model = nn.Linear(12, 1)
+    assert not diagnose(model, X, 9 * X[:, :1], loss_fn=F.mse_loss, optimizer=sgd(model)).warnings
+
+
+def test_a_network_that_has_learned_is_not_stuck_at_adams_eps():
+    torch.manual_seed(0)
+    model, w = nn.Sequential(nn.Linear(12, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 1)), X[0]
+    optimizer, losses = torch.optim.Adam(model.parameters(), 3e-3), []
+
+    def step(_):
+        loss = F.mse_loss(model(X), (X @ w)[:, None] / 9)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+
+    seen = watched(model, optimizer, step, 400, 40)
+    assert losses[-1] < losses[0] / 1000 and not [text for text in seen.warnings if "eps" in text]
+
+
+# Loops
+
+
+class Loop:
+    """A network and an optimizer, and the steps of loops that people write."""
+
+    def __init__(self, model=None):
+        self.model, self.other = model or mlp(), mlp()
+        self.optimizer = sgd(self.model)
+
+    def loss(self, model=None):
+        return F.cross_entropy((model or self.model)(X), Y)
+
+    def right(self, _=0):
+        self.optimizer.zero_grad()
+        self.loss().backward()
+        self.optimizer.step()
+
+    def zeroed_after_backward(self, _):
+        self.loss().backward()
+        self.optimizer.zero_grad()
+        self.optimizer.step()
+
+    def no_backward(self, _):
+        self.loss()
+        self.optimizer.step()
+
+    def step_first(self, _):
+        self.optimizer.zero_grad()
+        loss = self.loss()
+        self.optimizer.step()
+        loss.backward()
+
+    def detached(self, _):
+        F.cross_entropy(self.model(X).detach(), Y).requires_grad_().backward()
+        self.optimizer.step()
+
+    def another_model(self, _):
+        self.optimizer.zero_grad()
+        self.loss(self.other).backward()
+        self.optimizer.step()
+
+
+@pytest.mark.parametrize("wrong", ["zeroed_after_backward", "no_backward", "step_first", "detached"])
+def test_a_step_without_gradients_is_named(wrong):
+    loop = Loop()
+    (text,) = watched(loop.model, loop.optimizer, getattr(loop, wrong)).warnings
+    assert text.startswith("from step 0 on: no parameter has a gradient") and "backward()" in text
+
+
+def test_a_model_that_is_not_the_trained_one_is_named():
+    loop = Loop()
+    (text,) = watched(loop.model, loop.optimizer, loop.another_model).warnings
+    assert "the watched model was not called" in text
+
+
+def test_eval_mode_from_a_validation_on_is_named():
+    loop = Loop(nn.Sequential(nn.Linear(12, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5)))
+
+    def step(i):
+        loop.right()
+        if i == 8:
+            loop.model.eval()
+
+    (text,) = [text for text in watched(loop.model, loop.optimizer, step).warnings if "eval mode" in text]
+    assert text.startswith("from step 10 on: ") and "model.train()" in text
+
+
+@pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.LBFGS])
+def test_a_closure_is_watched(make):
+    model = mlp()
+    optimizer = make(model.parameters(), lr=0.01)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(X), Y)
+        loss.backward()
+        return loss
+
+    seen = watched(model, optimizer, lambda _: optimizer.step(closure), 6, 5)
+    for _, diagnosis in seen.records:
+        assert [row.name for row in diagnosis.activations] == ["0", "1", "2", "3", "4"]
+        assert all(row.std > 0 for row in diagnosis.gradients)
+        assert all(row.grad_std > 0 and row.update_std > 0 for row in diagnosis.parameters)
+    assert not seen.warnings
+
+
+def test_a_pass_between_backward_and_step_is_not_the_steps():
+    loop = Loop()
+
+    def step(_):
+        loop.optimizer.zero_grad()
+        loop.loss().backward()
+        assert loop.model(X[:8]).shape == (8, 5)  # for an accuracy
+        loop.optimizer.step()
+
+    for _, found in watched(loop.model, loop.optimizer, step).records:
+        assert found.activations[0].shape == (64, 16) and all(row.std > 0 for row in found.gradients)
+
+
+def test_updates_by_hand_from_autograd_grad_are_seen():
+    W1, W2 = (torch.randn(12, 30) * 0.1).requires_grad_(), (torch.randn(30, 5) * 0.1).requires_grad_()
+    forward = lambda x: torch.tanh(x @ W1) @ W2
+    with watch(forward, every=2) as seen:
+        for _ in range(5):
+            gradients = torch.autograd.grad(F.cross_entropy(forward(X), Y), [W1, W2])
+            for p, gradient in zip((W1, W2), gradients, strict=True):
+                p.data -= 0.1 * gradient
+            seen.step()
+    for _, found in seen.records:
+        assert [p.name for p in found.parameters] == ["W1", "W2"] and all(
+            p.update_to_data > 0 for p in found.parameters
+        )
+    assert not seen.warnings
+
+
+def test_what_a_checkpoint_computes_again_has_no_row():
+    from torch.utils.checkpoint import checkpoint
+
+    forward = lambda self, x: self.b(checkpoint(lambda t: torch.tanh(self.a(t)), x, use_reentrant=False))
+    loop = Loop(Own(forward, a=nn.Linear(12, 9), b=nn.Linear(9, 5)))
+    for _, found in watched(loop.model, loop.optimizer, loop.right).records:
+        assert [row.name.split(":")[0] for row in found.activations] == ["a", "Own.tanh", "b"]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_gradients_are_those_of_the_loss_and_not_of_a_grad_scalers(fused):
+    readings = []
+    for scale in 1.0, 2.0**16:
+        model = mlp()
+        optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=fused)
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+
+        def step(_, model=model, optimizer=optimizer, scaler=scaler):
+            optimizer.zero_grad()
+            scaler.scale(F.cross_entropy(model(X), Y)).backward()
+            scaler.step(optimizer)
+            scaler.update()
+
+        ((_, found),) = watched(model, optimizer, step, 2).records
+        readings.append([r.std for r in found.gradients] + [p.grad_std for p in found.parameters])
+    assert readings[1] == pytest.approx(readings[0], rel=1e-3)
+
+
+def test_layers_that_sit_out_now_and_then_still_learn():
+    class Drop(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers, self.out = nn.ModuleList(nn.Linear(12, 12) for _ in range(10)), nn.Linear(12, 5)
+            self.unused, self.calls = nn.Linear(12, 12), 0
+
+        def forward(self, x):
+            self.calls += 1
+            for i, layer in enumerate(self.layers):
+                if (i + self.calls) % 3:
+                    x = x + 0.3 * F.relu(layer(x))
+            return self.out(x)
+
+    loop = Loop(Drop())
+    (text,) = watched(loop.model, loop.optimizer, loop.right, 7, 2).warnings
+    assert text.startswith("from step 0 on: unused.weight, unused.bias: no gradient")
+
+
+def test_names_in_a_warning_are_no_numbers_that_change():
+    loop = Loop(nn.Sequential(*(nn.Linear(12, 12) for _ in range(9)), nn.Linear(12, 5)))
+    loop.model.forward = lambda x: loop.model[9](loop.model[0](x))
+    said = watched(loop.model, loop.optimizer, loop.right).warnings
+    assert "from step 0 on: 1.weight, 1.bias, 2.weight and 13 more: no gradient" in said[0], said
+
+
+def test_a_layer_of_many_calls_is_told_once():
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.tanh, self.out = nn.Linear(12, 12), nn.Tanh(), nn.Linear(12, 5)
+            nn.init.normal_(self.inner.weight, std=2)
+
+        def forward(self, x):
+            for _ in range(6):
+                x = self.tanh(self.inner(x))
+            return self.out(x)
+
+    said = [text for text in diagnose(Recurrent(), X, Y).warnings if "saturated" in text]
+    assert len(said) == 1 and "5 more of its calls" in said[0]
+
+
+# Arguments
+
+
+@pytest.mark.parametrize(
+    ("how", "remedy"),
+    [
+        (dict(loss_fn=nn.CrossEntropyLoss), r"CrossEntropyLoss\(\)"),
+        (dict(lr=lambda step: 0.1), "one number"),
+        (dict(lr=-1), "0 or above"),
+        (dict(lr="0.1"), "one number"),
+        (dict(optimizer=torch.optim.SGD), "torch.optim.Optimizer"),
+        (dict(optimizer=torch.optim.lr_scheduler.StepLR(sgd(mlp()), 1)), "torch.optim.Optimizer"),
+    ],
+)
+def test_arguments_that_are_refused(how, remedy):
+    with pytest.raises(ValueError, match=remedy):
+        diagnose(mlp(), X, Y, **how)
+
+
+def test_what_watch_refuses():
+    model = mlp()
+    with pytest.raises(ValueError, match="SGD"):
+        watch(model, torch.optim.SGD)
+    with pytest.raises(ValueError, match="every is '10'"):
+        watch(model, sgd(model), every="10")
