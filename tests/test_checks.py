@@ -379,6 +379,10 @@ def test_a_result_says_what_was_tried_where_it_differs_why_and_where_to_look():
         "  Look at: chapter 02, exercise 2.1; the lecture at 4:19, https://youtu.be/P6sfmUTpUmc?t=259"
     )
     assert "1:32:07, https" in checks.check_collapse(lambda w, b: (w[0], b[0])).look
+    assert (
+        "1099942772"
+        in checks.check_fold(lambda *a: tuple(t.float().double() for t in checks.check_fold.right(*a))).difference
+    )
     late = checks.check_logit_std(lambda loss, n: math.sqrt(2 * (loss - math.log(n))) + 2e-4 * (n == 50257))
     assert "expected 2.74" in late.difference and late.difference.count("2.7477") == 1
 

@@ -175,12 +175,13 @@ class Check:
             return CheckResult("wrong", words(), have.difference, hint, self.where)
         label, index = first_difference(want, have, look.tolerance)
         column = (index[-1], want[label].shape[-1]) if index else None
-        hint = look.hint or self._known(given) or self._known(given, look)
+        hint = self._known(given) or look.hint or self._known(given, look)
         if not hint and not look.call:
             ask = partial(attempt, self.right, look, printed=io.StringIO())
             hint = usual.observed(look, [(a, w, g) for (_, a), w, g in rows], partial(run, look), ask)
         text = difference_in_words(want, have, label, index)
-        return CheckResult("wrong", words(column), text, hint or usual.not_a_number(have[label]) or BY_HAND, self.where)
+        hint = hint or usual.not_a_number(have[label] if index is None else have[label][index]) or BY_HAND
+        return CheckResult("wrong", words(column), text, hint, self.where)
 
     def _known(self, given, only=None):
         """The sentence of the known mistake that is like the answer, in one look or in all; "" for none or several."""

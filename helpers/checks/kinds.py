@@ -17,7 +17,7 @@ def check(place, seconds, cases=((),), **options):
 
     def make(right):
         parameters = tuple(inspect.signature(right).parameters)
-        look = Look(lambda answer, *args: answer(*args), cases, parameters=parameters, **options)
+        look = Look(cases=cases, parameters=parameters, **{"trial": lambda answer, *args: answer(*args), **options})
         call = "{}(" + ", ".join(parameters) + ")"
         return Check(right.__doc__, right, [look], lecture_at(place, seconds), call=call)
 

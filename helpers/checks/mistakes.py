@@ -24,6 +24,7 @@ FACTORS = {
     LN10: "Yours is a natural log: take the log to base 10.",
     LN10 / math.log(2): "Yours is a log to base 2: take the log to base 10.",
 }
+NEAR = 0.02
 OPERATORS = {
     "one over the expected result: it is upside down.": np.reciprocal,
     "the square of the expected result: is a root missing?": np.square,
@@ -43,7 +44,19 @@ def observed(look, rows, run, right):
 
     rows: (args, the right outcome, the answer's) for every input; run, right: give the outcome of either for args.
     """
-    return _never_used(look, rows, run, right) or _exchanged(look, rows, right) or _relation(look, rows)
+    seen = _never_used(look, rows, run, right) or _exchanged(look, rows, right)
+    return seen or _shapes(look, rows) or _relation(look, rows)
+
+
+def _shapes(look, rows):
+    """The right numbers in another shape."""
+    if any(isinstance(outcome, Verdict) for row in rows for outcome in row[1:]):
+        return ""
+    pairs = [(want, have[label]) for _, wanted, have in rows for label, want in wanted.items()]
+    if all(same({"": a.ravel()}, {"": b.ravel()}, look.tolerance) for a, b in pairs):
+        return "The numbers are right, in another shape: reshape them."
+    turned = all(same({"": a.T}, {"": b}, look.tolerance) for a, b in pairs)
+    return "The numbers are right, but rows and columns have changed places." if turned else ""
 
 
 def _relation(look, rows):
@@ -54,26 +67,36 @@ def _relation(look, rows):
     if any(a.shape != b.shape or "f" != a.dtype.kind or a.dtype != b.dtype for a, b in pairs):
         return ""
     want, have = (np.concatenate([array.ravel() for array in arrays]) for arrays in zip(*pairs, strict=True))
-    close = partial(np.allclose, rtol=relative(look.tolerance)[0], atol=relative(look.tolerance)[1])
+    share, absolute = relative(look.tolerance)
+    close, clear = partial(np.allclose, rtol=share, atol=absolute), 10 * share  # less than that is no factor
     with np.errstate(all="ignore"):
         for factor, sentence in FACTORS.items():
             if close(have, factor * want):
                 return sentence
         factor, more = (have / want)[np.abs(want).argmax()], (have - want)[0]
-        if len(np.unique(want)) > 1 and abs(factor) > 1e-9 and close(have, factor * want):
+        if len(np.unique(want)) > 1 and abs(factor) > 1e-9 and abs(factor - 1) > clear and close(have, factor * want):
             return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
-        if len(np.unique(want)) > 1 and close(have, want + more):
+        if len(np.unique(want)) > 1 and abs(more) > clear * np.abs(want).max() and close(have, want + more):
             return f"Yours is always {abs(more):.4g} {'more' if more > 0 else 'less'} than expected."
-        return next((f"Yours is {words}" for words, operator in OPERATORS.items() if close(have, operator(want))), "")
+        if words := next((words for words, operator in OPERATORS.items() if close(have, operator(want))), ""):
+            return f"Yours is {words}"
+        near = np.allclose(have, want, rtol=NEAR, atol=0)
+    return (
+        f"Yours is within {NEAR:.0%} everywhere: is it rounded, cut off early, or an average of too few?"
+        if near
+        else ""
+    )
 
 
 def _other(arg):
-    """Another argument of the same kind; None where there is none."""
+    """Another argument of the same kind, bent so that nothing linear undoes it; None where there is none."""
     if isinstance(arg, (int, float)):
         return arg + 1 if isinstance(arg, int) else 1.5 * arg + 0.1
     if isinstance(arg, list) and all(isinstance(part, torch.Tensor) for part in arg):
         return [_other(part) for part in arg]
-    return 0.5 * arg + 0.05 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
+    if callable(arg) and not isinstance(arg, torch.Tensor):
+        return lambda x: 0.5 * arg(x) + 0.05 * x
+    return 0.5 * arg + 0.05 * arg**2 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
 
 
 def _never_used(look, rows, run, right):

@@ -143,9 +143,9 @@ def _verdict_on(error, signature):
     text = f"your code raised {kind}" + (f": {message}" if message else "")
     if lines:
         text += f", in line {lines[-1].lineno}" + (f": `{lines[-1].line}`" if lines[-1].line else "")
-    elif isinstance(error, TypeError):
-        hint = f"The check calls `{signature}`: does your definition take these arguments?"
-        return Verdict(text, hint, kind=kind)
+    elif isinstance(error, TypeError) and re.search("(takes|missing|multiple|unexpected) .*argument", message):
+        called = f"The check calls `{signature}`: does" if "(" in signature else "Does"
+        return Verdict(text, f"{called} your definition take these arguments?", kind=kind)
     return Verdict(text, "The code stops before there is a result to compare: mend this error first.", kind=kind)
 
 
