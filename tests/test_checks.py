@@ -138,6 +138,9 @@ check_layer = choice(
     "toy chapter",
     60,
 )
+check_pair = choice(
+    "Which pair?", "the pair", "non-linear and own rate", {"x": "no", "optimizer: data": "as it was typed"}, "toy", 60
+)
 check_two = choices(
     "Two questions.", "two", {"a": (1, {0: "no: it grows"}), "b": ("up", {"down": "turn it"})}, "toy", 60
 )
@@ -150,9 +153,16 @@ check_two = choices(
         (check_layer, " Layer 2", "right", ""),
         (check_layer, "layer 1", "wrong", "its mean is 0"),
         (check_layer, "layer 4", "wrong", "not one of the options"),
-        (check_layer, 2, "wrong", "Choose one"),
+        (check_layer, 2, "wrong", "it is 2"),
+        (check_layer, ["layer 2"], "wrong", "it is of type list"),
+        (check_layer, "'layer-2.'", "wrong", "'layer-2.'"),
+        (check_pair, "Non-linear and own-rate", "right", ""),
+        (check_pair, '"own_rate  and non linear."', "right", ""),
+        (check_pair, "Optimiser: Data", "wrong", "'Optimiser: Data', which is not right as it was typed"),
         (check_layer, ..., "not attempted", ""),
         (check_two, {"a": torch.tensor(1), "b": "UP"}, "right", ""),
+        (check_two, {"a": 1.004, "b": " Up"}, "right", ""),
+        (check_two, {"a": -0.01, "b": "up"}, "wrong", "it grows"),
         (check_two, {"a": 0, "b": "down"}, "wrong", "it grows"),
         (check_two, {"a": 1, "b": "down"}, "wrong", "turn it"),
         (check_two, {"a": 5, "b": "up"}, "wrong", "'a' is 5"),
@@ -204,7 +214,9 @@ def test_a_thing_to_mend_is_looked_at_condition_by_condition():
     assert "ModuleList" in check_network(Mended(list)).misconception
     assert "std" in check_network(Mended(gain=2)).difference
     assert check_network(3).status == "wrong"
-    assert check_network(...).status == "not attempted"
+    for stub in (..., [1, ...], {"a": [0, {...}]}):
+        assert check_network(stub).status == "not attempted"
+    assert "type int will not do" in check_network(3).difference
 
 
 # ---- stubs, broken code, odd values: a verdict, never a traceback

@@ -83,8 +83,7 @@ def is_empty(function):
 
 def is_a_function(answer):
     """A Verdict for what cannot be called, or does nothing yet."""
-    if answer is None or answer is ... or is_empty(answer):
-        raise Verdict("it is still empty", status="not attempted")
+    is_given(answer)
     if not callable(answer):
         given = f"the check was given an object of type {type(answer).__name__}"
         raise Verdict(given, "Pass its name alone, without calling it.")
@@ -176,7 +175,7 @@ class Check:
         label, index = first_difference(want, have, look.tolerance)
         column = (index[-1], want[label].shape[-1]) if index else None
         hint = self._known(given) or look.hint or self._known(given, look)
-        if not hint and not look.call:
+        if not hint:
             ask = partial(attempt, self.right, look, printed=io.StringIO())
             hint = usual.observed(look, [(a, w, g) for (_, a), w, g in rows], partial(run, look), ask)
         text = difference_in_words(want, have, label, index)
