@@ -155,7 +155,7 @@ check_two = choices(
         (check_layer, "layer 4", "wrong", "not one of the options"),
         (check_layer, 2, "wrong", "it is 2"),
         (check_layer, ["layer 2"], "wrong", "it is of type list"),
-        (check_layer, "'layer-2.'", "wrong", "'layer-2.'"),
+        (check_layer, "'layer-2.'", "right", ""),
         (check_pair, "Non-linear and own-rate", "right", ""),
         (check_pair, '"own_rate  and non linear."', "right", ""),
         (check_pair, "Optimiser: Data", "wrong", "'Optimiser: Data', which is not right as it was typed"),
