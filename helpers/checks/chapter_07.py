@@ -187,7 +187,8 @@ def check_module(cls):
     yield isinstance(cls, type), f"the check was given an object of type {type(cls).__name__}", "Pass the class itself."
     empty = [name for name in ("__setattr__", "parameters", "train", "__call__") if is_empty(getattr(cls, name, None))]
     if empty:
-        raise Verdict(f"still empty: {', '.join(empty)}", status="not attempted")
+        which = "its four methods are" if len(empty) == 4 else f"{', '.join(empty)}:"
+        raise Verdict(f"{which} still empty", status="not attempted")
     made = []
 
     class Scale(cls):

@@ -92,7 +92,7 @@ def is_a_function(answer):
 def is_given(answer):
     """A Verdict for what is still to be filled in."""
     if answer is None or answer is ... or is_empty(answer):
-        raise Verdict("there is no answer yet", status="not attempted")
+        raise Verdict("it is still empty" if is_empty(answer) else "there is no answer yet", status="not attempted")
 
 
 @dataclass(frozen=True, eq=False)

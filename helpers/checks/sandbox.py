@@ -138,7 +138,7 @@ def _verdict_on(error, signature, answer):
         raise
     except BaseException:  # noqa: BLE001 - an error whose own text is broken
         message = ""
-    if re.search(r"'ellipsis'|(not|of|type) ellipsis", message):
+    if has_gap(answer) or re.search(r"'ellipsis'|(not|of|type) ellipsis", message):
         return Verdict("a `...` is left to fill in", status="not attempted")
     kind = type(error).__name__
     library = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
@@ -146,7 +146,9 @@ def _verdict_on(error, signature, answer):
     if isinstance(error, NotImplementedError) and _ends_in_a_raise(error.__traceback__, foreign):
         return Verdict("it still raises NotImplementedError", status="not attempted")
     lines = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(foreign)]
-    raised = "your code raised" if callable(answer) else f"an object of type {type(answer).__name__} will not do:"
+    raised = (
+        "your code raised" if lines or callable(answer) else f"an object of type {type(answer).__name__} will not do:"
+    )
     text = f"{raised} {kind}" + (f": {message}" if message else "")
     if lines:
         text += f", in line {lines[-1].lineno}" + (f": `{lines[-1].line}`" if lines[-1].line else "")
