@@ -476,7 +476,7 @@ WRONG_MODULES = [
     (variant(Module, parameters=lambda self: [p.data for p in Module.parameters(self)]), "the tensors themselves"),
     (variant(Module, parameters=lambda self: [*self.own.values(), *(p for c in self.children.values() for p in c.own.values())]),
      "its own children"),
-    (variant(Module, parameters=lambda self: print("none")), "returned None"),
+    (variant(Module, parameters=lambda self: print("none")), "does not list the one tensor"),
     (variant(Module, train=lambda self, mode=True: Module.train(self, not self.training)), "switch"),
     (variant(Module, train=lambda self, mode: Module.train(self, mode)), "missing 1 required"),
     (variant(Module, __call__=only(slice(1))), "two hooks"),
