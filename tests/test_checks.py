@@ -1,6 +1,7 @@
 """The engine on toy checks and on all checks: what is right, wrong, not attempted; and that nothing is left behind."""
 
 import ast
+import io
 import math
 import random
 from pathlib import Path
@@ -15,9 +16,10 @@ from torch import nn
 import odd_answers
 from helpers import checks
 from helpers.checks import CheckResult
-from helpers.checks.engine import is_a_function
+from helpers.checks.engine import Look, is_a_function
 from helpers.checks.kinds import check, choice, choices, conditions
 from helpers.checks.readings import as_array, as_parts
+from helpers.checks.sandbox import attempt
 
 ROOM = Path(checks.__file__).parent
 CHECKS = {name: getattr(checks, name) for name in dir(checks) if name.startswith("check_")}
@@ -138,6 +140,9 @@ check_layer = choice(
     "toy chapter",
     60,
 )
+check_pair = choice(
+    "Which pair?", "the pair", "non-linear and own rate", {"x": "no", "optimizer: data": "as it was typed"}, "toy", 60
+)
 check_two = choices(
     "Two questions.", "two", {"a": (1, {0: "no: it grows"}), "b": ("up", {"down": "turn it"})}, "toy", 60
 )
@@ -150,9 +155,16 @@ check_two = choices(
         (check_layer, " Layer 2", "right", ""),
         (check_layer, "layer 1", "wrong", "its mean is 0"),
         (check_layer, "layer 4", "wrong", "not one of the options"),
-        (check_layer, 2, "wrong", "Choose one"),
+        (check_layer, 2, "wrong", "it is 2"),
+        (check_layer, ["layer 2"], "wrong", "it is of type list"),
+        (check_layer, "'layer-2.'", "right", ""),
+        (check_pair, "Non-linear and own-rate", "right", ""),
+        (check_pair, '"own_rate  and non linear."', "right", ""),
+        (check_pair, "Optimiser: Data", "wrong", "'Optimiser: Data', which is not right as it was typed"),
         (check_layer, ..., "not attempted", ""),
         (check_two, {"a": torch.tensor(1), "b": "UP"}, "right", ""),
+        (check_two, {"a": 1.004, "b": " Up"}, "right", ""),
+        (check_two, {"a": -0.01, "b": "up"}, "wrong", "it grows"),
         (check_two, {"a": 0, "b": "down"}, "wrong", "it grows"),
         (check_two, {"a": 1, "b": "down"}, "wrong", "turn it"),
         (check_two, {"a": 5, "b": "up"}, "wrong", "'a' is 5"),
@@ -204,7 +216,10 @@ def test_a_thing_to_mend_is_looked_at_condition_by_condition():
     assert "ModuleList" in check_network(Mended(list)).misconception
     assert "std" in check_network(Mended(gain=2)).difference
     assert check_network(3).status == "wrong"
-    assert check_network(...).status == "not attempted"
+    for stub in (..., [1, ...], {"a": [0, {...}]}):
+        assert check_network(stub).status == "not attempted"
+    odd = attempt(3, Look(len), printed=io.StringIO())  # no code of the learner's ran
+    assert "type int will not do" in odd.difference and "your code" not in odd.difference
 
 
 # ---- stubs, broken code, odd values: a verdict, never a traceback
@@ -379,6 +394,10 @@ def test_a_result_says_what_was_tried_where_it_differs_why_and_where_to_look():
         "  Look at: chapter 02, exercise 2.1; the lecture at 4:19, https://youtu.be/P6sfmUTpUmc?t=259"
     )
     assert "1:32:07, https" in checks.check_collapse(lambda w, b: (w[0], b[0])).look
+    assert (
+        "1099942772"
+        in checks.check_fold(lambda *a: tuple(t.float().double() for t in checks.check_fold.right(*a))).difference
+    )
     late = checks.check_logit_std(lambda loss, n: math.sqrt(2 * (loss - math.log(n))) + 2e-4 * (n == 50257))
     assert "expected 2.74" in late.difference and late.difference.count("2.7477") == 1
 

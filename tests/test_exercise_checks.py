@@ -21,14 +21,19 @@ from helpers.checks import (
     check_conv_output_size,
     check_dead_units,
     check_first_steps,
+    check_first_weight,
     check_fixed_point,
     check_fold,
     check_four_layers,
+    check_frequency_bias,
+    check_gain,
     check_gain_powers,
+    check_logit_std,
     check_no_settling,
     check_sigmoid_slope,
     check_unigram_entropy,
     check_what_trains,
+    check_wrong_by,
 )
 
 # ---- chapters 01 to 04
@@ -54,8 +59,16 @@ def slopes(activation, x):
     return torch.autograd.grad(activation(x).sum(), x)[0]
 
 
-def on(h, threshold=0.99):
-    return h.abs() > threshold
+def dead_by_formula(activation, x):
+    slope = {torch.relu: lambda x: 1.0 * (x > 0), torch.sigmoid: lambda x: x.sigmoid() * (1 - x.sigmoid())}
+    return (slope.get(activation, lambda x: 1 - x.tanh() ** 2)(x) < 0.02).all(0)
+
+
+def weight(std=None, mode="fan_in"):
+    W = torch.empty((30, 200)) if mode == "fan_out" else torch.empty((200, 30))
+    nn.init.kaiming_normal_(W, mode=mode, nonlinearity="tanh", generator=torch.Generator().manual_seed(1))
+    W = W if mode == "fan_out" else W.T
+    return W if std is None else W / W.std() * std
 
 
 # ---- chapters 05 to 13
@@ -65,11 +78,16 @@ def normalised(x, gamma, beta, eps):
     return gamma * (x - x.mean(0)) / torch.sqrt(x.var(0, unbiased=False) + eps) + beta
 
 
+def conv_by_slices(x, weight, stride, padding):
+    x, k = F.pad(x, (padding,) * 4), weight.shape[-1]
+    rows, columns = range(0, x.shape[2] - k + 1, stride), range(0, x.shape[3] - k + 1, stride)
+    patches = torch.stack([x[:, :, i : i + k, j : j + k].flatten(1) for i in rows for j in columns], 2)
+    return (weight.flatten(1) @ patches).view(len(x), len(weight), len(rows), len(columns))
+
+
 def conv_by_unfold(x, weight, stride, padding):
-    n, _, height, _ = x.shape
-    k = weight.shape[-1]
-    out = weight.flatten(1) @ F.unfold(x, k, stride=stride, padding=padding)
-    return out.view(n, len(weight), (height + 2 * padding - k) // stride + 1, -1)
+    out = weight.flatten(1) @ F.unfold(x, weight.shape[-1], stride=stride, padding=padding)
+    return out.view(conv_by_slices(x, weight, stride, padding).shape)
 
 
 def conv_in_numpy(x, weight, stride, padding):
@@ -157,9 +175,14 @@ RIGHT = {
         lambda Y: torch.distributions.Categorical(torch.bincount(Y) / len(Y)).entropy(), lambda Y: [entropy(Y)],
         lambda Y: -(torch.bincount(Y) / len(Y))[Y].log().mean(),
         lambda Y: F.cross_entropy(torch.bincount(Y).float().log().expand(len(Y), -1), Y),
+        lambda Y: torch.special.entr(torch.bincount(Y, minlength=27) / len(Y) + 1e-8).sum(),
+    ],
+    check_frequency_bias: [
+        lambda Y, n: [math.log(Counter(Y.tolist())[i]) for i in range(n)], lambda Y, n: np.log(np.bincount(Y, minlength=n) / len(Y)),
+        lambda Y, n: (torch.bincount(Y, minlength=n) / len(Y) + 1e-8).log() + 3,
     ],
     check_sigmoid_slope: [
-        lambda s: s - s**2, lambda s: s.numpy() * (1 - s.numpy()), lambda s: 0.25 - (s - 0.5) ** 2, sigmoid_slope_by_autograd,
+        lambda s: s**2 * (1 / s - 1), lambda s: s - s**2, lambda s: s.numpy() * (1 - s.numpy()), lambda s: 0.25 - (s - 0.5) ** 2, sigmoid_slope_by_autograd,
     ],
     check_dead_units: [
         lambda f, x: slopes(f, x).max(0).values < 0.02, lambda f, x: (slopes(f, x) < 0.02).sum(0) == len(x),
@@ -168,6 +191,11 @@ RIGHT = {
         lambda f, x: ((f(x + 1e-3) - f(x - 1e-3)) / 2e-3 < 0.02).all(0),
     ],
     check_four_layers: [{"a": "dead", "b": "linear", "c": "saturated", "d": "healthy"}],
+    check_gain: [lambda f, std: std / f(std * torch.randn(200_000)).square().mean().sqrt()],
+    check_first_weight: [
+        weight(), list(weight()), weight().tolist(), weight().numpy(), nn.Parameter(weight().double()), weight(mode="fan_out"),
+        nn.init.kaiming_uniform_(torch.empty(200, 30), nonlinearity="tanh").T,
+    ],
     check_first_steps: ["B", "b"],
     check_batch_norm_forward: [
         normalised, lambda x, gamma, beta, eps: F.batch_norm(x, None, None, gamma, beta, True, 0.1, eps),
@@ -178,7 +206,7 @@ RIGHT = {
         lambda n, k, s, p: math.floor((n + 2 * p - k) / s + 1), lambda n, k, s, p: (n + 2 * p - (k - 1) - 1) // s + 1.0,
         lambda n, k, s, p: len(range(0, n + 2 * p - k + 1, s)), lambda n, k, s, p: torch.tensor((n + 2 * p - k + s) // s),
     ],
-    check_conv_as_linear: [conv_by_unfold, conv_in_numpy, conv_by_einsum, lambda *args: list(conv_by_unfold(*args))],
+    check_conv_as_linear: [conv_by_slices, conv_in_numpy, conv_by_einsum, lambda *args: list(conv_by_slices(*args))],
     check_alternating: ["C", "c"],
     check_no_settling: ["A", "a"],
     check_fixed_point: [
@@ -196,6 +224,10 @@ RIGHT = {
     ],
     check_fold: [fold, fold_by_hand, fold_with_torch, lambda *args: tuple(map(nn.Parameter, fold(*args))),
                  lambda *args: (list(fold(*args)[0]), fold(*args)[1].numpy())],
+    check_wrong_by: [
+        lambda v, was, new: math.sqrt((v + was) / (v + new)), lambda v, was, new: torch.sqrt((v + was) / (v + new)),
+        lambda v, was, new: np.sqrt(v + was) / np.sqrt(v + new), lambda v, was, new: float((v + was) / (v + new)) ** 0.5,
+    ],
 }  # fmt: skip
 
 
@@ -244,9 +276,9 @@ WRONG = {  # none of these is on a check's own list
         lambda n, k, s, p: (n + 2 * (k // 2) - k) // s + 1, lambda n, k, s, p: 112, lambda n, k, s, p: (112, 112),
     ],
     check_conv_as_linear: [
-        lambda x, w, s, p: conv_by_unfold(x, w, s, min(p, 1)), lambda x, w, s, p: conv_by_unfold(x, w, min(s, 2), p),
-        lambda x, w, s, p: conv_by_unfold(x, w, 1, p), lambda *args: conv_by_unfold(*args).relu(), lambda x, w, s, p: x @ w,
-        lambda x, w, s, p: conv_by_unfold(F.pad(x, (p,) * 4, mode="replicate"), w, s, 0),
+        lambda x, w, s, p: conv_by_slices(x, w, s, min(p, 1)), lambda x, w, s, p: conv_by_slices(x, w, min(s, 2), p),
+        lambda x, w, s, p: conv_by_slices(x, w, 1, p), lambda *args: conv_by_slices(*args).relu(), lambda x, w, s, p: x @ w,
+        lambda x, w, s, p: conv_by_slices(F.pad(x, (p,) * 4, mode="replicate"), w, s, 0),
     ],
     check_alternating: ["A", "B", "D", 3, ["C"]],
     check_no_settling: ["B", "C", 1],
@@ -290,11 +322,29 @@ def test_wrong_answers_that_no_list_holds_are_rejected_with_a_hint(check, answer
     ("check", "answer", "said"),
     [
         (check_unigram_entropy, entropy_of_neighbours, "neighbours"),
+        (check_logit_std, lambda loss, n: round(math.sqrt(2 * (loss - math.log(n))), 2), "rounded"),
+        (check_frequency_bias, lambda Y, n: np.log(np.bincount(Y)), "minlength"),
+        (check_frequency_bias, lambda Y, n: torch.bincount(Y, minlength=n).float().log()[None], "shape"),
+        (check_sigmoid_slope, lambda s: s.T * (1 - s.T), "rows and columns"),
+        (check_dead_units, dead_by_formula, "autograd"),
+        (check_dead_units, lambda f, x: [False] * x.shape[1], "activation or hpreact"),
+        (check_gain, lambda f, std: 5 / 3, "f or std"),
+        (check_gain, lambda f, std: 0.985 * check_gain.right(f, std), "too few"),
+        (check_first_weight, torch.rand(30, 200), "mean is 0"),
+        (check_first_weight, torch.full((30, 200), math.nan), "torch.empty"),
+        (check_first_weight, torch.full((30, 200), 0.3), "at random"),
+        (check_first_weight, "0.3", "tensor of shape"),
+        (check_first_weight, nn.Linear(30, 200), "tensor of shape"),
+        # what eps does to standardised numbers is no sign that x is ignored, nor is a NaN elsewhere
+        (check_batch_norm_forward, lambda x, g, b, e: normalised(x, g, b, 0) + e, "by hand"),
+        (check_batch_norm_forward, lambda x, g, b, e: normalised(x, g, b, -e), "by hand"),
+        (check_conv_as_linear, lambda x, w, s, p: F.conv2d(x, w, stride=s, padding=p), "slices"),
+        (check_conv_as_linear, conv_by_unfold, "slices"),
         (check_unigram_entropy, lambda Y: entropy(Y) / math.log(2), "base 2"),
         (check_fixed_point, lambda g: fixed_point(g, 15), "too few layers"),
         (check_fixed_point, lambda g: 0 if g < 1.2 else fixed_point(g), "Just above"),
         (check_fixed_point, lambda g: fixed_point(g, guard=False), "gain of 1 or less"),
-        (check_conv_as_linear, lambda x, w, s, p: conv_by_unfold(x, w, s, min(p, 1)), "by hand"),
+        (check_conv_as_linear, lambda x, w, s, p: conv_by_slices(x, w, s, min(p, 1)), "by hand"),
         (check_fold, lambda W, b, g, h, m, v, e: fold(W, b, h, g, m, v, e), "gamma and beta"),
         (
             check_fold,

@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from helpers import layers
-from helpers.checks import check_batch_norm, check_linear
+from helpers.checks import check_batch_norm, check_linear, check_module
 from helpers.checks.mistakes import variant
 
 
@@ -184,13 +184,6 @@ RIGHT = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "cls"), [(check, cls) for check, classes in RIGHT.items() for cls in classes])
-def test_right_classes_are_accepted_in_any_style(check, cls):
-    result = check(cls)
-    assert result, result
-    assert not result.note
-
-
 def test_a_class_without_defaults_is_right_and_told_so():
     result = check_batch_norm(OnTorchs)
     assert result and "defaults" in result.note
@@ -279,6 +272,16 @@ WRONG_BATCH_NORMS = [  # and what the verdict says
     (variant(BatchNorm, forward=lambda self, x: BatchNorm.forward(self, x).detach().numpy()), "type ndarray"),
     (variant(BatchNorm, forward=lambda self, x: print(self.statistics(x))), "return"),
     (starting(BatchNorm, gamma=lambda dim: nn.Parameter(torch.randn(dim))), "expected 1"),
+    (starting(BatchNorm, beta=lambda dim: nn.Parameter(torch.ones(dim))), "shift and mean at 0"),
+    (starting(PlainTensors, running_mean=lambda dim: torch.zeros(dim, requires_grad=True)), "not learnt"),
+    (
+        variant(BatchNorm, output=lambda self, x, m, v: self.beta * (x - m) / (v + self.eps).sqrt() + self.gamma),
+        "changed places",
+    ),
+    (
+        evaluated(lambda self, x, m, v: (self.update(x.data), self.output(x, self.running_mean, self.running_var))[1]),
+        "only reads",
+    ),
     (starting(BatchNorm, gamma=torch.ones), "gamma is not among"),
     (starting(BatchNorm, gamma=1.0), "type float"),
     (starting(BatchNorm, running_mean=lambda dim: nn.Parameter(torch.zeros(dim))), "running_mean"),
@@ -343,6 +346,10 @@ WRONG_LINEARS = [
     (starting(PlainLinear, weight=lambda n, m: torch.randn((n, m), requires_grad=True) / n**0.5), "computed from"),
     (starting(PlainLinear, weight=seeded), "same numbers"),
     (variant(Linear, __init__=without_bias_argument), "bias"),
+    (
+        starting(Linear, weight=lambda n, m: nn.Parameter(torch.randn(n, m) / n**0.5, requires_grad=False)),
+        "requires_grad is False",
+    ),
     (variant(Linear, __init__=always_biased), "although bias=False"),
     (nn.Linear, "nn.Linear's layout"),
     (drawn(lambda n, m: torch.randn(m, n) / n**0.5), "nn.Linear's layout"),
@@ -361,9 +368,142 @@ WRONG_LINEARS = [
 ]
 
 
+class Module:
+    """Right as it stands; its variants spoil one thing each."""
+
+    def __init__(self):
+        self.own, self.children, self.hooks, self.training = {}, {}, [], True
+
+    def __setattr__(self, name, value):
+        self.register(name, value)
+        super().__setattr__(name, value)
+
+    def register(self, name, value):
+        if isinstance(value, Module):
+            self.children[name] = value
+        if isinstance(value, torch.Tensor) and value.requires_grad:
+            self.own[name] = value
+
+    def parameters(self):
+        return sum((child.parameters() for child in self.children.values()), list(self.own.values()))
+
+    def train(self, mode=True):
+        self.training = mode
+        for child in self.children.values():
+            child.train(mode)
+        return self
+
+    def __call__(self, x):
+        out = self.forward(x)
+        for hook in self.hooks:
+            hook(self, x, out)
+        return out
+
+
+class AsTorch(Module):
+    """It stores what it registers nowhere else, and finds it by __getattr__."""
+
+    def __init__(self):
+        vars(self).update(own={}, children={}, hooks=[], training=True)
+
+    def __setattr__(self, name, value):
+        self.register(name, value)
+        if name not in self.own and name not in self.children:
+            vars(self)[name] = value
+
+    def __getattr__(self, name):
+        if name in self.own or name in self.children:
+            return self.own.get(name, self.children.get(name))
+        raise AttributeError(name)
+
+
+def by_stack(self):
+    stack = [self]
+    while stack:
+        module = stack.pop()
+        yield from module.own.values()
+        stack.extend(module.children.values())
+
+
+def counted(self, name, value):
+    Module.register(self, object(), value)
+
+
+def by_name(self, name, value):
+    if name in ("weight", "bias", "inner"):
+        Module.register(self, name, value)
+
+
+def one_child(self, name, value):
+    Module.register(self, "child" if isinstance(value, Module) else name, value)
+
+
+def storing(change):
+    def __setattr__(self, name, value):
+        value = change(value)
+        self.register(name, value) if name not in ("own", "children", "hooks", "training") else None
+        object.__setattr__(self, name, value)
+
+    return __setattr__
+
+
+def called(run):
+    """A __call__ that gives the hooks to `run`, with forward's result."""
+    return lambda self, x: run(self, x, self.forward(x))
+
+
+def only(which):
+    return called(lambda self, x, out: ([hook(self, x, out) for hook in self.hooks[which]], out)[1])
+
+
+def clearing(self, x, out):
+    while self.hooks:
+        self.hooks.pop(0)(self, x, out)
+    return out
+
+
+RIGHT[check_module] = [
+    Module, AsTorch, variant(Module, parameters=by_stack), variant(Module, parameters=lambda self: {*by_stack(self)}),
+    variant(Module, __call__=called(lambda self, x, out: ([hook(self, x, out) for hook in self.hooks], out)[1])),
+]  # fmt: skip
+WRONG_MODULES = [
+    (variant(Module, register=counted), "under its name"),
+    (variant(Module, register=by_name), "under its name"),
+    (variant(Module, register=one_child), "two children"),
+    (variant(Module, __setattr__=storing(lambda v: v.detach().clone().requires_grad_() if isinstance(v, torch.Tensor) else v)),
+     "as it is"),
+    (variant(Module, parameters=lambda self: Module.parameters(self) * 2), "once"),
+    (variant(Module, parameters=lambda self: [p.data for p in Module.parameters(self)]), "the tensors themselves"),
+    (variant(Module, parameters=lambda self: [*self.own.values(), *(p for c in self.children.values() for p in c.own.values())]),
+     "its own children"),
+    (variant(Module, parameters=lambda self: print("none")), "does not list the one tensor"),
+    (variant(Module, train=lambda self, mode=True: Module.train(self, not self.training)), "switch"),
+    (variant(Module, train=lambda self, mode: Module.train(self, mode)), "missing 1 required"),
+    (variant(Module, __call__=only(slice(1))), "two hooks"),
+    (variant(Module, __call__=only(slice(1, None))), "two hooks"),
+    (variant(Module, __call__=called(lambda self, x, out: ([h(self, x, out.detach()) for h in self.hooks], out)[1])), "two hooks"),
+    (variant(Module, __call__=called(lambda self, x, out: ([h(self, x, out) for h in self.hooks if self.training], out)[1])),
+     "two hooks"),
+    (variant(Module, __call__=called(clearing)), "call 2"),
+    (variant(Module, __call__=called(lambda self, x, out: Module.__call__(self, x).detach())), "what forward(x) returned"),
+    (variant(Module, __call__=lambda self, x: ([h(self, x, self.forward(x)) for h in self.hooks], self.forward(x))[1]), "once per layer"),
+    (Module(), "the class itself"),
+    (3, "the class itself"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "cls"), [(check, cls) for check, classes in RIGHT.items() for cls in classes])
+def test_right_classes_are_accepted_in_any_style(check, cls):
+    result = check(cls)
+    assert result, result
+    assert not result.note
+
+
 @pytest.mark.parametrize(
     ("check", "cls", "said"),
-    [(check_batch_norm, *row) for row in WRONG_BATCH_NORMS] + [(check_linear, *row) for row in WRONG_LINEARS],
+    [(check_batch_norm, *row) for row in WRONG_BATCH_NORMS]
+    + [(check_linear, *row) for row in WRONG_LINEARS]
+    + [(check_module, *row) for row in WRONG_MODULES],
 )
 def test_classes_spoilt_in_one_place_are_rejected_by_name(check, cls, said):
     result = check(cls)
@@ -410,6 +550,11 @@ class NotYet:
 def test_a_stub_of_a_class_is_not_an_attempt(stub):
     assert check_batch_norm(stub).status == "not attempted"
     assert check_linear(stub).status == "not attempted"
+
+
+def test_a_half_written_module_is_told_what_is_still_empty():
+    result = check_module(variant(Module, train=lambda self, mode=True: ..., parameters=lambda self: None))
+    assert result.status == "not attempted" and "parameters, train" in repr(result)
 
 
 def test_of_a_matrix_only_the_column_in_question_is_shown():

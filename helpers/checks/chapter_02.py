@@ -1,5 +1,6 @@
 """Chapter 02: the first loss: what it should be, what it says about the logits, which layer is guilty, a better bias."""
 
+import contextlib
 import math
 from collections import OrderedDict
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from helpers.checks.engine import Look
 from helpers.checks.kinds import check, choice, seeded_randn
 from helpers.checks.readings import to_array
 
@@ -60,8 +62,8 @@ check_guilty_layer = choice(
 def as_probabilities(value):
     """A reader of logits by what softmax makes of them: a constant added to all of them changes nothing."""
     logits = to_array(value)
-    if logits.ndim != 1 or logits.dtype == bool:
-        return {"the probability": logits}  # of another shape than any answer, so that this is said
+    if logits.dtype == bool:
+        return {"the probability": logits}
     powers = np.exp(logits - logits.max(initial=0))
     return {"the probability": powers / powers.sum()}
 
@@ -77,11 +79,24 @@ def check_frequency_bias(Y, classes):
     return torch.bincount(Y, minlength=classes).float().log()
 
 
+def _length(answer, Y, classes):
+    with contextlib.suppress(ValueError):  # math.log(0): how to treat a class that never occurs is left open
+        return len(answer(Y, classes))
+    return classes
+
+
+_MISSING = "One number for every class, also where the last ones never occur in Y: tell bincount, minlength=classes."
+check_frequency_bias.looks.append(
+    Look(_length, [(LABELS[0][0], 5)], "the length of {}(Y, 5) for labels from 0 to 2", hint=_MISSING)
+)
+
+
 def _shares(Y, classes):
     return torch.bincount(Y, minlength=classes) / len(Y)
 
 
 check_frequency_bias.mistakes = {
+    _MISSING: lambda Y, n: torch.bincount(Y).float().log(),
     "These are the shares themselves: softmax takes their exponential, so give it their logarithm.": _shares,
     "These are counts: softmax takes their exponential, so give it their logarithm.":
         lambda Y, n: torch.bincount(Y, minlength=n).float(),

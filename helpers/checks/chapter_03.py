@@ -1,11 +1,12 @@
 """Chapter 03: the slope of a sigmoid, dead units, four layers to tell apart, and an early lead to explain."""
 
 import torch
+from torch.nn import functional as F
 
 from helpers.checks.kinds import check, choice, choices, seeded_randn
 from helpers.checks.readings import as_array, as_bools
 
-SLOPES = [([0.5, 0.25, 0.9, 0.01],), ([[0.1, 0.75], [0.97, 0.5], [0.0, 1.0]],)]
+SLOPES = [([0.5, 0.25, 0.9, 0.01],), ([[0.1, 0.75], [0.97, 0.5], [0.03, 1.0]],)]
 
 
 @check("chapter 03, exercise 3.1", 779, [(torch.tensor(s),) for (s,) in SLOPES], read=as_array)
@@ -46,6 +47,7 @@ FORTY[-1, 1] = 0.0  # alive on one example of forty
 LOW = torch.tensor([[-5.0, 5, 0, -6], [-7, 4, -8, 6], [-6, -5, -6, -0.1]])
 CASES = [(torch.tanh, torch.tensor(rows)) for rows in UNITS]
 CASES += [(torch.relu, NEGATIVE), (torch.sigmoid, LOW), (torch.tanh, LOW), (torch.tanh, FORTY), (torch.tanh, MANY)]
+CASES += [(F.softplus, LOW), (F.elu, LOW)]  # nobody has their formulas ready
 
 
 @check("chapter 03, exercise 3.2", 779, CASES, read=as_bools)
@@ -63,6 +65,11 @@ def _flat(activation, hpreact, threshold=0.02):
     return _slopes(activation, hpreact) < threshold
 
 
+def _by_formula(activation, hpreact):
+    slopes = {torch.relu: lambda x: (x > 0).float(), torch.sigmoid: lambda x: x.sigmoid() * (1 - x.sigmoid())}
+    return (slopes.get(activation, lambda x: 1 - x.tanh() ** 2)(hpreact) < 0.02).all(0)
+
+
 check_dead_units.mistakes = {
     "That asks for any example: a unit is dead when its slope is small on all of them.": lambda f, x: _flat(f, x).any(0),
     "That is along the wrong axis: the examples are dimension 0, and every unit wants an answer of its own.": (
@@ -70,6 +77,7 @@ check_dead_units.mistakes = {
     "That is a test for a tanh, whatever the activation is: ask the slope itself.": (
         lambda f, x: (f(x).abs() > 0.99).all(0), lambda f, x: (f(x) > 0.99).all(0),
         lambda f, x: (1 - x.tanh() ** 2 < 0.02).all(0), lambda f, x: (1 - f(x) ** 2 < 0.02).all(0)),
+    "That has a formula for each activation that it knows: autograd finds the slope of any.": _by_formula,
     "That is the size of the output, not of its slope.": lambda f, x: (f(x).abs() < 0.02).all(0),
     "The mean hides an example that is alive: ask of every example, then of all together.": (
         lambda f, x: _slopes(f, x).mean(0) < 0.02),

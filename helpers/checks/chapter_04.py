@@ -4,6 +4,8 @@ import torch
 from torch.nn import functional as F
 
 from helpers.checks.kinds import check, choices, conditions, seeded_randn
+from helpers.checks.readings import to_array
+from helpers.checks.sandbox import Verdict
 
 GRID = torch.linspace(-8, 8, 1601, dtype=torch.float64)
 DENSITY = torch.exp(-(GRID**2) / 2) / torch.exp(-(GRID**2) / 2).sum()
@@ -54,21 +56,27 @@ _RELU = "That is ReLU's gain over sqrt(30): name the nonlinearity, or torch take
 _NO_GAIN = "That is 1 / sqrt(30): the gain of the tanh, 5/3, is missing."
 _TRIED = "That is chapter 03's 0.2, found by trying: here it should be gain / sqrt(fan_in)."
 _SCALE = "Print gain / sqrt(fan_in) for tanh's gain and 30 inputs, and then `W1.std()`."
+_CENTRE = "Its mean is 0: torch.rand gives numbers from 0 to 1, torch.randn normal ones around 0."
 _EQUAL = "Draw the weights at random: units that start the same stay the same."
 
 
 @conditions("W1", "chapter 04, exercise 4.2", 1673)
 def check_first_weight(W1):
     """W1, (30, 200), for x @ W1: random, mean 0, std gain / sqrt(fan_in) with tanh's gain."""
-    W1 = torch.as_tensor(W1).detach().double()
+    try:
+        W1 = torch.from_numpy(to_array(W1, "W1")).double()
+    except (TypeError, ValueError):
+        raise Verdict(f"W1 is of type {type(W1).__name__}", "Make it a tensor of shape (30, 200).") from None
     yield W1.shape == (FAN_IN, FAN_OUT), f"W1 has shape {tuple(W1.shape)}", _SHAPE
+    yield W1.isfinite().all(), "W1 has a NaN or an infinity in it", "torch.empty holds anything: fill it with numbers."
+    yield len(W1.unique()) > 3_000, "many entries of W1 are equal", _EQUAL
+    yield W1.mean().abs() < 0.1 * W1.std(), f"W1 has mean {W1.mean():.3f}", _CENTRE
     std, wanted = W1.std().item(), TANH_GAIN / FAN_IN**0.5
     for value, hint in {
         TANH_GAIN / FAN_OUT**0.5: _FAN, (2 / FAN_IN) ** 0.5: _RELU, FAN_IN**-0.5: _NO_GAIN, 0.2: _TRIED
     }.items():  # fmt: skip
         yield abs(std / value - 1) > 0.04, f"W1 has std {std:.3f}", hint
     yield abs(std / wanted - 1) < 0.05, f"W1 has std {std:.3f}", _SCALE
-    yield len(W1.unique()) > 3_000, "many entries of W1 are equal", _EQUAL
 
 
 _noise = seeded_randn(FAN_IN, FAN_OUT, seed=4, dtype=torch.float64) + seeded_randn(FAN_IN, FAN_OUT, seed=5) / 1000
@@ -81,6 +89,7 @@ check_first_weight.mistakes = {
     _NO_GAIN: _noise / FAN_IN**0.5,
     _TRIED: _noise * 0.2,
     _SCALE: (_noise, _noise * TANH_GAIN / FAN_IN),
+    _CENTRE: (_noise + 1) * TANH_GAIN / FAN_IN**0.5,
     _EQUAL: _noise.sign() * TANH_GAIN / FAN_IN**0.5,
 }
 

@@ -63,6 +63,7 @@ SCALES = {
     "gamma is missing from the output: multiply by it.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e),
     "beta is missing from the output: add it.": lambda x, m, v, g, b, e: _scaled(x, m, v, g, 0, e),
     "beta is multiplied by gamma too: scale, then shift.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e) * g,
+    "gamma and beta have changed places: gamma multiplies, beta is added.": lambda x, m, v, g, b, e: _scaled(x, m, v, b, g, e),
     "The mean is not subtracted.": lambda x, m, v, g, b, e: _scaled(x, 0, v, g, b, e),
     "The std does not divide: divide by it.": lambda x, m, v, g, b, e: (x - m) * g + b,
 }  # fmt: skip
@@ -161,6 +162,7 @@ def _buffers(layer):
     for name in VECTORS[2:]:
         if getattr(layer, name).requires_grad:
             hint = "It keeps the graph of every batch so far alive: update it under `torch.no_grad()`."
+            hint = "It is not learnt: make it a tensor without a gradient." if getattr(layer, name).is_leaf else hint
             raise Verdict(f"layer.{name}.requires_grad is True", hint)
     return [getattr(layer, name).detach().reshape(-1).clone() for name in VECTORS[2:]]
 
@@ -227,7 +229,8 @@ check_batch_norm = Check(
     """,
     _BatchNorm,
     [
-        Look(_start, call="layer = {}(dim, eps, momentum)", read=as_tensors(*(f"layer.{n}" for n in (*VECTORS, "training")))),
+        Look(_start, call="layer = {}(dim, eps, momentum)", read=as_tensors(*(f"layer.{n}" for n in (*VECTORS, "training"))),
+             hint="An untrained layer in eval mode leaves its input as it is: scale and variance start at 1, shift and mean at 0."),
         Look(_called, [(x, *(v[: x.shape[1]] for v in VALUES)) for x in BATCHES],
              f"layer(x) in train mode with eps = {EPS}", OUTPUT, 1e-4),
         Look(_derived_layer, [(LONG, GAMMA, BETA)], "the gradients through layer(x) in train mode", GRADIENTS, 1e-4),
@@ -248,8 +251,6 @@ check_batch_norm = Check(
     refuse=is_a_class("running_mean"),
     note=_without_defaults,
     mistakes={
-        "running_var starts at 1, not 0: an untrained layer in eval mode leaves its input as it is.": _starting("running_var", 0.0),
-        "gamma starts at 1: at 0 every output would be 0.": _starting("gamma", 0.0),
         "A new layer is in train mode.": _starting("training", False),
         **each(lambda part: variant(_BatchNorm, statistics=staticmethod(part)), STATISTICS),
         **each(lambda part: variant(_BatchNorm, scaled=staticmethod(part)), SCALES),
@@ -267,7 +268,8 @@ check_batch_norm = Check(
                 self.scaled(x, self.running_mean, self.running_var, self.gamma, self.beta, self.eps), self.update(x.detach()))[0]),
         "Eval mode uses the batch's statistics: off-centre data should stay off-centre.": _evaluating(
             lambda self, x: self.scaled(x, *self.statistics(x), self.gamma, self.beta, self.eps)),
-        "Eval mode only reads the buffers: update them in train mode alone.": _evaluating(
-            lambda self, x: (_BatchNorm.forward(self, x), self.update(x.detach()))[0]),
+        "Eval mode only reads the buffers: update them in train mode alone.": (
+            _evaluating(lambda self, x: (_BatchNorm.forward(self, x), self.update(x.detach()))[0]),
+            _evaluating(lambda self, x: (self.update(x.detach()), _BatchNorm.forward(self, x))[1])),
     },
 )  # fmt: skip

@@ -40,11 +40,15 @@ def _start(cls, fan_in, fan_out):
     if torch.equal(weight, other.weight) and weight.std() > 0:
         hint = "A seed or generator set inside __init__ starts anew for every layer: set it once, outside."
         raise Verdict("two new layers start with the same numbers in layer.weight", hint)
-    for layer in (cls(fan_in, fan_out, bias=False), cls(fan_in, fan_out, False)):
-        if getattr(layer, "bias", ...) is not None:
-            matter = "is there, although bias=False" if hasattr(layer, "bias") else "does not exist, with bias=False"
+    for bare in (cls(fan_in, fan_out, bias=False), cls(fan_in, fan_out, False)):
+        if getattr(bare, "bias", ...) is not None:
+            matter = "is there, although bias=False" if hasattr(bare, "bias") else "does not exist, with bias=False"
             raise Verdict(f"layer.bias {matter}", "Make it None then, so that `layer.bias is None` can be asked.")
-        trainable(layer, ("weight", "bias"))
+        trainable(bare, ("weight", "bias"))
+    frozen = [name for name in ("weight", "bias") if not getattr(layer, name).requires_grad]
+    if isinstance(layer, nn.Module) and frozen:
+        hint = "An nn.Parameter requires a gradient unless told not to."
+        raise Verdict(f"layer.{frozen[0]}.requires_grad is False", hint)
     return torch.zeros(())
 
 
@@ -92,7 +96,7 @@ STDS = {
     "1/sqrt(fan_in) is missing: the output's std would be sqrt(fan_in) times the input's.": lambda n, m: 1,
     "That is 1/fan_in: it is variances that add up, so the std takes the root.": lambda n, m: 1 / n,
     "The more inputs, the smaller each weight: divide by sqrt(fan_in).": lambda n, m: n**0.5,
-    "fan_out is in it: fan_in counts. torch.nn.init expects the layout (fan_out, fan_in), so its fan_in is ours.": (
+    "fan_out is in it: fan_in counts. torch.nn.init expects (fan_out, fan_in): what it takes for fan_in is fan_out here.": (
         lambda n, m: m**-0.5, lambda n, m: 1 / m, lambda n, m: (2 / (n + m)) ** 0.5, lambda n, m: (n + m) ** -0.5,
         lambda n, m: (2 / m) ** 0.5, lambda n, m: 5 / 3 * m**-0.5, lambda n, m: (3 * m) ** -0.5),
     "That is nn.Linear's default, 1/sqrt(3 fan_in): of a uniform distribution up to 1/sqrt(fan_in).": lambda n, m: (3 * n) ** -0.5,
@@ -166,49 +170,64 @@ class _Module:
         return out
 
 
-LOST = "Let Python store the attribute too: super().__setattr__(name, value), whatever it is."
+LOST = "Let Python store the attribute too: super().__setattr__(name, value), whatever it is, and as it is."
 LISTED = "Only a tensor that requires a gradient is registered, under its name, and so is a Module."
+LISTS = "It lists the tensors themselves, each once: all of own, then what every child lists."
 DEEP = "Ask every child for its parameters(), and let it ask its own children."
-SWITCHES = "Set self.training, then call train(mode) of every child."
-HOOKS = "forward first, then every hook with (self, x, out), then return out."
+SWITCHES = "Set self.training to mode, then call train(mode) of every child."
+HOOKS = "forward first, once, then every hook with (self, x, out), then return out."
 
 
 @conditions("the class Module", "chapter 07, exercise 7.1", 4715)
 def check_module(cls):
     """A class whose objects register tensors and Modules, list parameters(), train(mode), and call their hooks."""
-    methods = [vars(cls).get(name) for name in ("__setattr__", "parameters", "train", "__call__")]
-    if isinstance(cls, type) and all(method is None or is_empty(method) for method in methods):
-        raise Verdict("its four methods are still empty", status="not attempted")
+    yield isinstance(cls, type), f"the check was given an object of type {type(cls).__name__}", "Pass the class itself."
+    empty = [name for name in ("__setattr__", "parameters", "train", "__call__") if is_empty(getattr(cls, name, None))]
+    if empty:
+        empty = ["its four methods are"] if len(empty) == 4 else empty
+        raise Verdict(f"{', '.join(empty)} still empty", status="not attempted")
+    made = []
 
     class Scale(cls):
-        def __init__(self, inner=None):
+        def __init__(self, *parts):
             super().__init__()
-            self.weight, self.mean = torch.ones(2, requires_grad=True), torch.zeros(2)
-            if inner is not None:
-                self.inner = inner
+            self.slope, self.mean = torch.ones(2, requires_grad=True), torch.zeros(2)
+            for i, part in enumerate(parts):
+                setattr(self, f"part{i}", part)
+            self.parts = len(parts)
 
         def forward(self, x):
-            return self.weight * (x if getattr(self, "inner", None) is None else self.inner(x))
+            for i in range(self.parts):
+                x = getattr(self, f"part{i}")(x)
+            made.append(self.slope * x)
+            return made[-1]
 
     leaf = Scale()
-    kept = torch.equal(getattr(leaf, "mean", torch.ones(2)), torch.zeros(2)) and hasattr(leaf, "weight")
-    yield kept, "an attribute that was assigned cannot be read again", LOST
-    for matter in ("the weight is not all that a layer lists", "a weight that was replaced is still listed"):
-        yield [id(leaf.weight)] == list(map(id, leaf.parameters() or [])), matter, LISTED
-        leaf.weight = torch.full((2,), 3.0, requires_grad=True)
-    middle = Scale(leaf)
-    nested = net, *_ = Scale(middle), middle, leaf
-    same = sorted(map(id, net.parameters())) == sorted(id(part.weight) for part in nested)
-    yield same, "three layers inside each other do not list their three weights", DEEP
-    for mode, given in ((False, [False]), (True, [])):
+    for matter in ("is not what own holds after an assignment", "is still in own after another took its name"):
+        leaf.slope = slope = torch.full((2,), 3.0, requires_grad=True)
+        kept = torch.equal(getattr(leaf, "mean", torch.ones(2)), torch.zeros(2)) and getattr(leaf, "slope", 0) is slope
+        yield kept, "an attribute that was assigned is not what is read again", LOST
+        yield len(leaf.own) == 1 and leaf.own.get("slope") is slope, f"a tensor {matter}", LISTED
+        listed = [*map(id, leaf.parameters() or [])]
+        yield listed == [id(slope)], "parameters() does not list the one tensor of a layer, once", LISTS
+    middle, beside = Scale(leaf), Scale()
+    nested = net, *_ = Scale(middle, beside), middle, leaf, beside
+    yield [*net.children] == ["part0", "part1"], "two layers that were assigned are not the two children", LISTED
+    same = sorted(map(id, net.parameters())) == sorted(id(part.slope) for part in nested)
+    yield same, "four layers, some inside others, do not list their four tensors", DEEP
+    for mode, given in ((True, [True]), (False, [False]), (True, []), (False, [False]), (False, [False])):
         net.train(*given)
         yield all(part.training is mode for part in nested), f"a switch is wrong after train({mode})", SWITCHES
     x, seen = torch.tensor([1.0, 2.0]), []
-    leaf.hooks.append(lambda *given: seen.append(given))
-    out = net(x)
-    yield isinstance(out, torch.Tensor) and torch.equal(out, 3 * x), "net(x) is not what forward(x) returns", HOOKS
-    good = len(seen) == 1 and len(seen[0]) == 3 and seen[0][0] is leaf and seen[0][1] is x
-    yield good and torch.equal(seen[0][2], 3 * x), "the hook of an inner layer was not called once, as asked", HOOKS
+    leaf.hooks += [lambda *given: seen.append(("first", *given)), lambda *given: seen.append(("second", *given))]
+    for number in (1, 2):
+        made.clear(), seen.clear()
+        out = net(x)
+        yield made and out is made[-1], "net(x) is not what forward(x) returned", HOOKS
+        yield len(made) == len(nested), "forward did not run once per layer", HOOKS
+        told = [(name, *map(id, (leaf, x, made[0]))) for name in ("first", "second")]
+        good = [(name, *map(id, given)) for name, *given in seen] == told
+        yield good, f"the two hooks of an inner layer were not called as asked in call {number}", HOOKS
 
 
 def _all_tensors(self, name, value):
@@ -221,7 +240,8 @@ check_module.right = _Module
 check_module.mistakes = {
     LISTED: variant(_Module, __setattr__=_all_tensors),
     DEEP: variant(_Module, parameters=lambda self: [*self.own.values()]),
-    SWITCHES: variant(_Module, train=lambda self, mode=True: object.__setattr__(self, "training", mode)),
+    SWITCHES: variant(_Module, train=lambda self, mode=True: setattr(self, "training", mode)),
+    LISTS: variant(_Module, parameters=lambda self: [p.detach() for p in _Module.parameters(self)]),
     HOOKS: variant(_Module, __call__=lambda self, x: self.forward(x)),
 }
 

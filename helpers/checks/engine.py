@@ -83,8 +83,7 @@ def is_empty(function):
 
 def is_a_function(answer):
     """A Verdict for what cannot be called, or does nothing yet."""
-    if answer is None or answer is ... or is_empty(answer):
-        raise Verdict("it is still empty", status="not attempted")
+    is_given(answer)
     if not callable(answer):
         given = f"the check was given an object of type {type(answer).__name__}"
         raise Verdict(given, "Pass its name alone, without calling it.")
@@ -93,7 +92,7 @@ def is_a_function(answer):
 def is_given(answer):
     """A Verdict for what is still to be filled in."""
     if answer is None or answer is ... or is_empty(answer):
-        raise Verdict("there is no answer yet", status="not attempted")
+        raise Verdict("it is still empty" if is_empty(answer) else "there is no answer yet", status="not attempted")
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,12 +174,13 @@ class Check:
             return CheckResult("wrong", words(), have.difference, hint, self.where)
         label, index = first_difference(want, have, look.tolerance)
         column = (index[-1], want[label].shape[-1]) if index else None
-        hint = look.hint or self._known(given) or self._known(given, look)
-        if not hint and not look.call:
+        hint = self._known(given) or look.hint or self._known(given, look)
+        if not hint:
             ask = partial(attempt, self.right, look, printed=io.StringIO())
             hint = usual.observed(look, [(a, w, g) for (_, a), w, g in rows], partial(run, look), ask)
         text = difference_in_words(want, have, label, index)
-        return CheckResult("wrong", words(column), text, hint or usual.not_a_number(have[label]) or BY_HAND, self.where)
+        hint = hint or usual.not_a_number(have[label] if index is None else have[label][index]) or BY_HAND
+        return CheckResult("wrong", words(column), text, hint, self.where)
 
     def _known(self, given, only=None):
         """The sentence of the known mistake that is like the answer, in one look or in all; "" for none or several."""

@@ -203,7 +203,11 @@ check_other_order = choices(
 )  # fmt: skip
 
 
-@check("exercise E02, the converted network", 3787, [(1e-3, 1e-3, 1e-5), (4.0, 0.5, 0.1), (0.0, 1e-3, 1e-5)])
+CONVERTED = [(torch.tensor(v, dtype=torch.float64), was, new)  # a root takes them, math's and torch's
+             for v, was, new in ((1e-3, 1e-3, 1e-5), (4, 0.5, 0.1), (0, 1e-3, 1e-5))]  # fmt: skip
+
+
+@check("exercise E02, the converted network", 3787, CONVERTED)
 def check_wrong_by(running_var, eps_was, eps_is):
     """f(running_var, eps_was, eps_is) -> the scale with the eps it is read with, divided by that of its training."""
     return ((running_var + eps_was) / (running_var + eps_is)) ** 0.5

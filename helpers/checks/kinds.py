@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import inspect
+import math
+import re
 from collections.abc import Mapping
 
 import torch
@@ -17,7 +19,7 @@ def check(place, seconds, cases=((),), **options):
 
     def make(right):
         parameters = tuple(inspect.signature(right).parameters)
-        look = Look(lambda answer, *args: answer(*args), cases, parameters=parameters, **options)
+        look = Look(cases=cases, parameters=parameters, **{"trial": lambda answer, *args: answer(*args), **options})
         call = "{}(" + ", ".join(parameters) + ")"
         return Check(right.__doc__, right, [look], lecture_at(place, seconds), call=call)
 
@@ -78,17 +80,17 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
                 raise Verdict(f"{key!r} has no {noun} yet", status="not attempted")
         for key, (right, wrong) in questions.items():
             (kind, given), name = _option(answer[key]), "it" if key == tried else repr(key)
-            if (kind, given) == _option(right):
+            if _alike((kind, given), _option(right)):
                 continue
+            shown = f"{given:g}" if kind == "number" else kind if given is None else repr(answer[key])
             options = f"Choose one of {', '.join(map(repr, sorted([right, *wrong], key=str)))}."
             hint = "Give a number." if _option(right)[0] == "number" else options
             if kind != _option(right)[0]:
-                raise Verdict(f"{name} is {kind if given is None else given!r}", hint)
-            reasons = {_option(option): why for option, why in wrong.items()}
-            if kind == "text" and (kind, given) not in reasons:
-                raise Verdict(f"{name} is {given!r}, which is not one of the options", hint)
-            shown = f"{given:g}" if kind == "number" else repr(given)
-            raise Verdict(f"{name} is {shown}, which is not right", reasons.get((kind, given), otherwise))
+                raise Verdict(f"{name} is {shown}", hint)
+            why = next((why for option, why in wrong.items() if _alike((kind, given), _option(option))), "")
+            if kind == "text" and not why:
+                raise Verdict(f"{name} is {shown}, which is not one of the options", hint)
+            raise Verdict(f"{name} is {shown}, which is not right", why or otherwise)
         return 0.0
 
     answer = {key: right for key, (right, _) in questions.items()}
@@ -102,9 +104,11 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
 
 
 def _option(value):
-    """An option as it is compared, (kind, value): text without case, or a number."""
+    """An option as it is compared, (kind, value): a number, or text without case, quotes, and ways to spell and to join."""
     if isinstance(value, str):
-        return "text", str(value).strip().casefold()
+        text = re.sub(r"[\s_]+|(?<=[^\W\d])-(?=\w)", " ", str(value).casefold().replace("\u2212", "-"))
+        text = re.sub("is(?=e|a)", "iz", text.strip(" .,:;\"'`()[]"))  # initialisation, optimiser
+        return "text", " and ".join(sorted(text.split(" and ")))
     try:
         array = to_array(value)
     except Exception:  # noqa: BLE001 - whatever it may be
@@ -112,6 +116,13 @@ def _option(value):
     if array.size != 1:
         return f"of shape {array.shape}", None
     return ("a truth value" if array.dtype == bool else "number"), array.item()
+
+
+def _alike(a, b):
+    """Whether two options are the same; a number may be one that was measured."""
+    if a[0] == b[0] == "number":
+        return math.isclose(a[1], b[1], rel_tol=0.02, abs_tol=0.02)
+    return a == b and a[1] is not None
 
 
 def lecture_at(hint, seconds):

@@ -14,17 +14,15 @@ from helpers.checks.readings import relative, same
 from helpers.checks.sandbox import Verdict
 
 LN10 = math.log(10)
-FACTORS = {
-    -1.0: "Yours is minus the expected result: is a sign wrong?",
-    2.0: "Yours is twice the expected result: something is counted double.",
-    0.5: "Yours is half of the expected result: a 2 is missing or too many.",
-    100.0: "Yours is a percentage: 100 times the expected result.",
-    1 / math.log(2): "Yours is to base 2: take the natural log.",
-    1 / LN10: "Yours is to base 10: take the natural log.",
-    LN10: "Yours is a natural log: take the log to base 10.",
-    LN10 / math.log(2): "Yours is a log to base 2: take the log to base 10.",
-}
-OPERATORS = {
+RELATIONS = {  # what yours is: of the expected numbers
+    "minus the expected result: is a sign wrong?": np.negative,
+    "twice the expected result: something is counted double.": lambda v: 2 * v,
+    "half of the expected result: a 2 is missing or too many.": lambda v: v / 2,
+    "a percentage: 100 times the expected result.": lambda v: 100 * v,
+    "to base 2: take the natural log.": lambda v: v / math.log(2),
+    "to base 10: take the natural log.": lambda v: v / LN10,
+    "a natural log: take the log to base 10.": lambda v: v * LN10,
+    "a log to base 2: take the log to base 10.": lambda v: v * LN10 / math.log(2),
     "one over the expected result: it is upside down.": np.reciprocal,
     "the square of the expected result: is a root missing?": np.square,
     "the root of the expected result: is there a root too many?": np.sqrt,
@@ -36,6 +34,7 @@ OPERATORS = {
     "the expected result without its sign.": np.abs,
     "the expected result rounded to a whole number.": np.round,
 }
+NEAR = "within 2 % everywhere: is it rounded, cut off early, an average of too few, or is a small number left out?"
 
 
 def observed(look, rows, run, right):
@@ -43,37 +42,44 @@ def observed(look, rows, run, right):
 
     rows: (args, the right outcome, the answer's) for every input; run, right: give the outcome of either for args.
     """
-    return _never_used(look, rows, run, right) or _exchanged(look, rows, right) or _relation(look, rows)
-
-
-def _relation(look, rows):
-    """What the given numbers are to the wanted ones."""
     if any(isinstance(outcome, Verdict) for row in rows for outcome in row[1:]):
         return ""
+    told = "" if look.call else _never_used(look, rows, run, right) or _exchanged(look, rows, right)
     pairs = [(want, have[label]) for _, wanted, have in rows for label, want in wanted.items()]
+    return told or _relation(pairs, *relative(look.tolerance))
+
+
+def _relation(pairs, share, absolute):
+    """What the given arrays are to the wanted ones, in pairs (wanted, given)."""
+    alike, close = partial(same, tolerance=(share, absolute)), partial(np.allclose, rtol=share, atol=absolute)
+    if all(alike({"": want.ravel()}, {"": have.ravel()}) for want, have in pairs):
+        return "The numbers are right, in another shape: reshape them."
+    if all(alike({"": want.T}, {"": have}) for want, have in pairs):
+        return "The numbers are right, but rows and columns have changed places."
     if any(a.shape != b.shape or "f" != a.dtype.kind or a.dtype != b.dtype for a, b in pairs):
         return ""
     want, have = (np.concatenate([array.ravel() for array in arrays]) for arrays in zip(*pairs, strict=True))
-    close = partial(np.allclose, rtol=relative(look.tolerance)[0], atol=relative(look.tolerance)[1])
     with np.errstate(all="ignore"):
-        for factor, sentence in FACTORS.items():
-            if close(have, factor * want):
-                return sentence
+        if words := next((words for words, change in RELATIONS.items() if close(have, change(want))), ""):
+            return f"Yours is {words}"
         factor, more = (have / want)[np.abs(want).argmax()], (have - want)[0]
-        if len(np.unique(want)) > 1 and abs(factor) > 1e-9 and close(have, factor * want):
+        several, clear = len(np.unique(want)) > 1, 10 * share  # a factor closer to 1 is no factor
+        if several and abs(factor) > 1e-9 and abs(factor - 1) > clear and close(have, factor * want):
             return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
-        if len(np.unique(want)) > 1 and close(have, want + more):
+        if several and abs(more) > clear * np.abs(want).max() and close(have, want + more):
             return f"Yours is always {abs(more):.4g} {'more' if more > 0 else 'less'} than expected."
-        return next((f"Yours is {words}" for words, operator in OPERATORS.items() if close(have, operator(want))), "")
+        return f"Yours is {NEAR}" if np.allclose(have, want, rtol=0.02, atol=0) else ""
 
 
 def _other(arg):
-    """Another argument of the same kind; None where there is none."""
+    """Another argument of the same kind, bent so that nothing linear undoes it; None where there is none."""
     if isinstance(arg, (int, float)):
         return arg + 1 if isinstance(arg, int) else 1.5 * arg + 0.1
     if isinstance(arg, list) and all(isinstance(part, torch.Tensor) for part in arg):
         return [_other(part) for part in arg]
-    return 0.5 * arg + 0.05 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
+    if callable(arg) and not isinstance(arg, torch.Tensor):
+        return lambda x: 0.5 * arg(x) + 0.05 * x
+    return 0.5 * arg + 0.05 * arg**2 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
 
 
 def _never_used(look, rows, run, right):
@@ -81,7 +87,7 @@ def _never_used(look, rows, run, right):
     idle = []
     for i, name in enumerate(look.names[: len(rows[0][0])]):
         changed = [(*args[:i], _other(args[i]), *args[i + 1 :]) for args, _, _ in rows]
-        if all(args[i] is not None for args in changed) and not any(isinstance(have, Verdict) for _, _, have in rows):
+        if all(args[i] is not None for args in changed):
             alike = all(same(have, run(args), look.tolerance) for args, (_, _, have) in zip(changed, rows, strict=True))
             if alike and not all(same(w, right(a), look.tolerance) for a, (_, w, _) in zip(changed, rows, strict=True)):
                 idle.append(name)

@@ -111,7 +111,7 @@ def difference_in_words(wanted, given, label, index):
     if "f" == a.dtype.kind == b.dtype.kind:
         a, b = a + 0.0, b + 0.0  # -0.0 is 0
     if "f" == a.dtype.kind == b.dtype.kind:  # more digits where four do not tell them apart
-        digits = 4 if f"{a:.4g}" != f"{b:.4g}" else 9
+        digits = next((n for n in (4, 9) if f"{a:.{n}g}" != f"{b:.{n}g}"), 17)
         a, b = f"{a:.{digits}g}", f"{b:.{digits}g}"
     return f"{label}{list(index) if index else ''}: expected {a}, yours is {b}"
 

@@ -92,7 +92,7 @@ def attempt(answer, look, args=(), *, printed, signature="", dtype=torch.float32
             if not _same(args, before):
                 hint = "The caller still needs that input: make a new object (`x = x - 1`, not `x -= 1`)."
                 raise Verdict("your code changed its input in place", hint)
-            if value is ... or isinstance(value, (tuple, list)) and any(part is ... for part in value):
+            if has_gap(value):
                 raise Verdict("it still returns `...`", status="not attempted")
             if value is None:
                 hint = " Printing a value does not return it." if printed.getvalue() else ""
@@ -104,8 +104,14 @@ def attempt(answer, look, args=(), *, printed, signature="", dtype=torch.float32
             return verdict
         except BaseException as error:  # noqa: BLE001 - whatever a learner's code may raise, or may return
             if value is None:
-                return _verdict_on(error, signature)
+                return _verdict_on(error, signature, answer)
             return Verdict(f"it returned an object of type {type(value).__name__}", "It cannot be read as a result.")
+
+
+def has_gap(value):
+    """Whether a `...` is still in a value, or in a list, tuple, set or dict of values."""
+    parts = value.values() if type(value) is dict else value if type(value) in (list, tuple, set) else ()
+    return value is ... or any(map(has_gap, parts))
 
 
 def _copied(arg, dtype):
@@ -124,7 +130,7 @@ def _same(a, b):
     return torch.equal(a, b) if isinstance(b, torch.Tensor) else a == b
 
 
-def _verdict_on(error, signature):
+def _verdict_on(error, signature, answer):
     """The verdict on an exception: its type and message, and the learner's own line that it came through."""
     try:
         message = re.sub(r"0x[0-9a-f]+", "0x...", (str(error).splitlines() or [""])[0])[:200]
@@ -132,7 +138,7 @@ def _verdict_on(error, signature):
         raise
     except BaseException:  # noqa: BLE001 - an error whose own text is broken
         message = ""
-    if re.search(r"'ellipsis'|(not|of|type) ellipsis", message):
+    if has_gap(answer) or re.search(r"'ellipsis'|(not|of|type) ellipsis", message):
         return Verdict("a `...` is left to fill in", status="not attempted")
     kind = type(error).__name__
     library = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
@@ -140,12 +146,15 @@ def _verdict_on(error, signature):
     if isinstance(error, NotImplementedError) and _ends_in_a_raise(error.__traceback__, foreign):
         return Verdict("it still raises NotImplementedError", status="not attempted")
     lines = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(foreign)]
-    text = f"your code raised {kind}" + (f": {message}" if message else "")
+    raised = (
+        "your code raised" if lines or callable(answer) else f"an object of type {type(answer).__name__} will not do:"
+    )
+    text = f"{raised} {kind}" + (f": {message}" if message else "")
     if lines:
         text += f", in line {lines[-1].lineno}" + (f": `{lines[-1].line}`" if lines[-1].line else "")
-    elif isinstance(error, TypeError):
-        hint = f"The check calls `{signature}`: does your definition take these arguments?"
-        return Verdict(text, hint, kind=kind)
+    elif isinstance(error, TypeError) and re.search("(takes|missing|multiple|unexpected) .*argument", message):
+        called = f"The check calls `{signature}`: does" if "(" in signature else "Does"
+        return Verdict(text, f"{called} your definition take these arguments?", kind=kind)
     return Verdict(text, "The code stops before there is a result to compare: mend this error first.", kind=kind)
 
 
