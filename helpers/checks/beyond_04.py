@@ -27,6 +27,8 @@ check_group_norm.mistakes = {
     "Neighbours belong together: features 0, 1, 2, … Yours takes every so-many-th.": lambda x, groups, eps: (
         _groups(x.unflatten(1, (-1, groups)).transpose(1, 2).flatten(1), groups, eps)
         .unflatten(1, (groups, -1)).transpose(1, 2).flatten(1)),
+    "Take mean and variance over the last axis: the features in one group, not the groups.": (
+        lambda x, groups, eps: _groups(x, groups, eps, axes=1)),
     "No other example may matter: yours takes mean and variance over the batch too.": (
         lambda x, groups, eps: _groups(x, groups, eps, axes=(0, 2)), lambda x, groups, eps: _groups(x, groups, eps, axes=0)),
     "All features of an example are one group in yours: that is LayerNorm.": lambda x, groups, eps: _groups(x, 1, eps),
@@ -36,7 +38,7 @@ check_group_norm.mistakes = {
         lambda x, groups, eps: _groups(x, groups, eps, mean=False)),
     "eps is added to the variance, under the root.": lambda x, groups, eps: _groups(x, groups, eps, inside=False),
     "Divide by the root of the variance.": lambda x, groups, eps: _groups(x, groups, eps, root=False),
-    "eps is hard-coded: use the one that is given.": lambda x, groups, eps: _groups(x, groups, 1e-5),
+    "The eps that is given is not used.": (lambda x, groups, eps: _groups(x, groups, 1e-5), lambda x, groups, eps: _groups(x, groups, 0)),
     "Each group is normalised, and then put back: the shape stays (examples, features).": (
         lambda x, groups, eps: _groups(x, groups, eps).unflatten(1, (groups, -1))),
 }  # fmt: skip

@@ -1,5 +1,8 @@
 """Chapter 13: the gain under batch normalisation."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from helpers.checks.kinds import choices
 
 CANCELS = "A BatchNorm divides by the std of what it gets: whatever the gain multiplies, it takes away again."
@@ -88,3 +91,13 @@ check_wrong_gain = choices(
     },
     "chapter 13, exercise 13.2", 6364, noun="number", otherwise="Read the distance in the picture, then use step 4.",
 )  # fmt: skip
+
+
+def _to_two_digits(value):
+    """Whoever measures the distance, instead of reading it, has 9.98 in place of 10."""
+    return float(f"{float(value):.2g}") if hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0 else value
+
+
+(_look,) = check_wrong_gain.looks
+check_wrong_gain.looks = [replace(_look, trial=lambda answer: _look.trial(
+    {key: _to_two_digits(value) for key, value in answer.items()} if isinstance(answer, Mapping) else answer))]  # fmt: skip
