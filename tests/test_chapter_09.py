@@ -95,7 +95,3 @@ def test_even_gains_may_be_kept_in_whatever_holds_twenty_numbers():
     even = checks.check_even_gains.right
     for kept in (tuple(even), torch.tensor(even)[:, None], [torch.tensor([gain]) for gain in even], iter(even)):
         assert checks.check_even_gains(kept)
-
-
-def test_a_share_is_the_same_in_single_precision():
-    assert checks.check_most_left(lambda gain, layers: torch.exp(layers * torch.log(torch.tensor(gain / 4))))

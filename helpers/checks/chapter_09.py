@@ -10,7 +10,7 @@ from helpers.checks.sandbox import Verdict
 CASES = [(1.0, 2), (2.0, 3), (0.5, 1), (6.0, 4), (4.0, 5), (1.0, 20)]
 
 
-@check("chapter 09, exercise 9.1", 5454, CASES, tolerance=(1e-5, 0.0))
+@check("chapter 09, exercise 9.1", 5454, CASES, tolerance=(1e-6, 0.0))
 def check_most_left(gain, layers):
     """f(gain, layers) -> the largest share of a gradient's rms that `layers` sigmoid layers can leave, going back."""
     return (gain / 4) ** layers

@@ -17,9 +17,7 @@ check_layer_table = choices(
             "c": "c has a small weight and a large rms(g), but it reads little: rms(x) counts as much.",
         }),
     },
-    "chapter 11, exercise 11.1",
-    5775,
-    otherwise="Multiply rms(x) by rms(g); for grad:data divide by std(W).",
+    "chapter 11, exercise 11.1", 5775, otherwise="Multiply rms(x) by rms(g); for grad:data divide by std(W).",
 )  # fmt: skip
 
 SQUARED = "The 100 comes in twice: once in the gradient of V, once more"
@@ -47,9 +45,7 @@ check_stored_weight = choices(
             10_000: POWER,
         }),
     },
-    "chapter 11, exercise 11.2",
-    5775,
-    noun="number",
+    "chapter 11, exercise 11.2", 5775, noun="number",
     otherwise="Write the step: V changes by the rate times its gradient, and the output by 100 times that.",
 )  # fmt: skip
 
@@ -61,6 +57,5 @@ check_heavy_tails = choice(
         "A": "An odd example would reach the columns of all units, and stay there when each is divided by its std.",
         "C": "Within one unit's column 32 terms are summed too, and there the tails are gone.",
     },
-    "chapter 11, exercise 11.3",
-    5775,
+    "chapter 11, exercise 11.3", 5775,
 )  # fmt: skip

@@ -42,16 +42,14 @@ check_gain_powers = choices(
             2: "That is upside down: the update stands on top, the weight below.",
         }),
     },
-    "chapter 13, the gain under batch normalisation",
-    6364,
-    agreed="the powers of the gain: all six are right",
-    noun="number",
+    "chapter 13, the gain under batch normalisation", 6364,
+    agreed="the powers of the gain: all six are right", noun="number",
     otherwise="Measure it: build the network at gain 1 and at gain 2, and compare.",
 )  # fmt: skip
 
 
 _BENDS = (
-    "A tanh bends: tanh(3z) is not 3 tanh(z), and what the BatchNorm gets has another shape, not only another scale."
+    "A tanh bends: tanh(3z) is not 3 tanh(z), so what the BatchNorm gets has another shape, not only another scale."
 )
 _SUM = "Only a part of the sum is multiplied. x stays, so the sum points elsewhere, and LayerNorm keeps directions."
 _TAKEN = "What arrives at the normalisation is 3 times what it was, and it divides by a std that is 3 times as large."
@@ -66,8 +64,7 @@ check_scale_free = choices(
         "Linear without a bias, LayerNorm": ("yes", {"no": _TAKEN}),
         "x + Linear(x), LayerNorm": ("no", {"yes": _SUM}),
     },
-    "chapter 13, exercise 13.1",
-    6364,
+    "chapter 13, exercise 13.1", 6364,
 )  # fmt: skip
 
 _LEVEL = "Its point lies on that of the healthy network: look for the one that does not."

@@ -13,30 +13,19 @@ check_first_look = choices(
     "What to look at first, since it names the fault: exercise 14.1.",
     "what to look at first",
     {
-        "loss 12 at step 0, 27 classes": (
-            "the loss",
-            {
-                "activations": "They look healthy.",
-                "gradients": "They follow from a simpler cause.",
-                "update:data": "That comes after a simpler number.",
-            },
-        ),
-        "std by layer: 0.4, 0.2, 0.1, 0.05": (
-            "activations",
-            {
-                "the loss": "It is near ln(classes).",
-                "gradients": "The forward pass shows it already.",
-                "update:data": "It mixes several causes.",
-            },
-        ),
-        "all as it should be, and the loss hardly moves": (
-            "update:data",
-            {"the loss": "You have: it hardly moves.", "activations": _FINE, "gradients": _FINE},
-        ),
+        "loss 12 at step 0, 27 classes": ("the loss", {
+            "activations": "They look healthy.",
+            "gradients": "They follow from a simpler cause.",
+            "update:data": "That comes after a simpler number."}),
+        "std by layer: 0.4, 0.2, 0.1, 0.05": ("activations", {
+            "the loss": "It is near ln(classes).",
+            "gradients": "The forward pass shows it already.",
+            "update:data": "It mixes several causes."}),
+        "all as it should be, and the loss hardly moves": ("update:data", {
+            "the loss": "You have: it hardly moves.", "activations": _FINE, "gradients": _FINE}),
     },
-    "chapter 14, exercise 14.1",
-    6694,
-)
+    "chapter 14, exercise 14.1", 6694,
+)  # fmt: skip
 
 _SIGNS = {
     "healthy": "The healthy one would lie on the grey points in both pictures, and its activations would be even.",
@@ -54,11 +43,8 @@ check_which_patient = choices(
         letter: (right, {other: sign for other, sign in _SIGNS.items() if other != right})
         for letter, right in zip("ABCD", ("rate 3", "confident output", "gain 3", "healthy"), strict=True)
     },
-    "chapter 14, exercise 14.2",
-    6694,
-    noun="patient",
-)
-
+    "chapter 14, exercise 14.2", 6694, noun="patient",
+)  # fmt: skip
 
 RATIOS = [1e-2, 2e-4, 4e-3], [3e-5, 2e-4, 1e-3, 1e-5, 5e-6], [0.5], [0.2, 1e-3, 0.5, 0.3, 0.1, 2e-3, 7e-3]
 
