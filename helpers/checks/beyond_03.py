@@ -16,18 +16,14 @@ def check_uncorrected_step(beta1, beta2):
 
 
 check_uncorrected_step.mistakes = {
-    "The running square is divided by after a square root.": lambda beta1, beta2: (1 - beta1) / (1 - beta2),
-    "That is the step with the correction: it is always 1.": lambda beta1, beta2: 1.0,
-    "That is upside down: the running mean stands on top.": lambda beta1, beta2: (1 - beta2) ** 0.5 / (1 - beta1),
-    "That swaps the two: beta1 is the mean's, beta2 the square's.": lambda beta1, beta2: (
-        (1 - beta2) / (1 - beta1) ** 0.5
-    ),
-    "A running mean keeps beta of the old, and takes 1 - beta of the new.": lambda beta1, beta2: beta1 / beta2**0.5,
+    "The running square is divided by after a square root.": lambda a, b: (1 - a) / (1 - b),
+    "That is the step with the correction: it is always 1.": lambda a, b: 1.0,
+    "That is upside down: the running mean stands on top.": lambda a, b: (1 - b) ** 0.5 / (1 - a),
+    "That swaps the two: beta1 is the mean's, beta2 the square's.": lambda a, b: (1 - b) / (1 - a) ** 0.5,
+    "A running mean keeps beta of the old, and takes 1 - beta of the new.": lambda a, b: a / b**0.5,
     "The root is taken of 1 - beta2, and of that alone.": (
-        lambda beta1, beta2: (1 - beta1) / (1 - beta2**0.5),
-        lambda beta1, beta2: ((1 - beta1) / (1 - beta2)) ** 0.5,
-    ),
-}
+        lambda a, b: (1 - a) / (1 - b**0.5), lambda a, b: ((1 - a) / (1 - b)) ** 0.5),
+}  # fmt: skip
 
 _FORGETS = "What makes a step of Adam smaller than lr is its memory of earlier gradients. Where is it made?"
 _ADDED = "The gradients of earlier batches are added to the new ones. What takes them away?"

@@ -36,9 +36,7 @@ def _tried(answer, weight, change):
     if len(calls) != 1:
         raise Verdict(f"step() was called {len(calls)} times", "Call it once: each call is a step of the training.")
     if not torch.equal(weight, after):
-        raise Verdict(
-            "the weight is not where step() left it", "Measuring changes nothing: work on copies of the weight."
-        )
+        raise Verdict("the weight is not where step() left it", "Measuring changes nothing: work on copies of it.")
     return ratio
 
 
