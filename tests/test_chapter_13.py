@@ -133,3 +133,7 @@ def test_numbers_that_were_measured_are_right_too():
     for off in ({factor: 9.2}, {rate: 93}, {factor: "ten"}, {factor: [10, 10]}):
         assert checks.check_wrong_gain({**right, **off}).status == "wrong"
     assert checks.check_wrong_gain(3).status == "wrong"
+    powers = checks.check_gain_powers.right
+    assert checks.check_gain_powers({key: power + 0.004 for key, power in powers.items()})
+    for off in (0.3, -0.6, math.nan, False):
+        assert checks.check_gain_powers({**powers, "batch norm output": off}).status == "wrong"

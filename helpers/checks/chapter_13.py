@@ -3,6 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
+import torch
+
 from helpers.checks.kinds import choices
 
 CANCELS = "A BatchNorm divides by the std of what it gets: whatever the gain multiplies, it takes away again."
@@ -90,11 +93,22 @@ check_wrong_gain = choices(
 )  # fmt: skip
 
 
-def _to_two_digits(value):
-    """Whoever measures the distance, instead of reading it, has 9.98 in place of 10."""
-    return float(f"{float(value):.2g}") if hasattr(value, "__float__") and getattr(value, "ndim", 0) == 0 else value
+def _is_fraction(value):
+    is_one = isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() == 1
+    return is_one or isinstance(value, (float, np.floating))
 
 
-(_look,) = check_wrong_gain.looks
-check_wrong_gain.looks = [replace(_look, trial=lambda answer: _look.trial(
-    {key: _to_two_digits(value) for key, value in answer.items()} if isinstance(answer, Mapping) else answer))]  # fmt: skip
+def _read(check, rounded):
+    """Have every fraction in an answer rounded: whoever measures has 9.98 in place of 10."""
+    (look,) = check.looks
+
+    def trial(answer):
+        if isinstance(answer, Mapping):
+            answer = {key: rounded(float(v)) if _is_fraction(v) else v for key, v in answer.items()}
+        return look.trial(answer)
+
+    check.looks = [replace(look, trial=trial)]
+
+
+_read(check_gain_powers, lambda power: round(power, 1))
+_read(check_wrong_gain, lambda factor: float(f"{factor:.2g}"))
