@@ -149,6 +149,7 @@ def test_the_third_fault_shows_in_what_watch_records(exercise, lesson):
         ("F.cross_entropy(net(x), y)", "F.cross_entropy(net(x).softmax(-1), y)", "F.cross_entropy"),
         ("F.cross_entropy(net(x), y)", "F.nll_loss(net(x), y)", "F.cross_entropy"),
         ("return self.output(x)", "return self.output(x).sigmoid()", "logits"),
+        ("nn.Linear(100, 100)])", "nn.Linear(100, 100)]).requires_grad_(False)", "all four"),
         ("    net.zero_grad()", "    net.output.zero_grad()", "added"),
         ("optimizer.step()", "[p.data.sub_(0.1 * p.grad) for p in net.parameters()]", "optimizer.step"),
     ],

@@ -12,6 +12,7 @@ _LIST = "`net.parameters()` does not see layers in a plain list: which container
 _SOFTMAX = "F.cross_entropy takes logits: it has a softmax of its own."
 _ADDED = "The gradients of one step are added to those of the steps before. What takes them away?"
 _NO_STEP = "The step has no effect on the weights: backward, then `optimizer.step()`."
+_ALL = "Keep the embedding, both hidden layers and the output, and let all four train."
 _LOSS = "Leave the loss and the step as they are: F.cross_entropy of the network's output, backward, optimizer.step()."
 
 
@@ -34,6 +35,8 @@ def check_three_faults(answer):
         raise Verdict("all three faults are still there", status="not attempted")
     yield not hidden, "the output depends on tensors that are not among the network's parameters", _LIST
     yield not softmaxed, "the output has no negative number, so it is no logits", _SOFTMAX
+    layers = sum(p.requires_grad and p.dim() > 1 for p in net.parameters())
+    yield layers >= 4, f"{layers} layers of the network have a weight that trains", _ALL
     yield moved, "no weight has changed after a step", _NO_STEP
     yield first, "the first step is not lr times the gradient of F.cross_entropy(net(x), y)", _LOSS
     yield third, "the third step is not lr times the gradient of its own batch", _ADDED
@@ -92,6 +95,7 @@ check_three_faults.mistakes = {
         _answer(end=end, zero=z) for end in (nn.Softmax(-1), nn.Sigmoid(), nn.ReLU()) for z in (True, False)
     ),
     _LOSS: (_answer(loss_of=lambda out, y: F.cross_entropy(out.softmax(-1), y)), _answer(loss_of=F.nll_loss)),
+    _ALL: (_answer(hold=lambda layers: nn.ModuleList(layers).requires_grad_(False)),),
     _ADDED: (_answer(zero=False),),
     _NO_STEP: (_answer(move=False),),
     _PAIR: (nn.Linear, _answer()[::-1], (_answer()[0](), _answer()[1])),

@@ -27,7 +27,7 @@ check_uncorrected_step.mistakes = {
 
 _FORGETS = "What makes a step of Adam smaller than lr is its memory of earlier gradients. Where is it made?"
 _ADDED = "The gradients of earlier batches are added to the new ones. What takes them away?"
-_EACH = "Take one step for each batch: backward, then `optimizer.step()`."
+_EACH = "Take one step for each batch: net(x), its loss, backward, then `optimizer.step()`."
 _ADAM = "Every step should be torch.optim.Adam's, with the given lr and its usual betas."
 
 
