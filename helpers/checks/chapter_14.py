@@ -67,6 +67,7 @@ check_rate_from_ratios.mistakes = {
 }  # fmt: skip
 
 _LOOK = "Compare each layer with its neighbours, in all four pictures."
+_WHICH = "Look at this layer's histogram, std and update:data, and count the nonlinearities."
 _GIVE = f"Give a pair (kind, layer), the layer as a number. The kinds: {', '.join(map(repr, KINDS))}."
 
 
@@ -90,11 +91,12 @@ def check_mystery(answers):
         yield is_pair, f"network {number}: that is not a diagnosis", _GIVE
         kind, layer = fault_of(number)
         yield float(place) == layer, f"network {number}: not that layer", _LOOK
-        yield named == kind, f"network {number}: the layer is right, the kind is not", _LOOK
+        yield named == kind, f"network {number}: the layer is right, the kind is not", _WHICH
 
 
 check_mystery.right = {number: fault_of(number) for number in range(1, 5)}
 check_mystery.mistakes = {
-    _LOOK: ({**check_mystery.right, 1: (KINDS[0], 2)}, {**check_mystery.right, 2: (KINDS[2], 2)}),
+    _LOOK: {**check_mystery.right, 1: (KINDS[0], 2)},
+    _WHICH: {**check_mystery.right, 2: (KINDS[2], 2)},
     _GIVE: ({**check_mystery.right, 3: "a shifted bias"}, {**check_mystery.right, 3: ("a shifted bias", "linear4")}),
 }
