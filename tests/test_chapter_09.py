@@ -30,9 +30,13 @@ def test_each_mistake_gets_its_own_sentence(check):
         assert check(wrong).misconception == sentence
 
 
-@pytest.mark.parametrize("answer", [3, "1.2", [1.2] * 19 + [float("nan")], [-1.2] * 20, [[1.2] * 20], torch.ones(20)])
+@pytest.mark.parametrize(
+    "answer",
+    [3, "1.2", [1.2] * 19 + [float("nan")], [-1.2] * 20, [[1.2] * 20], torch.ones(20), [1e200] * 20, [[1], []]],
+)
 def test_no_even_gains_at_all_is_no_traceback(answer):
-    assert checks.check_even_gains(answer).status == "wrong"
+    result = checks.check_even_gains(answer)
+    assert result.status == "wrong" and "raised" not in result.difference and "definition" not in result.misconception
 
 
 def test_the_faulty_layer_can_be_found_as_the_hint_says():
@@ -85,3 +89,9 @@ def test_the_map_is_what_its_script_makes():
     assert list(kept["runs"]) == [f"{rate}, {depth}" for rate in gain_depth.RATES for depth in gain_depth.DEPTHS]
     short = gain_depth.run("0.1, 2", steps=2, last=1, n_hidden=5)
     assert [len(row) for row in short] == [len(gain_depth.SEEDS)] * len(gain_depth.GAINS)
+
+
+def test_even_gains_may_be_kept_in_whatever_holds_twenty_numbers():
+    even = checks.check_even_gains.right
+    for kept in (tuple(even), torch.tensor(even)[:, None], [torch.tensor([gain]) for gain in even], iter(even)):
+        assert checks.check_even_gains(kept)

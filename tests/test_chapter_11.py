@@ -50,3 +50,10 @@ def test_a_weight_stored_smaller_learns_by_the_square():
 
 def test_the_tails_are_the_units():
     assert check_heavy_tails("B") and not check_heavy_tails("A")
+
+
+def test_whoever_writes_the_factor_is_told_to_write_its_power():
+    factors = {"gradient": 100, "grad:data": 10_000, "change of the output": 10_000}
+    right = {"gradient": 1, "grad:data": 2, "change of the output": 2}
+    for key, factor in factors.items():
+        assert "power" in check_stored_weight({**right, key: factor}).misconception

@@ -141,3 +141,23 @@ def test_the_third_fault_shows_in_what_watch_records(exercise, lesson):
     first = [report.parameters for _, report in seen["forgetful"].records[:3]]
     sizes = [next(row.grad_to_data for row in rows if row.name == "hidden.0.weight") for rows in first]
     assert sizes[0] < sizes[1] < sizes[2]
+
+
+@pytest.mark.parametrize(
+    ("was", "new", "said"),
+    [
+        ("F.cross_entropy(net(x), y)", "F.cross_entropy(net(x).softmax(-1), y)", "F.cross_entropy"),
+        ("F.cross_entropy(net(x), y)", "F.nll_loss(net(x), y)", "F.cross_entropy"),
+        ("return self.output(x)", "return self.output(x).sigmoid()", "logits"),
+        ("nn.Linear(100, 100)])", "nn.Linear(100, 100)]).requires_grad_(False)", "all four"),
+        ("    net.zero_grad()", "    net.output.zero_grad()", "added"),
+        ("optimizer.step()", "[p.data.sub_(0.1 * p.grad) for p in net.parameters()]", "optimizer.step"),
+    ],
+)
+def test_a_fault_that_was_moved_is_still_there(exercise, was, new, said):
+    space = {"nn": nn, "F": F, "torch": torch}
+    execute(exercise.solution.replace(was, new), space)
+    result = check_three_faults((space["Net"], space["training_step"]))
+    assert result.status == "wrong" and said in result.misconception
+    for pair in ((space["Net"](), space["training_step"]), (space["training_step"], space["Net"])):
+        assert "in this order" in check_three_faults(pair).misconception

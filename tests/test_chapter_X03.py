@@ -111,3 +111,28 @@ def test_a_warm_up_climbs_to_the_rate_and_the_end_is_lowered():
     with_it, without = ([adam_sgd.rate_at(k, 0.01, 100, warm) for k in range(100)] for warm in (True, False))
     assert with_it[:10] == pytest.approx([0.001 * k for k in range(1, 11)]) and with_it[10:] == without[10:]
     assert without == pytest.approx([0.01] * 80 + [0.001] * 20)
+
+
+def trained(make=torch.optim.Adam, batches_of=lambda batches: batches, rate=None, **options):
+    def train_names(net, batches, lr):
+        optimizer = make(net.parameters(), lr=rate or lr, **options)
+        for x, y in batches_of(batches):
+            optimizer.zero_grad()
+            F.cross_entropy(net(x), y).backward()
+            optimizer.step()
+
+    return train_names
+
+
+@pytest.mark.parametrize("of", [list, tuple, iter, lambda all_of: (all_of[i] for i in range(len(all_of)))])
+def test_the_loop_may_take_its_batches_in_any_way(of):
+    assert check_training(trained(batches_of=of))
+    assert check_training(trained(batches_of=of, fused=True))
+
+
+def test_a_step_nearly_like_adams_is_another_one():
+    nearly = trained(torch.optim.AdamW), trained(rate=0.01), trained(betas=(0.9, 0.99)), trained(weight_decay=1e-2)
+    for answer in nearly:
+        assert "Adam" in check_training(answer).misconception
+    for few in (trained(batches_of=lambda batches: batches[:1]), trained(batches_of=lambda batches: batches[:1] * 5)):
+        assert "1 went" in check_training(few).difference

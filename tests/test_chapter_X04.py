@@ -141,3 +141,9 @@ def test_what_the_four_reports_say_is_what_ails_them(kept):
     assert abs(same_eval - training) < 0.05 and min(alike, held, afresh) > training + 0.5
     short = normalisations.run("report, C", steps=30)
     assert list(short) == list(kept["runs"]["report, C"])
+
+
+def test_a_group_norm_without_eps_is_not_told_that_it_forgets_x():
+    for eps in (0, 1e-5):
+        result = check_group_norm(lambda x, groups, _, eps=eps: F.group_norm(x, groups, eps=eps))
+        assert "eps" in result.misconception and "x or eps" not in result.misconception

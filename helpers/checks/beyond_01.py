@@ -12,6 +12,8 @@ _LIST = "`net.parameters()` does not see layers in a plain list: which container
 _SOFTMAX = "F.cross_entropy takes logits: it has a softmax of its own."
 _ADDED = "The gradients of one step are added to those of the steps before. What takes them away?"
 _NO_STEP = "The step has no effect on the weights: backward, then `optimizer.step()`."
+_ALL = "Keep the embedding, both hidden layers and the output, and let all four train."
+_LOSS = "Leave the loss and the step as they are: F.cross_entropy of the network's output, backward, optimizer.step()."
 
 
 @conditions("the network and its step", "lesson X01", 5211)
@@ -19,19 +21,25 @@ def check_three_faults(answer):
     """(Net, training_step): the class of a network, and f(net, optimizer, x, y) that takes one step of training."""
     yield isinstance(answer, (tuple, list)) and len(answer) == 2, f"a {type(answer).__name__} was given", _PAIR
     make, step = answer
+    if make is not ... and step is not ...:
+        in_order = callable(make) and callable(step) and not isinstance(make, nn.Module) and not isinstance(step, type)
+        yield in_order, f"a {type(make).__name__} and a {type(step).__name__} were given", _PAIR
     torch.manual_seed(0)
     net, (x, y) = make(), (torch.arange(96).view(32, 3) % 27, torch.arange(32) % 27)
     output = net(x)
     hidden = not _leaves(output) <= {id(p) for p in net.parameters()}
-    softmaxed = bool((output >= 0).all() and ((output.sum(1) - 1).abs() < 1e-3).all())
-    first, third = (_length(make, step, x, y, steps) for steps in (1, 3))
-    added = third > 1.1 * first
-    if hidden and softmaxed and added:
+    softmaxed = bool((output >= 0).all())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
+    (moved, first), _, (_, third) = [_step(net, step, optimizer, x, y) for _ in range(3)]
+    if hidden and softmaxed and not third:
         raise Verdict("all three faults are still there", status="not attempted")
     yield not hidden, "the output depends on tensors that are not among the network's parameters", _LIST
-    yield not softmaxed, "the output is probabilities", _SOFTMAX
-    yield first > 0, "no weight has changed after a step", _NO_STEP
-    yield not added, "on the same batch the third step is larger than the first", _ADDED
+    yield not softmaxed, "the output has no negative number, so it is no logits", _SOFTMAX
+    layers = sum(p.requires_grad and p.dim() > 1 for p in net.parameters())
+    yield layers >= 4, f"{layers} layers of the network have a weight that trains", _ALL
+    yield moved, "no weight has changed after a step", _NO_STEP
+    yield first, "the first step is not lr times the gradient of F.cross_entropy(net(x), y)", _LOSS
+    yield third, "the third step is not lr times the gradient of its own batch", _ADDED
 
 
 def _leaves(output):
@@ -45,18 +53,17 @@ def _leaves(output):
     return found
 
 
-def _length(make, step, x, y, steps):
-    """How far the last of some tiny steps goes: as far as the first, if only its own gradient counts."""
-    torch.manual_seed(0)
-    net = make()
-    optimizer = torch.optim.SGD(net.parameters(), lr=1e-4)
-    for _ in range(steps):
-        before = nn.utils.parameters_to_vector(net.parameters()).detach().clone()
-        step(net, optimizer, x, y)
-    return (nn.utils.parameters_to_vector(net.parameters()) - before).norm().item()
+def _step(net, step, optimizer, x, y):
+    """(whether a step changes anything, whether that is lr times the gradient of this batch, and of nothing else)."""
+    parameters, in_a_row = [p for p in net.parameters() if p.requires_grad], nn.utils.parameters_to_vector
+    due = in_a_row(torch.autograd.grad(F.cross_entropy(net(x), y), parameters, materialize_grads=True))
+    before = in_a_row(parameters).detach().clone()
+    step(net, optimizer, x, y)
+    change = in_a_row(parameters).detach() - before
+    return change.any(), (change + 0.2 * due).norm() < 0.002 * due.norm()
 
 
-def _answer(hold=nn.ModuleList, end=lambda logits: logits, zero=True, move=True):
+def _answer(hold=nn.ModuleList, end=lambda logits: logits, zero=True, move=True, loss_of=F.cross_entropy):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -72,7 +79,7 @@ def _answer(hold=nn.ModuleList, end=lambda logits: logits, zero=True, move=True)
     def training_step(net, optimizer, x, y):
         if zero:
             optimizer.zero_grad()
-        loss = F.cross_entropy(net(x), y)
+        loss = loss_of(net(x), y)
         loss.backward()
         if move:
             optimizer.step()
@@ -84,11 +91,12 @@ def _answer(hold=nn.ModuleList, end=lambda logits: logits, zero=True, move=True)
 check_three_faults.right = _answer()
 check_three_faults.mistakes = {
     _LIST: (_answer(hold=list), _answer(hold=list, zero=False)),
-    _SOFTMAX: (
-        _answer(end=lambda logits: logits.softmax(-1)),
-        _answer(end=lambda logits: logits.softmax(-1), zero=False),
+    _SOFTMAX: tuple(
+        _answer(end=end, zero=z) for end in (nn.Softmax(-1), nn.Sigmoid(), nn.ReLU()) for z in (True, False)
     ),
+    _LOSS: (_answer(loss_of=lambda out, y: F.cross_entropy(out.softmax(-1), y)), _answer(loss_of=F.nll_loss)),
+    _ALL: (_answer(hold=lambda layers: nn.ModuleList(layers).requires_grad_(False)),),
     _ADDED: (_answer(zero=False),),
     _NO_STEP: (_answer(move=False),),
-    _PAIR: nn.Linear,
+    _PAIR: (nn.Linear, _answer()[::-1], (_answer()[0](), _answer()[1])),
 }

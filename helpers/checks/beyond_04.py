@@ -1,13 +1,15 @@
 """Lesson X04: GroupNorm written, four reports of networks with BatchNorm, and why two letters are left."""
 
+from functools import partial
+
 from helpers.checks.kinds import check, choice, choices, seeded_randn
 
 _X = 3 * seeded_randn(5, 12, seed=1) + 1
 CASES = [(_X, 3, 1e-5), (_X, 2, 1e-5), (_X, 1, 1e-5), (_X[:2], 4, 0.5), (0.1 * _X, 6, 0.1)]
 
 
-def _groups(x, groups, eps, *, axes=2, correction=0, split=None, mean=True, root=True, inside=True):
-    parts = x.unflatten(1, split or (groups, -1))
+def _groups(x, groups, eps, *, axes=2, correction=0, mean=True, root=True, inside=True):
+    parts = x.unflatten(1, (groups, -1))
     centre, var = parts.mean(axes, keepdim=True), parts.var(axes, correction=correction, keepdim=True)
     if not mean:
         centre, var = 0, parts.square().mean(axes, keepdim=True)
@@ -27,16 +29,15 @@ check_group_norm.mistakes = {
     "Neighbours belong together: features 0, 1, 2, … Yours takes every so-many-th.": lambda x, groups, eps: (
         _groups(x.unflatten(1, (-1, groups)).transpose(1, 2).flatten(1), groups, eps)
         .unflatten(1, (groups, -1)).transpose(1, 2).flatten(1)),
+    "Take mean and variance over the last axis: the features in one group, not the groups.": partial(_groups, axes=1),
     "No other example may matter: yours takes mean and variance over the batch too.": (
-        lambda x, groups, eps: _groups(x, groups, eps, axes=(0, 2)), lambda x, groups, eps: _groups(x, groups, eps, axes=0)),
+        partial(_groups, axes=(0, 2)), partial(_groups, axes=0)),
     "All features of an example are one group in yours: that is LayerNorm.": lambda x, groups, eps: _groups(x, 1, eps),
-    "Divide by the number of features in the group, not by one less: `correction=0`.": (
-        lambda x, groups, eps: _groups(x, groups, eps, correction=1)),
-    "The mean is to be taken off: without that it is an RMSNorm of each group.": (
-        lambda x, groups, eps: _groups(x, groups, eps, mean=False)),
-    "eps is added to the variance, under the root.": lambda x, groups, eps: _groups(x, groups, eps, inside=False),
-    "Divide by the root of the variance.": lambda x, groups, eps: _groups(x, groups, eps, root=False),
-    "eps is hard-coded: use the one that is given.": lambda x, groups, eps: _groups(x, groups, 1e-5),
+    "Divide by the number of features in the group, not by one less: `correction=0`.": partial(_groups, correction=1),
+    "The mean is to be taken off: without that it is an RMSNorm of each group.": partial(_groups, mean=False),
+    "eps is added to the variance, under the root.": partial(_groups, inside=False),
+    "Divide by the root of the variance.": partial(_groups, root=False),
+    "The eps that is given is not used.": tuple(lambda x, groups, _, eps=eps: _groups(x, groups, eps) for eps in (0, 1e-5)),
     "Each group is normalised, and then put back: the shape stays (examples, features).": (
         lambda x, groups, eps: _groups(x, groups, eps).unflatten(1, (groups, -1))),
 }  # fmt: skip

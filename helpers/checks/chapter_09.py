@@ -5,6 +5,7 @@ from torch import nn
 
 from helpers.checks.kinds import check, choices, conditions
 from helpers.checks.readings import to_array
+from helpers.checks.sandbox import Verdict
 
 CASES = [(1.0, 2), (2.0, 3), (0.5, 1), (6.0, 4), (4.0, 5), (1.0, 20)]
 
@@ -19,12 +20,14 @@ check_most_left.mistakes = {
     "That is the mean square: the rms is its root.": lambda g, n: (g * g / 16) ** n,
     "A sigmoid's slope is 1/4 at most; 1 is the tanh's.": lambda g, n: g**n,
     "The gain is missing: the gradient passes the weights, too.": lambda g, n: 0.25**n,
-    "The gain counts in every layer, not once.": lambda g, n: g * 0.25**n,
+    "The gain counts in every layer, and so does the quarter.": (lambda g, n: g * 0.25**n, lambda g, n: g**n / 4),
     "Layers multiply: a factor per layer, to the power of their number.": (
         lambda g, n: n * g / 4, lambda g, n: g / 4 / n, lambda g, n: g / 4),
-    "The last layer counts, too: there are `layers` steps back.": lambda g, n: (g / 4) ** (n - 1),
-    "The gain multiplies the rms as it is, without a root or a square.": (
-        lambda g, n: (g**0.5 / 4) ** n, lambda g, n: (g * g / 4) ** n),
+    "There are `layers` steps back, not one less and not one more.": (
+        lambda g, n: (g / 4) ** (n - 1), lambda g, n: (g / 4) ** (n + 1)),
+    "Gain and slope multiply the rms as they are, without a root or a square.": (
+        lambda g, n: (g**0.5 / 4) ** n, lambda g, n: (g * g / 4) ** n, lambda g, n: (g / 2) ** n, lambda g, n: (g / 16) ** n),
+    "Nothing holds the share at 1: with a gain above 4 the gradient may grow.": lambda g, n: min(1.0, (g / 4) ** n),
     "It divides by the gain: going back, weights of gain g multiply the rms by g.": lambda g, n: (1 / (4 * g)) ** n,
 }  # fmt: skip
 
@@ -74,7 +77,7 @@ def _after(gains):
     return factors[1:], s
 
 
-_TWENTY = "Give a list of 20 positive numbers, one per layer."
+_TWENTY = "Give a list of 20 positive numbers of everyday size, one per layer."
 _EVERY = "For each layer take the gain for which chi is 1. It depends on the rms that the layers below have left."
 _SIGNAL = "So small a signal meets a tanh that is a straight line. Begin with a larger first gain."
 
@@ -82,8 +85,16 @@ _SIGNAL = "So small a signal meets a tanh that is a straight line. Begin with a 
 @conditions("the 20 gains", "chapter 09, exercise 9.3", 5454)
 def check_even_gains(gains):
     """20 gains: the gradient's mean square within 3 % over each step back, and a signal of 0.2 or more at the end."""
-    gains = to_array(gains)
-    yield gains.shape == (20,) and (gains > 0).all(), f"gains has shape {gains.shape}, or one is not positive", _TWENTY
+    try:
+        gains = to_array(list(gains)).ravel()
+    except (TypeError, ValueError):
+        raise Verdict("these are not 20 numbers", _TWENTY) from None
+    yield gains.size == 20, f"gains has {gains.size} numbers", _TWENTY
+    yield (
+        ((gains > 0) & (gains < 1e6)).all(),
+        f"one of the gains, from {gains.min():g} to {gains.max():g}, is no gain",
+        _TWENTY,
+    )
     factors, signal = _after(gains.tolist())
     k = max(range(19), key=lambda k: abs(factors[k] - 1))
     off = f"back through layer {k + 2} the mean square is multiplied by {factors[k]:.2f}"
@@ -104,7 +115,7 @@ def _even(first):
 
 check_even_gains.right = even = _even(1.0)
 check_even_gains.mistakes = {
-    _TWENTY: (even[:19], [1.2] * 21),
+    _TWENTY: (even[:19], [1.2] * 21, [-gain for gain in even], 1.22, ["1.2"] * 20),
     _EVERY: ([1.22] * 20, [5 / 3] * 20, [1.0] * 20, even[::-1]),
     _SIGNAL: [0.01] + [1.0001] * 19,
 }

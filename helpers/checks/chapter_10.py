@@ -4,11 +4,12 @@ import math
 from functools import reduce
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import nn
 
 from helpers.checks.kinds import check, choices, conditions, seeded_randn
-from helpers.checks.readings import as_parts
+from helpers.checks.readings import as_parts, to_array
 from helpers.checks.sandbox import Verdict
 
 
@@ -42,7 +43,9 @@ check_collapse.mistakes = {
     "The matrices are multiplied in the wrong order: (x @ W1) @ W2 is x @ (W1 @ W2).": (
         lambda w, b: (_product(w[::-1]), _right(w, b)[1]), lambda w, b: _right(w[::-1], b[::-1])),
     "A bias passes through all the layers after its own: multiply it by their weights, then add.": (
-        lambda w, b: (_product(w), sum(b)), lambda w, b: (_product(w), sum(c @ _product(w[i:]) for i, c in enumerate(b)))),
+        lambda w, b: (_product(w), sum(b)), lambda w, b: (_product(w), sum(c @ _product(w[i:]) for i, c in enumerate(b))),
+        lambda w, b: (_product(w), sum(c @ _product(w[i + 1 : i + 2]) for i, c in enumerate(b[:-1])) + b[-1]),
+        lambda w, b: (_product(w), b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0))),
     "Only one of the biases is used: every bias comes through, multiplied by the weights after it.": (
         lambda w, b: (_product(w), b[-1]), lambda w, b: (_product(w), b[0])),
     "The last bias is left out: it comes as it is.": lambda w, b: (_product(w), _right(w, b)[1] - b[-1]),
@@ -50,7 +53,8 @@ check_collapse.mistakes = {
     "W is transposed: x stands on its left, x @ W.": lambda w, b: (_product(w).mT, _right(w, b)[1]),
     "The matrices are added: layers in a row multiply them.": lambda w, b: (sum(w), sum(b)),
     "`*` multiplies entry by entry: `@` is the matrix product.": lambda w, b: (math.prod(w), _right(w, b)[1]),
-    "Only the first two layers are multiplied: go on through the lists.": lambda w, b: _right(w[:2], b[:2]),
+    "Not all layers are multiplied: go on to the end of the lists.": tuple(
+        lambda w, b, n=n: _right(w[:n] or w, b[:n] or b) for n in (2, 3, -1)),
     "b and W have changed places: return W, b.": lambda w, b: _right(w, b)[::-1],
 }  # fmt: skip
 
@@ -89,17 +93,19 @@ _UNITS = "Print tanh(x @ W1 + b1) for the four corners, and draw them: one strai
 @conditions("the two units", "chapter 10, exercise 10.3", 5527)
 def check_xor(answer):
     """[W1, b1, W2, b2] of two tanh units and an output that is positive where the signs of the two inputs differ."""
-    if any(part is ... for part in answer):
+    if "Ellipsis" in repr(answer):
         raise Verdict("a part of it is still `...`", status="not attempted")
-    parts = [torch.as_tensor(part, dtype=torch.float64) for part in answer]
-    shapes = [tuple(part.shape) for part in parts]
+    try:
+        parts = [to_array(part) for part in answer]
+    except (TypeError, ValueError):
+        raise Verdict("a part is not a table of numbers", _SHAPES) from None
+    shapes = [part.shape for part in parts]
     yield shapes == XOR_SHAPES, f"the shapes are {shapes}", _SHAPES
     W1, b1, W2, b2 = parts
-    x = torch.tensor([[-1.0, -1], [1, 1], [-1, 1], [1, -1]], dtype=torch.float64)
-    out = ((x @ W1 + b1).tanh() @ W2 + b2)[:, 0]
-    right = int((out[:2] < 0).sum() + (out[2:] > 0).sum())
-    yield right > 0, "all four corners come out wrong", _TURNED
-    yield right == 4, f"of the four corners {right} come out right", _UNITS
+    x, signs = np.array([[-1, -1], [1, 1], [-1, 1], [1, -1]]), np.array([-1, -1, 1, 1])
+    out = (np.tanh(x @ W1 + b1) @ W2 + b2)[:, 0] * signs
+    yield not (out < 0).all(), "all four corners come out wrong", _TURNED
+    yield (out > 0).all(), f"of the four corners {(out > 0).sum()} come out right", _UNITS
 
 
 _W1 = [[2.0, 2.0], [2.0, 2.0]]

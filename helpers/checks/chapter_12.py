@@ -1,10 +1,12 @@
 """Chapter 12: the update:data ratio of any optimizer's step, and what to read off its lines."""
 
+import numpy as np
 import torch
 
 from helpers.checks.engine import Check, Look
 from helpers.checks.kinds import check, choices, conditions, lecture_at, seeded_randn
 from helpers.checks.readings import to_array
+from helpers.checks.sandbox import Verdict
 
 
 @check("chapter 12, exercise 12.1", 5995, [(6e-4, 0.02, 1e-3), (1e-3, 0.1, 0.05), (3e-4, 1.0, 2.0)])
@@ -17,15 +19,25 @@ check_adam_ratio.mistakes = {
     "That is plain SGD's: Adam divides every entry of the gradient by its own size.": lambda lr, w, g: lr * g / w,
     "That is upside down: the update's std stands on top.": lambda lr, w, g: w / lr,
     "That is the update alone: divide it by the weight's std.": lambda lr, w, g: lr,
-    "A small gradient does not make the step larger: all that is left of it is its sign.": lambda lr, w, g: (
-        lr / (g * w)
-    ),
-}
+    "A small gradient does not make the step larger: all that is left of it is its sign.": lambda lr, w, g: lr / (g * w),
+    "That multiplies by the weight's std: divide, with brackets where a product stands below.": lambda lr, w, g: lr * w,
+}  # fmt: skip
 
 
-def _tried(answer, start, change):
-    weight = start.clone()
-    return answer(weight, lambda: weight.add_(change))
+def _tried(answer, weight, change):
+    weight, after, calls = weight.clone(), weight + change, []
+
+    def step():  # gives nothing back, as an optimizer's
+        calls.append(weight.add_(change))
+
+    ratio = answer(weight, step)
+    if ratio is None or "Ellipsis" in repr(ratio):
+        return ratio  # not written yet
+    if len(calls) != 1:
+        raise Verdict(f"step() was called {len(calls)} times", "Call it once: each call is a step of the training.")
+    if not torch.equal(weight, after):
+        raise Verdict("the weight is not where step() left it", "Measuring changes nothing: work on copies of it.")
+    return ratio
 
 
 def _before(ratio):
@@ -42,6 +54,10 @@ check_ratio_of_step = Check(
     mistakes={
         "The weight that you kept is the same tensor, which step() changes too: keep a clone.": (
             lambda weight, step: (step(), torch.tensor(0.0))[1]),
+        "Entry by entry, some divide by nearly 0: take the two stds first, then divide.": (
+            _before(lambda old, new: ((new - old) / old).std()), _before(lambda old, new: ((new - old) / old).abs().mean())),
+        "That is the ratio of the variances: take its root.": _before(lambda old, new: (new - old).var() / old.var()),
+        "That is the change alone: divide it by the std of the weight before.": _before(lambda old, new: (new - old).std()),
         "Divide by the weight as it was before the step.": _before(lambda old, new: (new - old).std() / new.std()),
         "That is upside down: the change stands on top.": _before(lambda old, new: old.std() / (new - old).std()),
         "That compares the two weights: take the std of their difference.": (
@@ -73,17 +89,25 @@ check_four_runs = choices(
 @conditions("the factor", "chapter 12, exercise 12.4", 5995)
 def check_new_rate(factor):
     """By which factor to change the learning rate of exercise 12.4: a number."""
-    value = to_array(factor)
-    yield value.size == 1 and value.dtype != bool, "it is not a number", "Give one number, such as 3."
-    number = float(value.item())
-    low = "The hidden lines lie near 1e-4. Read off by how much they have to rise."
+    try:
+        value = to_array(factor)
+    except (TypeError, ValueError):
+        value = np.array(())
+    yield (
+        value.size == 1 and value.dtype != bool and (value > 0).all(),
+        "it is not a positive number",
+        "Give one, such as 3.",
+    )
+    number = value.item()
+    low = "The hidden lines lie near 1e-4. Read off by which factor they have to rise."
     yield number > 5, f"with {number:g} the hidden lines stay far below the best ratio of a short run", low
-    yield number > 15, f"{number:g} brings them to 1e-3", "That is safe. Where was the best ratio in a short run?"
-    yield number < 150, f"{number:g} takes them beyond 2e-2", "On the other side of the valley stands a cliff."
+    yield number > 15, f"{number:g} brings them near 1e-3", "That is safe. Where was the best ratio in a short run?"
+    yield number < 150, f"{number:g} takes them beyond 1e-2", "On the other side of the valley stands a cliff."
 
 
 check_new_rate.right = 30
 check_new_rate.mistakes = {
     "On the other side of the valley stands a cliff.": 1000,
-    "The hidden lines lie near 1e-4. Read off by how much they have to rise.": 1,
+    "The hidden lines lie near 1e-4. Read off by which factor they have to rise.": 1,
+    "Give one, such as 3.": (-30, "30", [20, 40]),
 }

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping
+from statistics import fmean, geometric_mean, median
 
 from helpers.checks.kinds import check, choices, conditions
 from helpers.checks.sandbox import Verdict
@@ -12,30 +13,19 @@ check_first_look = choices(
     "What to look at first, since it names the fault: exercise 14.1.",
     "what to look at first",
     {
-        "loss 12 at step 0, 27 classes": (
-            "the loss",
-            {
-                "activations": "They look healthy.",
-                "gradients": "They follow from a simpler cause.",
-                "update:data": "That comes after a simpler number.",
-            },
-        ),
-        "std by layer: 0.4, 0.2, 0.1, 0.05": (
-            "activations",
-            {
-                "the loss": "It is near ln(classes).",
-                "gradients": "The forward pass shows it already.",
-                "update:data": "It mixes several causes.",
-            },
-        ),
-        "all as it should be, and the loss hardly moves": (
-            "update:data",
-            {"the loss": "You have: it hardly moves.", "activations": _FINE, "gradients": _FINE},
-        ),
+        "loss 12 at step 0, 27 classes": ("the loss", {
+            "activations": "They look healthy.",
+            "gradients": "They follow from a simpler cause.",
+            "update:data": "That comes after a simpler number."}),
+        "std by layer: 0.4, 0.2, 0.1, 0.05": ("activations", {
+            "the loss": "It is near ln(classes).",
+            "gradients": "The forward pass shows it already.",
+            "update:data": "It mixes several causes."}),
+        "all as it should be, and the loss hardly moves": ("update:data", {
+            "the loss": "You have: it hardly moves.", "activations": _FINE, "gradients": _FINE}),
     },
-    "chapter 14, exercise 14.1",
-    6694,
-)
+    "chapter 14, exercise 14.1", 6694,
+)  # fmt: skip
 
 _SIGNS = {
     "healthy": "The healthy one would lie on the grey points in both pictures, and its activations would be even.",
@@ -53,28 +43,32 @@ check_which_patient = choices(
         letter: (right, {other: sign for other, sign in _SIGNS.items() if other != right})
         for letter, right in zip("ABCD", ("rate 3", "confident output", "gain 3", "healthy"), strict=True)
     },
-    "chapter 14, exercise 14.2",
-    6694,
-    noun="patient",
-)
+    "chapter 14, exercise 14.2", 6694, noun="patient",
+)  # fmt: skip
+
+RATIOS = [1e-2, 2e-4, 4e-3], [3e-5, 2e-4, 1e-3, 1e-5, 5e-6], [0.5], [0.2, 1e-3, 0.5, 0.3, 0.1, 2e-3, 7e-3]
 
 
-@check(
-    "chapter 14, exercise 14.3", 6694, [(0.1, [1e-2, 2e-4, 4e-3]), (0.01, [1e-5, 3e-5, 2e-4]), (3.0, [0.5, 0.2, 1e-3])]
-)
+@check("chapter 14, exercise 14.3", 6694, list(zip((0.1, 0.01, 3.0, 1.0), RATIOS, strict=True)))
 def check_rate_from_ratios(lr, ratios):
     """f(lr, ratios) -> the learning rate that brings the median ratio to 1e-3."""
-    return lr / (1000 * sorted(ratios)[len(ratios) // 2])
+    return lr * 1e-3 / median(ratios)
 
 
 check_rate_from_ratios.mistakes = {
-    "That is upside down: too high a ratio asks for a lower rate.": lambda lr, r: lr * sorted(r)[len(r) // 2] / 1e-3,
-    "Take the median: one layer apart should not set the rate for all.": lambda lr, r: lr * 1e-3 * len(r) / sum(r),
-    "That is the factor alone: multiply the old rate by it.": lambda lr, r: 1e-3 / sorted(r)[len(r) // 2],
-}
+    "That is upside down: too high a ratio asks for a lower rate.": lambda lr, r: lr * median(r) / 1e-3,
+    "Take the median: one layer apart should not set the rate for all.": tuple(
+        lambda lr, r, middle=middle: lr * 1e-3 / middle(r)
+        for middle in (fmean, max, min, geometric_mean, lambda r: r[0], lambda r: r[-1])),
+    "The median of the list stands in its middle once it is sorted.": (
+        lambda lr, r: lr * 1e-3 / r[len(r) // 2], lambda lr, r: lr * 1e-3 / sorted(r)[len(r) // 2 - 1]),
+    "The middle is elsewhere in a longer list: take it from its length.": lambda lr, r: lr * 1e-3 / sorted(r)[len(r) > 1],
+    "That is the factor alone: multiply the old rate by it.": lambda lr, r: 1e-3 / median(r),
+}  # fmt: skip
 
 _LOOK = "Compare each layer with its neighbours, in all four pictures."
-_GIVE = f"Give a pair (kind, layer). The kinds: {', '.join(map(repr, KINDS))}."
+_WHICH = "Look at this layer's histogram, std and update:data, and count the nonlinearities."
+_GIVE = f"Give a pair (kind, layer), the layer as a number. The kinds: {', '.join(map(repr, KINDS))}."
 
 
 def fault_of(number):
@@ -89,17 +83,20 @@ def check_mystery(answers):
     yield isinstance(answers, Mapping), "it is not a dict", "Pass a dict with the keys 1, 2, 3 and 4."
     for number in range(1, 5):
         answer = answers.get(number)
-        if answer is None or answer is ...:
+        if answer is None or "Ellipsis" in repr(answer):
             raise Verdict(f"network {number} has no diagnosis yet", status="not attempted")
         is_pair = isinstance(answer, tuple | list) and len(answer) == 2 and isinstance(answer[0], str)
-        yield is_pair and answer[0] in KINDS, f"network {number}: that is not a diagnosis", _GIVE
+        named, place = (answer[0].strip().casefold(), answer[1]) if is_pair else ("", "")
+        is_pair = named in KINDS and hasattr(place, "__float__") and getattr(place, "ndim", 0) == 0
+        yield is_pair, f"network {number}: that is not a diagnosis", _GIVE
         kind, layer = fault_of(number)
-        yield answer[1] == layer, f"network {number}: not that layer", _LOOK
-        yield answer[0] == kind, f"network {number}: the layer is right, the kind is not", _LOOK
+        yield float(place) == layer, f"network {number}: not that layer", _LOOK
+        yield named == kind, f"network {number}: the layer is right, the kind is not", _WHICH
 
 
 check_mystery.right = {number: fault_of(number) for number in range(1, 5)}
 check_mystery.mistakes = {
-    _LOOK: ({**check_mystery.right, 1: (KINDS[0], 2)}, {**check_mystery.right, 2: (KINDS[2], 2)}),
-    _GIVE: {**check_mystery.right, 3: "a shifted bias"},
+    _LOOK: {**check_mystery.right, 1: (KINDS[0], 2)},
+    _WHICH: {**check_mystery.right, 2: (KINDS[2], 2)},
+    _GIVE: ({**check_mystery.right, 3: "a shifted bias"}, {**check_mystery.right, 3: ("a shifted bias", "linear4")}),
 }

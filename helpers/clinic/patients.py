@@ -6,17 +6,14 @@ Looking in here is looking at the answers.
 """
 
 from dataclasses import dataclass, fields, replace
-from functools import partial
+from functools import lru_cache, partial
+from itertools import count
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from helpers.models import deep_mlp, seeded
-
-__all__ = ["CHOICES", "FAULTS", "HEALTHY", "ORGANS", "Patient", "Recipe", "make_patient", "recipe_of", "treated"]
-
-USUAL_GAIN = {"tanh": 5 / 3, "relu": 2**0.5}  # without BatchNorm; with it 1
 
 
 @dataclass(frozen=True)
@@ -62,6 +59,7 @@ class Fault:
 
 
 _START, _BUILT = "Look at the network before its first step.", "Look at how the network is put together."
+_TRAINS = "Look at the weights while it trains."
 FAULTS = {
     "the labels are one place late": Fault(
         "data", dict(lag=1), PLAIN + NORMED, "put each label beside its own window",
@@ -92,28 +90,24 @@ FAULTS = {
         (_BUILT, "Add up the 27 numbers that it puts out for one example."), "softmax"),
     "the learning rate is far too low": Fault(
         "optimizer", dict(lr=1e-3), PLAIN + NORMED, "set the learning rate to 0.1",
-        ("Look at the size of its steps.", "Compare update:data with 1e-3, then read the optimizer's lr."),
-        "rate is probably too low"),
+        ("Look at the size of its steps.", "Compare update:data with 1e-3; print its lr."), "rate is probably too low"),
     "the weight decay is too strong": Fault(
         "optimizer", dict(decay=0.1), PLAIN, "take the weight decay away",
-        ("Look at the weights while it trains.", "Keep each weight's std for 300 steps; then print the optimizer."),
-        "decay"),
+        (_TRAINS, "Keep each weight's std for 300 steps; then print the optimizer."), "decay"),
     "the optimizer holds another model's parameters": Fault(
         "optimizer", dict(own_optimizer=False), PLAIN + NORMED, "make the optimizer from this model's parameters",
-        ("Look at the weights while it trains.", "Compare a weight before and after ten steps."), "holds none"),
+        (_TRAINS, "Compare a weight before and after ten steps."), "holds none"),
     "the gradients are never set to zero": Fault(
         "training loop", dict(clean=False), PLAIN + NORMED, "set the gradients to zero in each step",
         ("Look at single steps.", "Divide each step by lr times the gradient of its own batch."), "zero_grad"),
     "the network is in eval mode": Fault(
         "training loop", dict(train_mode=False, gain=0.3), NORMED, "call model.train() before each step",
-        ("Look at what behaves in two ways.", "Print model.training, and a running mean before and after ten steps."),
-        "eval mode"),
+        ("Look at what behaves in two ways.", "Print model.training, and a running mean at steps 0 and 10."), "eval mode"),
     HEALTHY: Fault(
         "none", {}, PLAIN + NORMED, "leave it as it is",
         ("Ask all six questions, and believe the answers.", "Compare its validation loss with that of cured ones.")),
 }  # fmt: skip
-# organ: what of a script belongs to it
-ORGANS = {
+ORGANS = {  # what of a script belongs to each
     "data": "which examples, in which order, with which labels, how many per batch",
     "initialisation": "the numbers that it starts with",
     "network": "its layers, and which of them can learn",
@@ -121,8 +115,7 @@ ORGANS = {
     "training loop": "what one step does, and in which mode",
     "none": "it is healthy",
 }
-# remedy: the settings that it puts right
-_CURES = {fault.remedy: list(fault.changes)[:1] for fault in FAULTS.values()}
+_CURES = {fault.remedy: list(fault.changes)[:1] for fault in FAULTS.values()}  # the setting that each puts right
 CHOICES = {
     "organ": list(ORGANS),
     "fault": sorted([*FAULTS, "the gain is far too high", "the learning rate is far too high"]),
@@ -167,14 +160,13 @@ class Patient:
 def recipe_of(fault, seed, kind=None):
     """The recipe of a patient with this fault; the seed draws which kind of network it is, if none is given."""
     kinds = FAULTS[fault].kinds
-    drawn = kinds[torch.randint(len(kinds), (), generator=seeded(seed))]
-    return Recipe(*(kind or drawn), **FAULTS[fault].changes)
+    kind = kind or kinds[torch.randint(len(kinds), (), generator=seeded(seed))]
+    return Recipe(*kind, **FAULTS[fault].changes)
 
 
 def treated(recipe, remedy):
     """The recipe with the remedy applied."""
-    defaults = {f.name: f.default for f in fields(Recipe)}
-    return replace(recipe, **{name: defaults[name] for name in _CURES[remedy]})
+    return replace(recipe, **{f.name: f.default for f in fields(Recipe) if f.name in _CURES[remedy]})
 
 
 def make_patient(recipe, seed, splits, name="patient"):
@@ -183,10 +175,8 @@ def make_patient(recipe, seed, splits, name="patient"):
     model, made = _network(recipe, generator), _network(recipe, generator)
     chosen = model if recipe.own_optimizer else made
     optimizer = torch.optim.SGD(chosen.parameters(), lr=recipe.lr, weight_decay=recipe.decay)
-    X, Y = splits.train
-    Y = Y.roll(recipe.lag)
-    order = torch.arange(len(X)) if recipe.shuffled else _alphabetical(X)
-    X, Y = X[order], Y[order]
+    order = slice(None) if recipe.shuffled else _alphabetical(splits.train[0])
+    X, Y = splits.train[0][order], splits.train[1].roll(recipe.lag)[order]
     model.train(recipe.train_mode)
     batch = partial(next, _batches(X, Y, recipe, generator))
 
@@ -202,9 +192,9 @@ def make_patient(recipe, seed, splits, name="patient"):
 
 
 def _network(recipe, generator):
-    usual = 1 if recipe.batch_norm else USUAL_GAIN[recipe.nonlinearity]
-    drawn = deep_mlp(depth=4, gain=recipe.gain * usual, batch_norm=recipe.batch_norm,
-                     nonlinearity=recipe.nonlinearity, generator=generator)  # fmt: skip
+    usual = 1 if recipe.batch_norm else {"tanh": 5 / 3, "relu": 2**0.5}[recipe.nonlinearity]
+    kind = dict(nonlinearity=recipe.nonlinearity, batch_norm=recipe.batch_norm)
+    drawn = deep_mlp(depth=4, gain=recipe.gain * usual, generator=generator, **kind)
     layers = list(drawn)
     hidden = layers[2 : -2 if recipe.batch_norm else -1]
     with torch.no_grad():
@@ -217,19 +207,16 @@ def _network(recipe, generator):
     return Net(path, layers if recipe.registered else [layer for layer in layers if layer not in hidden])
 
 
+@lru_cache(1)
 def _alphabetical(X):
     """The order of the windows when the names are sorted; a window of dots begins a name."""
     names = bytes(X[:, -1].tolist()).split(b"\0")[1:]  # the last characters in a row: each name after its dot, a 0
-    rank = torch.empty(len(names), dtype=torch.long)
-    rank[torch.tensor(sorted(range(len(names)), key=names.__getitem__))] = torch.arange(len(names))
+    rank = torch.tensor(sorted(range(len(names)), key=names.__getitem__)).argsort()
     return rank[(X == 0).all(1).cumsum(0) - 1].argsort(stable=True)
 
 
 def _batches(X, Y, recipe, generator):
-    at, size = 0, recipe.batch_size
-    while True:
-        ix = torch.arange(at, at + size) % len(X)
-        if recipe.shuffled:
-            ix = torch.randint(0, len(X), (size,), generator=generator)
-        at += size
-        yield X[ix], Y[ix]
+    size = recipe.batch_size
+    for at in count(0, size):
+        ix = torch.randint(0, len(X), (size,), generator=generator) if recipe.shuffled else torch.arange(at, at + size)
+        yield X[ix % len(X)], Y[ix % len(X)]

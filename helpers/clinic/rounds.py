@@ -6,18 +6,14 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from helpers.clinic.patients import CHOICES, FAULTS, HEALTHY, make_patient, recipe_of, treated
+from helpers.clinic.patients import CHOICES, FAULTS, make_patient, recipe_of, treated
 from helpers.data import load_splits
 from helpers.diagnostics import diagnose
 from helpers.models import seeded
 from helpers.train import evaluate
 
-__all__ = ["Clinic", "Treatment", "diagnose_alone", "in_letters", "open_clinic", "step_length"]
-__all__ += ["validation_loss"]
-
-PATIENTS, WELL = 16, 4
+PATIENTS, WELL, STEPS = 16, 4, 400  # of a round, the healthy ones of them, of a treatment
 POINTS, WRONG, HINT = 5, 2, 1  # for a right answer; what a wrong one and a hint cost
-STEPS = 400  # of a treatment
 _clinics = {}  # by their seed: a cell that is run again finds its round as it was
 
 
@@ -48,8 +44,7 @@ def step_length(patient):
 
 def in_letters(X, Y, itos, rows=6):
     """The first windows and what is asked for, as they are read: a list of texts."""
-    windows = ["".join(itos[i] for i in x) for x in X[:rows].tolist()]
-    return [f"{window}  →  {itos[y]}" for window, y in zip(windows, Y[:rows].tolist(), strict=True)]
+    return ["".join(itos[i] for i in x) + f"  →  {itos[Y[k].item()]}" for k, x in enumerate(X[:rows].tolist())]
 
 
 @dataclass(repr=False)
@@ -85,7 +80,7 @@ class Treatment:
 class Clinic:
     """Sixteen patients, of whom some are healthy. Shown, it is its own score.
 
-    patient(n): patient n, as it came, at step 0. hint(n): where to look; then what to try; then the answer.
+    patient(n): patient n at step 0, as it came or with a remedy. hint(n): where to look; what to try; the answer.
     treat(n, organ, fault, remedy): an answer, judged and tried. start_again(): all points away.
     """
 
@@ -96,40 +91,35 @@ class Clinic:
     def start_again(self):
         self.hints, self.wrong, self.closed = {}, {}, {}
 
-    def patient(self, number):
-        return self._made(number, self._recipe(number))
+    def patient(self, number, remedy=None):
+        fault, seed = self._fault(number), 1_000 * self.seed + number
+        recipe = recipe_of(fault, seed)
+        return make_patient(treated(recipe, remedy) if remedy else recipe, seed, self.splits, f"patient {number}")
 
     def hint(self, number):
         """A hint costs a point, once; the third one is the answer, and closes the patient without points."""
-        fault = FAULTS[self._fault(number)]
-        taken = self.hints.get(number, 0)
-        if number not in self.closed:
-            self.hints[number] = taken = min(taken + 1, 3)
+        truth = self._truth(number)
+        self.hints[number] = taken = min(self.hints.get(number, 0) + (number not in self.closed), 3)
         if taken < 3:
-            return fault.hints[max(taken, 1) - 1]
+            return FAULTS[truth["fault"]].hints[max(taken, 1) - 1]
         self.closed.setdefault(number, 0)
-        return f"organ: {fault.organ}; fault: {self._fault(number)}; remedy: {fault.remedy}"
+        return "; ".join(f"{what}: {answer}" for what, answer in truth.items())
 
     def treat(self, number, organ=None, fault=None, remedy=None):
         """Judge an answer, each part one of CHOICES or a piece of it; train the patient without and with the remedy."""
-        truth = FAULTS[self._fault(number)]
-        given = dict(organ=organ, fault=fault, remedy=remedy)
+        truth, given = self._truth(number), dict(organ=organ, fault=fault, remedy=remedy)
         if not any(given.values()):
             return Treatment(number)
         given = {what: _chosen(what, text) for what, text in given.items()}
-        wanted = dict(organ=truth.organ, fault=self._fault(number), remedy=truth.remedy)
-        right = {what: given[what] == wanted[what] for what in wanted}
-        if number not in self.closed:
-            if all(right.values()):
-                cost = WRONG * len(self.wrong.get(number, ())) + HINT * self.hints.get(number, 0)
-                self.closed[number] = max(POINTS - cost, 0)
-            else:
-                self.wrong.setdefault(number, set()).add(tuple(given.values()))  # said twice, it costs once
-        recipe = self._recipe(number)
-        runs = [self._made(number, recipe), self._made(number, treated(recipe, given["remedy"]))]
-        for run in runs:
-            for _ in range(STEPS):
-                run.step()
+        right = {what: given[what] == truth[what] for what in truth}
+        if not all(right.values()):
+            self.wrong.setdefault(number, set()).add(tuple(given.values()))  # said twice, it costs once
+        elif number not in self.closed:
+            cost = WRONG * len(self.wrong.get(number, ())) + HINT * self.hints.get(number, 0)
+            self.closed[number] = max(POINTS - cost, 0)
+        runs = [self.patient(number), self.patient(number, given["remedy"])]
+        for run in STEPS * runs:  # in turn
+            run.step()
         validation = tuple(validation_loss(run, self.splits) for run in runs)
         return Treatment(number, right, tuple(run.losses for run in runs), validation, self.closed.get(number))
 
@@ -147,22 +137,19 @@ class Clinic:
         if number not in range(1, PATIENTS + 1):
             raise ValueError(f"there is no patient {number!r}: give a number from 1 to {PATIENTS}")
         order = seeded(self.seed)
-        sick = [fault for fault in FAULTS if fault != HEALTHY]
-        drawn = [sick[i] for i in torch.randperm(len(sick), generator=order)[: PATIENTS - WELL]] + [HEALTHY] * WELL
+        *sick, healthy = FAULTS
+        drawn = [sick[i] for i in torch.randperm(len(sick), generator=order)[: PATIENTS - WELL]] + [healthy] * WELL
         return drawn[torch.randperm(PATIENTS, generator=order)[number - 1]]
 
-    def _recipe(self, number):
-        return recipe_of(self._fault(number), 1_000 * self.seed + number)
-
-    def _made(self, number, recipe):
-        return make_patient(recipe, 1_000 * self.seed + number, self.splits, f"patient {number}")
+    def _truth(self, number):
+        fault = self._fault(number)
+        return dict(organ=FAULTS[fault].organ, fault=fault, remedy=FAULTS[fault].remedy)
 
 
 def _chosen(what, text):
     """The one choice that the text is a piece of."""
     said = text.strip().lower() if isinstance(text, str) else ""
     found = [choice for choice in CHOICES[what] if said and said in choice.lower()]
-    found = [choice for choice in found if choice.lower() == said] or found
     if len(found) != 1:
         kind = "fits several of them" if len(found) > 1 else "is none of them"
         raise ValueError(f"{what} is {text!r}, which {kind}: choose one of {'; '.join(CHOICES[what])}")
@@ -172,18 +159,12 @@ def _chosen(what, text):
 def diagnose_alone(splits, seed=0):
     """One look at every fault in every kind of network, without a human: {(fault, kind): verdict}.
 
-    verdict: "named" where a warning says it, "elsewhere" where others do, "silent" without any. For the healthy,
-    "silent" is right.
+    verdict: "named" where a warning says it, "elsewhere" where others do, else "silent": right for the healthy.
     """
     found = {}
-    for fault, about in FAULTS.items():
-        for kind in about.kinds:
-            patient = make_patient(recipe_of(fault, seed, kind), seed, splits)
-            x, y = patient.batch()
-            report = diagnose(
-                patient.model, x, y, loss_fn=patient.loss_fn, optimizer=patient.optimizer, histograms=False
-            )
-            said = [str(warning) for warning in report.warnings]
-            named = about.sign and any(about.sign in text for text in said)
-            found[fault, kind] = "named" if named else "elsewhere" if said else "silent"
+    for fault, kind in [(fault, kind) for fault, about in FAULTS.items() for kind in about.kinds]:
+        patient = make_patient(recipe_of(fault, seed, kind), seed, splits)
+        report = diagnose(patient.model, *patient.batch(), optimizer=patient.optimizer, histograms=False)
+        named = any(FAULTS[fault].sign in str(warning) for warning in report.warnings) and FAULTS[fault].sign
+        found[fault, kind] = "named" if named else "elsewhere" if report.warnings else "silent"
     return found
