@@ -97,7 +97,7 @@ def defined():
 
 
 def test_networks_trained_at_once_are_those_trained_alone(defined):
-    _, runs = defined["train_each"]([0.2, 1], 30)
+    runs = defined["train_each"]([0.2, 1], steps=30, lr=0.1)
     for gain, (ratios, longer) in runs.items():
         model = defined["network"](gain)
         before = model.linear3.weight.norm().item()
