@@ -47,10 +47,10 @@ def silence():
         yield
 
 
-def run(*arguments, **environment):
-    """Python on these arguments, in the course's folder."""
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False)
+def with_module(code, *arguments, **environment):
+    """The command for Python and helpers.data in a process without torch, which takes seconds and is not needed."""
+    code = f"import sys, types; sys.modules['torch'] = types.SimpleNamespace(Tensor=None)\n{code}"
+    return dict(args=[sys.executable, "-c", code, *map(str, arguments)], env=os.environ | environment, cwd=ROOT, text=True)
 
 
 # Which file is read
@@ -546,17 +546,14 @@ def test_two_fetches_at_once_leave_one_good_file(target):
 @pytest.mark.skipif(os.name == "nt", reason="Windows notices Ctrl-C only at the deadline")
 def test_ctrl_c_ends_a_hanging_download_at_once_and_leaves_nothing_behind(target):
     code = (
-        "import pathlib, sys, types\n"
-        "sys.modules['torch'] = types.SimpleNamespace(Tensor=None)\n"  # which takes seconds, and is not needed here
-        "import helpers.data as data\n"
+        "import pathlib\nimport helpers.data as data\n"
         "data.LECTURE_URL, data.NAMES_FILE = sys.argv[1], pathlib.Path(sys.argv[2])\n"
         "data.FETCH_SECONDS = 600.0\n"  # so that it can't be the deadline that ends it
         "data.fetch_names()"
     )
     asked = threading.Event()
     with server(lambda handler, over: (asked.set(), over.wait())):
-        command = [sys.executable, "-c", code, data.LECTURE_URL, target]
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        process = subprocess.Popen(**with_module(code, data.LECTURE_URL, target), stderr=subprocess.PIPE)
         assert asked.wait(60)
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate(timeout=120)
@@ -632,7 +629,7 @@ def test_main_does_not_fetch_when_a_file_is_set(target, write, monkeypatch, main
 
 def test_the_module_runs_as_a_command_and_the_default_encoding_does_not_matter(write):
     plain = dict(LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
-    ran = run("-m", "helpers.data", MAKEMORE_NAMES=str(write("zoë\njosé\n")), **plain)
-    assert (
-        ran.returncode == 0 and "2 names" in ran.stdout and "accents and special letters made plain (2)" in ran.stderr
-    )
+    code = "import runpy; runpy.run_module('helpers.data', run_name='__main__')"  # as python -m does
+    command = with_module(code, MAKEMORE_NAMES=str(write("zoë\njosé\n")), **plain)
+    ran = subprocess.run(**command, capture_output=True, check=False)
+    assert ran.returncode == 0 and "2 names" in ran.stdout and "accents" in ran.stderr and "(2)" in ran.stderr
