@@ -1,6 +1,7 @@
 """The form of a lesson: a small one keeps it, and each rule finds what breaks it."""
 
 import base64
+import copy
 import io
 
 import nbformat
@@ -13,6 +14,7 @@ import refresh
 from giveaways import agree, numbers, split, verdicts
 from small_lesson import code, figure, prose, small_lesson, text
 
+LESSON = small_lesson()
 GUESS, EXPERIMENT, DRAWING, READING = 4, 5, 6, 7  # cells of the first step
 EXERCISE, SOLUTION, FOUND, DEEPER, CHECKED = 33, 35, 36, 37, 40
 
@@ -56,11 +58,11 @@ def tag(index, *tags):
 
 
 def test_the_small_lesson_keeps_the_rules(tmp_path):
-    assert problems(tmp_path, small_lesson()) == []
+    assert problems(tmp_path, copy.deepcopy(LESSON)) == []
 
 
 def test_the_rules_bind_lessons_alone(tmp_path):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     add(EXPERIMENT, "assert spread > 0")(cells)
     assert len(problems(tmp_path, cells)) == 1
     assert problems(tmp_path, cells, form="chapter") == []
@@ -147,7 +149,7 @@ OPEN = {"jupyter": {"outputs_hidden": True}}
     ],
 )  # fmt: skip
 def test_each_rule_finds_what_breaks_it(tmp_path, damage, cell, message):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     damage(cells)
     found = problems(tmp_path, cells)
     where = "ipynb: " if cell is None else f"cell {cell} "
@@ -174,13 +176,13 @@ def test_each_rule_finds_what_breaks_it(tmp_path, damage, cell, message):
     ],
 )
 def test_what_a_good_lesson_may_say(tmp_path, change):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     change(cells)
     assert problems(tmp_path, cells) == []
 
 
 def test_going_deeper_keeps_the_form_of_a_step(tmp_path):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     cells[39].update(source="# a bell, of std 3.0", outputs=[figure("A bell of std 3.0.")], metadata=OPEN)
     cells[38].source += " It is 3.0."
     found = "\n".join(problems(tmp_path, cells))
@@ -204,7 +206,7 @@ def animation(frames, plays, size=(8, 8)):
     ],
 )
 def test_an_animation_plays_three_times_and_is_small(tmp_path, png, message):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     cells[DRAWING].outputs = [figure("Coins that fall.", png)]
     found = problems(tmp_path, cells)
     assert len(found) == bool(message) and message in "".join(found)
