@@ -50,7 +50,9 @@ def silence():
 def with_module(code, *arguments, **environment):
     """The command for Python and helpers.data in a process without torch, which takes seconds and is not needed."""
     code = f"import sys, types; sys.modules['torch'] = types.SimpleNamespace(Tensor=None)\n{code}"
-    return dict(args=[sys.executable, "-c", code, *map(str, arguments)], env=os.environ | environment, cwd=ROOT, text=True)
+    return dict(
+        args=[sys.executable, "-c", code, *map(str, arguments)], env=os.environ | environment, cwd=ROOT, text=True
+    )
 
 
 # Which file is read
@@ -191,20 +193,14 @@ def test_any_bytes_at_all_give_plain_words_or_a_value_error(tmp_path_factory, co
     [
         ("ava\nanna2\n", 2, "'anna2' holds '2' (U+0032)"),
         ("ava\n\nmary-ann\n", 3, "'mary-ann' holds '-'"),
-        ("o'neill\nava\n", 1, 'holds "\'"'),
-        ("ava\nmary ann\n", 2, "'mary ann' holds ' '"),
-        ("emma,F,20799\nava,F,1\n", 1, "holds ','"),
-        ("ava\nst.john\n", 2, "holds '.'"),
         ("ava\nИван\n", 2, "'Иван' holds 'И' (U+0418)"),
         ("ava\nem\u200bma\n", 2, "U+200B"),
-        ("ava\n½\n", 2, "'½'"),
         ("ava\ne\x00mma\n", 2, "U+0000"),
         ("ava\n\u0301\n", 2, "0 letters"),
         ("ava\r\nmia\r\nx y\r\n", 3, "'x y'"),
         ("ava\nmia\rx y\n", 3, "'x y'"),
         ("ava\n" + "a" * 101 + "\n", 2, "101 letters"),
         ("a" * 300_000, 1, "300,000 letters"),
-        ("emma " * 50_000, 1, "holds ' '"),
         ("ava\nzoë\nmía\n".encode("latin-1"), 2, "UTF-8"),
         ("ava\nmia\n".encode("utf-16"), 1, "UTF-8"),
     ],
@@ -290,8 +286,8 @@ def test_windows_follow_the_given_stoi_and_refuse_what_they_cannot_cut():
 # Splits
 
 
-def test_the_splits_are_the_lectures():
-    names, splits = load_names(), load_splits()
+def test_the_splits_are_the_lectures(splits):
+    names = load_names()
     words = list(names.words)
     random.seed(42)
     random.shuffle(words)  # as the lecture's cell does, on the global random state
@@ -562,9 +558,7 @@ def test_ctrl_c_ends_a_hanging_download_at_once_and_leaves_nothing_behind(target
 
 
 @pytest.mark.parametrize("step", ["tempfile.NamedTemporaryFile", "pathlib.Path.write_bytes", "shutil.move"])
-@pytest.mark.parametrize(
-    "error", [OSError(28, "No space left"), PermissionError(13, "Permission denied"), KeyboardInterrupt()], ids=repr
-)
+@pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()], ids=repr)
 def test_a_write_that_fails_leaves_nothing_behind(target, monkeypatch, step, error):
     def stopped(path=None, *_, **__):
         if "write" in step:

@@ -13,23 +13,19 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from helpers.folding import fold_batch_norms, fold_conv, fold_linear
 from helpers.layers import BatchNorm1d, Linear
-from helpers.models import deep_mlp, lecture_mlp
+from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.resnet import resnet50
 
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)
 
 
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
 def randn(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(shape, generator=generator(seed), dtype=dtype)
+    return torch.randn(shape, generator=seeded(seed), dtype=dtype)
 
 
 def worn(model, seed=0):
     """The model as after some training: no statistic and no gamma has the value that it was made with."""
-    g = generator(seed)
+    g = seeded(seed)
     with torch.no_grad():
         for module in model.modules():
             if isinstance(module, BATCH_NORMS):
@@ -88,7 +84,7 @@ def test_a_linear_folds_as_torch_folds_it(n, fan_in, fan_out, bias, affine, eps,
     seed=seeds,
 )
 def test_our_linear_folds_alone_and_in_a_stack(n, fan_in, fan_out, bias, eps, correction, num_models, seed):
-    linear = Linear(fan_in, fan_out, bias=bias, num_models=num_models, generator=generator(seed))
+    linear = Linear(fan_in, fan_out, bias=bias, num_models=num_models, generator=seeded(seed))
     norm = BatchNorm1d(fan_out, eps=eps, correction=correction, num_models=num_models)
     worn(nn.Sequential(linear, norm), seed)
     x = randn(n, fan_in, seed=seed) * 3 + 2
@@ -236,16 +232,16 @@ def test_a_replaced_forward_is_refused():
 
 
 def characters(n=64):
-    return torch.randint(0, 27, (n, 3), generator=generator())
+    return torch.randint(0, 27, (n, 3), generator=seeded())
 
 
 @pytest.mark.parametrize(
     ("model", "before", "after"),
     [
-        (lambda: deep_mlp(batch_norm=True, generator=generator()), 47_024, 46_497),
-        (lambda: deep_mlp(depth=3, batch_norm=True, correction=0, generator=generator()), 16_424, 16_197),
-        (lambda: lecture_mlp("batchnorm", generator=generator()), 12_097, 11_897),
-        (lambda: deep_mlp(batch_norm=True, num_models=2, generator=generator()), 94_048, 92_994),
+        (lambda: deep_mlp(batch_norm=True, generator=seeded()), 47_024, 46_497),
+        (lambda: deep_mlp(depth=3, batch_norm=True, correction=0, generator=seeded()), 16_424, 16_197),
+        (lambda: lecture_mlp("batchnorm", generator=seeded()), 12_097, 11_897),
+        (lambda: deep_mlp(batch_norm=True, num_models=2, generator=seeded()), 94_048, 92_994),
     ],
 )
 def test_the_lectures_networks_fold(model, before, after):
@@ -282,11 +278,10 @@ def test_all_53_of_resnet50_fold():
                 module.running_var.uniform_(0.5, 2)
                 module.weight.uniform_(-1, 1)
                 module.bias.normal_(0, 0.2)
-    model = model.double().eval()
-    folded = fold_batch_norms(model)
-    x = randn(2, 3, 32, 32)
+    folded = fold_batch_norms(model.eval())
+    x = randn(1, 3, 32, 32, dtype=torch.float32)
     with torch.no_grad():
-        close(folded(x), model(x))
+        close(folded(x), model(x), 1e-4)
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 53 and not has_batch_norm(folded)
     saved = sum(p.numel() for p in model.parameters()) - sum(p.numel() for p in folded.parameters())
@@ -579,7 +574,7 @@ class Frozen(nn.Module):
         super().__init__()
         self.eps = eps
         for name, value in {"weight": 1, "bias": 0, "running_mean": 0, "running_var": 1}.items():
-            self.register_buffer(name, torch.full((dim,), value) + torch.rand(dim, generator=generator(len(name))))
+            self.register_buffer(name, torch.full((dim,), value) + torch.rand(dim, generator=seeded(len(name))))
 
     def forward(self, x):
         scale = self.weight * (self.running_var + self.eps).rsqrt()

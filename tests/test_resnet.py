@@ -1,5 +1,6 @@
 """ResNet-50: its published form, computed again from the state dict alone, and its initialisation."""
 
+import copy
 import math
 
 import pytest
@@ -19,8 +20,8 @@ def fresh():
     return resnet50()
 
 
-@pytest.fixture()
-def worn():
+@pytest.fixture(scope="module")
+def worn_once():
     """A network of which no tensor still has the value it was made with, as after training."""
     g = torch.Generator().manual_seed(1)
     model = resnet50(num_classes=10)
@@ -34,6 +35,11 @@ def worn():
         else:
             tensor.copy_(torch.randn(tensor.shape, generator=g) * 0.2)
     return model
+
+
+@pytest.fixture
+def worn(worn_once):
+    return copy.deepcopy(worn_once)
 
 
 def images(n, size):
