@@ -4,15 +4,13 @@ import base64
 import copy
 import io
 
-import nbformat
 import pytest
 from nbformat import v4
 from PIL import Image
 
 import check_notebooks
-import refresh
 from giveaways import agree, numbers, split, verdicts
-from small_lesson import code, figure, prose, small_lesson, text
+from small_lesson import code, drop, figure, prose, put, replace, show, small_lesson, tag, text, write
 
 LESSON = small_lesson()
 GUESS, EXPERIMENT, DRAWING, READING = 4, 5, 6, 7  # cells of the first step
@@ -20,41 +18,11 @@ EXERCISE, SOLUTION, FOUND, DEEPER, CHECKED = 33, 35, 36, 37, 40
 
 
 def problems(tmp_path, cells, **metadata):
-    nb = v4.new_notebook(cells=cells, metadata={"form": "lesson", **metadata})
-    for count, cell in enumerate([cell for cell in cells if cell.cell_type == "code"], start=1):
-        cell.execution_count = count
-    refresh.tidy(nb)
-    path = tmp_path / "E99_small.ipynb"
-    path.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
-    return check_notebooks.check(path)
-
-
-def replace(index, old, new):
-    def damage(cells):
-        assert old in cells[index].source
-        cells[index].source = cells[index].source.replace(old, new)
-
-    return damage
+    return check_notebooks.check(write(tmp_path / "E99_small.ipynb", cells, **{"form": "lesson"} | metadata))
 
 
 def add(index, source):
     return lambda cells: cells[index].update(source=f"{cells[index].source}\n\n{source}")
-
-
-def put(index, *new):
-    return lambda cells: cells.__setitem__(slice(index, index), new)
-
-
-def drop(start, stop):
-    return lambda cells: cells.__delitem__(slice(start, stop))
-
-
-def show(index, *outputs, **metadata):
-    return lambda cells: cells[index].update(outputs=[*outputs], metadata=metadata)
-
-
-def tag(index, *tags):
-    return lambda cells: cells[index].metadata.update(tags=[*tags])
 
 
 def test_the_small_lesson_keeps_the_rules(tmp_path):
