@@ -75,7 +75,7 @@ def test_rounding_is_no_difference(committed, fresh):
         ("0e+00", "1e+00"),
         ("1.2e+03", "1.5e+03"),
         ("1:04:50", "1:04:51"),
-        ("torch 2.13.0", "torch 2.13.1"),
+        ("torch 2.13.0", "torch 2.14.0"),
         ("0.0.weight", "0.1.weight"),
         ("(0.5)", "(0.5]"),
         ("W1", "W2"),

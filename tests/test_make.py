@@ -148,11 +148,17 @@ def test_a_python_without_venv_is_refused_with_debians_remedy_and_keeps_the_old_
     assert (checkout / ".venv/.installed").exists()
 
 
-@pytest.mark.parametrize("target", ["lab", "test", "check", "refresh", "reset", "data", "reproduce", "bench"])
-def test_installed_once_no_target_installs_again(checkout, target):
+INSTALLING = [target for target in TARGETS if target not in ("help", "test-all")]
+
+
+@pytest.mark.parametrize("target", INSTALLING)
+def test_each_target_installs_what_is_needed_first(checkout, target):
     assert "install.sh" in make(checkout, "-n", target).stdout
+
+
+def test_installed_once_no_target_installs_again(checkout):
     give_venv(checkout)
-    again = make(checkout, "-n", target)
+    again = make(checkout, "-n", *INSTALLING)
     assert again.returncode == 0, again.stderr
     assert "install.sh" not in again.stdout
 
