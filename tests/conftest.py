@@ -3,6 +3,7 @@ import signal
 from collections import Counter
 from functools import cache
 
+import matplotlib
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell starts what runs in the background, and the processes that tests interrupt would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+matplotlib.use("Agg")  # no window
 torch.set_num_threads(1)  # networks this small are never faster on two
 
 # The collector would look again and again through the million objects of imported packages, a tenth of the time.

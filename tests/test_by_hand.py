@@ -192,21 +192,6 @@ def test_an_optimizer_may_take_the_step(splits):
     torch.testing.assert_close(run("by_hand"), run("autograd"), rtol=0, atol=1e-3)
 
 
-def test_interrupted_by_hand_it_keeps_what_was_trained(splits):
-    def lr(step):
-        if step == 7:
-            raise KeyboardInterrupt
-        return 0.1
-
-    model, same = (lecture_mlp("batchnorm", generator=seeded(1)) for _ in range(2))
-    settings = dict(generator=seeded(2), backward="by_hand")
-    assert len(train(model, *splits.train, steps=100, lr=lr, **settings)) == 7
-    settings = dict(generator=seeded(2), backward="by_hand")
-    train(same, *splits.train, steps=7, lr=0.1, **settings)
-    for ours, theirs in zip(model.parameters(), same.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-
-
 def shared_weight():
     model = deep_mlp(depth=3, n_hidden=30, generator=seeded(1))
     model.linear2.weight = model.linear1.weight
