@@ -22,6 +22,7 @@ gc.disable()
 
 def pytest_collection_finish():
     gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
     gc.enable()
 
 
