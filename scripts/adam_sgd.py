@@ -17,7 +17,8 @@ from helpers.data import load_splits
 from helpers.layers import Linear, Tanh
 from helpers.models import STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.train import evaluate, train
-from sweep import by_seed, need_lecture_names, recalibrate, some_of, sweep
+from sweep import sweep
+from sweep_parts import by_seed, need_lecture_names, recalibrate, some_of
 
 SEEDS = (0, 1, 2, 3)
 GAINS = (0.2, 0.5, 1.0, 1.6667, 3.0, 5.0)

@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from common import write_atomically
+from common import RESULTS, write_atomically
 from helpers.by_hand import ByHand
 from helpers.data import load_splits
 from helpers.diagnostics import diagnose, watch
@@ -36,7 +36,6 @@ from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.train import train
 from lecture import PlainDeep, PlainShallow
 
-RESULTS = Path(__file__).resolve().parent.parent / "data" / "results"
 SECONDS = 0.15  # of CPU time for one turn
 WARM_UP, CHECKED = 20, 60  # steps
 SAME = 1e-5  # how far losses and parameters may be from the lecture loop's
@@ -215,13 +214,22 @@ def check(name, reference, make, X, Y, steps=CHECKED):
             parts |= {f"tensor {i}": pair for i, pair in enumerate(zip(ours, expected, strict=True))}
             for part, (a, b) in parts.items():
                 # After one step parameters differ by 0.1 x the error of the gradient.
-                tolerance = SAME / 10 if length == 1 else SAME
-                if not (a - b.view_as(a)).abs().max() <= tolerance:
-                    off = (a - b.view_as(a)).abs().max()
+                tolerance, off = SAME / 10 if length == 1 else SAME, (a - b.view_as(a)).abs().max()
+                if not off <= tolerance:
                     sys.exit(
                         f"{name}: {part} of network {r} after {length} steps differ by {off:.1e}, more than "
                         f"{tolerance:.0e}, from the reference's: a faster wrong answer does not count"
                     )
+
+
+def check_all(group, plain, contenders, X, Y):
+    """Each contender against the lecture's loop, `plain`; torch's layers against the course's twin, by autograd."""
+    lectures = reached(plain, X, Y)
+    twins = cache(lambda course: reached(lambda seed: Course(course, seed=seed), X, Y))
+    for name, make, _ in contenders:
+        if make.func is not Products:
+            reference = twins(make.args[0]) if make.func in (Usual, Vmapped) else lectures
+            check(f"{group}, {name}", reference, make, X, Y)
 
 
 def reached(make, X, Y):
@@ -271,12 +279,12 @@ def groups():
     goals = {(1, False): (1, 3, 7), (1, True): (1.4, 4, 10), (2, False): (1, 3, 5), (2, True): (1.4, 5, 9)}
     for (part, batch_norm), (one, hand, stack) in goals.items():
         course = (PART_1 if part == 1 else PART_2)[batch_norm]
-        many = 16 if part == 1 else 8
+        torchs, many = with_torchs_batch_norm(course), 16 if part == 1 else 8
         contenders = [
-            ("torch.nn's layers and torch.optim.SGD", partial(Usual, with_torchs_batch_norm(course)), None),
+            ("torch.nn's layers and torch.optim.SGD", partial(Usual, torchs), None),
             ("train, autograd", partial(Course, course), one),
             ("train, by hand", partial(Course, course, backward="by_hand"), hand),
-            (f"a stack of {many}, torch.func.vmap", partial(Vmapped, with_torchs_batch_norm(course), many), None),
+            (f"a stack of {many}, torch.func.vmap", partial(Vmapped, torchs, many), None),
             (f"a stack of {many}, autograd", partial(Course, course, many), None),
             (f"a stack of {many}, by hand", partial(Course, course, many, backward="by_hand"), stack),
         ]
@@ -391,28 +399,19 @@ def main():
         print(as_line(row), flush=True)
 
     for group, plain, contenders in groups():
-        lectures = reached(plain, X, Y)
-        for name, make, _ in contenders:
-            if make.func in (Usual, Vmapped):  # their reference is the course's twin, trained by autograd
-                twins = reached(lambda seed, course=make.args[0]: Course(course, seed=seed), X, Y)
-                check(f"{group}, {name}", twins, make, X, Y)
-            elif make.func is Course:
-                check(f"{group}, {name}", lectures, make, X, Y)
+        check_all(group, plain, contenders, X, Y)
         times = measure([plain(), *(make() for _, make, _ in contenders)], X, Y, args.turns)
         add(group, "the lecture's loop", median(row[0] for row in times), 1.0, "x", None)
         for i, (name, _, goal) in enumerate(contenders, 1):
             ratio = median(row[0] / row[i] for row in times)
             add(group, name, median(row[i] for row in times), round(ratio, 2), "x", goal)
-    group = "what watching adds (part 2's network, with BatchNorm)"
-    deep = with_torchs_batch_norm(PART_2[True])
-    reference = {Course: reached(partial(plain_deep, True), X, Y)}
-    reference[Usual] = reached(lambda seed: Course(deep, seed=seed), X, Y)
-    for name, make, _ in watching():
-        check(f"{group}, {name}", reference[make.func], make, X, Y)
+    group, watched = "what watching adds (part 2's network, with BatchNorm)", watching()
+    check_all(group, partial(plain_deep, True), watched, X, Y)
     # Trained 20 steps at a time where there is a look, so is what it is compared with.
-    unwatched = [Course(PART_2[True]), Course(PART_2[True], look=lambda *args: None), Usual(deep)]
-    times = measure([*unwatched, *(make() for _, make, _ in watching())], X, Y, args.turns)
-    for i, (name, make, goal) in enumerate(watching(), 3):
+    unwatched = [Course(PART_2[True]), Course(PART_2[True], look=lambda *args: None)]
+    unwatched.append(Usual(with_torchs_batch_norm(PART_2[True])))
+    times = measure([*unwatched, *(make() for _, make, _ in watched)], X, Y, args.turns)
+    for i, (name, make, goal) in enumerate(watched, 3):
         base = 2 if "around" in make.keywords else 1 if "look" in make.keywords else 0
         added = median(row[i] / row[base] for row in times) - 1
         add(group, name, median(row[i] for row in times), round(100 * added, 1), "%", goal)
@@ -428,26 +427,14 @@ def main():
 
 
 def machine():
-    return {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "kernels": torch.backends.cpu.get_cpu_capability(),
-        "numpy": numpy.__version__,
-        "blas": blas(),
-    }
+    on = dict(processor=processor(), cores=os.cpu_count(), python=platform.python_version(), torch=torch.__version__)
+    return on | dict(kernels=torch.backends.cpu.get_cpu_capability(), numpy=numpy.__version__, blas=blas())
 
 
 def blas():
     """For which processor NumPy's OpenBLAS has kernels here: where it does not know the machine's, they are slow."""
-    says = subprocess.run(
-        [sys.executable, "-c", "import numpy"],
-        check=True,
-        env={**os.environ, "OPENBLAS_VERBOSE": "2"},
-        capture_output=True,
-        text=True,
-    )
+    loud = os.environ | {"OPENBLAS_VERBOSE": "2"}
+    says = subprocess.run([sys.executable, "-c", "import numpy"], check=True, env=loud, capture_output=True, text=True)
     core = re.search(r"Core: (\w+)", says.stdout + says.stderr)
     return f"OpenBLAS for {core[1]}" if core else "unknown"
 

@@ -18,13 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from benchmark import machine
-from common import write_atomically
+from common import RESULTS, ROOT, write_atomically
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "browser"))  # the same server, browser and notebook as the tests'
 from serving import INSTALL, Notebook, find_chromium, launched, quiet_lab
 
-RESULTS = ROOT / "data" / "results" / "bench_panels.json"
 PANEL = "from helpers.widgets import gain_explorer\npanel = gain_explorer()\npanel"
 STOCK = """
 import matplotlib.pyplot as plt
@@ -146,7 +144,7 @@ def lags(values, pictures):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--moves", type=int, default=60, help="key presses of each kind")
-    parser.add_argument("--output", type=Path, default=RESULTS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "bench_panels.json")
     arguments = parser.parse_args()
     if find_chromium() is None:
         sys.exit(INSTALL)

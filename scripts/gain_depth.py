@@ -15,7 +15,8 @@ from common import RESULTS
 from helpers.data import load_splits
 from helpers.models import deep_mlp, seeded
 from helpers.train import train
-from sweep import need_lecture_names, sweep
+from sweep import sweep
+from sweep_parts import need_lecture_names
 
 GAINS = [round(2 ** (k / 6), 4) for k in range(-6, 11)]  # 0.5 to 3.17, evenly on a log axis
 DEPTHS = (2, 3, 5, 8, 12, 20, 30, 50)  # hidden layers

@@ -9,6 +9,7 @@ question names, and verdicts about which the question asks.
 import re
 from collections.abc import Iterator
 from decimal import Decimal
+from functools import cache
 
 from notebook_parts import (
     DETAILS,
@@ -106,6 +107,7 @@ def is_question(sentence: str) -> bool:
     return sentence.rstrip("*_ )").endswith("?") and not PRESUPPOSES.match(sentence)
 
 
+@cache
 def split(source: str) -> tuple[str, str]:
     """Markdown's open text: (what it states, what it asks or offers as an answer)."""
     stated, asked = [], []

@@ -17,7 +17,8 @@ from common import RESULTS
 from helpers.data import load_splits
 from helpers.models import SEED, deep_mlp
 from helpers.train import evaluate, train
-from sweep import need_lecture_names, sweep
+from sweep import sweep
+from sweep_parts import need_lecture_names
 
 RATES = (0.001, 0.003, 0.01, 0.03, 0.06, 0.1, 0.2, 0.4, 1.0, 5.0)
 HORIZONS = (1_000, 10_000)

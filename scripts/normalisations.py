@@ -17,7 +17,8 @@ from helpers.data import build_dataset, load_splits
 from helpers.layers import BatchNorm1d, Linear, Sequential
 from helpers.models import deep_mlp, seeded
 from helpers.train import evaluate, train
-from sweep import by_seed, need_lecture_names, recalibrate, some_of, sweep
+from sweep import sweep
+from sweep_parts import by_seed, need_lecture_names, recalibrate, some_of
 
 KINDS = ("none", "BatchNorm", "LayerNorm", "GroupNorm", "RMSNorm", "WeightNorm")
 RATES = (0.03, 0.1, 0.3, 1.0)

@@ -6,6 +6,7 @@ import re
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import nbformat
@@ -78,6 +79,7 @@ def printed(cell: nbformat.NotebookNode) -> str:
     return "\n".join(filter(None, said))
 
 
+@cache
 def parsed(source: str) -> ast.Module:
     """The code as a tree; IPython's magics and questions are left out."""
     plain = "\n".join("" if re.match(r"\s*[%!?]|.*\?$", line) else line for line in source.split("\n"))
@@ -87,6 +89,7 @@ def parsed(source: str) -> ast.Module:
         return ast.Module([], [])
 
 
+@cache
 def told_by(source: str) -> str:
     """What code tells beside what it does: its comments, strings and assertions."""
     told = [ast.unparse(node) for node in ast.walk(parsed(source)) if isinstance(node, ast.Assert)]
@@ -101,6 +104,7 @@ def told_by(source: str) -> str:
     return "\n".join(told)
 
 
+@cache
 def given_to(source: str) -> str:
     """The numbers that code works with, apart from its assertions: they are no results."""
     tree = parsed(source)

@@ -20,7 +20,8 @@ from helpers.data import load_splits
 from helpers.layers import BatchNorm1d, Residual, Sequential
 from helpers.models import deep_mlp, residual_mlp, seeded
 from helpers.train import train
-from sweep import by_seed, need_lecture_names, sweep
+from sweep import sweep
+from sweep_parts import by_seed, need_lecture_names
 
 # h = f(h), h + f(h), h + f(h) / sqrt(blocks), h + f(norm(h)), norm(h + f(h)); f is tanh(linear(h))
 KINDS = ("plain", "+", "scaled", "pre-norm", "post-norm")

@@ -16,44 +16,11 @@ from itertools import count
 from multiprocessing import get_context, parent_process
 from threading import RLock, Thread
 
-import torch
 from tqdm import tqdm
 
 from common import write_atomically
-from helpers.data import load_names
-from helpers.layers import BatchNorm1d
-from helpers.models import seeded
 
 DAMAGED = "{} is damaged{}: restore it (git restore) or delete it, then run this again"
-
-
-def need_lecture_names():
-    """What the results that the course keeps are made with, "lecture". SystemExit where other names are in use."""
-    source = load_names().source
-    if source != "lecture":
-        sys.exit("the kept results are those of the lecture's names: run `make data`, then this again")
-    return source
-
-
-def by_seed(numbers, seeds, most):
-    """A list of the seeds' numbers per network, rounded; None, JSON's null, from `most` on and for what is NaN."""
-    each = [round(x, 4) if x < most else None for x in numbers.tolist()]
-    return [each[k : k + len(seeds)] for k in range(0, len(each), len(seeds))]
-
-
-def some_of(split, examples):
-    """So many examples of a split, (X, Y), the same ones in every run."""
-    ix = torch.randperm(len(split[0]), generator=seeded(9))[:examples]
-    return split[0][ix], split[1][ix]
-
-
-@torch.no_grad()
-def recalibrate(stack, X):
-    """Give every BatchNorm the statistics of all of X at once: running ones lag behind after few steps."""
-    for layer in stack.modules():
-        if isinstance(layer, BatchNorm1d):
-            layer.momentum = 1.0
-    stack.train()(X)
 
 
 def resume(path, log, *, results="runs", names=None, whole=bool):

@@ -1,6 +1,12 @@
-"""A small lesson in the form that scripts/lesson_rules.py holds: coins thrown, and how their sum spreads."""
+"""Notebooks made for tests, and what damages them; among them a lesson in the form that scripts/lesson_rules.py holds.
 
+The lesson throws coins, and asks how their sum spreads.
+"""
+
+import nbformat
 from nbformat import v4
+
+import refresh
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 FOLDED = {"jupyter": {"source_hidden": True, "outputs_hidden": True}}
@@ -65,8 +71,48 @@ def figure(alt, png=PIXEL):
     return v4.new_output("display_data", data, metadata={"image/png": {"alt": alt}})
 
 
-def text(printed):
-    return v4.new_output("stream", name="stdout", text=printed)
+def text(printed, name="stdout"):
+    return v4.new_output("stream", name=name, text=printed)
+
+
+def write(path, cells, **metadata):
+    """Write cells as scripts/refresh.py would leave them, apart from their outputs; returns the path."""
+    nb = v4.new_notebook(cells=cells, metadata=metadata)
+    for count, cell in enumerate([cell for cell in cells if cell.cell_type == "code" and cell.source], start=1):
+        cell.execution_count = count
+    refresh.tidy(nb)
+    path.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
+    return path
+
+
+# What damages a list of cells: functions that change it
+
+
+def replace(index, old, new):
+    def damage(cells):
+        assert old in cells[index].source
+        cells[index].source = cells[index].source.replace(old, new)
+
+    return damage
+
+
+def put(index, *new):
+    return lambda cells: cells.__setitem__(slice(index, index), new)
+
+
+def drop(start, stop):
+    return lambda cells: cells.__delitem__(slice(start, stop))
+
+
+def show(index, *outputs, **metadata):
+    return lambda cells: cells[index].update(outputs=[*outputs], metadata=metadata)
+
+
+def tag(index, *tags):
+    return lambda cells: cells[index].metadata.update(tags=[*tags])
+
+
+# The lesson
 
 
 def step(n):

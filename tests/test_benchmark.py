@@ -10,12 +10,11 @@ import torch
 import benchmark
 from benchmark import PART_1, PART_2, Course, Usual, Vmapped, with_torchs_batch_norm
 from helpers import by_hand
-from helpers.data import load_splits
 
 
-@pytest.fixture(scope="module")
-def data():
-    return load_splits().train
+@pytest.fixture
+def data(splits):
+    return splits.train
 
 
 def check(data, batch_norm, networks=1, part=1, **how):
@@ -50,13 +49,7 @@ def break_backward(monkeypatch, kind, array, factor=1.01):
     monkeypatch.setattr(kind, "backward", wrong)
 
 
-ARRAYS = [(by_hand.Embedding, "dC"), (by_hand.Linear, "dW"), (by_hand.BatchNorm1d, "dgamma")]
-ARRAYS += [
-    (by_hand.BatchNorm1d, "dbeta"),
-    (by_hand.Linear, "result"),
-    (by_hand.BatchNorm1d, "result"),
-    (by_hand.Tanh, "result"),
-]
+ARRAYS = [(by_hand.Embedding, "dC"), (by_hand.Linear, "dW"), (by_hand.BatchNorm1d, "dgamma"), (by_hand.Tanh, "result")]
 
 
 @pytest.mark.parametrize("kind, array", ARRAYS)

@@ -81,22 +81,8 @@ def test_a_number_is_drawn_into_the_picture(axis, capsys):
 
 
 ODD = [
-    "many",
-    2,
-    -0.1,
-    float("nan"),
-    1j,
-    True,
-    b"1",
-    {},
-    set(),
-    object(),
-    ...,
-    np.array([1, 2]),
-    torch.ones(3),
-    [],
-    [0.5],
-    [None],
+    *("many", 2, -0.1, float("nan"), 1j, True, b"1", {}, set(), object(), ...),
+    *(np.array([1, 2]), torch.ones(3), [], [0.5], [None]),
 ]
 
 

@@ -1,66 +1,36 @@
 """The form of a lesson: a small one keeps it, and each rule finds what breaks it."""
 
 import base64
+import copy
 import io
 
-import nbformat
 import pytest
 from nbformat import v4
 from PIL import Image
 
 import check_notebooks
-import refresh
 from giveaways import agree, numbers, split, verdicts
-from small_lesson import code, figure, prose, small_lesson, text
+from small_lesson import code, drop, figure, prose, put, replace, show, small_lesson, tag, text, write
 
+LESSON = small_lesson()
 GUESS, EXPERIMENT, DRAWING, READING = 4, 5, 6, 7  # cells of the first step
 EXERCISE, SOLUTION, FOUND, DEEPER, CHECKED = 33, 35, 36, 37, 40
 
 
 def problems(tmp_path, cells, **metadata):
-    nb = v4.new_notebook(cells=cells, metadata={"form": "lesson", **metadata})
-    for count, cell in enumerate([cell for cell in cells if cell.cell_type == "code"], start=1):
-        cell.execution_count = count
-    refresh.tidy(nb)
-    path = tmp_path / "E99_small.ipynb"
-    path.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
-    return check_notebooks.check(path)
-
-
-def replace(index, old, new):
-    def damage(cells):
-        assert old in cells[index].source
-        cells[index].source = cells[index].source.replace(old, new)
-
-    return damage
+    return check_notebooks.check(write(tmp_path / "E99_small.ipynb", cells, **{"form": "lesson"} | metadata))
 
 
 def add(index, source):
     return lambda cells: cells[index].update(source=f"{cells[index].source}\n\n{source}")
 
 
-def put(index, *new):
-    return lambda cells: cells.__setitem__(slice(index, index), new)
-
-
-def drop(start, stop):
-    return lambda cells: cells.__delitem__(slice(start, stop))
-
-
-def show(index, *outputs, **metadata):
-    return lambda cells: cells[index].update(outputs=[*outputs], metadata=metadata)
-
-
-def tag(index, *tags):
-    return lambda cells: cells[index].metadata.update(tags=[*tags])
-
-
 def test_the_small_lesson_keeps_the_rules(tmp_path):
-    assert problems(tmp_path, small_lesson()) == []
+    assert problems(tmp_path, copy.deepcopy(LESSON)) == []
 
 
 def test_the_rules_bind_lessons_alone(tmp_path):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     add(EXPERIMENT, "assert spread > 0")(cells)
     assert len(problems(tmp_path, cells)) == 1
     assert problems(tmp_path, cells, form="chapter") == []
@@ -147,7 +117,7 @@ OPEN = {"jupyter": {"outputs_hidden": True}}
     ],
 )  # fmt: skip
 def test_each_rule_finds_what_breaks_it(tmp_path, damage, cell, message):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     damage(cells)
     found = problems(tmp_path, cells)
     where = "ipynb: " if cell is None else f"cell {cell} "
@@ -174,13 +144,13 @@ def test_each_rule_finds_what_breaks_it(tmp_path, damage, cell, message):
     ],
 )
 def test_what_a_good_lesson_may_say(tmp_path, change):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     change(cells)
     assert problems(tmp_path, cells) == []
 
 
 def test_going_deeper_keeps_the_form_of_a_step(tmp_path):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     cells[39].update(source="# a bell, of std 3.0", outputs=[figure("A bell of std 3.0.")], metadata=OPEN)
     cells[38].source += " It is 3.0."
     found = "\n".join(problems(tmp_path, cells))
@@ -204,7 +174,7 @@ def animation(frames, plays, size=(8, 8)):
     ],
 )
 def test_an_animation_plays_three_times_and_is_small(tmp_path, png, message):
-    cells = small_lesson()
+    cells = copy.deepcopy(LESSON)
     cells[DRAWING].outputs = [figure("Coins that fall.", png)]
     found = problems(tmp_path, cells)
     assert len(found) == bool(message) and message in "".join(found)

@@ -10,24 +10,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 FILES = ("Makefile", "pyproject.toml", "constraints.txt", "scripts/install.sh")
 TARGETS = [
-    *(
-        "lab",
-        "test",
-        "test-all",
-        "check",
-        "browser",
-        "refresh",
-        "reset",
-        "restore",
-        "data",
-        "reproduce",
-        "sweeps",
-        "bench",
-        "costs",
-        "help",
-    )
+    "lab",
+    "test",
+    "test-all",
+    "check",
+    "browser",
+    "refresh",
+    "reset",
+    "restore",
+    "data",
+    "reproduce",
+    "sweeps",
+    "bench",
+    "costs",
+    "help",
 ]
 STEPS = [  # of `make test`
     "-m ruff check .",
@@ -77,8 +76,7 @@ def script(path, text):
 
 def give_python(folder, text):
     """The .venv's python: it knows its version and finds its packages, and does this with everything else."""
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    known = f'case "$*" in *version_info*) echo {version}; exit ;; *find_spec*) exit ;; esac'
+    known = f'case "$*" in *version_info*) echo {VERSION}; exit ;; *find_spec*) exit ;; esac'
     script(folder / ".venv/bin/python", f"{known}\n{text}")
 
 
@@ -107,6 +105,11 @@ def fake_python(checkout, version="3.12", *, has_venv=True, pip_fails=False):
     return script(checkout.parent / "fakepython", "\n".join(lines))
 
 
+def ran(checkout):
+    """What the .venv's python was asked for, in order."""
+    return (checkout / "log").read_text(encoding="utf-8").replace("ran ", "").splitlines()
+
+
 def test_help_is_the_default_and_gives_each_target_one_line(checkout):
     shown = make(checkout).stdout
     assert shown == make(checkout, "help").stdout
@@ -127,12 +130,14 @@ def test_another_python_is_refused_in_one_line_with_the_remedy_and_leaves_nothin
     assert sorted(checkout.rglob("*")) == before
 
 
-def test_a_python_that_is_not_there_is_refused_in_one_line(checkout):
+def test_a_python_that_is_not_there_is_refused_in_one_line_and_keeps_the_old_venv(checkout):
+    give_venv(checkout)
     refused = make(checkout, "test", "PYTHON=python3.999")
     assert refused.returncode != 0
     told, _ = refused.stderr.splitlines()
     assert told.startswith("Python not found: 'python3.999'")
     assert "make lab PYTHON=" in told
+    assert (checkout / ".venv/.installed").exists()
 
 
 def test_a_python_without_venv_is_refused_with_debians_remedy_and_keeps_the_old_venv(checkout):
@@ -143,17 +148,18 @@ def test_a_python_without_venv_is_refused_with_debians_remedy_and_keeps_the_old_
     assert (checkout / ".venv/.installed").exists()
 
 
-def test_a_refusal_keeps_the_venv_that_is_there(checkout):
-    give_venv(checkout)
-    assert make(checkout, "lab", "PYTHON=python3.999").returncode != 0
-    assert (checkout / ".venv/.installed").exists()
+INSTALLING = {*TARGETS} - {"help"}
 
 
-@pytest.mark.parametrize("target", ["lab", "test", "check", "refresh", "reset", "data", "reproduce", "bench"])
-def test_installed_once_no_target_installs_again(checkout, target):
-    assert "install.sh" in make(checkout, "-n", target).stdout
+def test_every_target_installs_what_is_needed_first(checkout):
+    assert "install.sh" in make(checkout, "-n", "lab").stdout
+    rules = make(checkout, "-np", "help").stdout  # -p: make prints its rules
+    assert {*re.findall(r"^([\w-]+):.* \.venv/\.installed\b", rules, re.MULTILINE)} >= INSTALLING
+
+
+def test_installed_once_no_target_installs_again(checkout):
     give_venv(checkout)
-    again = make(checkout, "-n", target)
+    again = make(checkout, "-n", *sorted(INSTALLING))
     assert again.returncode == 0, again.stderr
     assert "install.sh" not in again.stdout
 
@@ -167,26 +173,22 @@ def test_changed_packages_are_installed(checkout, name):
     assert "install.sh" in make(checkout, "-n", "check").stdout
 
 
-def test_a_venv_that_was_moved_is_made_again(checkout):
-    give_venv(checkout, place="/elsewhere")
-    assert "install.sh" in make(checkout, "-n", "check").stdout
-
-
-def test_a_venv_whose_python_is_gone_is_made_again(checkout):
-    give_venv(checkout)
-    (checkout / ".venv/bin/python").unlink()
+@pytest.mark.parametrize("place", ["/elsewhere", None])
+def test_a_venv_that_was_moved_or_whose_python_is_gone_is_made_again(checkout, place):
+    give_venv(checkout, place)
+    if not place:
+        (checkout / ".venv/bin/python").unlink()
     assert "install.sh" in make(checkout, "-n", "check").stdout
 
 
 def test_a_package_that_is_gone_from_the_venv_is_installed_again(checkout):
     give_venv(checkout)
-    says = script(checkout / ".venv/bin/python", "").write_text
-    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-    says(
-        f'#!/bin/sh\ncase "$*" in *version_info*) echo {version}; exit ;;'
+    script(
+        checkout / ".venv/bin/python",
+        f'case "$*" in *version_info*) echo {VERSION}; exit ;;'
         "  *find_spec*) [ -e mended ] || { echo torch; exit 1; }; exit ;;"
         '  *"install --disable"*) touch mended ;; esac\n'
-        'echo "ran $*" >> log'
+        'echo "ran $*" >> log',
     )
     mended = make(checkout, "reset", "NB=03")
     assert mended.returncode == 0, mended.stderr
@@ -224,8 +226,7 @@ def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
     # Slow at its start, so that a later step which did not wait would be seen to overtake it.
     give_python(checkout, 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log')
     assert make(checkout, "-j8", "test").returncode == 0
-    steps = [line.split(" ", 1)[1] for line in (checkout / "log").read_text(encoding="utf-8").splitlines()]
-    assert steps == STEPS
+    assert ran(checkout) == STEPS
 
 
 @pytest.mark.parametrize(
@@ -238,7 +239,7 @@ def test_a_failing_step_stops_no_other_and_fails_the_whole(checkout, failing, st
     give_python(checkout, says)
     failed = make(checkout, "test")
     assert failed.returncode != 0
-    assert (checkout / "log").read_text(encoding="utf-8").splitlines() == [f"ran {step}" for step in STEPS]
+    assert ran(checkout) == STEPS
     told = failed.stdout.splitlines()[-1]
     assert f"{stage} FAILED" in told and told.count("passed") == 3
 
@@ -248,8 +249,7 @@ def test_all_tests_are_those_of_test_and_the_slow_ones(checkout):
     give_python(checkout, 'echo "ran $*" >> log')
     done = make(checkout, "test-all")
     assert done.returncode == 0 and "FAILED" not in done.stdout
-    steps = [step.removesuffix(" -m not slow") for step in STEPS]
-    assert (checkout / "log").read_text(encoding="utf-8").splitlines() == [f"ran {step}" for step in steps]
+    assert ran(checkout) == [step.removesuffix(" -m not slow") for step in STEPS]
 
 
 def test_nb_and_lab_args_reach_their_scripts(checkout):

@@ -102,17 +102,37 @@ def test_each_fault_is_caught_and_nothing_else(tmp_path):
             assert outcome.startswith(kind) and reason in outcome, f"{notebook}, {name}: {outcome}"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(load_names().source != "lecture", reason="the lecture's names are not here: make data")
 def test_lecture_data_are_compared_with_the_lectures_names(tmp_path):
     outcomes = nbval(tmp_path / "report.xml", "tests/faults/lecture_data.ipynb")
     assert "Cell outputs differ" in outcomes["lecture_data"]["Cell 0"]
 
 
-def test_cells_of_a_notebook_are_not_spread_over_processes(request):
+@pytest.fixture
+def configure(request, monkeypatch):
+    """A function that configures a run of pytest --nbval with these options; returns what its tags stand for."""
     rules = request.config.pluginmanager.get_plugin(str(ROOT / "conftest.py"))
-    options = SimpleNamespace(nbval=True, dist="load")
+    monkeypatch.setattr(rules.nbval.plugin, "metadata_tags", {})
+    with contextlib.ExitStack() as ending:
+
+        def configure(**options):
+            option = SimpleNamespace(**{"nbval": True, "dist": "loadfile", "nbval_cell_timeout": 2000} | options)
+            rules.pytest_configure(SimpleNamespace(option=option, add_cleanup=ending.callback))
+            return rules.nbval.plugin.metadata_tags
+
+        yield configure
+
+
+def test_cells_of_a_notebook_are_not_spread_over_processes(configure):
     with pytest.raises(pytest.UsageError, match="--dist loadfile"):
-        rules.pytest_configure(SimpleNamespace(option=options))
+        configure(dist="load")
+
+
+@pytest.mark.parametrize(("source", "tags"), [("lecture", {}), ("bundled", {"lecture-data": ("check", False)})])
+def test_lecture_data_are_compared_with_the_lectures_names_alone(configure, monkeypatch, source, tags):
+    monkeypatch.setattr("helpers.data.load_names", lambda: SimpleNamespace(source=source))
+    assert configure() == tags
 
 
 @pytest.mark.slow

@@ -17,8 +17,8 @@ import common
 import notebook_cells
 import refresh
 from helpers import claims
+from small_lesson import FOLDED, PIXEL, code, drop, figure, prose, replace, show, tag, text, write
 
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII="
 SOLUTION = """<details><summary>Hint 1</summary>
 
 ```python
@@ -36,35 +36,16 @@ def answer():
 """
 
 
-def prose(source):
-    return v4.new_markdown_cell(source)
-
-
-def code(source, *tags, outputs=()):
-    return v4.new_code_cell(source, metadata={"tags": [*tags]} if tags else {}, outputs=[*outputs])
-
-
-def write(path, cells):
-    """Write cells as scripts/refresh.py would leave them, apart from their outputs."""
-    nb = v4.new_notebook(cells=cells)
-    for count, cell in enumerate([cell for cell in cells if cell.cell_type == "code" and cell.source], start=1):
-        cell.execution_count = count
-    refresh.tidy(nb)
-    path.write_text(nbformat.writes(nb) + "\n", encoding="utf-8", newline="\n")
-    return path
-
-
 # scripts/check_notebooks.py
 
 
 def good_cells():
     """A chapter that keeps every rule."""
-    figure = v4.new_output("display_data", {"image/png": PIXEL}, metadata={"image/png": {"alt": "a grey pixel"}})
     return [
         prose("# 01 · A title\n[The video](https://youtu.be/P6sfmUTpUmc?t=82); [itself](01_good.ipynb#a-title)"),
         code("import torch\n\ntorch.set_num_threads(1)", "setup"),
         prose("word " * 500),
-        code("show(fig)", outputs=[figure]),
+        code("show(fig)", outputs=[figure("a grey pixel")]),
         prose("## Exercises\n\n### Exercise 1.1 · The answer"),
         code("def answer():\n    return None", "exercise"),
         code("answer() == 42", "check", outputs=[v4.new_output("execute_result", {"text/plain": "False"})]),
@@ -80,44 +61,14 @@ def test_a_good_notebook_has_no_problems(tmp_path):
     assert problems(tmp_path, good_cells()) == []
 
 
-def drop(index):
-    return lambda cells: cells.pop(index)
-
-
 def set_source(index, source):
     return lambda cells: cells[index].update(source=source)
 
 
-def replace(index, old, new):
-    return lambda cells: cells[index].update(source=cells[index].source.replace(old, new))
-
-
-def set_tags(index, *tags):
-    return lambda cells: cells[index].metadata.update(tags=[*tags])
-
-
-def set_outputs(index, *outputs):
-    return lambda cells: cells[index].update(outputs=[*outputs])
-
-
-def fold(index, *outputs):
-    folded = {"jupyter": {"outputs_hidden": True}}
-    return lambda cells: cells[index].update(metadata=folded, outputs=[*outputs])
-
-
-def stream(text, name="stdout"):
-    return v4.new_output("stream", name=name, text=text)
-
-
 def test_a_folded_output_may_begin_with_a_heading_or_a_figure(tmp_path):
-    figure = v4.new_output(
-        "display_data",
-        {"image/png": PIXEL, "text/plain": "<Figure size 1000x300 with 1 Axes>"},
-        metadata={"image/png": {"alt": "a grey pixel"}},
-    )
-    for outputs in ([stream("loss of the first step:\n27.9\n")], [figure]):
+    for output in text("loss of the first step:\n27.9\n"), figure("a grey pixel"):
         cells = good_cells()
-        fold(3, *outputs)(cells)
+        show(3, output, **FOLDED)(cells)
         assert problems(tmp_path, cells) == []
 
 
@@ -127,31 +78,28 @@ ERROR = v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (set_outputs(3, stream("x" * 1_000_000)), "1,000,000 at most"),
-        (set_tags(3, "lecture_data"), "cell 3 (show(fig) …): unknown tag 'lecture_data'"),
+        (show(3, text("x" * 1_000_000)), "1,000,000 at most"),
+        (tag(3, "lecture_data"), "cell 3 (show(fig) …): unknown tag 'lecture_data'"),
         (set_source(3, ""), "remove this empty cell"),
-        (set_outputs(3, ERROR), "an error in its output"),
-        (set_tags(3, "raises-exception"), "no error in its output"),
-        (set_outputs(3, stream("careful", "stderr")), "stderr"),
+        (show(3, ERROR), "an error in its output"),
+        (tag(3, "raises-exception"), "no error in its output"),
+        (show(3, text("careful", "stderr")), "stderr"),
         (set_source(3, "open('/home/me/names.txt')"), "/home/me/names.txt"),
         (set_source(2, "word " * 500 + r"C:\Users\me\names.txt"), "is a path of one machine"),
-        (set_outputs(3, stream("read /tmp/x/names.txt")), "/tmp/x/names.txt"),
-        (set_outputs(3, v4.new_output("display_data", {"text/html": "<b>/root/x</b>"})), "/root/x"),
+        (show(3, text("read /tmp/x/names.txt")), "/tmp/x/names.txt"),
         (lambda cells: cells[3].outputs[0].metadata.clear(), "a figure without alt text"),
         (set_source(0, "https://youtu.be/P6sfmUTpUmc?t=82"), "starts with the title"),
         (replace(0, "?t=82", ""), "no link into the video"),
         (replace(1, "torch.set_num_threads(1)", ""), "torch.set_num_threads(1): add it"),
-        (set_tags(1), "torch.set_num_threads(1): add it"),
+        (tag(1), "torch.set_num_threads(1): add it"),
         (set_source(3, "x\n" * 26), "26 lines of code, 25 at most"),
         (lambda cells: cells.append(code("x")), "4 prose cells for 5 code cells"),
-        (set_source(2, "word " * 400), "words of prose, 500 at least"),
         (set_source(2, "word " * 400 + "\n```\n" + "word " * 200 + "\n```"), "words of prose, 500 at least"),
-        (fold(3, stream("loss: 27.9\n")), "'loss: 27.9' tells the result"),
+        (show(3, text("loss: 27.9\n"), **FOLDED), "'loss: 27.9' tells the result"),
         (replace(0, "01_good.ipynb", "01_god.ipynb"), "it links to 01_god.ipynb, which does not exist"),
         (set_source(2, "word " * 500 + '<img src="a.png">'), "it links to a.png, which does not exist"),
         (replace(4, "### Exercise", "### Task"), "a stub without a heading"),
-        (set_tags(6), "no check"),
-        (drop(6), "no check"),
+        (drop(6, 7), "no check"),
         (replace(7, "<summary>Solution", "<summary>Answer"), "0 solutions"),
         (replace(7, "```python\ndef", "```\ndef"), "0 solutions"),
         (replace(7, "    return 42\n```", "    return 42\n```\n```python\n1\n```"), "2 solutions"),
@@ -168,12 +116,9 @@ def test_each_rule_rejects_its_case_and_no_other_does(tmp_path, damage, message)
     ("old", "new", "message"),
     [
         ("\n", "\r\n", "not LF"),
-        ('"nbformat_minor": 5', '"nbformat_minor": 4', "not a valid notebook"),  # ids are not allowed there
         ('"name": "python3"', '"name": "julia"', "its kernel is julia"),
         ('"execution_count": 2', '"execution_count": 7', "execution count 7, not 2"),
-        ('"execution_count": 2', '"execution_count": null', "execution count None, not 2"),
         ("show(fig)", "show(figure)", "the code has changed"),
-        ('"source_hash"', '"hash"', "the code has changed"),
         ('"cell_type": "code"', '"cell_type": "cod"', "not a valid notebook"),
         ("{", "", "not a valid notebook"),
     ],
@@ -266,7 +211,7 @@ def test_refresh_twice_writes_the_same_bytes_and_nothing_of_this_machine(tmp_pat
     assert sorted(tmp_path.iterdir()) == [path, other]
 
 
-@pytest.mark.parametrize("source", ["1 / 0", "%no_such_magic", "import os; os._exit(3)"])
+@pytest.mark.parametrize("source", ["1 / 0", "import os; os._exit(3)"])
 def test_refresh_leaves_a_notebook_with_a_failing_cell_alone(tmp_path, capsys, source):
     path = write(tmp_path / "01_fails.ipynb", [prose("# Fails"), code("x = 1"), code(source)])
     before = path.read_bytes()
@@ -276,9 +221,9 @@ def test_refresh_leaves_a_notebook_with_a_failing_cell_alone(tmp_path, capsys, s
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_refresh_does_not_overwrite_what_was_edited_meanwhile(tmp_path, capsys):
-    source = "from pathlib import Path\n\nPath('01_edited.ipynb').write_text('edited')"
-    path = write(tmp_path / "01_edited.ipynb", [code(source)])
+def test_refresh_does_not_overwrite_what_was_edited_meanwhile(tmp_path, capsys, monkeypatch):
+    path = write(tmp_path / "01_edited.ipynb", [code("x")])
+    monkeypatch.setattr(refresh.NotebookClient, "execute", lambda client: path.write_text("edited", encoding="utf-8"))
     assert not refresh.refresh(path)
     assert path.read_text(encoding="utf-8") == "edited" and "edited while it ran" in capsys.readouterr().err
 
@@ -345,12 +290,12 @@ def test_notebooks_are_found_by_number_name_and_path(tmp_path, monkeypatch):
 
 
 def test_a_live_widget_leaves_only_its_still_picture():
-    text = v4.new_output("execute_result", {"text/plain": "1"})
+    plain = v4.new_output("execute_result", {"text/plain": "1"})
     view = v4.new_output("display_data", {refresh.WIDGET_VIEW: {}, "text/plain": "Panel()"})
     panel = v4.new_output("display_data", {refresh.WIDGET_VIEW: {}, "text/plain": "Panel()", "image/png": PIXEL})
     still = v4.new_output("display_data", {"image/png": PIXEL})
-    assert refresh.without_widgets([text, view, panel]) == [text, still]
-    assert refresh.without_widgets([text, still]) == [text, still]
+    assert refresh.without_widgets([plain, view, panel]) == [plain, still]
+    assert refresh.without_widgets([plain, still]) == [plain, still]
 
 
 def test_the_healthy_notebook_holds_a_claim():

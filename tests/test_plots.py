@@ -5,15 +5,12 @@ import io
 import json
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from matplotlib.colors import to_rgb
 from PIL import Image
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from helpers import plots
 from helpers.train import History

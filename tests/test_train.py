@@ -6,29 +6,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.data import load_splits
 from helpers.diagnostics import diagnose
 from helpers.layers import BatchNorm1d, Linear
-from helpers.models import SEED, STAGES, lecture_mlp
+from helpers.models import SEED, STAGES, lecture_mlp, seeded
 from helpers.train import LONGEST_NAME, evaluate, sample, train
 from lecture_loop import lecture_loop
 from notebook_cells import definitions
 
 
-def generator(seed=SEED):
-    return torch.Generator().manual_seed(seed)
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return load_splits()
-
-
 @pytest.mark.parametrize("stage", STAGES)
 def test_many_steps_equal_the_lectures_loop(splits, stage):
     # The first network is chaotic at the start, see chapter 02: rounding alone moves its later losses.
-    steps = 5 if stage == "original" else 300
-    g = generator()
+    steps = 5 if stage == "original" else 100
+    g = seeded()
     model = lecture_mlp(stage, generator=g)
     losses = train(model, *splits.train, steps=steps, lr=0.1, generator=g).loss
     expected, parameters = lecture_loop(stage, *splits.train, steps)
@@ -43,20 +33,20 @@ def test_many_steps_equal_the_lectures_loop(splits, stage):
 def test_lr_may_be_a_function_of_the_step(splits):
     runs = []
     for lr in 0.1, lambda step: 0.1 if step < 5 else 0.0:
-        model = lecture_mlp("kaiming", generator=generator())
-        runs.append((train(model, *splits.train, steps=10, lr=lr, generator=generator(1)).loss, model))
+        model = lecture_mlp("kaiming", generator=seeded())
+        runs.append((train(model, *splits.train, steps=10, lr=lr, generator=seeded(1)).loss, model))
     (a, _), (b, stopped) = runs
     assert torch.equal(a[:6], b[:6]) and not torch.equal(a[6:], b[6:])
-    five = lecture_mlp("kaiming", generator=generator())
-    train(five, *splits.train, steps=5, lr=0.1, generator=generator(1))
+    five = lecture_mlp("kaiming", generator=seeded())
+    train(five, *splits.train, steps=5, lr=0.1, generator=seeded(1))
     assert torch.equal(five.hidden.weight, stopped.hidden.weight)
 
 
 def test_an_optimizer_takes_the_step_with_its_own_lr_or_ours(splits):
     def run(make_optimizer, lr):
-        model = lecture_mlp("batchnorm", generator=generator())
+        model = lecture_mlp("batchnorm", generator=seeded())
         optimizer = make_optimizer(model.parameters())
-        return train(model, *splits.train, steps=50, lr=lr, generator=generator(1), optimizer=optimizer).loss
+        return train(model, *splits.train, steps=50, lr=lr, generator=seeded(1), optimizer=optimizer).loss
 
     plain = run(lambda p: None, 0.1)
     torch.testing.assert_close(run(lambda p: torch.optim.SGD(p, lr=0.1), None), plain, rtol=0, atol=1e-5)
@@ -66,7 +56,7 @@ def test_an_optimizer_takes_the_step_with_its_own_lr_or_ours(splits):
 
 
 def test_what_train_cannot_train_on_is_refused_with_the_remedy(splits):
-    words = torch.randint(0, 27, (50, 8), generator=generator(1))
+    words = torch.randint(0, 27, (50, 8), generator=seeded(1))
     model = torch.nn.Sequential(torch.nn.Embedding(27, 16), torch.nn.Linear(16, 27))
     with pytest.raises(ValueError, match=r"Y has shape \(50, 8\), not \(50,\)"):
         train(model, words, words, steps=1, lr=0.1)
@@ -84,14 +74,14 @@ def test_what_train_cannot_train_on_is_refused_with_the_remedy(splits):
 @pytest.mark.parametrize("own_minibatches", [False, True])
 def test_a_stack_trains_as_its_networks_do_alone(splits, own_minibatches):
     seeds, few = [1, 2], [part[:1000] for part in splits.val]
-    stack = lecture_mlp("batchnorm", generator=[generator(s) for s in seeds], num_models=2)
-    draws = [generator(10 + s) for s in seeds] if own_minibatches else generator(11)
+    stack = lecture_mlp("batchnorm", generator=[seeded(s) for s in seeds], num_models=2)
+    draws = [seeded(10 + s) for s in seeds] if own_minibatches else seeded(11)
     history = train(stack, *splits.train, steps=40, lr=0.1, generator=draws)
     val = evaluate(stack, *few)
     assert history.loss.shape == (40, 2) and val.shape == (2,)
     for r, s in enumerate(seeds):
-        solo = lecture_mlp("batchnorm", generator=generator(s))
-        g = generator(10 + s) if own_minibatches else generator(11)
+        solo = lecture_mlp("batchnorm", generator=seeded(s))
+        g = seeded(10 + s) if own_minibatches else seeded(11)
         alone = train(solo, *splits.train, steps=40, lr=0.1, generator=g)
         torch.testing.assert_close(history.loss[:, r], alone.loss, rtol=0, atol=1e-5)
         assert val[r].item() == pytest.approx(evaluate(solo, *few), abs=1e-5)
@@ -99,12 +89,12 @@ def test_a_stack_trains_as_its_networks_do_alone(splits, own_minibatches):
 
 def test_a_stack_may_have_one_lr_a_network(splits):
     rates = torch.tensor([0.1, 0.01, 0.5])
-    stack = lecture_mlp("kaiming", generator=[generator() for _ in rates], num_models=3)
+    stack = lecture_mlp("kaiming", generator=[seeded() for _ in rates], num_models=3)
     settings = dict(steps=20, record_ratios_every=5)
-    history = train(stack, *splits.train, lr=lambda step: rates, generator=generator(1), **settings)
+    history = train(stack, *splits.train, lr=lambda step: rates, generator=seeded(1), **settings)
     for r, lr in enumerate(rates.tolist()):
-        solo = lecture_mlp("kaiming", generator=generator())
-        alone = train(solo, *splits.train, lr=lr, generator=generator(1), **settings)
+        solo = lecture_mlp("kaiming", generator=seeded())
+        alone = train(solo, *splits.train, lr=lr, generator=seeded(1), **settings)
         torch.testing.assert_close(history.loss[:, r], alone.loss, rtol=0, atol=1e-5)
         for name, ratio in alone.update_ratio.items():
             torch.testing.assert_close(history.update_ratio[name][:, r], ratio)
@@ -115,19 +105,19 @@ def test_a_stack_may_have_one_lr_a_network(splits):
         train(stack, *splits.train, steps=1, lr=rates, optimizer=optimizer)
 
 
-def test_interrupted_training_keeps_what_was_trained(splits, capsys):
+@pytest.mark.parametrize("backward", ["autograd", "by_hand"])
+def test_interrupted_training_keeps_what_was_trained(splits, capsys, backward):
     def lr(step):
         if step == 7:
             raise KeyboardInterrupt
         return 0.1
 
-    model = lecture_mlp("kaiming", generator=generator())
-    history = train(model, *splits.train, steps=100, lr=lr, generator=generator(1))
+    model, same = (lecture_mlp("batchnorm", generator=seeded()) for _ in range(2))
+    history = train(model, *splits.train, steps=100, lr=lr, generator=seeded(1), backward=backward)
     assert len(history) == 7
     assert "interrupted after 7 of 100 steps" in capsys.readouterr().out
-    same = lecture_mlp("kaiming", generator=generator())
-    train(same, *splits.train, steps=7, lr=0.1, generator=generator(1))
-    assert torch.equal(model.hidden.weight, same.hidden.weight)
+    train(same, *splits.train, steps=7, lr=0.1, generator=seeded(1), backward=backward)
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), same.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("stop", [None, 70])
@@ -153,8 +143,8 @@ def test_minibatches_are_those_of_one_randint_a_step(kind, stop):
 
     def generators():
         torch.manual_seed(5)
-        one = generator(3)
-        return {"one": one, "a list": [one, generator(4)], "one twice": [one, one], "global": None}[kind]
+        one = seeded(3)
+        return {"one": one, "a list": [one, seeded(4)], "one twice": [one, one], "global": None}[kind]
 
     def states(g):
         return [torch.get_rng_state()] if g is None else [h.get_state() for h in ([g] if kind == "one" else g)]
@@ -174,17 +164,17 @@ def test_minibatches_are_those_of_one_randint_a_step(kind, stop):
 
 
 def test_frozen_and_unused_parameters_stay_as_they_are(splits):
-    model = lecture_mlp("kaiming", generator=generator())
+    model = lecture_mlp("kaiming", generator=seeded())
     model.embedding.weight.requires_grad_(False)
     model.unused = torch.nn.Parameter(torch.ones(3))
     before = model.embedding.weight.clone()
-    loss = train(model, *splits.train, steps=3, lr=0.1, generator=generator()).loss
+    loss = train(model, *splits.train, steps=3, lr=0.1, generator=seeded()).loss
     assert torch.equal(model.embedding.weight, before) and torch.equal(model.unused, torch.ones(3))
     assert not loss.requires_grad
 
 
 def test_history_and_refusals(splits):
-    model = lecture_mlp("kaiming", generator=generator())
+    model = lecture_mlp("kaiming", generator=seeded())
     assert repr(train(model, *splits.train, steps=0, lr=0.1)) == "History(no steps)"
     assert repr(train(model, *splits.train, steps=3, lr=0.1)).startswith("History(3 steps, mean loss of the last 3:")
     with pytest.raises(ValueError, match="steps is -1"):
@@ -198,8 +188,8 @@ def test_history_and_refusals(splits):
 
 
 def test_evaluate_is_the_cross_entropy_of_the_whole_split(splits):
-    model = lecture_mlp("batchnorm", generator=generator())
-    train(model, *splits.train, steps=20, lr=0.1, generator=generator())
+    model = lecture_mlp("batchnorm", generator=seeded())
+    train(model, *splits.train, steps=20, lr=0.1, generator=seeded())
     X, Y = splits.val  # some parts of 8,192 examples, and a shorter one
     loss = evaluate(model, X, Y)
     with torch.no_grad():
@@ -208,12 +198,12 @@ def test_evaluate_is_the_cross_entropy_of_the_whole_split(splits):
 
 
 def test_evaluate_and_sample_restore_every_modules_mode(splits):
-    model = lecture_mlp("batchnorm", generator=generator()).train()
+    model = lecture_mlp("batchnorm", generator=seeded()).train()
     model.batch_norm.eval()  # a layer frozen on purpose stays frozen
     modes = {name: module.training for name, module in model.named_modules()}
     running_mean = model.batch_norm.running_mean.clone()
     evaluate(model, *splits.val)
-    sample(model, splits.itos, 2, generator())
+    sample(model, splits.itos, 2, seeded())
     assert {name: module.training for name, module in model.named_modules()} == modes
     with pytest.raises(IndexError):
         evaluate(model, splits.val[0] + 27, splits.val[1])
@@ -224,9 +214,9 @@ def test_evaluate_and_sample_restore_every_modules_mode(splits):
 @pytest.mark.parametrize("where", ["helpers.train", "chapter 01"])
 def test_sample_draws_as_the_lecture_does(splits, where):
     sample_names = sample if where == "helpers.train" else definitions("01_starter_code")["sample"]
-    model = lecture_mlp("kaiming", generator=generator())
-    train(model, *splits.train, steps=100, lr=0.1, generator=generator())
-    g = generator(SEED + 10)
+    model = lecture_mlp("kaiming", generator=seeded())
+    train(model, *splits.train, steps=100, lr=0.1, generator=seeded())
+    g = seeded(SEED + 10)
     expected = []
     for _ in range(5):
         out, context = [], [0, 0, 0]
@@ -239,23 +229,23 @@ def test_sample_draws_as_the_lecture_does(splits, where):
             if ix == 0:
                 break
         expected.append("".join(splits.itos[i] for i in out).removesuffix("."))
-    assert sample_names(model, splits.itos, 5, generator(SEED + 10)) == expected
+    assert sample_names(model, splits.itos, 5, seeded(SEED + 10)) == expected
 
 
 def test_sample_ends_even_if_the_network_never_ends_a_name(splits):
-    model = lecture_mlp("kaiming", generator=generator())
+    model = lecture_mlp("kaiming", generator=seeded())
     with torch.no_grad():
         model.output.bias[0] = -math.inf
-    assert [len(name) for name in sample(model, splits.itos, 2, generator())] == [LONGEST_NAME] * 2
+    assert [len(name) for name in sample(model, splits.itos, 2, seeded())] == [LONGEST_NAME] * 2
 
 
 def test_train_takes_any_module(splits):
-    X, Y = torch.randn(64, 5, generator=generator()), torch.randint(0, 3, (64,), generator=generator())
+    X, Y = torch.randn(64, 5, generator=seeded()), torch.randint(0, 3, (64,), generator=seeded())
     model = torch.nn.Sequential(torch.nn.Linear(5, 8), torch.nn.BatchNorm1d(8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
-    history = train(model, X, Y, steps=200, lr=0.1, generator=generator())
+    history = train(model, X, Y, steps=200, lr=0.1, generator=seeded())
     assert history.loss[-20:].mean() < history.loss[:20].mean()
     stack = torch.nn.Sequential(Linear(5, 8, num_models=2), BatchNorm1d(8, num_models=2), Linear(8, 3, num_models=2))
-    assert train(stack, X, Y, steps=5, lr=0.1, generator=generator()).loss.shape == (5, 2)
+    assert train(stack, X, Y, steps=5, lr=0.1, generator=seeded()).loss.shape == (5, 2)
 
 
 def matrices(model):
@@ -265,9 +255,9 @@ def matrices(model):
 @pytest.mark.parametrize("make_optimizer", [None, torch.optim.Adam])
 def test_recorded_ratios_are_those_of_the_steps_and_change_nothing(splits, make_optimizer):
     def run(**kw):
-        model = lecture_mlp("kaiming", generator=generator())
+        model = lecture_mlp("kaiming", generator=seeded())
         optimizer = make_optimizer and make_optimizer(model.parameters())
-        return model, train(model, *splits.train, lr=0.1, generator=generator(1), optimizer=optimizer, **kw)
+        return model, train(model, *splits.train, lr=0.1, generator=seeded(1), optimizer=optimizer, **kw)
 
     model, history = run(steps=8, record_ratios_every=3)
     plain, unrecorded = run(steps=8)
@@ -283,25 +273,25 @@ def test_recorded_ratios_are_those_of_the_steps_and_change_nothing(splits, make_
 
 
 def test_recorded_ratios_are_what_diagnose_foresees(splits):
-    model = lecture_mlp("batchnorm", generator=generator())
+    model = lecture_mlp("batchnorm", generator=seeded())
     X, Y = splits.train
-    ix = torch.randint(0, len(X), (32,), generator=generator(1))
+    ix = torch.randint(0, len(X), (32,), generator=seeded(1))
     foreseen = {row.name: row.update_to_data for row in diagnose(model, X[ix], Y[ix], lr=0.1).parameters}
-    history = train(model, X, Y, steps=1, lr=0.1, generator=generator(1), record_ratios_every=1)
+    history = train(model, X, Y, steps=1, lr=0.1, generator=seeded(1), record_ratios_every=1)
     for name, ratio in history.update_ratio.items():
         assert ratio.item() == pytest.approx(foreseen[name], rel=1e-5)
 
 
 def test_recorded_ratios_of_a_stack_and_of_constant_weights(splits):
-    stack = lecture_mlp("kaiming", generator=[generator(1), generator(2)], num_models=2)
+    stack = lecture_mlp("kaiming", generator=[seeded(1), seeded(2)], num_models=2)
     with torch.no_grad():
         stack.output.weight[1] = 0.1
     stack.hidden.weight.requires_grad_(False)
-    history = train(stack, *splits.train, steps=2, lr=0.1, generator=generator(3), record_ratios_every=1)
+    history = train(stack, *splits.train, steps=2, lr=0.1, generator=seeded(3), record_ratios_every=1)
     assert list(history.update_ratio) == ["embedding.weight", "output.weight"]  # no bias, nothing frozen
-    solo = lecture_mlp("kaiming", generator=generator(1))
+    solo = lecture_mlp("kaiming", generator=seeded(1))
     solo.hidden.weight.requires_grad_(False)
-    alone = train(solo, *splits.train, steps=2, lr=0.1, generator=generator(3), record_ratios_every=1)
+    alone = train(solo, *splits.train, steps=2, lr=0.1, generator=seeded(3), record_ratios_every=1)
     for name, ratio in history.update_ratio.items():
         torch.testing.assert_close(ratio[:, 0], alone.update_ratio[name], rtol=1e-5, atol=0)
     assert history.update_ratio["output.weight"][:, 1].isnan().tolist() == [True, False]
