@@ -174,7 +174,7 @@ class TestTrainingRun:
         run.read()  # a look changes nothing
         run.learning_rate = 0.01  # on the fly
         run.advance()
-        model = NETWORKS[name][0](g := generator())
+        model = NETWORKS[name][0](generator=(g := generator()))
         history = trained(model, g, steps=5 * STEPS, lr=lambda step: 0.05 if step < 4 * STEPS else 0.01)
         assert run.losses == history.loss.tolist() and same(run.model, model)
 

@@ -6,11 +6,10 @@ from matplotlib.patches import FancyBboxPatch
 
 from helpers.models import deep_mlp, seeded
 from helpers.plots import GRAY, GREEN, ORANGE
+from helpers.widgets.board import FILLS
 from helpers.widgets.panel import Panel, slider, switch
 
-__all__ = ["LayerListReading", "draw_layers", "layer_list_explorer", "read_layer_list", "read_layers"]
-
-COLORS = {"Linear": "#cfe3f2", "BatchNorm1d": "#b5dfc9", "Tanh": "#f3f3f3", "Embedding": "#ffe2a3"}
+COLORS = {"Embedding": FILLS[0], "Linear": FILLS[1], "BatchNorm1d": FILLS[2], "Tanh": "#f3f3f3"}
 EDGES = {"BatchNorm1d": GREEN, "Embedding": ORANGE}
 TEXTS = {"BatchNorm1d": "BatchNorm", "Embedding": "C"}
 MOST = 21  # boxes that stand side by side and can still be read

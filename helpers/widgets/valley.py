@@ -9,8 +9,6 @@ import numpy as np
 from helpers.plots import BLUE, GRAY, ORANGE, PURPLE, VERMILION
 from helpers.widgets.panel import Panel, log_slider, slider
 
-__all__ = ["WALKERS", "ValleyReading", "draw_heights", "draw_valley", "read_valley", "valley_explorer"]
-
 CURVATURE = np.array([0.1, 5.0])  # along the valley, across it
 START = np.array([-2.6, 1.4])
 STEPS = 100
