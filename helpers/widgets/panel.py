@@ -2,19 +2,20 @@
 
 A new panel is one file, as short as logits.py, and a line in __init__.py:
 1. `read_…(*, gain, seed)`, an ordinary function: the controls' values in, a *reading* out (a dataclass, mostly).
-   If the reading has `warnings`, a list of texts, they stand below the picture.
+   If the reading has `warnings`, a list of texts, they stand below the picture. What needs names reads default_splits.
 2. `draw_…(reading, ax)`, its pictures: ordinary functions that draw a reading on an Axes, in a cell as well. Draw
    everything each time, with limits, labels and title. While limits, ticks and legend stay equal, only lines, bars and
    texts are drawn again, over a saved background: so let limits change in steps (`up`, `decades` of board.py).
 3. controls: `slider(name, sentence, value, low, high, step)`, `choice`, `switch`, `seed_control`; each hands its value
    to `read` as the argument of its name ("init gain" is `init_gain`). A seed control brings its own "new seed" button.
-4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it.
+4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it. Pictures to
+   choose from are a dict by name, and `shown` the two that stand there first.
 In tests/test_widgets.py, a row of PANELS tries it: every control, pin, errors, re-runs, memory.
 """
 
+import base64
 import gc
 import html
-import io
 import random
 import threading
 import traceback
@@ -23,11 +24,9 @@ from functools import cache
 
 import ipywidgets as widgets
 from IPython import get_ipython
-from PIL import Image
 
 from helpers.data import load_splits
 from helpers.models import SEED
-from helpers.plots import small_png
 from helpers.widgets.board import Board
 
 WARNINGS = 3  # shown at a time
@@ -135,14 +134,13 @@ class Panel(widgets.VBox):
         vars(self).pop("_repr_mimebundle_", None)  # ipywidgets puts None there; ours has a message
         self.children, self.controls = (), {}
         self.read = self.board = self.reading = self.pinned = self.picture = self.message = self.pin_button = None
-        self.halves = ()
 
     def _repr_mimebundle_(self, **options):
         """The live view, and beside it a still picture for those who read without a kernel."""
         if self.is_closed:
             return {"text/plain": CLOSED}, {}
         data = super()._repr_mimebundle_(**options)
-        still = small_png(Image.open(io.BytesIO(self.picture.value)).convert("RGB"))
+        still = base64.b64encode(self.picture.value).decode()
         return {**data, "image/png": still}, {"image/png": {"alt": self.alt, "width": 1000}}
 
 

@@ -24,7 +24,7 @@ NETWORKS = {
     "deep, batch norm": (partial(deep_mlp, gain=1, batch_norm=True), 1.0),
     **{f"one hidden layer, {stage}": (partial(lecture_mlp, stage), 1.0) for stage in STAGES},
 }
-MARGINS = dict(left=0.06, right=0.98, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
+MARGINS = dict(left=0.06, right=0.97, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
 STEPS = 5  # trained at a time, between looks at the buttons
 SECONDS_A_CHUNK, SECONDS_A_PICTURE = 0.05, 0.3
 MOST_RATIOS = 400  # records kept: beyond them, every second one goes

@@ -106,8 +106,7 @@ def valley_explorer(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, 
         slider("step", "How many steps are shown.", step, 0, STEPS, 1),
     ]
     play = widgets.Play(value=step, max=STEPS, interval=120, description="Play: walk step by step")
-    play.observe(lambda change: setattr(controls[-1], "value", change["new"]), "value")
-    controls[-1].observe(lambda change: setattr(play, "value", change["new"]), "value")
+    widgets.link((play, "value"), (controls[-1], "value"))
     alt = f"A long valley from above with the walks of SGD, momentum, RMSprop and Adam, and their heights by step, at learning rate {learning_rate:g}."
     layout = dict(mosaic=[[0, 0, 0, 1, 1]], figsize=(10, 4.2), margins=dict(wspace=0.6))
     return Panel(read_valley, [draw_valley, draw_heights], controls, alt=alt, buttons=[play], **layout)
