@@ -27,6 +27,7 @@ from IPython import get_ipython
 
 from helpers.data import load_splits
 from helpers.models import SEED
+from helpers.plots import VERMILION
 from helpers.widgets.board import Board
 
 WARNINGS = 3  # shown at a time
@@ -179,7 +180,7 @@ def as_lines(texts):
 
 def alert(text):
     """What went wrong, seen on light and dark pages, and read aloud by a screen reader."""
-    style = "border-left: 4px solid #d55e00; padding-left: 8px"
+    style = f"border-left: 4px solid {VERMILION}; padding-left: 8px"
     return f'<div role="alert" style="{style}"><b>{html.escape(text)}</b></div>'
 
 

@@ -27,7 +27,7 @@ NETWORKS = {
 MARGINS = dict(left=0.06, right=0.97, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
 STEPS = 5  # trained at a time, between looks at the buttons
 SECONDS_A_CHUNK, SECONDS_A_PICTURE = 0.05, 0.3
-MOST_RATIOS = 400  # records kept: beyond them, every second one goes
+MOST_RATIOS = 400  # shown of a weight, evenly spaced: no page shows more
 
 
 class TrainingRun:
@@ -48,8 +48,7 @@ class TrainingRun:
         build, own_gain = NETWORKS[self.network]
         self.generator = torch.Generator().manual_seed(self.seed)
         self.model = build(generator=self.generator)
-        self.gain, self.losses = own_gain, []
-        self.ratios, self.ratios_every = {}, STEPS
+        self.gain, self.losses, self.ratios = own_gain, [], {}
         self.set_gain(own_gain if gain is None else gain)
 
     @torch.no_grad()
@@ -70,12 +69,8 @@ class TrainingRun:
         """Train so many steps, and keep their losses and the update:data ratios of the first."""
         options = dict(generator=self.generator, record_ratios_every=steps, progress=False)
         history = train(self.model, *self.splits.train, steps=steps, lr=self.learning_rate, **options)
-        if len(self.losses) % self.ratios_every == 0:
-            for name, ratio in history.update_ratio.items():
-                self.ratios.setdefault(name, []).append(ratio[0].item())
-        if len(next(iter(self.ratios.values()))) > MOST_RATIOS:
-            self.ratios_every *= 2
-            self.ratios = {name: values[::2] for name, values in self.ratios.items()}
+        for name, ratio in history.update_ratio.items():
+            self.ratios.setdefault(name, []).append(ratio[0].item())
         self.losses += history.loss.tolist()
 
     def read(self):
@@ -85,6 +80,7 @@ class TrainingRun:
             said = f"loss {sum(recent) / len(recent):.3f}, the mean of the last {len(recent)}"
         if self.failed:
             said = f"the loss is {self.losses[-1]}"
+        every = max(1, -(-len(next(iter(self.ratios.values()), ())) // MOST_RATIOS))
         return network_reading(
             self.model,
             *(part[:EXAMPLES] for part in self.splits.train),
@@ -92,8 +88,8 @@ class TrainingRun:
             lr=self.learning_rate,
             losses=list(self.losses),
             headline=f"step {len(self.losses):,}: {said}",
-            update_ratio={name: list(values) for name, values in self.ratios.items()},
-            ratios_every=self.ratios_every,
+            update_ratio={name: values[::every] for name, values in self.ratios.items()},
+            ratios_every=STEPS * every,
         )
 
 
