@@ -17,7 +17,7 @@ EXAMPLES, NAMES, LETTERS = 32, 10, 16
 
 @dataclass
 class FirstLookReading:
-    """What a network does before training: h (examples, units), the loss on these examples, and names that it writes."""
+    """What a network does before training: h (examples, units), the loss on them, and names that it writes."""
 
     h: np.ndarray
     loss: float

@@ -92,5 +92,6 @@ def saturation_explorer(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):
         slider("b1 scale", "All biases of the hidden layer are multiplied by it.", b1_scale, 0, 10, 0.01),
         seed_control(seed),
     ]
-    alt = f"The tanh with the histograms of its inputs and outputs, and the map of saturated entries, at W1 scale {w1_scale:g}."
+    what = "The tanh with the histograms of its inputs and outputs, and the map of saturated entries"
+    alt = f"{what}, at W1 scale {w1_scale:g}."
     return Panel(partial(read_saturation, splits=splits), [draw_tanh, draw_map], controls, alt=alt)

@@ -52,7 +52,8 @@ def step_of(name, gradient, memory, t, rate, momentum):
 def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step=STEPS):
     """Four walks of STEPS steps down height = loss_times * ½ (0.1 along² + 5 across²): a ValleyReading.
 
-    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares, beta2 is 0.999.
+    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares; beta2 is
+    0.999.
     A walk that leaves the valley ends there.
     """
     axes, paths = axes_of(turn), {}
@@ -107,6 +108,7 @@ def valley_explorer(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, 
     ]
     play = widgets.Play(value=step, max=STEPS, interval=120, description="Play: walk step by step")
     widgets.link((play, "value"), (controls[-1], "value"))
-    alt = f"A long valley from above with the walks of SGD, momentum, RMSprop and Adam, and their heights by step, at learning rate {learning_rate:g}."
+    walks = "A long valley from above with the walks of SGD, momentum, RMSprop and Adam"
+    alt = f"{walks}, and their heights by step, at learning rate {learning_rate:g}."
     layout = dict(mosaic=[[0, 0, 0, 1, 1]], figsize=(10, 4.2), margins=dict(wspace=0.6))
     return Panel(read_valley, [draw_valley, draw_heights], controls, alt=alt, buttons=[play], **layout)
