@@ -26,7 +26,8 @@ def draw_network(*, mark=(), notes=None, title="", batch_norm=False, deep=False,
 
     mark: the names of boxes or of what flows between them, to be highlighted: "C", "hidden", "batch_norm", "tanh",
         "output", "loss"; "emb", "hpreact", "h", "logits".
-    notes: {name: text}, written under a box or under what flows. title: a line above the drawing. batch_norm: put the BatchNorm in. deep: part 2's network, whose hidden block stands there five times.
+    notes: {name: text}, written under a box or under what flows. title: a line above the drawing.
+    batch_norm: put the BatchNorm in. deep: part 2's network, whose hidden block stands there five times.
     backward: draw the way back of the gradients too. batch: how many examples the shapes are written for.
     Raises ValueError for a name that is not in the drawing.
     """

@@ -174,7 +174,7 @@ class TestTrainingRun:
         run.read()  # a look changes nothing
         run.learning_rate = 0.01  # on the fly
         run.advance()
-        model = NETWORKS[name][0](g := generator())
+        model = NETWORKS[name][0](generator=(g := generator()))
         history = trained(model, g, steps=5 * STEPS, lr=lambda step: 0.05 if step < 4 * STEPS else 0.01)
         assert run.losses == history.loss.tolist() and same(run.model, model)
 
@@ -215,9 +215,10 @@ class TestTrainingRun:
         every_step = trained(model, g, steps=40 * STEPS, lr=0.1, record_ratios_every=1).update_ratio
         for _ in range(40):
             run.advance()
-            assert all(len(values) <= 8 for values in run.ratios.values())
-        for name, values in run.ratios.items():
-            assert values == every_step[name][:: run.ratios_every].tolist()  # the newest are there
+            assert all(len(values) <= 8 for values in run.read().update_ratio.values())
+        reading = run.read()
+        for name, values in reading.update_ratio.items():
+            assert values == every_step[name][:: reading.ratios_every].tolist()  # from the first to the newest
 
     def test_a_blown_up_loss_is_noticed_and_can_be_read(self):
         run = TrainingRun("deep, linear", learning_rate=10.0)

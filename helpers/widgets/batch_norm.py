@@ -15,8 +15,6 @@ from helpers.plots import BLUE, GREEN, VERMILION, reference_line
 from helpers.widgets.board import legend
 from helpers.widgets.panel import Panel, log_slider, slider
 
-__all__ = ["BatchNormReading", "batch_norm_explorer", "read_batch_norm"]
-
 TRUE_MEAN, TRUE_STD = 1.0, 4.0  # of the batches that BatchNorm's running statistics see
 
 

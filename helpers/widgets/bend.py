@@ -5,13 +5,12 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from helpers.models import SEED, seeded
 from helpers.plots import GRAY, ORANGE, PURPLE, SKY
 from helpers.widgets.board import up
 from helpers.widgets.panel import Panel, seed_control, slider
-
-__all__ = ["BendReading", "bend_explorer", "draw_image", "draw_plane", "read_bend"]
 
 CORNERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]])  # two of equal signs, two of different
 LOOKS = dict(color=PURPLE, marker="o"), dict(color=ORANGE, marker="s")  # of the one pair and of the other
@@ -72,8 +71,9 @@ def find_cut(corners):
 
 def draw_image(reading, ax):
     """Where the grid, the circle and the four corners have come to, magnified until they fill the picture."""
-    for k, line in enumerate(reading.grid):
-        ax.plot(*line.T, color="#8a8a8a" if k < len(reading.grid) // 2 else "#b9b9b9", linewidth=0.8)
+    for lines, color in zip(reading.grid.chunk(2), ("#8a8a8a", "#b9b9b9"), strict=True):
+        gaps = F.pad(lines, (0, 0, 0, 1), value=math.nan)  # between the lines, which are drawn as one: much faster
+        ax.plot(*gaps.flatten(0, 1).T, color=color, linewidth=0.8)
     ax.plot(*reading.circle.T, color=SKY, linewidth=2.4)
     low, high = reading.grid.amin((0, 1)), reading.grid.amax((0, 1))
     radius = up(1.15 * (high - low).max().item() / 2)

@@ -2,7 +2,7 @@
 
 import copy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 import torch
 
@@ -12,34 +12,28 @@ from helpers.models import seeded
 from helpers.plots import BLUE, GRAY, VERMILION, layer_colors, log_scale
 from helpers.widgets import network_pictures as four
 from helpers.widgets.board import legend
-from helpers.widgets.network import NetworkReading, default_splits
-from helpers.widgets.panel import choice
-from helpers.widgets.patients import Patients, patient_slider
+from helpers.widgets.network import NetworkReading
+from helpers.widgets.panel import default_splits
+from helpers.widgets.patients import Patients
 
-__all__ = ["PICTURES", "CaseReading", "clinic_explorer", "read_case"]
 STEPS, EVERY = 200, 20  # of training; between two looks at the weights
 
 # Of every fault, the picture that tells it, and what is seen there.
 SHOWS = {
     "the labels are one place late": "letters and outputs: the label of a window is its own last letter.",
-    "the names are sorted and not shuffled":
-        "letters and outputs: one name after the other, in the order of the alphabet.",
-    "the batch is too small for BatchNorm":
-        "letters and outputs: a batch has two rows. BatchNorm makes two values of them.",
+    "the names are sorted and not shuffled": "letters and outputs: the names follow the order of the alphabet.",
+    "the batch is too small for BatchNorm": "letters and outputs: two rows. BatchNorm makes two values of them.",
     "the embedding is far too large": "1 activations: the first tanh is saturated all over, the other two are not.",
-    "the gain is far too low":
-        "1 activations: each layer is narrower than the one before it, and no BatchNorm mends it.",
+    "the gain is far too low": "1 activations: each layer is narrower than the last, and no BatchNorm mends it.",
     "the ReLUs are dead": "1 activations: nearly all outputs are 0, and so are the gradients.",
     "layers are not registered": "size of the weights: two lines, where the network has five weights.",
     "layers are frozen": "3 grad:data and 4 update:data: nothing at the hidden layers.",
     "a softmax stands before the cross-entropy": "letters and outputs: the 27 numbers of an answer add up to 1.",
-    "the learning rate is far too low":
-        "4 update:data: far below 1e-3, though the gradients in 3 grad:data are as usual.",
+    "the learning rate is far too low": "4 update:data: far below 1e-3; the gradients in 3 grad:data are as usual.",
     "the weight decay is too strong": "size of the weights: the hidden layers shrink alike, whatever their gradients.",
     "the optimizer holds another model's parameters": "single steps: none; the loss stays where it was.",
     "the gradients are never set to zero": "single steps: the first is right, and later ones are longer.",
-    "the network is in eval mode":
-        "1 activations: each layer is narrower, although letters and outputs names a BatchNorm.",
+    "the network is in eval mode": "1 activations: each layer is narrower; yet letters and outputs names a BatchNorm.",
     HEALTHY: "none of the eight has anything to show: that is health.",
 }  # fmt: skip
 
@@ -145,14 +139,5 @@ PICTURES = {
 
 def clinic_explorer(*, patient=1, pictures=("loss", "4 update:data"), splits=None):
     """A training script at random: eight pictures, two at a time, four diagnoses to choose from, a score."""
-    shown = [PICTURES[name] for name in pictures]
-    look = lru_cache(4)(lambda patient: read_case(patient=patient, splits=splits))  # other pictures, the same patient
-
-    def read(patient, left_picture, right_picture):
-        shown[:] = PICTURES[left_picture], PICTURES[right_picture]
-        return look(patient)
-
-    halves = zip(("left", "right"), pictures, strict=True)
-    choices = [choice(f"{half} picture", f"What the {half} half shows.", PICTURES, name) for half, name in halves]
     alt = f"Two pictures of a patient in training: {' and '.join(pictures)}. Live, six others can be chosen."
-    return Patients(read, shown, [patient_slider(patient), *choices], alt)
+    return Patients(partial(read_case, splits=splits), PICTURES, patient, alt, shown=pictures)

@@ -1,26 +1,23 @@
 """Chapter 00's panel: an untrained network, the scale of its two layers, and what it answers, loses and writes."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from helpers.data import load_splits
 from helpers.models import SEED, lecture_mlp, seeded
 from helpers.plots import BLUE
-from helpers.widgets.board import up
-from helpers.widgets.panel import Panel, seed_control, slider
+from helpers.widgets.board import DARK, up
+from helpers.widgets.panel import Panel, default_splits, seed_control, slider
 
-__all__ = ["FirstLookReading", "draw_answers", "draw_first_loss", "draw_names", "first_look", "read_first_look"]
-
-ANSWERS = "#1f3b57"  # the colour of h in chapter 03's panel
 EXAMPLES, NAMES, LETTERS = 32, 10, 16
 
 
 @dataclass
 class FirstLookReading:
-    """What a network does before training: h (examples, units), the loss on these examples, and names that it writes."""
+    """What a network does before training: h (examples, units), the loss on them, and names that it writes."""
 
     h: np.ndarray
     loss: float
@@ -30,7 +27,7 @@ class FirstLookReading:
 @torch.no_grad()
 def read_first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
     """The lecture's first network, W1 and b1, W2 and b2 multiplied, on its first minibatch: a FirstLookReading."""
-    splits = splits or load_splits()
+    splits = splits or default_splits()
     X, Y = splits.train
     generator = seeded(seed)
     model = lecture_mlp("original", generator=generator)
@@ -57,7 +54,7 @@ def draw_answers(reading, ax):
     """The histogram of h: what the hidden units answer."""
     weights = np.full(reading.h.size, 1 / reading.h.size)
     shares, *_ = ax.hist(
-        reading.h.ravel(), 40, range=(-1, 1), weights=weights, histtype="stepfilled", color=ANSWERS, alpha=0.75
+        reading.h.ravel(), 40, range=(-1, 1), weights=weights, histtype="stepfilled", color=DARK, alpha=0.75
     )
     ax.set(xlim=(-1.05, 1.05), ylim=(0, up(1.05 * shares.max())), ylabel="share of all answers")
     ax.set_xlabel("h: an answer lies between −1 and 1")
@@ -86,19 +83,15 @@ def draw_names(reading, ax):
 
 def first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
     """Turn the scale of W1 and of W2 in a network that is not trained: its answers, its first loss, its names."""
-    splits = splits or load_splits()
-
-    def read(**values):
-        return read_first_look(**values, splits=splits)
-
     what = "The weights and biases of the {} layer are multiplied by it."
     controls = [
-        slider("W1 scale", what.format("hidden"), w1_scale, 0, 1.5, 0.05, argument="w1_scale"),
-        slider("W2 scale", what.format("output"), w2_scale, 0, 1.5, 0.01, argument="w2_scale"),
+        slider("W1 scale", what.format("hidden"), w1_scale, 0, 1.5, 0.05),
+        slider("W2 scale", what.format("output"), w2_scale, 0, 1.5, 0.01),
         seed_control(seed),
     ]
     alt = (
         f"The histogram of h, the first loss as a bar, and ten names, at W1 scale {w1_scale:g}, W2 scale {w2_scale:g}."
     )
     layout = dict(mosaic="aaaaabbccc", margins=dict(wspace=1.6, bottom=0.16))
-    return Panel(read, [draw_answers, draw_first_loss, draw_names], controls, alt=alt, **layout)
+    pictures = [draw_answers, draw_first_loss, draw_names]
+    return Panel(partial(read_first_look, splits=splits), pictures, controls, alt=alt, **layout)

@@ -1,4 +1,4 @@
-"""Chapter 07's panel: the network as a list of layers, with BatchNorm put in by a switch; and the drawing of any list."""
+"""Chapter 07's panel: the network as a list of layers, BatchNorm put in by a switch; and the drawing of any list."""
 
 from dataclasses import dataclass, field
 
@@ -6,11 +6,10 @@ from matplotlib.patches import FancyBboxPatch
 
 from helpers.models import deep_mlp, seeded
 from helpers.plots import GRAY, GREEN, ORANGE
+from helpers.widgets.board import FILLS
 from helpers.widgets.panel import Panel, slider, switch
 
-__all__ = ["LayerListReading", "draw_layers", "layer_list_explorer", "read_layer_list", "read_layers"]
-
-COLORS = {"Linear": "#cfe3f2", "BatchNorm1d": "#b5dfc9", "Tanh": "#f3f3f3", "Embedding": "#ffe2a3"}
+COLORS = {"Embedding": FILLS[0], "Linear": FILLS[1], "BatchNorm1d": FILLS[2], "Tanh": "#f3f3f3"}
 EDGES = {"BatchNorm1d": GREEN, "Embedding": ORANGE}
 TEXTS = {"BatchNorm1d": "BatchNorm", "Embedding": "C"}
 MOST = 21  # boxes that stand side by side and can still be read
@@ -75,6 +74,7 @@ def layer_list_explorer(*, batch_norm=False, hidden_layers=5, width=100):
         slider("hidden layers", "How many Linears have a Tanh behind them.", hidden_layers, 1, (MOST - 3) // 3, 1),
         slider("width", "The units of each hidden layer.", width, 10, 200, 10),
     ]
-    alt = f"The network as a row of boxes, {'with' if batch_norm else 'without'} BatchNorm, {hidden_layers} hidden layers."
+    how = "with" if batch_norm else "without"
+    alt = f"The network as a row of boxes, {how} BatchNorm, {hidden_layers} hidden layers."
     margins = dict(left=0.01, right=0.99, bottom=0.02, top=0.9)
     return Panel(read_layer_list, [draw_layers], controls, alt=alt, figsize=(10, 3.2), margins=margins)

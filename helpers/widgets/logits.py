@@ -12,8 +12,6 @@ from helpers.plots import BLUE, VERMILION, reference_line
 from helpers.widgets.board import up
 from helpers.widgets.panel import Panel, choice, seed_control, slider
 
-__all__ = ["LogitReading", "logit_explorer", "read_logits"]
-
 
 @dataclass
 class LogitReading:

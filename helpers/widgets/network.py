@@ -5,27 +5,19 @@ Without a widget: `draw_std_by_depth(read_network(init_gain=1.0), ax)`, and so o
 
 import math
 from dataclasses import dataclass, field
-from functools import cache
+from functools import partial
 
 import torch
 
-from helpers.data import load_splits
 from helpers.diagnostics import Diagnosis, diagnose
 from helpers.layers import Linear
 from helpers.models import NONLINEARITIES, SEED, deep_mlp
 from helpers.train import train
 from helpers.widgets.network_pictures import PICTURES, draw_update_ratios_by_layer, draw_update_ratios_by_step
-from helpers.widgets.panel import Panel, choice, log_slider, seed_control, slider, switch
-
-__all__ = ["NetworkReading", "expected_std", "gain_explorer", "read_network", "read_update_ratios"]
+from helpers.widgets.panel import Panel, choice, default_splits, log_slider, seed_control, slider, switch
 
 BATCH = 32  # train's own
 EXAMPLES = 200  # diagnosed at a time: enough for a smooth histogram, few enough for a quick one
-
-
-@cache
-def default_splits():
-    return load_splits()
 
 
 @dataclass
@@ -151,15 +143,6 @@ def gain_explorer(
     The arguments are where the knobs stand at first; depth counts the Linears, the output one included. While a
     slider moves, all random draws stay the same. "pin" keeps the present setting as faint lines to compare with.
     """
-    unknown = [name for name in pictures if name not in PICTURES]
-    if unknown or len(pictures) != 2:
-        raise ValueError(f"pictures is {pictures!r}: choose two of {', '.join(PICTURES)}")
-    shown = [PICTURES[name] for name in pictures]
-
-    def read(left_picture, right_picture, **setting):
-        shown[:] = PICTURES[left_picture], PICTURES[right_picture]
-        return read_network(splits=splits, **setting)
-
     controls = [
         gain_slider(gain),
         slider("depth", "How many Linears, the output one included.", depth, 2, 30, 1),
@@ -167,14 +150,12 @@ def gain_explorer(
         choice("nonlinearity", "What follows each hidden Linear (linear: nothing).", NONLINEARITIES, nonlinearity),
         switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
         seed_control(seed),
-        choice("left picture", "What the left half shows.", PICTURES, pictures[0]),
-        choice("right picture", "What the right half shows.", PICTURES, pictures[1]),
     ]
     alt = (
-        f"{pictures[0].capitalize()} and {pictures[1]} of a fresh network: {depth} Linears, {nonlinearity}, gain "
+        f"{' and '.join(pictures).capitalize()} of a fresh network: {depth} Linears, {nonlinearity}, gain "
         f"{gain:.2f}, batch norm {'on' if batch_norm else 'off'}. Live, sliders change the setting."
     )
-    return Panel(read, shown, controls, alt=alt)
+    return Panel(partial(read_network, splits=splits), PICTURES, controls, alt=alt, shown=pictures)
 
 
 def update_ratio_explorer(*, lr=0.1, gain=5 / 3, batch_norm=False, fan_in=True, steps=50, seed=SEED, splits=None):
@@ -186,9 +167,7 @@ def update_ratio_explorer(*, lr=0.1, gain=5 / 3, batch_norm=False, fan_in=True, 
         log_slider("learning rate", "What each gradient is multiplied by.", lr, -4, 1, 2),
         gain_slider(gain),
         switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
-        switch(
-            "1/sqrt(fan_in)", "Switched off, the weights are plain randn times the gain.", fan_in, argument="fan_in"
-        ),
+        switch("1/sqrt(fan_in)", "Off: the weights are plain randn times the gain.", fan_in, argument="fan_in"),
         slider("steps", "How long it trains at each move.", steps, 10, 200, 10),
         seed_control(seed),
     ]
@@ -197,4 +176,4 @@ def update_ratio_explorer(*, lr=0.1, gain=5 / 3, batch_norm=False, fan_in=True, 
         f"learning rate {lr:g}, gain {gain:.2f}."
     )
     pictures = [draw_update_ratios_by_layer, draw_update_ratios_by_step]
-    return Panel(lambda **setting: read_update_ratios(splits=splits, **setting), pictures, controls, alt=alt)
+    return Panel(partial(read_update_ratios, splits=splits), pictures, controls, alt=alt)

@@ -63,18 +63,19 @@ def draw_activations(reading, ax):
     ax.set_title(_titled(reading, "no finite numbers" if rows[-1].std is None else ends))
 
 
-def _in_units(histogram, unit):
-    return histogram and Histogram(histogram.density * unit, histogram.edges / unit)
+def _scaled(rows, grad=""):
+    """At most six of them, their histograms in units of the widest outline's std: only their ratios matter."""
+    rows, name = _some(rows), f"{grad}histogram"
+    unit = max((getattr(row, f"{grad}std") or 0) for row in rows) or 1.0
+    scaled = ((h := getattr(row, name)) and Histogram(h.density * unit, h.edges / unit) for row in rows)
+    return [replace(row, **{name: histogram}) for row, histogram in zip(rows, scaled, strict=True)]
 
 
 def draw_gradients(reading, ax):
-    """Viz #2 of at most six layers, in units of the widest outline's std: only their ratios matter."""
+    """Viz #2 of at most six layers, in units of the widest outline's std."""
     rows = reading.gradients
-    unit = max((row.std or 0) for row in _some(rows)) or 1.0
-    scaled = [replace(row, histogram=_in_units(row.histogram, unit)) for row in _some(rows)]
-    plots.plot_gradients(
-        replace(reading, activations=_some(reading.activations), gradients=scaled), ax=ax, legend=False
-    )
+    few = replace(reading, activations=_some(reading.activations), gradients=_scaled(rows))
+    plots.plot_gradients(few, ax=ax, legend=False)
     _finish_outlines(ax, -4, 4, 2, [-4, -2, 0, 2, 4])
     ax.set_xlabel("gradient at the output, in stds of the widest")
     first, last = rows[0].std, rows[-1].std
@@ -84,10 +85,8 @@ def draw_gradients(reading, ax):
 
 def draw_weight_gradients(reading, ax):
     """Viz #3 of at most six weights, in units of the widest outline's std, with the largest grad:data."""
-    rows = _some(reading.parameters)
-    unit = max((row.grad_std or 0) for row in rows) or 1.0
-    scaled = [replace(row, grad_histogram=_in_units(row.grad_histogram, unit)) for row in rows]
-    plots.plot_parameter_gradients(replace(reading, parameters=scaled), ax=ax, legend=False)
+    few = replace(reading, parameters=_scaled(reading.parameters, "grad_"))
+    plots.plot_parameter_gradients(few, ax=ax, legend=False)
     _finish_outlines(ax, -4, 4, 2, [-4, -2, 0, 2, 4])
     ax.set_xlabel("weight gradient, in stds of the widest")
     known = [row for row in reading.parameters if row.grad_to_data]

@@ -2,82 +2,107 @@
 
 A new panel is one file, as short as logits.py, and a line in __init__.py:
 1. `read_…(*, gain, seed)`, an ordinary function: the controls' values in, a *reading* out (a dataclass, mostly).
-   If the reading has `warnings`, a list of texts, they stand below the picture.
+   If the reading has `warnings`, a list of texts, they stand below the picture. What needs names reads default_splits.
 2. `draw_…(reading, ax)`, its pictures: ordinary functions that draw a reading on an Axes, in a cell as well. Draw
    everything each time, with limits, labels and title. While limits, ticks and legend stay equal, only lines, bars and
    texts are drawn again, over a saved background: so let limits change in steps (`up`, `decades` of board.py).
 3. controls: `slider(name, sentence, value, low, high, step)`, `choice`, `switch`, `seed_control`; each hands its value
    to `read` as the argument of its name ("init gain" is `init_gain`). A seed control brings its own "new seed" button.
-4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it.
+4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it. Pictures to
+   choose from are a dict by name, and `shown` the two that stand there first.
 In tests/test_widgets.py, a row of PANELS tries it: every control, pin, errors, re-runs, memory.
 """
 
+import base64
 import gc
 import html
-import io
 import random
 import threading
 import traceback
 from contextlib import contextmanager
+from functools import cache
 
 import ipywidgets as widgets
 from IPython import get_ipython
-from PIL import Image
 
+from helpers.data import load_splits
 from helpers.models import SEED
-from helpers.plots import small_png
+from helpers.plots import VERMILION
 from helpers.widgets.board import Board
 
 WARNINGS = 3  # shown at a time
 CLOSED = "This panel was closed when its cell ran again, or by close(). Run the cell to open a new one."
 # JupyterLab may run widgets' callbacks in a thread of their own, beside the cells', and matplotlib is not made for two.
 _drawing = threading.RLock()
+# Two columns beside a sidebar, so that controls and picture stand on one screen; one column where there is no room.
+GRID = {"grid_template_columns": "repeat(auto-fill, minmax(min(100%, 400px), 1fr))", "max_width": "1000px"}
 _open = {}  # cell -> (execution count, the panels that it opened)
+
+
+@cache
+def default_splits():
+    return load_splits()
 
 
 class Panel(widgets.VBox):
     """Controls, the pictures of a reading, and what went wrong, if anything did.
 
-    read: the function that the controls' values are handed to. pictures: functions draw(reading, ax); a list that
-    `read` may change. controls: a list of widgets made below. alt: what the pictures show, for those who can't see
-    them. buttons, note: beside the controls. layout: as in Board. Running a cell again closes what it opened before.
+    read: the function that the controls' values are handed to. pictures: functions draw(reading, ax); or a dict of
+    them by name, of which two are shown at a time, at first those named by `shown`. controls: a list of widgets made
+    below. alt: what the pictures show, for those who can't see them. buttons, note: beside the controls. layout: as
+    in Board. Running a cell again closes what it opened before.
     """
 
-    def __init__(self, read, pictures, controls, *, alt, buttons=(), note="", **layout):
+    def __init__(self, read, pictures, controls, *, alt, shown=(), buttons=(), note="", **layout):
+        if shown and (len(shown) != 2 or set(shown) - set(pictures)):
+            raise ValueError(f"pictures is {shown!r}: choose two of {', '.join(pictures)}")
         _close_those_of_an_earlier_run(self)
-        self.read, self.board, self.alt = read, Board(pictures, **layout), alt
-        self.controls = {control.description: control for control in controls}
+        halves = zip(("left", "right"), shown, strict=False)
+        self.halves = [
+            choice(f"{half} picture", f"What the {half} half shows.", pictures, name) for half, name in halves
+        ]
+        self.read, self.alt, self.pictures = read, alt, pictures
+        self.board = Board([pictures[name] for name in shown] or pictures, **layout)
+        self.controls = {control.description: control for control in [*controls, *self.halves]}
         self.reading = self.pinned = None
         self.picture = widgets.Image(format="png", layout={"width": "1000px", "max_width": "100%"})
         self.message = widgets.HTML()
-        boxes = [widgets.VBox([control, control.says]) for control in controls]
-        grid = widgets.Box(boxes, layout={"flex_flow": "row wrap", "max_width": "1000px"})
+        boxes = [widgets.VBox([control, control.says]) for control in self.controls.values()]
         if "seed" in self.controls:
             buttons = [*buttons, _new_seed(self.controls["seed"])]
         self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
         row = [*buttons, self.pin_button, *([widgets.HTML(note)] if note else [])]
         row = widgets.HBox(row, layout={"flex_flow": "row wrap"})  # else buttons with long names are cut
-        super().__init__([grid, row, self.picture, self.message])
-        for control in controls:
-            control.observe(lambda _: self.update(), "value")
+        super().__init__([widgets.GridBox(boxes, layout=GRID), row, self.picture, self.message])
+        for control in self.controls.values():
+            control.observe(self.redraw_safely if control in self.halves else self.update, "value")
         self.update()
 
     def values(self):
         """What the controls say, as keyword arguments for `read`."""
-        return {control.argument: control.value for control in self.controls.values()}
+        return {c.argument: c.value for c in self.controls.values() if c not in self.halves}
 
-    def update(self):
+    def update(self, _=None):
         """Read again and redraw."""
         with self.errors_shown():
             self.reading = self.read(**self.values())
             self.redraw()
 
+    def redraw_safely(self, _=None):
+        with self.errors_shown():
+            self.redraw()
+
     def redraw(self):
+        if self.halves:
+            self.board.pictures = [self.pictures[half.value] for half in self.halves]
         self.picture.value = self.board.render(self.reading, self.pinned)
+        self.message.value = as_lines(self.says())
+
+    def says(self):
+        """The lines below the picture: what diagnose says of it."""
         warnings = getattr(self.reading, "warnings", [])
         lines = [f"diagnose says: {text}" for text in warnings[:WARNINGS]]
-        lines += [f"and {len(warnings) - WARNINGS} warnings more"] if len(warnings) > WARNINGS else []
-        self.message.value = "".join(f"<div>{html.escape(line)}</div>" for line in lines)
+        return lines + [f"and {len(warnings) - WARNINGS} warnings more"] * (len(warnings) > WARNINGS)
 
     def pin(self):
         """Keep the present reading faintly behind all later ones, or let the one that is kept go."""
@@ -97,7 +122,7 @@ class Panel(widgets.VBox):
                 return  # a callback that was on its way when the panel closed
             where = traceback.extract_tb(error.__traceback__)[-1]
             text = f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})"
-            self.message.value = f'<div role="alert" style="color: #a33b00"><b>{html.escape(text)}</b></div>'
+            self.message.value = alert(text)
 
     @property
     def is_closed(self):
@@ -116,7 +141,7 @@ class Panel(widgets.VBox):
         if self.is_closed:
             return {"text/plain": CLOSED}, {}
         data = super()._repr_mimebundle_(**options)
-        still = small_png(Image.open(io.BytesIO(self.picture.value)).convert("RGB"))
+        still = base64.b64encode(self.picture.value).decode()
         return {**data, "image/png": still}, {"image/png": {"alt": self.alt, "width": 1000}}
 
 
@@ -149,14 +174,24 @@ def _close_those_of_an_earlier_run(panel):
     _open[cell] = (shell.execution_count, [*panels, panel])
 
 
+def as_lines(texts):
+    return "".join(f"<div>{html.escape(text)}</div>" for text in texts)
+
+
+def alert(text):
+    """What went wrong, seen on light and dark pages, and read aloud by a screen reader."""
+    style = f"border-left: 4px solid {VERMILION}; padding-left: 8px"
+    return f'<div role="alert" style="{style}"><b>{html.escape(text)}</b></div>'
+
+
 def control(kind, name, says, *, argument=None, **options):
     """A widget that carries its name in words, a sentence of what it does, and the argument of `read` that it gives."""
     style = {"description_width": "115px"}
-    widget = kind(description=name, style=style, tooltip=says, layout={"width": "490px"}, **options)
+    widget = kind(description=name, style=style, tooltip=says, layout={"width": "auto"}, **options)
     note = f'<div style="font-size: 85%; line-height: 1.3; opacity: 0.75">{html.escape(says)}</div>'
     above = -4 if "Slider" in kind.__name__ or kind is widgets.Checkbox else 0  # they leave room below them
-    widget.says = widgets.HTML(note, layout={"margin": f"{above}px 0 6px 123px", "width": "365px"})
-    widget.argument = argument or name.replace(" ", "_")
+    widget.says = widgets.HTML(note, layout={"margin": f"{above}px 0 6px 123px"})
+    widget.argument = argument or name.replace(" ", "_").lower()
     return widget
 
 
@@ -196,4 +231,6 @@ def _new_seed(seed):
     def draw():
         seed.value = random.SystemRandom().randrange(2**31)  # leaves Python's own random state alone
 
-    return button("new seed", "Draw all random numbers anew.", draw)
+    made = button("new seed", "Draw all random numbers anew.", draw)
+    widgets.dlink((seed, "disabled"), (made, "disabled"))  # where no random number is drawn
+    return made

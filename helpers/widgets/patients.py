@@ -3,19 +3,15 @@
 import random
 from dataclasses import dataclass
 from functools import partial
-from html import escape
 
 import numpy as np
 import torch
 
-from helpers.data import load_splits
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp, seeded
 from helpers.plots import BLUE, VERMILION, layer_colors
 from helpers.train import train
-from helpers.widgets.panel import Panel, button, slider
-
-__all__ = ["CONDITIONS", "PatientReading", "draw_flat_shares", "draw_outputs", "patients", "read_patient"]
+from helpers.widgets.panel import Panel, as_lines, button, default_splits, slider
 
 EXAMPLES, BINS, WIDTH = 200, 60, 2.0  # of the outputs shown, on either side of 0; a tanh ends at 1
 
@@ -61,7 +57,7 @@ def _make(generator, data, *, steps=0, lr=0.1, change=None, **options):
 
 def read_patient(*, patient=1, splits=None):
     """The patient of a number: its network has one of CONDITIONS; three other diagnoses stand beside it."""
-    X, Y = (splits or load_splits()).train
+    X, Y = (splits or default_splits()).train
     generator = seeded(patient)
     names = [list(CONDITIONS)[i] for i in torch.randperm(len(CONDITIONS), generator=generator)[:4]]
     model = _make(generator, (X, Y), **CONDITIONS[names[0]][1])
@@ -109,21 +105,24 @@ class Patients(Panel):
     """The game: of four buttons one is right. The first answer to each patient counts.
 
     read: gives a reading with options, condition (the right one), why (what shows it) and says (what diagnose does).
-    controls: the first is the patient's number.
     """
 
-    def __init__(self, read, pictures, controls, alt):
-        self.right, self.seen, self.judged = 0, 0, None  # judged: the reading that was answered
+    def __init__(self, read, pictures, patient, alt, **shown):
+        self.right, self.seen, self.judged, self.verdict = 0, 0, None, ()  # judged: the reading that was answered
         self.answers = [button("?", "Your diagnosis.", partial(self.answer, i)) for i in range(4)]
         more = button("next patient", "A patient at random.", self.next)
-        super().__init__(read, pictures, controls, alt=alt, buttons=[*self.answers, more])
+        # Nothing is to be seen between two numbers: a drag reads the patient where it ends, and no other.
+        number = slider("patient", "Each number is another patient.", patient, 1, 999, 1, continuous_update=False)
+        super().__init__(read, pictures, [number], alt=alt, buttons=[*self.answers, more], **shown)
 
     def redraw(self):
         super().redraw()
         for made, option in zip(self.answers, self.reading.options, strict=True):
             made.description = option
-        if self.judged is not self.reading:
-            self.message.value = "<div>What is the matter with it? Choose one of the four.</div>"
+
+    def says(self):
+        asked = ["What is the matter with it? Choose one of the four."]
+        return self.verdict if self.judged is self.reading else asked
 
     def answer(self, i):
         """Judge the diagnosis on button i."""
@@ -132,21 +131,16 @@ class Patients(Panel):
             if self.judged is not self.reading:
                 self.judged, self.seen, self.right = self.reading, self.seen + 1, self.right + (given == truth)
             verdict = f"Right: {truth}." if given == truth else f"You say: {given}. It is another one: {truth}."
-            lines = [f"{verdict} {self.reading.why}", f"diagnose says: {self.reading.says}"]
-            lines += [f"Score: {self.right} of {self.seen}."]
-            self.message.value = "".join(f"<div>{escape(line)}</div>" for line in lines)
+            says = f"diagnose says: {self.reading.says}"
+            self.verdict = [f"{verdict} {self.reading.why}", says, f"Score: {self.right} of {self.seen}."]
+            self.message.value = as_lines(self.says())
 
     def next(self):
         with self.errors_shown():
             self.controls["patient"].value = random.SystemRandom().randrange(1, 1_000)
 
 
-def patient_slider(patient):
-    return slider("patient", "Each number is another patient.", patient, 1, 999, 1)
-
-
 def patients(*, patient=1, splits=None):
     """A network at random with one of eight conditions, its layers' outputs, four diagnoses, and a score."""
     alt = "The histograms of five layers' outputs, one above the other; beside them their std and flat share."
-    read = partial(read_patient, splits=splits or load_splits())
-    return Patients(read, [draw_outputs, draw_flat_shares], [patient_slider(patient)], alt)
+    return Patients(partial(read_patient, splits=splits), [draw_outputs, draw_flat_shares], patient, alt)

@@ -1,20 +1,19 @@
 """Chapter 03's panel: how wide the tanh's inputs are, what that does to its outputs, and to the gradient."""
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 
-from helpers.data import load_splits
 from helpers.models import SEED, lecture_mlp, seeded
 from helpers.plots import GRAY, GREEN, SKY
-from helpers.widgets.panel import Panel, seed_control, slider
-
-__all__ = ["SaturationReading", "draw_map", "draw_tanh", "read_saturation", "saturation_explorer"]
+from helpers.widgets.board import DARK
+from helpers.widgets.panel import Panel, default_splits, seed_control, slider
 
 SATURATED = 0.99  # where this part of the lecture draws the line
 WIDTH = 16.0  # of the inputs shown, on either side of 0
-GOES_IN, COMES_OUT = SKY, "#1f3b57"
+GOES_IN, COMES_OUT = SKY, DARK
 EXAMPLES = 32
 
 
@@ -43,7 +42,7 @@ def read_saturation(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):
     """The hidden layer of chapter 02's network on its first minibatch, W1 and b1 multiplied: a SaturationReading."""
     generator = seeded(seed)
     model = lecture_mlp("softmax", generator=generator)
-    X = (splits or load_splits()).train[0]
+    X = (splits or default_splits()).train[0]
     x = model[:2](X[torch.randint(0, len(X), (EXAMPLES,), generator=generator)])
     hpreact = x @ (model.hidden.weight * w1_scale) + model.hidden.bias * b1_scale
     return SaturationReading(hpreact.numpy(), hpreact.tanh().numpy(), w1_scale, b1_scale)
@@ -88,31 +87,11 @@ def draw_map(reading, ax):
 
 def saturation_explorer(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):
     """Turn the scale of W1 and of b1: what goes into the tanh, what comes out, and how much gradient comes back."""
-    splits = splits or load_splits()
-
-    def read(**values):
-        return read_saturation(**values, splits=splits)
-
     controls = [
-        slider(
-            "W1 scale",
-            "All weights of the hidden layer are multiplied by it.",
-            w1_scale,
-            0,
-            1.5,
-            0.02,
-            argument="w1_scale",
-        ),
-        slider(
-            "b1 scale",
-            "All biases of the hidden layer are multiplied by it.",
-            b1_scale,
-            0,
-            10,
-            0.01,
-            argument="b1_scale",
-        ),
+        slider("W1 scale", "All weights of the hidden layer are multiplied by it.", w1_scale, 0, 1.5, 0.02),
+        slider("b1 scale", "All biases of the hidden layer are multiplied by it.", b1_scale, 0, 10, 0.01),
         seed_control(seed),
     ]
-    alt = f"The tanh with the histograms of its inputs and outputs, and the map of saturated entries, at W1 scale {w1_scale:g}."
-    return Panel(read, [draw_tanh, draw_map], controls, alt=alt)
+    what = "The tanh with the histograms of its inputs and outputs, and the map of saturated entries"
+    alt = f"{what}, at W1 scale {w1_scale:g}."
+    return Panel(partial(read_saturation, splits=splits), [draw_tanh, draw_map], controls, alt=alt)

@@ -1,9 +1,9 @@
 """A network trained live: start, pause, reset, with the knobs turned while it learns."""
 
 import asyncio
-import html
 import math
 import time
+from functools import partial
 
 import numpy as np
 import torch
@@ -14,25 +14,20 @@ from helpers.plots import BLUE, plot_loss, reference_line
 from helpers.train import train
 from helpers.widgets import network_pictures as pictures
 from helpers.widgets.board import up
-from helpers.widgets.network import EXAMPLES, default_splits, gain_slider, network_reading
-from helpers.widgets.panel import Panel, button, choice, log_slider
-
-__all__ = ["NETWORKS", "TrainingRun", "training_lab"]
+from helpers.widgets.network import EXAMPLES, gain_slider, network_reading
+from helpers.widgets.panel import Panel, alert, as_lines, button, choice, default_splits, log_slider
 
 # name -> (a function of the generator, the gain that it is drawn at)
 NETWORKS = {
-    "deep": (lambda generator: deep_mlp(generator=generator), 5 / 3),
-    "deep, linear": (lambda generator: deep_mlp(nonlinearity="linear", generator=generator), 5 / 3),
-    "deep, batch norm": (lambda generator: deep_mlp(gain=1, batch_norm=True, generator=generator), 1.0),
+    "deep": (deep_mlp, 5 / 3),
+    "deep, linear": (partial(deep_mlp, nonlinearity="linear"), 5 / 3),
+    "deep, batch norm": (partial(deep_mlp, gain=1, batch_norm=True), 1.0),
+    **{f"one hidden layer, {stage}": (partial(lecture_mlp, stage), 1.0) for stage in STAGES},
 }
-NETWORKS |= {
-    f"one hidden layer, {stage}": (lambda generator, stage=stage: lecture_mlp(stage, generator=generator), 1.0)
-    for stage in STAGES
-}
-MARGINS = dict(left=0.06, right=0.98, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
+MARGINS = dict(left=0.06, right=0.97, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
 STEPS = 5  # trained at a time, between looks at the buttons
 SECONDS_A_CHUNK, SECONDS_A_PICTURE = 0.05, 0.3
-MOST_RATIOS = 400  # records kept: beyond them, every second one goes
+MOST_RATIOS = 400  # shown of a weight, evenly spaced: no page shows more
 
 
 class TrainingRun:
@@ -52,9 +47,8 @@ class TrainingRun:
         """Back to step 0: the same weights, the same minibatches to come; gain None means the network's own."""
         build, own_gain = NETWORKS[self.network]
         self.generator = torch.Generator().manual_seed(self.seed)
-        self.model = build(self.generator)
-        self.gain, self.losses = own_gain, []
-        self.ratios, self.ratios_every = {}, STEPS
+        self.model = build(generator=self.generator)
+        self.gain, self.losses, self.ratios = own_gain, [], {}
         self.set_gain(own_gain if gain is None else gain)
 
     @torch.no_grad()
@@ -73,36 +67,29 @@ class TrainingRun:
 
     def advance(self, steps=STEPS):
         """Train so many steps, and keep their losses and the update:data ratios of the first."""
-        X, Y = self.splits.train
         options = dict(generator=self.generator, record_ratios_every=steps, progress=False)
-        history = train(self.model, X, Y, steps=steps, lr=self.learning_rate, **options)
-        if len(self.losses) % self.ratios_every == 0:
-            for name, ratio in history.update_ratio.items():
-                self.ratios.setdefault(name, []).append(ratio[0].item())
-        if len(next(iter(self.ratios.values()))) > MOST_RATIOS:
-            self.ratios_every *= 2
-            self.ratios = {name: values[::2] for name, values in self.ratios.items()}
+        history = train(self.model, *self.splits.train, steps=steps, lr=self.learning_rate, **options)
+        for name, ratio in history.update_ratio.items():
+            self.ratios.setdefault(name, []).append(ratio[0].item())
         self.losses += history.loss.tolist()
 
     def read(self):
         """What the pictures show now: a NetworkReading on the first 200 training examples."""
-        X, Y = self.splits.train
-        step = len(self.losses)
-        recent = self.losses[-200:]
+        said, recent = "not trained yet", self.losses[-200:]
+        if recent:
+            said = f"loss {sum(recent) / len(recent):.3f}, the mean of the last {len(recent)}"
         if self.failed:
             said = f"the loss is {self.losses[-1]}"
-        else:
-            said = f"loss {sum(recent) / len(recent):.3f}, the mean of the last {len(recent)}" if recent else ""
+        every = max(1, -(-len(next(iter(self.ratios.values()), ())) // MOST_RATIOS))
         return network_reading(
             self.model,
-            X[:EXAMPLES],
-            Y[:EXAMPLES],
+            *(part[:EXAMPLES] for part in self.splits.train),
             label="",  # the headline says the step for all pictures
             lr=self.learning_rate,
             losses=list(self.losses),
-            headline=f"step {step:,}: {said or 'not trained yet'}",
-            update_ratio={name: list(values) for name, values in self.ratios.items()},
-            ratios_every=self.ratios_every,
+            headline=f"step {len(self.losses):,}: {said}",
+            update_ratio={name: values[::every] for name, values in self.ratios.items()},
+            ratios_every=STEPS * every,
         )
 
 
@@ -115,50 +102,39 @@ def draw_loss(reading, ax):
     top = np.quantile(seen, 0.98) * 1.05 if len(seen) else 0
     # Above 75 it has blown up: where it left is what there is to see.
     ax.set(xlim=(0, up(max(len(losses), 100))), ylim=(1.8, 3.6 if top <= 3.6 else min(up(top), 75)))
-    ax.set(xlabel="step", ylabel="minibatch loss")
+    ax.set(xlabel="step", ylabel="minibatch loss", title=reading.headline)
     ax.xaxis.set_major_formatter("{x:,.0f}")
     reference_line(ax, math.log(27), "ln 27")
-    ax.set_title(reading.headline)
 
 
 PICTURES = [draw_loss, pictures.draw_update_ratios_by_step, pictures.draw_activations, pictures.draw_gradients]
 PICTURES += [pictures.draw_weight_gradients]
 
 
-def training_lab(network="deep", *, learning_rate=0.1, gain=None, steps=0, splits=None):
-    """Train one of the course's networks live: start, pause, reset with the same weights; lr and gain on the fly.
+class TrainingLab(Panel):
+    """A TrainingRun and its five pictures, drawn every third of a second while it trains in the background."""
 
-    network: one of NETWORKS, "deep" being part 2's. steps: how many are trained before it is first
-    shown. The notebook stays usable meanwhile; Jupyter's stop button does not reach this training, the panel's
-    own pause does. Without a widget: `TrainingRun`.
-    """
-    return _TrainingLab(network, learning_rate, gain, steps, splits)
-
-
-class _TrainingLab(Panel):
-    def __init__(self, network, learning_rate, gain, steps, splits):
-        self.run = TrainingRun(network, learning_rate=learning_rate, gain=gain, splits=splits)
-        for _ in range(0, steps, STEPS):
-            self.run.advance()
-        self.task = None
+    def __init__(self, run):
+        self.run, self.task = run, None
         self.start_button = button("start", "Train on, in the background.", self.start)
         self.pause_button = button("pause", "Stop after the present steps.", self.pause)
         self.pause_button.disabled = True
         reset = button("reset", "Back to step 0, the same weights.", self.reset)
         controls = [
-            choice("network", "One of the course's; a change begins at step 0.", NETWORKS, network),
-            log_slider("learning rate", "Takes effect at the next step.", learning_rate, -4, 1, 2),
-            gain_slider(self.run.gain, "Scales the hidden weights, at once."),
+            choice("network", "One of the course's; a change begins at step 0.", NETWORKS, run.network),
+            log_slider("learning rate", "Takes effect at the next step.", run.learning_rate, -4, 1, 2),
+            gain_slider(run.gain, "Scales the hidden weights, at once."),
         ]
         alt = "The loss and update:data by step, and histograms of activations and gradients, so far."
         note = "Jupyter's own stop button does not reach this training: press pause."
-        buttons, layout = [self.start_button, self.pause_button, reset], dict(figsize=(11, 6.4), margins=MARGINS)
-        layout["mosaic"] = "LLLUUU;AAGGWW"
+        layout = dict(figsize=(11, 6.4), margins=MARGINS, mosaic="LLLUUU;AAGGWW")
+        buttons = [self.start_button, self.pause_button, reset]
         super().__init__(self._read, PICTURES, controls, alt=alt, buttons=buttons, note=note, **layout)
 
     def _read(self, network, learning_rate, init_gain):
         """Take over what the controls say; the run goes on from where it is."""
         run = self.run
+        run.learning_rate = learning_rate
         if network != run.network:
             self.pause()
             run.network = network
@@ -167,18 +143,20 @@ class _TrainingLab(Panel):
             self.controls["init gain"].value = run.gain
         elif not math.isclose(init_gain, run.gain):
             run.set_gain(init_gain)
-        run.learning_rate = learning_rate
         return run.read()
 
     def start(self):
         if self.task is None or self.task.done():
-            self.task = asyncio.get_running_loop().create_task(self._train())
+            self._trains(asyncio.get_running_loop().create_task(self._train()))
 
     def pause(self):
         if self.task is not None:
             self.task.cancel()
-            self.task = None
-        self._training(False)
+        self._trains(None)
+
+    def _trains(self, task):
+        self.task = task
+        self.start_button.disabled, self.pause_button.disabled = task is not None, task is None
 
     def reset(self):
         self.pause()
@@ -186,12 +164,8 @@ class _TrainingLab(Panel):
             self.run.reset(self.controls["init gain"].value)
             self.update()
 
-    def _training(self, on):
-        self.start_button.disabled, self.pause_button.disabled = on, not on
-
     async def _train(self):
         """Train in short chunks, and let the kernel do other things in between."""
-        self._training(True)
         drawn, sound = time.perf_counter(), True
         while sound and not self.run.failed:
             sound = False
@@ -205,21 +179,33 @@ class _TrainingLab(Panel):
                     drawn = time.perf_counter()
                 sound = True
             await asyncio.sleep(0.005)
-        self._training(False)
+        self._trains(None)
 
     def redraw(self):
         super().redraw()
         if self.run.failed:
             step = next(i for i, loss in enumerate(self.run.losses) if not math.isfinite(loss))
-            text = (
+            self.message.value = alert(
                 f"At step {step:,} the loss is no longer a finite number: the updates grew larger than the weights "
                 f"could bear, at learning rate {self.run.learning_rate:.2g} and gain {self.run.gain:.2f}. Lower the "
                 "learning rate (or the gain), then press reset."
-            )
-            self.message.value = f'<div role="alert"><b>{html.escape(text)}</b></div>' + self.message.value
+            ) + as_lines(self.says())
 
     def close(self):
         if not self.is_closed:
             self.pause()
         super().close()
         self.run = None
+
+
+def training_lab(network="deep", *, learning_rate=0.1, gain=None, steps=0, splits=None):
+    """Train one of the course's networks live: start, pause, reset with the same weights; lr and gain on the fly.
+
+    network: one of NETWORKS, "deep" being part 2's. steps: how many are trained before it is first
+    shown. The notebook stays usable meanwhile; Jupyter's stop button does not reach this training, the panel's
+    own pause does. Without a widget: `TrainingRun`.
+    """
+    run = TrainingRun(network, learning_rate=learning_rate, gain=gain, splits=splits)
+    for _ in range(0, steps, STEPS):
+        run.advance()
+    return TrainingLab(run)

@@ -9,8 +9,6 @@ import numpy as np
 from helpers.plots import BLUE, GRAY, ORANGE, PURPLE, VERMILION
 from helpers.widgets.panel import Panel, log_slider, slider
 
-__all__ = ["WALKERS", "ValleyReading", "draw_heights", "draw_valley", "read_valley", "valley_explorer"]
-
 CURVATURE = np.array([0.1, 5.0])  # along the valley, across it
 START = np.array([-2.6, 1.4])
 STEPS = 100
@@ -54,7 +52,8 @@ def step_of(name, gradient, memory, t, rate, momentum):
 def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step=STEPS):
     """Four walks of STEPS steps down height = loss_times * ½ (0.1 along² + 5 across²): a ValleyReading.
 
-    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares, beta2 is 0.999.
+    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares; beta2 is
+    0.999.
     A walk that leaves the valley ends there.
     """
     axes, paths = axes_of(turn), {}
@@ -108,8 +107,8 @@ def valley_explorer(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, 
         slider("step", "How many steps are shown.", step, 0, STEPS, 1),
     ]
     play = widgets.Play(value=step, max=STEPS, interval=120, description="Play: walk step by step")
-    play.observe(lambda change: setattr(controls[-1], "value", change["new"]), "value")
-    controls[-1].observe(lambda change: setattr(play, "value", change["new"]), "value")
-    alt = f"A long valley from above with the walks of SGD, momentum, RMSprop and Adam, and their heights by step, at learning rate {learning_rate:g}."
+    widgets.link((play, "value"), (controls[-1], "value"))
+    walks = "A long valley from above with the walks of SGD, momentum, RMSprop and Adam"
+    alt = f"{walks}, and their heights by step, at learning rate {learning_rate:g}."
     layout = dict(mosaic=[[0, 0, 0, 1, 1]], figsize=(10, 4.2), margins=dict(wspace=0.6))
     return Panel(read_valley, [draw_valley, draw_heights], controls, alt=alt, buttons=[play], **layout)

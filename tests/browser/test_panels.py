@@ -5,6 +5,7 @@ import re
 from ast import literal_eval
 
 import pytest
+from serving import KERNEL
 
 from helpers import widgets
 
@@ -159,6 +160,29 @@ def test_two_panels_in_one_notebook_live_side_by_side(notebook):
         knob(opened, "init gain").focus()
         opened.page.keyboard.press("ArrowRight")
     assert float(opened.value("other.controls['init gain'].value")) == pytest.approx(5 / 3)
+
+
+def test_a_panel_stands_on_one_screen_and_is_not_cut_in_a_narrow_window(page, notebook):
+    opened = notebook("from helpers.widgets import gain_explorer\npanel = gain_explorer()\npanel")
+    picture, first = opened.picture.bounding_box(), opened.control("init gain").bounding_box()
+    assert picture["y"] + picture["height"] - first["y"] < 650  # of a laptop's 800, at 1400 pixels' width
+    page.set_viewport_size({"width": 760, "height": 1400})
+    page.wait_for_timeout(500)
+    output = page.locator(".jp-OutputArea-output").first.bounding_box()
+    for part in [opened.control(name).bounding_box() for name in ("init gain", "seed", "right picture")]:
+        assert output["x"] <= part["x"] and part["x"] + part["width"] <= output["x"] + output["width"]
+
+
+def test_what_is_turned_while_the_kernel_is_busy_is_shown_afterwards(notebook):
+    opened = notebook("from helpers.widgets import gain_explorer\npanel = gain_explorer()\npanel")
+    with opened.redraws():
+        opened.page.evaluate(f"() => {{ {KERNEL}.requestExecute({{code: 'import time; time.sleep(2)'}}) }}")
+        knob(opened, "init gain").focus()
+        for _ in range(20):
+            opened.page.keyboard.press("ArrowRight")
+        turned = shown(opened, "init gain")
+    opened.page.wait_for_timeout(500)
+    assert turned > 2 and opened.value("panel.reading.label") == f"'gain {turned:.2f}'"
 
 
 class TestTrainingLab:
