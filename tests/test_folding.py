@@ -721,7 +721,7 @@ def test_one_batch_norm_behind_inputs_of_two_kinds():
         def forward(self, x):
             return self.norm(self.linear(x)) + self.norm(self.conv(x[:, :, None])).squeeze(2)
 
-    model, x = worn(Both()), torch.randn(8, 12)
+    model, x = worn(Both()), torch.randn(8, 12, dtype=torch.float64)
     assert torch.allclose(fold_batch_norms(model)(x), model.eval()(x), atol=1e-5)
 
 
