@@ -79,12 +79,12 @@ def train(
         raise ValueError('Y has targets below 0, which by hand count too: leave backward="by_hand" out')
     rate = lr if callable(lr) else lambda step: lr
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not trainable:
-        raise ValueError("no parameter needs a gradient: call model.requires_grad_() before")
     held = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
     if optimizer is not None and held.isdisjoint(map(id, trainable.values())):
         raise ValueError("the optimizer holds none of the model's parameters: make it anew from model.parameters()")
     network = ByHand(model) if backward == "by_hand" else Autograd(model, list(trainable.values()))
+    if not trainable:
+        raise ValueError("no parameter needs a gradient: call model.requires_grad_() before")
     update = Update(trainable, network, optimizer, record_ratios_every)
     # Not ahead for autograd: other networks may draw between the steps themselves, as dropout does.
     minibatches = _minibatches(X, Y, steps, batch_size, generator, AHEAD if backward == "by_hand" else 1)

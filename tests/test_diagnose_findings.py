@@ -629,7 +629,7 @@ def test_the_room_is_copied_into_another_project(tmp_path):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) and not node.level else []
             strange = {name.partition(".")[0] for name in names} - allowed
-            assert not strange or (file.name, strange) == ("watch.py", {"IPython"})
+            assert not strange or (file.name, strange) == ("live.py", {"IPython"})
     (tmp_path / "helpers").mkdir()
     (tmp_path / "helpers" / "__init__.py").write_text("mine = True\n", encoding="utf-8")
     for name in "looking_glass", "helpers/looks":

@@ -448,6 +448,44 @@ def test_a_layer_of_many_calls_is_told_once():
     assert len(said) == 1 and "5 more of its calls" in said[0]
 
 
+class Letters(nn.Module):
+    """A plain recurrent network whose weights have this std, times sqrt(n)."""
+
+    def __init__(self, std, is_last=True):
+        super().__init__()
+        self.table, self.inner, self.out = nn.Embedding(11, 32), nn.Linear(32, 32), nn.Linear(32, 11)
+        self.is_last = is_last
+        nn.init.normal_(self.inner.weight, std=std / 32**0.5)
+
+    def forward(self, x):
+        h, outputs = torch.zeros(len(x), 32), []
+        for letter in x.T:
+            h = torch.tanh(self.table(letter) / 4 + self.inner(h))
+            outputs.append(self.out(h))
+        return outputs[-1] if self.is_last else torch.stack(outputs, 1)
+
+
+@pytest.mark.parametrize(("std", "is_last", "verb"), [(0.4, True, "vanish"), (0.4, False, None), (1.3, True, None)])
+def test_what_happens_to_gradients_through_time(std, is_last, verb):
+    torch.manual_seed(0)
+    letters = torch.randint(0, 11, (16, 30))
+    said = diagnose(Letters(std, is_last), letters, letters[:, 0] if is_last else letters).warnings
+    found = [text for text in said if "through time" in text]
+    assert [text.split()[1] for text in found] == ([verb] if verb else []), said
+
+
+def test_gradients_that_explode_through_time():
+    class Doubles(Letters):
+        def forward(self, x):
+            h = self.table(x[:, 0])
+            for _ in range(30):
+                h = self.inner(h)
+            return self.out(h * 1e-9)
+
+    (text,) = [text for text in diagnose(Doubles(3), Y[:, None], Y).warnings if "through time" in text]
+    assert "explode" in text and "clip" in text
+
+
 # Arguments
 
 

@@ -18,6 +18,8 @@ TOTAL_CHANGE = 7  # healthy: 2.8, and 6.1 with torch's own init in three layers;
 CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at gain 5/3: 1.7
 # A small change a layer adds up. Healthy: activations 4 at 20 layers, 7 in ResNet-50; gradients 10 and 250.
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
+# Loss at the last step only. Weights of std 1 / sqrt(n): 200 over 12 steps, 3e4 over 30; half of that: 4e4 and 1e12.
+THROUGH_TIME = 1e6
 UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10**-2.2; lr 0.001, 1: -5, -1.6
 # Adam moves a weight by about lr a step at first, by 0.25 * lr later. Healthy: 10**-3.2 (p1's W1 at 1e-3) to
 # 10**-1.8 (part 2 at 1e-2), 10**-4.2 (a trained transformer tuned at 1e-5); 3e-4 for a weight of std 1: 10**-4.1.
@@ -53,6 +55,7 @@ def warnings_for(activations, gradients, parameters, learn=(), from_zero=()):
         *_not_finite(activations, gradients, parameters),
         *stuck,
         *by_depth,
+        *_through_time(gradients),
         *_unused(parameters, learn),
         *_blocked(weights, stuck or begins, learn),
         *_update_ratios(weights, activations, stuck, by_depth, begins),
@@ -119,6 +122,23 @@ def _by_depth(activations, gradients):
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         stds = f"std {last.std:.2g} at {last.name}, {first.std:.2g} at {first.name}"
         yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
+
+
+def _through_time(gradients):
+    """Whether a layer's first call gets a gradient of another size than its last: a recurrent network's steps."""
+    calls = {}
+    for row in gradients:
+        calls.setdefault(row.name.partition(" (call ")[0], []).append(_norm(row))
+    for name, (first, *_, last) in ((name, sizes) for name, sizes in calls.items() if len(sizes) > 2):
+        if first and last and max(first / last, last / first) > THROUGH_TIME:
+            verb, remedy = "explode", "clip the gradients, or make the recurrent weights smaller"
+            if first < last:
+                verb, remedy = "vanish", "what came early is not learned; take a GRU or LSTM, or orthogonal weights"
+            text = (
+                f"gradients {verb} through time: {name} gets {first:.1e} in its first call and {last:.1e} in its last"
+            )
+            yield f"{text}; {remedy}"
+            return
 
 
 def _one_role(indices, rows):
@@ -190,21 +210,14 @@ def some_of(names):
 
 
 def _update_ratios(weights, activations, stuck, by_depth, begins_at_zero):
-    weights = [p for p in weights if p.update_to_data is not None]
+    weights = [p for p in weights if p.update_to_data is not None and (p.grad_std or not begins_at_zero)]
     if not weights:
         return
     middle = median(p.update_to_data for p in weights)
-    if begins_at_zero:
-        weights = [p for p in weights if p.grad_std]
-        if not weights:
-            return
-        middle = median(p.update_to_data for p in weights)
-    if middle == 0 and median(p.grad_std or 0 for p in weights) > 0:
-        cause = "its gradient is lost in rounding: keep the weights in float32, or the learning rate is 0"
-        yield f"the median weight would not move at all: {cause}"
-        return
     if middle == 0:
         cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
+        if median(p.grad_std or 0 for p in weights) > 0:
+            cause = "the learning rate is 0, or its step is lost in rounding (keep the weights in float32)"
         yield f"the median weight would not move at all: {cause}"
         return
     if any(p.update_rule is None for p in weights) or len(weights) == 1:
