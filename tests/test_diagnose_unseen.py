@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -503,6 +504,10 @@ def test_gradients_that_explode_through_time():
 def test_arguments_that_are_refused(how, remedy):
     with pytest.raises(ValueError, match=remedy):
         diagnose(mlp(), X, Y, **how)
+
+
+def test_a_rate_of_numpys_is_a_number():
+    assert diagnose(mlp(), X, Y, lr=np.float32(0.1)).parameters[0].update_to_data > 0
 
 
 def test_what_watch_refuses():

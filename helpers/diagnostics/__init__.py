@@ -52,7 +52,7 @@ def diagnose(
         raise ValueError(f"loss_fn is the class {loss_fn.__name__}: give an object, {loss_fn.__name__}()")
     if isclass(optimizer) or not (optimizer is None or hasattr(optimizer, "param_groups")):
         raise ValueError("optimizer is no torch.optim.Optimizer: give one, made from the model's parameters, or lr=")
-    if lr is not None and not (isinstance(lr, (int, float, torch.Tensor)) and lr >= 0):
+    if lr is not None and not (hasattr(lr, "__float__") and lr >= 0):
         raise ValueError(f"lr is {lr!r}: give one number, 0 or above")
     network = Network(model, parameters)
 
