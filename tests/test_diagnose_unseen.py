@@ -241,6 +241,19 @@ def test_a_closure_is_watched(make):
     assert not seen.warnings
 
 
+def test_a_compiled_step_is_said_and_goes_on():
+    model = mlp()
+    loss, optimizer = torch.compile(lambda: F.cross_entropy(model(X), Y), backend="eager"), sgd(model)
+
+    def step(_):
+        optimizer.zero_grad()
+        loss().backward()
+        optimizer.step()
+
+    (text,) = watched(model, optimizer, step, 4, 3).warnings
+    assert "torch.compile" in text
+
+
 @pytest.mark.parametrize("fused", [False, True])
 def test_gradients_are_those_of_the_loss_and_not_of_a_grad_scalers(fused):
     readings = []

@@ -25,13 +25,16 @@ class _Call:
 
 
 class Hook:
-    """A hook whose copies do nothing: a model that is copied or saved while it is watched is watched alone."""
+    """A hook whose copies do nothing: a model that is copied or saved while it is watched is watched alone.
+
+    Nor does it do anything while torch.compile reads a step, which can't take it in.
+    """
 
     def __init__(self, do):
         self.do = do
 
     def __call__(self, *args):
-        return self.do(*args)
+        return None if torch.compiler.is_compiling() else self.do(*args)
 
     def __reduce__(self):  # to what takes any arguments, returns None, and is found where this folder is not
         return getattr, (nullcontext(), "__exit__")

@@ -292,8 +292,8 @@ class _Pass(Watcher):
 def _not_trained(rows, gradients):
     """Why the optimizer's step changes nothing, a sentence in a list; or []."""
     if not rows:
-        text = "the watched model was not called before this step: watch the one that the loop trains"
-        return [f"{text} (was its cell run again?)"]
+        text = "the watched model was not called before this step, or inside torch.compile"
+        return [f"{text}: watch the one that the loop trains (was its cell run again?)"]
     if gradients and all(gradient is None for gradient in gradients):
         text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
         return [f"{text} before step(); look for detach, .item() or a new tensor in the loss"]
