@@ -45,8 +45,8 @@ class Net(nn.Module):
         return self.f(self, *args)
 
 
-def mlp():
-    return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 5))
+def mlp(*end, activation=nn.ReLU):
+    return nn.Sequential(nn.Linear(12, 16), activation(), nn.Linear(16, 16), activation(), nn.Linear(16, 5), *end)
 
 
 def watched(model, optimizer, body, n=6, every=1):
@@ -66,7 +66,7 @@ def usual(model, optimizer):
 
 
 def sgd(model):
-    return torch.optim.SGD(model.parameters(), 0.1)
+    return torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
 
 
 def says(warnings, *words):
