@@ -109,6 +109,7 @@ def test_a_difference_of_all_pairs_is_named():
     (text,) = diagnose(model, X, y, loss_fn=lambda out, y: ((out - y) ** 2).mean()).warnings
     assert "(64, 1)" in text and "view_as" in text
     assert not diagnose(model, X, y, loss_fn=lambda out, y: ((out.squeeze(1) - y) ** 2).mean()).warnings
+    assert not diagnose(model, X, y, loss_fn=lambda out, y: ((out.flatten() - y) ** 2).mean()).warnings
     assert not diagnose(model, X, y[:, None], loss_fn=F.mse_loss).warnings
 
 
