@@ -12,7 +12,7 @@ from IPython.display import display
 from matplotlib.patches import FancyBboxPatch
 from PIL import Image
 
-from helpers.plots import GRAY, ORANGE, VERMILION, pixels
+from helpers.plots import GRAY, ORANGE, VERMILION, few_colors, pixels
 
 __all__ = ["draw_network", "show_guess", "show_moving"]
 
@@ -158,13 +158,13 @@ def show_moving(fig, draw, frames, alt, *, milliseconds=150, hold=10, colors=64)
         pictures.append(pixels(fig, dpi=100))
         fig.set_layout_engine("none")  # laid out once, for the first frame: nothing jumps, and a frame costs half
     plt.close(fig)
-    # One palette for all, from the first, the middle and the last picture: a colour never flickers.
-    few = [pictures[0], pictures[len(pictures) // 2], pictures[-1]]
-    sheet = Image.new("RGB", (few[0].width, few[0].height * len(few)))
-    for i, picture in enumerate(few):
-        sheet.paste(picture, (0, i * picture.height))
-    palette = sheet.quantize(colors, dither=Image.Dither.NONE)
-    pictures = [picture.quantize(palette=palette, dither=Image.Dither.NONE) for picture in pictures]
+    # One palette for all: a colour never flickers.
+    width, height = pictures[0].size
+    sheet = Image.new("RGB", (width, height * len(pictures)))
+    for i, picture in enumerate(pictures):
+        sheet.paste(picture, (0, i * height))
+    sheet = few_colors(sheet, colors)
+    pictures = [sheet.crop((0, i * height, width, (i + 1) * height)) for i in range(len(pictures))]
     times = [milliseconds] * (len(pictures) - 1) + [milliseconds * hold]
     buffer = io.BytesIO()
     options = dict(save_all=True, append_images=pictures[1:], duration=times, loop=3, optimize=True)

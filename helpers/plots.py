@@ -63,7 +63,9 @@ def use_style():
 
 def show(fig, alt):
     """Display a figure with a text that says what it shows, for readers who can't see it, and close it."""
-    png = small_png(pixels(fig, dpi=150))
+    buffer = io.BytesIO()
+    few_colors(pixels(fig, dpi=150)).save(buffer, "png")
+    png = base64.b64encode(buffer.getvalue()).decode()
     plt.close(fig)
     width = round(fig.get_figwidth() * 100)  # at 100 dpi: sharp on a dense screen, a page wide
     # A folded output shows its plain text: repr gives nothing away, as the alt text would.
@@ -82,11 +84,9 @@ def pixels(fig, dpi):
     return image
 
 
-def small_png(image, colors=128):
-    """An RGB image as a small PNG, in base64 text. 128 colours are plenty for lines and text, a third of the size."""
-    buffer = io.BytesIO()
-    image.quantize(colors, dither=Image.Dither.NONE).save(buffer, "png")
-    return base64.b64encode(buffer.getvalue()).decode()
+def few_colors(image, colors=128):
+    """An RGB image with a palette: 128 colours are plenty for lines and text, and a PNG has a third of the size."""
+    return image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
 
 
 def gain_color(gain):
