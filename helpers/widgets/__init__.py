@@ -18,17 +18,6 @@ from helpers.widgets.saturation import saturation_explorer
 from helpers.widgets.training_lab import training_lab
 from helpers.widgets.valley import valley_explorer
 
-__all__ = [
-    "batch_norm_explorer",
-    "bend_explorer",
-    "clinic_explorer",
-    "first_look",
-    "gain_explorer",
-    "layer_list_explorer",
-    "logit_explorer",
-    "patients",
-    "saturation_explorer",
-    "training_lab",
-    "update_ratio_explorer",
-    "valley_explorer",
-]
+__all__ = ["batch_norm_explorer", "bend_explorer", "clinic_explorer", "first_look", "gain_explorer"]
+__all__ += ["layer_list_explorer", "logit_explorer", "patients", "saturation_explorer", "training_lab"]
+__all__ += ["update_ratio_explorer", "valley_explorer"]

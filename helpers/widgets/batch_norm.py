@@ -1,7 +1,7 @@
 """Chapter 05: what BatchNorm makes of a batch when one number moves, and its running statistics."""
 
 import math
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from matplotlib.transforms import Affine2D, IdentityTransform, blended_transform_factory
 
 from helpers.layers import BatchNorm1d
-from helpers.models import SEED
+from helpers.models import seeded
 from helpers.plots import BLUE, GREEN, VERMILION, reference_line
 from helpers.widgets.board import legend
 from helpers.widgets.panel import Panel, log_slider, slider
@@ -18,36 +18,27 @@ from helpers.widgets.panel import Panel, log_slider, slider
 TRUE_MEAN, TRUE_STD = 1.0, 4.0  # of the batches that BatchNorm's running statistics see
 
 
-@dataclass
-class BatchNormReading:
-    """A batch of one feature, normalised; and the running statistics after each of many batches."""
-
-    x: np.ndarray
-    out: np.ndarray
-    running_mean: np.ndarray
-    running_std: np.ndarray
-
-
 @torch.no_grad()
 def read_batch_norm(*, moved_number=10.0, batch_size=5, gamma=1.0, beta=0.0, momentum=0.1, batches_seen=50):
-    """BatchNorm's forward pass on `batch_size` numbers, the first of them moved: a BatchNormReading.
+    """x, a batch of one feature whose first number is moved, and out, what BatchNorm makes of it in train mode.
 
-    The running statistics are those of a second layer that sees `batches_seen` batches of N(1, 4²).
+    running_mean, running_std: those of a second layer, after each of `batches_seen` batches of N(1, 4²).
     """
-    generator = torch.Generator().manual_seed(SEED)
+    generator = seeded()
     others = TRUE_STD * torch.randn(32, generator=generator) + TRUE_MEAN
     others[:4] = torch.tensor([-4.0, -2.0, 1.0, 5.0])  # five by default, as in the lecture's own widget
     x = torch.cat([torch.tensor([moved_number]), others[: batch_size - 1]])
-    layer = BatchNorm1d(1)
+    layer, watched = BatchNorm1d(1), BatchNorm1d(1, momentum=momentum)
     layer.gamma.fill_(gamma)
     layer.beta.fill_(beta)
-    watched = BatchNorm1d(1, momentum=momentum)
     means, variances = [0.0], [1.0]
     for _ in range(batches_seen):
         watched(TRUE_STD * torch.randn(batch_size, 1, generator=generator) + TRUE_MEAN)
         means.append(watched.running_mean.item())
         variances.append(watched.running_var.item())
-    return BatchNormReading(x.numpy(), layer(x[:, None])[:, 0].numpy(), np.array(means), np.sqrt(variances))
+    reading = SimpleNamespace(running_mean=np.array(means), running_std=np.sqrt(variances))
+    reading.x, reading.out = x.numpy(), layer(x[:, None])[:, 0].numpy()
+    return reading
 
 
 class _Joined(LineCollection):
@@ -119,9 +110,7 @@ def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, moment
         log_slider("momentum", "The weight of the newest batch in the running statistics.", momentum, -3, 0, 3),
         slider("batches seen", "How many the running statistics have seen.", batches, 1, 200, 1),
     ]
-    alt = (
-        f"{batch_size} numbers joined to their normalised values, both as Gaussians; and the running statistics by "
-        f"batch, at momentum {momentum:g}."
-    )
+    what = f"{batch_size} numbers joined to their normalised values, both as Gaussians"
+    alt = f"{what}; and the running statistics by batch, at momentum {momentum:g}."
     margins = {"left": 0.02, "top": 0.84, "right": 0.945}
     return Panel(read_batch_norm, [draw_normalised, draw_running_statistics], controls, alt=alt, margins=margins)

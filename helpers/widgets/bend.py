@@ -1,7 +1,7 @@
 """Chapter 10's panel: what layers of two units make of a grid, and what a bend behind them changes."""
 
 import math
-from dataclasses import dataclass, fields, replace
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -16,35 +16,16 @@ CORNERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]])  # 
 LOOKS = dict(color=PURPLE, marker="o"), dict(color=ORANGE, marker="s")  # of the one pair and of the other
 
 
-@dataclass
-class BendReading:
-    """Where the plane's points end: grid (lines, points, 2), circle (points, 2), corners (4, 2), all of them tensors.
-
-    cut: ((cos, sin), offset) of a straight line between the two pairs of corners; None where there is no such line.
-    """
-
-    grid: torch.Tensor
-    circle: torch.Tensor
-    corners: torch.Tensor
-    layers: int = 0
-    bend: float = 0.0
-    cut: tuple | None = None
-
-
-def plane(lines=11, points=61):
-    """The square from -1 to 1, on which everything begins: a BendReading that has passed no layer."""
-    at, along = torch.meshgrid(torch.linspace(-1, 1, lines), torch.linspace(-1, 1, points), indexing="ij")
-    angle = torch.linspace(0, 2 * math.pi, 121)
-    grid = torch.cat([torch.stack([at, along], -1), torch.stack([along, at], -1)])
-    return BendReading(grid, torch.stack([angle.cos(), angle.sin()], -1), CORNERS)
-
-
 def read_bend(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
-    """The plane after some layers of two units with random weights and biases: a BendReading.
+    """The square from -1 to 1 after some layers of two units with random weights and biases.
 
     bend: 0 puts nothing behind a layer, 1 a tanh, and between them their mixture (1 - bend) * z + bend * tanh(z).
+    Where its points come to: grid (lines, points, 2), circle (points, 2), corners (4, 2). And cut, ((cos, sin), offset)
+    of a straight line between the two pairs of corners, None where there is no such line.
     """
-    generator, start = seeded(seed), plane()
+    generator, angle = seeded(seed), torch.linspace(0, 2 * math.pi, 121)
+    at, along = torch.meshgrid(torch.linspace(-1, 1, 11), torch.linspace(-1, 1, 61), indexing="ij")
+    grid = torch.cat([torch.stack([at, along], -1), torch.stack([along, at], -1)])
     layer = [(torch.randn(2, 2, generator=generator), torch.randn(2, generator=generator)) for _ in range(layers)]
 
     def through(x):
@@ -53,8 +34,8 @@ def read_bend(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
             x = (1 - bend) * z + bend * z.tanh()
         return x
 
-    moved = {field.name: through(getattr(start, field.name)) for field in fields(start)[:3]}
-    return replace(start, **moved, layers=layers, bend=bend, cut=find_cut(moved["corners"]))
+    corners, circle = through(CORNERS), through(torch.stack([angle.cos(), angle.sin()], -1))
+    return SimpleNamespace(grid=through(grid), circle=circle, corners=corners, cut=find_cut(corners))
 
 
 def find_cut(corners):
@@ -94,7 +75,7 @@ def draw_image(reading, ax):
 
 def draw_plane(reading, ax):
     """What goes in: the square with its grid, its circle and its four corners."""
-    draw_image(plane(), ax)
+    draw_image(read_bend(layers=0), ax)
     ax.set(xlim=(-1.4, 1.4), ylim=(-1.4, 1.4), xlabel="first input", ylabel="second input", title="what goes in")
 
 

@@ -22,7 +22,12 @@ PIXELS_PER_INCH = 150  # 1.5 times the size on the page: sharp on dense screens,
 MARGINS = dict(left=0.072, right=0.985, bottom=0.145, top=0.915, wspace=0.19)
 DARK = "#1f3b57"  # of what a tanh puts out
 FILLS = "#ffe2a3", "#cfe3f2", "#b5dfc9"  # of boxes: the embedding, a Linear, a BatchNorm
-PINNED = dict(color="#999999", zorder=1.6, label="_pinned")
+# The 256 colours of all panels: greys, and the house's colours in tints, as faint fills and smooth edges need.
+_hues = np.array([to_rgb(hue) for hue in (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, *layer_colors(13))])
+_share = np.linspace(0, 1, 11, endpoint=False)[:, None, None]
+_colors = [np.linspace([0] * 3, [1] * 3, 33), list(map(to_rgb, FILLS)), (_hues * (1 - _share) + _share).reshape(-1, 3)]
+PALETTE = Image.new("P", (1, 1))
+PALETTE.putpalette((np.concatenate(_colors) * 255).round().astype(np.uint8).tobytes())
 
 
 class Board:
@@ -39,21 +44,16 @@ class Board:
             self.axes = list(self.figure.subplot_mosaic(mosaic or [list(range(len(pictures)))]).values())
             self.figure.subplots_adjust(**MARGINS | dict(margins))
         self.pictures = pictures
-        self.drawn = [None] * len(pictures)  # of each of the Axes: (picture, pinned, its pinned artists)
+        self.drawn = [None] * len(pictures)  # on each of the Axes: (picture, pinned, its pinned artists)
         self.background = None  # the pixels of all that stands still
         self.standing = [None] * len(pictures)  # and what that is, on each of the Axes
 
     def render(self, reading, pinned=None):
         """The PNG of a reading, as bytes; pinned: another one to draw faintly behind it."""
         with mpl.rc_context(LOOK):
-            anew = [self._draw(i, reading, pinned) for i in range(len(self.axes))]
-            changed = [i for i, ax in enumerate(self.axes) if _standing(ax) != self.standing[i]]
-            for i in changed:
-                if not anew[i]:
-                    self.drawn[i] = None
-                    self._draw(i, reading, pinned)  # from an empty Axes, so that nothing of an earlier setting is left
+            changed = [self._draw(i, reading, pinned) for i in range(len(self.axes))]
             moving = [(ax, artist) for ax in self.axes for artist in _moving(ax)]
-            if changed:
+            if any(changed):
                 for _, artist in moving:
                     artist.set_animated(True)  # left out by canvas.draw
                 self.canvas.draw()
@@ -63,12 +63,15 @@ class Board:
             pixels[:] = self.background
             for ax, artist in moving:
                 ax.draw_artist(artist)
-        return _png(pixels)
+        # One byte per pixel packs in a third of the time, to half the length.
+        image = Image.fromarray(pixels).convert("RGB").quantize(palette=PALETTE, dither=Image.Dither.NONE)
+        image.save(buffer := io.BytesIO(), "png", compress_level=1)
+        return buffer.getvalue()
 
     def _draw(self, i, reading, pinned):
-        """Draw a picture on its Axes; says whether that began from an empty one."""
-        picture, ax = self.pictures[i], self.axes[i]
-        drawn, self.drawn[i] = self.drawn[i], None  # whatever stops the drawing half-way, the next one begins anew
+        """Draw a picture on its Axes; says whether what stands still there is another than before."""
+        picture, ax, drawn = self.pictures[i], self.axes[i], self.drawn[i]
+        self.drawn[i] = None  # whatever stops the drawing half-way, the next one begins anew
         anew = drawn is None or drawn[0] is not picture or drawn[1] is not pinned
         if anew:
             ax.clear()
@@ -80,8 +83,10 @@ class Board:
         picture(reading, ax)
         if ax.get_legend() and not ax.get_legend_handles_labels()[1]:
             ax.get_legend().remove()  # what it named is gone
+        if (changed := _standing(ax) != self.standing[i]) and not anew:
+            return self._draw(i, reading, pinned)  # from an empty Axes, so that nothing of an earlier setting is left
         self.drawn[i] = drawn
-        return anew
+        return changed
 
 
 def _drawn_faintly(picture, reading, ax):
@@ -89,7 +94,8 @@ def _drawn_faintly(picture, reading, ax):
     for artist in [*ax.texts, *ax.images]:  # they would only cover what is drawn over them
         artist.remove()
     for artist in (artists := [*ax.lines, *ax.patches, *ax.collections]):
-        artist.set(**PINNED, alpha=0.75 * (artist.get_alpha() or 1), linewidth=min(1.1, np.max(artist.get_linewidth())))
+        alpha, linewidth = 0.75 * (artist.get_alpha() or 1), min(1.1, np.max(artist.get_linewidth()))
+        artist.set(color="#999999", zorder=1.6, label="_pinned", alpha=alpha, linewidth=linewidth)
     for patch in ax.patches:
         patch.set(fill=False, linewidth=1.1)
     return artists
@@ -137,25 +143,3 @@ def decades(values, least, most):
         low -= 3 * max(0, math.ceil((low - logs.min() + 0.05) / 3))
         high += 3 * max(0, math.ceil((logs.max() - high + 0.05) / 3))
     return low, high
-
-
-def _palette():
-    """The 256 colours of all panels: greys, and the house's colours in tints, as faint fills and smooth edges need."""
-    hues = np.array([to_rgb(hue) for hue in (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, *layer_colors(13))])
-    share = np.linspace(0, 1, 11, endpoint=False)[:, None, None]
-    fills = np.array([to_rgb(fill) for fill in FILLS])
-    colors = np.concatenate([np.linspace([0] * 3, [1] * 3, 33), fills, (hues * (1 - share) + share).reshape(-1, 3)])
-    image = Image.new("P", (1, 1))
-    image.putpalette((colors * 255).round().astype(np.uint8).tobytes())
-    return image
-
-
-PALETTE = _palette()
-
-
-def _png(pixels):
-    """A PNG of (height, width, 4) bytes. One byte per pixel packs in a third of the time, to half the length."""
-    buffer = io.BytesIO()
-    image = Image.fromarray(pixels).convert("RGB").quantize(palette=PALETTE, dither=Image.Dither.NONE)
-    image.save(buffer, "png", compress_level=1)
-    return buffer.getvalue()

@@ -1,18 +1,16 @@
 """X05's clinic for those who only want to look: a patient, eight pictures, four answers, a score."""
 
 import copy
-from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from helpers.clinic import FAULTS, HEALTHY, in_letters, make_patient, recipe_of, step_length, validation_loss
-from helpers.diagnostics import diagnose
 from helpers.models import seeded
 from helpers.plots import BLUE, GRAY, VERMILION, layer_colors, log_scale
 from helpers.widgets import network_pictures as four
 from helpers.widgets.board import legend
-from helpers.widgets.network import NetworkReading
+from helpers.widgets.network import network_reading
 from helpers.widgets.panel import default_splits
 from helpers.widgets.patients import Patients
 
@@ -38,32 +36,18 @@ SHOWS = {
 }  # fmt: skip
 
 
-@dataclass
-class CaseReading(NetworkReading):
-    """A patient's first look, as a NetworkReading has it, and what 200 steps of training show."""
-
-    validation: float = 0.0
-    letters: tuple = ()  # two columns of texts: a batch, and the training set in its order
-    built: str = ""  # of which layers a hidden block is made
-    answer: torch.Tensor = None  # the first one at step 0
-    sizes: dict = None  # {weight: its std at every 20th step}
-    lengths: list = None  # of the first steps, over lr times the length of their own gradient
-    options: list = ()
-    condition: str = ""
-    why: str = ""  # what shows it
-    says: str = ""
-
-
 def read_case(*, patient=1, splits=None):
-    """Draw the patient of this number, look at it, train it for 200 steps: a CaseReading."""
+    """Draw the patient of this number, look at it as a network_reading does, train it for 200 steps.
+
+    losses, validation: of the training, and on new names after it. letters: two columns of texts, a batch and the
+    training set in its order. answer, built: the first one at step 0, and the layers of a hidden block. sizes: {weight:
+    its std at every 20th step}. lengths: of the first steps, over lr times the length of their own gradient.
+    """
     splits, generator = splits or default_splits(), seeded(patient)
     names = [list(FAULTS)[i] for i in torch.randperm(len(FAULTS), generator=generator)[:4]]
     made = make_patient(recipe_of(names[0], patient), patient, splits)
     x, y = made.batch()
-    found = diagnose(made.model, x, y, optimizer=made.optimizer)
-    at = [i for i, row in enumerate(found.activations) if row.type.__name__ in ("Tanh", "ReLU")]
-    rows = ([rows[i] for i in at] for rows in (found.activations, found.gradients))
-    reading = CaseReading(found, "", *rows, [row for row in found.parameters if len(row.shape) == 2])
+    reading = network_reading(made.model, x, y, label="", optimizer=made.optimizer)
     kept = {name: p for name, p in made.model.named_parameters() if p.dim() == 2}
     reading.answer, reading.built = first_answer(made, x)
     reading.lengths = [step_length(made) for _ in range(EVERY)]
@@ -75,7 +59,7 @@ def read_case(*, patient=1, splits=None):
     reading.losses, reading.validation = made.losses, validation_loss(made, splits)
     reading.letters = [in_letters(*some, splits.itos) for some in ((x, y), (made.X, made.Y))]
     reading.condition, reading.options = names[0], [names[i] for i in torch.randperm(4, generator=generator)]
-    reading.says, reading.why = next(iter(found.warnings), "nothing"), f"What shows it: {SHOWS[names[0]]}"
+    reading.says, reading.why = next(iter(reading.warnings), "nothing"), f"What shows it: {SHOWS[names[0]]}"
     return reading
 
 

@@ -1,7 +1,7 @@
 """Chapter 00's panel: an untrained network, the scale of its two layers, and what it answers, loses and writes."""
 
-from dataclasses import dataclass
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -15,21 +15,14 @@ from helpers.widgets.panel import Panel, default_splits, seed_control, slider
 EXAMPLES, NAMES, LETTERS = 32, 10, 16
 
 
-@dataclass
-class FirstLookReading:
-    """What a network does before training: h (examples, units), the loss on them, and names that it writes."""
-
-    h: np.ndarray
-    loss: float
-    names: list
-
-
 @torch.no_grad()
 def read_first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
-    """The lecture's first network, W1 and b1, W2 and b2 multiplied, on its first minibatch: a FirstLookReading."""
-    splits = splits or default_splits()
+    """h (examples, units) and loss of the lecture's first network on its first minibatch, and names that it writes.
+
+    It is not trained. W1 and b1 are multiplied by w1_scale, W2 and b2 by w2_scale.
+    """
+    splits, generator = splits or default_splits(), seeded(seed)
     X, Y = splits.train
-    generator = seeded(seed)
     model = lecture_mlp("original", generator=generator)
     for layer, scale in ((model.hidden, w1_scale), (model.output, w2_scale)):
         layer.weight *= scale
@@ -37,7 +30,7 @@ def read_first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
     ix = torch.randint(0, len(X), (EXAMPLES,), generator=generator)
     h = model[:-1](X[ix])  # all but the last layer
     loss = F.cross_entropy(model.output(h), Y[ix]).item()
-    return FirstLookReading(h.numpy(), loss, write_names(model, splits.itos, generator=seeded(seed)))
+    return SimpleNamespace(h=h.numpy(), loss=loss, names=write_names(model, splits.itos, generator=seeded(seed)))
 
 
 def write_names(model, itos, generator):
@@ -52,13 +45,10 @@ def write_names(model, itos, generator):
 
 def draw_answers(reading, ax):
     """The histogram of h: what the hidden units answer."""
-    weights = np.full(reading.h.size, 1 / reading.h.size)
-    shares, *_ = ax.hist(
-        reading.h.ravel(), 40, range=(-1, 1), weights=weights, histtype="stepfilled", color=DARK, alpha=0.75
-    )
-    ax.set(xlim=(-1.05, 1.05), ylim=(0, up(1.05 * shares.max())), ylabel="share of all answers")
-    ax.set_xlabel("h: an answer lies between −1 and 1")
-    ax.set_xticks([-1, -0.5, 0, 0.5, 1])
+    h, look = reading.h.ravel(), dict(histtype="stepfilled", color=DARK, alpha=0.75)
+    shares, *_ = ax.hist(h, 40, range=(-1, 1), weights=np.full(h.size, 1 / h.size), **look)
+    ax.set(xlim=(-1.05, 1.05), ylim=(0, up(1.05 * shares.max())), xticks=[-1, -0.5, 0, 0.5, 1])
+    ax.set(xlabel="h: an answer lies between −1 and 1", ylabel="share of all answers")
     ax.set_title("what the 200 hidden units answer")
 
 
@@ -72,10 +62,8 @@ def draw_first_loss(reading, ax):
 
 def draw_names(reading, ax):
     """The names, one on each line."""
-    ax.set(xlim=(0, 1), ylim=(NAMES - 0.4, -0.6), xticks=[], yticks=[])
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
-    ax.set_title(f"{NAMES} names that it writes")
+    ax.set(xlim=(0, 1), ylim=(NAMES - 0.4, -0.6), title=f"{NAMES} names that it writes")
+    ax.axis("off")
     for row, name in enumerate(reading.names):
         look = dict(family="monospace", fontsize=11) if name else dict(fontsize=9.5, alpha=0.6, style="italic")
         ax.text(0, row, name or "(ends at once)", va="center", **look)
@@ -83,15 +71,14 @@ def draw_names(reading, ax):
 
 def first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
     """Turn the scale of W1 and of W2 in a network that is not trained: its answers, its first loss, its names."""
-    what = "The weights and biases of the {} layer are multiplied by it."
+    says = "The weights and biases of the {} layer are multiplied by it."
     controls = [
-        slider("W1 scale", what.format("hidden"), w1_scale, 0, 1.5, 0.05),
-        slider("W2 scale", what.format("output"), w2_scale, 0, 1.5, 0.01),
+        slider("W1 scale", says.format("hidden"), w1_scale, 0, 1.5, 0.05),
+        slider("W2 scale", says.format("output"), w2_scale, 0, 1.5, 0.01),
         seed_control(seed),
     ]
-    alt = (
-        f"The histogram of h, the first loss as a bar, and ten names, at W1 scale {w1_scale:g}, W2 scale {w2_scale:g}."
-    )
+    what = "The histogram of h, the first loss as a bar, and ten names"
+    alt = f"{what}, at W1 scale {w1_scale:g}, W2 scale {w2_scale:g}."
     layout = dict(mosaic="aaaaabbccc", margins=dict(wspace=1.6, bottom=0.16))
     pictures = [draw_answers, draw_first_loss, draw_names]
     return Panel(partial(read_first_look, splits=splits), pictures, controls, alt=alt, **layout)

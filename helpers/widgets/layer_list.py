@@ -1,6 +1,6 @@
 """Chapter 07's panel: the network as a list of layers, BatchNorm put in by a switch; and the drawing of any list."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from matplotlib.patches import FancyBboxPatch
 
@@ -19,7 +19,7 @@ MOST = 21  # boxes that stand side by side and can still be read
 class LayerListReading:
     """Of every layer, in order: its kind, its shape in words, and the number of its parameters."""
 
-    boxes: list = field(default_factory=list)
+    boxes: list
 
     @property
     def parameters(self):
@@ -55,14 +55,12 @@ def draw_layers(reading, ax):
     ax.plot([wide - 0.1], [0], ">", color="#333333", markersize=6)
     for i, (kind, shape, count) in enumerate(reading.boxes):
         look = dict(facecolor=COLORS.get(kind, "white"), edgecolor=EDGES.get(kind, "#333333"), linewidth=1.2, zorder=2)
-        style = "round,pad=0,rounding_size=0.08"
-        ax.add_patch(FancyBboxPatch((i - 0.36, -1), 0.72, 2, boxstyle=style, **look))
+        ax.add_patch(FancyBboxPatch((i - 0.36, -1), 0.72, 2, boxstyle="round,pad=0,rounding_size=0.08", **look))
         text = f"{TEXTS.get(kind, kind)}  {shape}".strip()
         ax.text(i, 0, text, rotation=90, ha="center", va="center", fontsize=9.5, zorder=3)
         ax.text(i, -1.12, f"{count:,}" if count else "–", ha="center", va="top", fontsize=8.5, color=GRAY)
-    ax.set(xlim=(-1, wide), ylim=(-1.5, 1.1), xticks=[], yticks=[])
-    ax.grid(False)
-    ax.spines[:].set_visible(False)
+    ax.set(xlim=(-1, wide), ylim=(-1.5, 1.1))
+    ax.axis("off")
     layers = len(reading.boxes) - bool(reading.of("Embedding"))
     ax.set_title(f"{layers} layers, {reading.parameters:,} parameters (each layer's below its box)")
 

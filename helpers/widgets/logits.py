@@ -1,48 +1,35 @@
 """Chapter 02: logits, their scale and the label, and what softmax and the loss make of them."""
 
 import math
-from dataclasses import dataclass
+from types import SimpleNamespace
 
-import numpy as np
+import ipywidgets as widgets
 import torch
 
 from helpers.data import ALPHABET
-from helpers.models import SEED
+from helpers.models import SEED, seeded
 from helpers.plots import BLUE, VERMILION, reference_line
 from helpers.widgets.board import up
 from helpers.widgets.panel import Panel, choice, seed_control, slider
 
 
-@dataclass
-class LogitReading:
-    """Logits (already scaled), what softmax makes of them, and the loss at every scale."""
-
-    logits: list
-    label: int
-    scale: float
-    probabilities: list
-    loss: float
-    scales: np.ndarray
-    losses: np.ndarray
-
-
 def read_logits(logits=None, label=2, *, scale=1.0, seed=SEED):
-    """Softmax and cross-entropy of some logits times a scale. logits: numbers; None draws 27, one per character."""
+    """The logits times the scale, their softmax as probabilities, the label's loss; its losses at all of the scales.
+
+    logits: numbers; None draws 27, one per character. Raises ValueError for a label that has no logit.
+    """
     if logits is None:
-        logits = torch.randn(len(ALPHABET), generator=torch.Generator().manual_seed(seed))
+        logits = torch.randn(len(ALPHABET), generator=seeded(seed))
     logits = torch.as_tensor(logits, dtype=torch.float32)
     if not 0 <= label < len(logits):
         raise ValueError(f"label is {label}: with {len(logits)} logits, give one from 0 to {len(logits) - 1}")
-    scales = torch.linspace(0, 15, 151)
-    return LogitReading(
-        logits=(scale * logits).tolist(),
-        label=label,
-        scale=scale,
-        probabilities=(scale * logits).softmax(0).tolist(),
-        loss=-(scale * logits).log_softmax(0)[label].item(),
-        scales=scales.numpy(),
-        losses=-(scales[:, None] * logits).log_softmax(1)[:, label].numpy(),
+    scaled, scales = scale * logits, torch.linspace(0, 15, 151)
+    reading = SimpleNamespace(
+        label=label, scale=scale, logits=scaled.tolist(), probabilities=scaled.softmax(0).tolist()
     )
+    reading.loss = -scaled.log_softmax(0)[label].item()
+    reading.scales, reading.losses = scales.numpy(), -(scales[:, None] * logits).log_softmax(1)[:, label].numpy()
+    return reading
 
 
 def draw_probabilities(reading, ax):
@@ -77,9 +64,8 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
 
     how_many: 4, the ones on the sliders, or 27, one per character, drawn from randn with `seed`.
     """
-    four = [
-        slider(f"logit {i}", f"What the network says for class {i}.", z, -10, 10, 0.1) for i, z in enumerate(logits)
-    ]
+    says = "What the network says for class {}."
+    four = [slider(f"logit {i}", says.format(i), z, -10, 10, 0.1) for i, z in enumerate(logits)]
     controls = many, _, labels, seeds = [
         choice("how many", "Four by hand, or 27 at random, one per character.", [4, 27], how_many),
         slider("scale", "Multiplies all the logits.", scale, 0, 15, 0.1),
@@ -87,14 +73,10 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
         seed_control(seed),
     ]
 
-    def adapt(_=None):
-        labels.max = many.value - 1
-        seeds.disabled = many.value == 4
-        for logit in four:
-            logit.disabled = many.value == 27
-
-    many.observe(adapt, "value")
-    adapt()
+    widgets.dlink((many, "value"), (labels, "max"), lambda n: n - 1)
+    widgets.dlink((many, "value"), (seeds, "disabled"), lambda n: n == 4)
+    for logit in four:
+        widgets.dlink((many, "value"), (logit, "disabled"), lambda n: n == 27)
 
     def read(how_many, scale, label, seed, **four):
         chosen = list(four.values()) if how_many == 4 else None

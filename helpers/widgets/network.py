@@ -4,100 +4,74 @@ Without a widget: `draw_std_by_depth(read_network(init_gain=1.0), ax)`, and so o
 """
 
 import math
-from dataclasses import dataclass, field
 from functools import partial
+from types import SimpleNamespace
 
 import torch
 
-from helpers.diagnostics import Diagnosis, diagnose
+from helpers.diagnostics import diagnose
 from helpers.layers import Linear
-from helpers.models import NONLINEARITIES, SEED, deep_mlp
+from helpers.models import NONLINEARITIES, SEED, deep_mlp, seeded
 from helpers.train import train
-from helpers.widgets.network_pictures import PICTURES, draw_update_ratios_by_layer, draw_update_ratios_by_step
+from helpers.widgets.network_pictures import FIRST, PICTURES, draw_update_ratios_by_layer, draw_update_ratios_by_step
 from helpers.widgets.panel import Panel, choice, default_splits, log_slider, seed_control, slider, switch
 
 BATCH = 32  # train's own
 EXAMPLES = 200  # diagnosed at a time: enough for a smooth histogram, few enough for a quick one
 
 
-@dataclass
-class NetworkReading:
-    """A network, diagnosed: of the diagnosis those rows that the pictures show. `helpers.plots` draws it as well."""
+def network_reading(model, X, Y, *, label, **more):
+    """Diagnose a network: its rows that the pictures show, and its warnings. `helpers.plots` draws the reading as well.
 
-    diagnosis: Diagnosis
-    label: str  # the setting, for titles
-    activations: list  # LayerRows of the hidden layers' outputs, from the first to the last
-    gradients: list  # the loss's gradients there
-    parameters: list  # ParameterRows of what has two dimensions
-    expected_std: list | None = None
-    losses: list = field(default_factory=list)
-    headline: str = ""
-    update_ratio: dict = field(default_factory=dict)  # {weight: [update:data, …]}, as in a History
-    ratios_every: int = 1  # steps between two of them
-
-    @property
-    def warnings(self):
-        return self.diagnosis.warnings
-
-
-def network_reading(model, X, Y, *, label, lr, **more):
-    """Diagnose a network of helpers.models and sort its rows: a NetworkReading. more: its further fields."""
-    diagnosis = diagnose(model, X, Y, lr=lr)
-    rows = diagnosis.activations
-    at = [i for i, row in enumerate(rows) if row.is_activation]
+    activations, gradients: rows of the hidden layers' outputs, from the first to the last; parameters: rows of what has
+    two dimensions. label: the setting, for titles. more: as for diagnose.
+    """
+    found = diagnose(model, X, Y, **more)
+    at = [i for i, row in enumerate(found.activations) if row.is_activation]
     if not at:  # fully linear: what comes before the next Linear
-        at = [i - 1 for i, row in enumerate(rows) if row.type.__name__ == "Linear"][1:]
-    return NetworkReading(
-        diagnosis,
-        label,
-        activations=[rows[i] for i in at],
-        gradients=[diagnosis.gradients[i] for i in at],
-        parameters=[row for row in diagnosis.parameters if len(row.shape) > 1],
-        **more,
-    )
+        at = [i - 1 for i, row in enumerate(found.activations) if row.type.__name__ == "Linear"][1:]
+    activations, gradients = ([rows[i] for i in at] for rows in (found.activations, found.gradients))
+    reading = SimpleNamespace(label=label, activations=activations, gradients=gradients, warnings=found.warnings)
+    reading.parameters = [row for row in found.parameters if len(row.shape) > 1]
+    return reading
 
 
 def read_network(
     *, init_gain=5 / 3, depth=6, width=100, nonlinearity="tanh", batch_norm=False, seed=SEED, lr=0.1, splits=None
 ):
-    """A fresh deep_mlp at a setting, diagnosed on the first 200 training examples: a NetworkReading.
+    """A fresh deep_mlp at a setting, diagnosed on the first 200 training examples: a network_reading, and expected_std.
 
     The weights come from `seed` in deep_mlp's order, so two settings of the same shape share all their draws
     and only the setting tells them apart. depth counts the Linears, the output one included.
     """
     X, Y = (part[:EXAMPLES] for part in (splits or default_splits()).train)
-    generator = torch.Generator().manual_seed(seed)
     setting = dict(gain=init_gain, batch_norm=batch_norm, nonlinearity=nonlinearity)
-    model = deep_mlp(depth=depth, n_hidden=width, generator=generator, **setting)
+    model = deep_mlp(depth=depth, n_hidden=width, generator=seeded(seed), **setting)
     reading = network_reading(model, X, Y, label=f"gain {init_gain:.2f}", lr=lr)
-    square = model.embedding(X).square().mean().item()
-    layers = len(reading.activations)
-    reading.expected_std = expected_std(init_gain, layers, nonlinearity, batch_norm=batch_norm, input_square=square)
+    given = dict(layers=len(reading.activations), input_square=model.embedding(X).square().mean().item())
+    reading.expected_std = expected_std(**setting, **given)
     return reading
 
 
 def read_update_ratios(
     *, learning_rate=0.1, init_gain=5 / 3, batch_norm=False, fan_in=True, steps=50, seed=SEED, splits=None
 ):
-    """Train part 2's network for some steps and keep every weight's update:data: a NetworkReading.
+    """Train part 2's network for some steps and keep its losses, and as update_ratio every weight's update:data.
 
-    Its rows are those of step 0, on the first minibatch. fan_in=False draws the weights without 1/sqrt(fan_in),
-    as the lecture tries at 1:43. The same seed gives the same weights and minibatches at every setting.
+    This network_reading's rows are those of step 0, on the first minibatch. fan_in=False draws the weights without
+    1/sqrt(fan_in), as the lecture tries at 1:43. The same seed gives the same weights and minibatches at every setting.
     """
-    X, Y = (splits or default_splits()).train
-    generator = torch.Generator().manual_seed(seed)
+    (X, Y), generator = (splits or default_splits()).train, seeded(seed)
     model = deep_mlp(gain=init_gain, batch_norm=batch_norm, generator=generator)
-    if not fan_in:
-        with torch.no_grad():
-            for layer in model:
-                if isinstance(layer, Linear):
-                    layer.weight *= math.sqrt(layer.weight.shape[-2])
+    for layer in model if not fan_in else ():
+        if isinstance(layer, Linear):
+            layer.weight.data *= math.sqrt(layer.weight.shape[-2])
     label = f"gain {init_gain:.2f}" + ("" if fan_in else ", no fan_in")
     ix = torch.randint(0, len(X), (BATCH,), generator=generator.clone_state())  # the first step's minibatch
     reading = network_reading(model, X[ix], Y[ix], label=label, lr=learning_rate)
     options = dict(batch_size=BATCH, generator=generator, record_ratios_every=1, progress=False)
     history = train(model, X, Y, steps=steps, lr=learning_rate, **options)
-    reading.losses = history.loss.tolist()
+    reading.losses, reading.ratios_every = history.loss.tolist(), 1
     reading.update_ratio = {name: ratio.tolist() for name, ratio in history.update_ratio.items()}
     return reading
 
@@ -113,8 +87,7 @@ def expected_std(gain, layers, nonlinearity="tanh", *, batch_norm=False, input_s
     """
     z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     density = torch.softmax(-(z**2) / 2, 0)  # averages over N(0, 1), to about seven digits
-    layer = NONLINEARITIES[nonlinearity]
-    f = layer() if layer else torch.nn.Identity()
+    f = (NONLINEARITIES[nonlinearity] or torch.nn.Identity)()
     square, stds = float(input_square), []
     for _ in range(layers):
         out = f(z if batch_norm else gain * math.sqrt(square) * z)
@@ -128,15 +101,7 @@ def gain_slider(value, says="Multiplies every hidden weight, on top of 1/sqrt(fa
 
 
 def gain_explorer(
-    *,
-    gain=5 / 3,
-    depth=6,
-    width=100,
-    nonlinearity="tanh",
-    batch_norm=False,
-    seed=SEED,
-    pictures=("activations by layer", "std by depth"),
-    splits=None,
+    *, gain=5 / 3, depth=6, width=100, nonlinearity="tanh", batch_norm=False, seed=SEED, pictures=FIRST, splits=None
 ):
     """Turn the init gain, and see what a fresh network makes of it: two pictures at a time, of four.
 
@@ -151,10 +116,8 @@ def gain_explorer(
         switch("batch norm", "A BatchNorm after every Linear, and no biases.", batch_norm),
         seed_control(seed),
     ]
-    alt = (
-        f"{' and '.join(pictures).capitalize()} of a fresh network: {depth} Linears, {nonlinearity}, gain "
-        f"{gain:.2f}, batch norm {'on' if batch_norm else 'off'}. Live, sliders change the setting."
-    )
+    setting = f"{depth} Linears, {nonlinearity}, gain {gain:.2f}, batch norm {'on' if batch_norm else 'off'}"
+    alt = f"{' and '.join(pictures).capitalize()} of a fresh network: {setting}. Live, sliders change the setting."
     return Panel(partial(read_network, splits=splits), PICTURES, controls, alt=alt, shown=pictures)
 
 
@@ -171,9 +134,7 @@ def update_ratio_explorer(*, lr=0.1, gain=5 / 3, batch_norm=False, fan_in=True, 
         slider("steps", "How long it trains at each move.", steps, 10, 200, 10),
         seed_control(seed),
     ]
-    alt = (
-        "The update:data ratio of every weight at step 0, and by step, on log axes with the line at 1e-3; here at "
-        f"learning rate {lr:g}, gain {gain:.2f}."
-    )
+    what = "The update:data ratio of every weight at step 0, and by step, on log axes with the line at 1e-3"
+    alt = f"{what}; here at learning rate {lr:g}, gain {gain:.2f}."
     pictures = [draw_update_ratios_by_layer, draw_update_ratios_by_step]
     return Panel(partial(read_update_ratios, splits=splits), pictures, controls, alt=alt)

@@ -1,12 +1,13 @@
 """The pictures of a network: ordinary functions draw(reading, ax), for three panels and for any cell.
 
-reading: a NetworkReading of helpers.widgets.network. Those of the lecture's four are drawn by helpers.plots, as in a
+reading: a network_reading of helpers.widgets.network. Those of the lecture's four are drawn by helpers.plots, as in a
 cell; what is added here keeps limits still while a slider moves, and puts the telling number into the title.
 """
 
 import math
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 from matplotlib.ticker import AutoLocator, FixedFormatter, FixedLocator, MaxNLocator, NullLocator
@@ -28,14 +29,10 @@ def _layer_name(label):
     return label.split(":")[0].split(" (")[0].removesuffix(".weight")
 
 
-def _titled(reading, text):
-    return f"{reading.label}: {text}" if reading.label else text
-
-
-def _finish_outlines(ax, left, right, top, ticks=None):
-    """Limits that stand still while a slider moves; a legend of the layers' names."""
-    ax.set(xlim=(left, right), ylim=(0, top))
-    ax.xaxis.set_major_locator(MaxNLocator(6) if ticks is None else FixedLocator(ticks))
+def _finish_outlines(ax, reading, said, left=-4, right=4, top=2, ticks=(-4, -2, 0, 2, 4)):
+    """Limits that stand still while a slider moves; a legend of the layers' names; a title with the setting."""
+    ax.set(xlim=(left, right), ylim=(0, top), title=f"{reading.label}: {said}" if reading.label else said)
+    ax.xaxis.set_major_locator(FixedLocator(ticks) if ticks else MaxNLocator(6))
     ax.yaxis.set_major_locator(AutoLocator() if 0.1 < top < 100 else NullLocator())  # a density of 1e-16 says nothing
     legend(ax, names=_layer_name, loc="upper right")
 
@@ -43,24 +40,24 @@ def _finish_outlines(ax, left, right, top, ticks=None):
 def draw_activations(reading, ax):
     """Viz #1 of at most six layers, with the worst saturated (or dead) share in the title."""
     rows = reading.activations
-    plots.plot_activations(replace(reading, activations=_some(rows)), ax=ax, legend=False)
-    kinds = {row.type.__name__ for row in rows}
-    if "Tanh" in kinds:
-        _finish_outlines(ax, -1.05, 1.7, 4, [-1, -0.5, 0, 0.5, 1])  # the legend stands beside what piles up at 1
-    elif "Sigmoid" in kinds:
-        _finish_outlines(ax, -0.03, 1.4, 8, [0, 0.25, 0.5, 0.75, 1])
-    else:
-        right = up(4 * max((row.std or 0) for row in rows) or 4)
-        one_sided = {"ReLU", "GELU", "ELU", "LeakyReLU"} & kinds
-        _finish_outlines(ax, -right / 4 if one_sided else -right, right, 4.8 / right)
-    for share in "saturated", "dead":
+    plots.plot_activations(SimpleNamespace(activations=_some(rows)), ax=ax, legend=False)
+    ends = f"std {plots.short(rows[0].std)} first, {plots.short(rows[-1].std)} last"
+    said = "no finite numbers" if rows[-1].std is None else ends
+    for share in "dead", "saturated":
         known = [row for row in rows if getattr(row, share) is not None]  # None where there is NaN
         if known:
             worst = max(known, key=lambda row: getattr(row, share))
-            ax.set_title(_titled(reading, f"{getattr(worst, share):.1%} {share} in {worst.name}"))
-            return
-    ends = f"std {plots.short(rows[0].std)} first, {plots.short(rows[-1].std)} last"
-    ax.set_title(_titled(reading, "no finite numbers" if rows[-1].std is None else ends))
+            said = f"{getattr(worst, share):.1%} {share} in {worst.name}"
+    kinds = {row.type.__name__ for row in rows}
+    if "Tanh" in kinds:
+        limits = -1.05, 1.7, 4, [-1, -0.5, 0, 0.5, 1]  # the legend stands beside what piles up at 1
+    elif "Sigmoid" in kinds:
+        limits = -0.03, 1.4, 8, [0, 0.25, 0.5, 0.75, 1]
+    else:
+        right = up(4 * max((row.std or 0) for row in rows) or 4)
+        one_sided = {"ReLU", "GELU", "ELU", "LeakyReLU"} & kinds
+        limits = -right / 4 if one_sided else -right, right, 4.8 / right, None
+    _finish_outlines(ax, reading, said, *limits)
 
 
 def _scaled(rows, grad=""):
@@ -74,25 +71,23 @@ def _scaled(rows, grad=""):
 def draw_gradients(reading, ax):
     """Viz #2 of at most six layers, in units of the widest outline's std."""
     rows = reading.gradients
-    few = replace(reading, activations=_some(reading.activations), gradients=_scaled(rows))
+    few = SimpleNamespace(activations=_some(reading.activations), gradients=_scaled(rows))
     plots.plot_gradients(few, ax=ax, legend=False)
-    _finish_outlines(ax, -4, 4, 2, [-4, -2, 0, 2, 4])
     ax.set_xlabel("gradient at the output, in stds of the widest")
     first, last = rows[0].std, rows[-1].std
     said = f"first layer's std {plots.short(first / last)} × the last's" if first and last else "no finite gradient"
-    ax.set_title(_titled(reading, f"std {plots.short(first)}" if first and len(rows) == 1 else said))
+    _finish_outlines(ax, reading, f"std {plots.short(first)}" if first and len(rows) == 1 else said)
 
 
 def draw_weight_gradients(reading, ax):
     """Viz #3 of at most six weights, in units of the widest outline's std, with the largest grad:data."""
-    few = replace(reading, parameters=_scaled(reading.parameters, "grad_"))
+    few = SimpleNamespace(parameters=_scaled(reading.parameters, "grad_"))
     plots.plot_parameter_gradients(few, ax=ax, legend=False)
-    _finish_outlines(ax, -4, 4, 2, [-4, -2, 0, 2, 4])
     ax.set_xlabel("weight gradient, in stds of the widest")
     known = [row for row in reading.parameters if row.grad_to_data]
     most = max(known, key=lambda row: row.grad_to_data, default=None)
     said = most and f"largest grad:data {plots.short(most.grad_to_data)} ({_layer_name(most.name)})"
-    ax.set_title(said or "no finite gradient arrives")
+    _finish_outlines(ax, reading, said or "no finite gradient arrives")
 
 
 def _draw_points(ax, values, labels, ylim, ylabel):
@@ -148,9 +143,10 @@ def draw_update_ratios_by_step(reading, ax):
     ax.set_title(said or "update:data")
 
 
-PICTURES = {  # those of gain_explorer
+PICTURES = {  # those of gain_explorer, and which of them stand there at first
     "activations by layer": draw_activations,
     "gradients by layer": draw_gradients,
     "std by depth": draw_std_by_depth,
     "update:data by layer": draw_update_ratios_by_layer,
 }
+FIRST = "activations by layer", "std by depth"

@@ -1,7 +1,7 @@
 """What every slider panel is made of: controls, pictures redrawn by blitting, a place for errors.
 
 A new panel is one file, as short as logits.py, and a line in __init__.py:
-1. `read_…(*, gain, seed)`, an ordinary function: the controls' values in, a *reading* out (a dataclass, mostly).
+1. `read_…(*, gain, seed)`, an ordinary function: the controls' values in, a *reading* out (a namespace, mostly).
    If the reading has `warnings`, a list of texts, they stand below the picture. What needs names reads default_splits.
 2. `draw_…(reading, ax)`, its pictures: ordinary functions that draw a reading on an Axes, in a cell as well. Draw
    everything each time, with limits, labels and title. While limits, ticks and legend stay equal, only lines, bars and
@@ -26,7 +26,6 @@ import ipywidgets as widgets
 from IPython import get_ipython
 
 from helpers.data import load_splits
-from helpers.models import SEED
 from helpers.plots import VERMILION
 from helpers.widgets.board import Board
 
@@ -37,11 +36,7 @@ _drawing = threading.RLock()
 # Two columns beside a sidebar, so that controls and picture stand on one screen; one column where there is no room.
 GRID = {"grid_template_columns": "repeat(auto-fill, minmax(min(100%, 400px), 1fr))", "max_width": "1000px"}
 _open = {}  # cell -> (execution count, the panels that it opened)
-
-
-@cache
-def default_splits():
-    return load_splits()
+default_splits = cache(load_splits)
 
 
 class Panel(widgets.VBox):
@@ -49,17 +44,17 @@ class Panel(widgets.VBox):
 
     read: the function that the controls' values are handed to. pictures: functions draw(reading, ax); or a dict of
     them by name, of which two are shown at a time, at first those named by `shown`. controls: a list of widgets made
-    below. alt: what the pictures show, for those who can't see them. buttons, note: beside the controls. layout: as
-    in Board. Running a cell again closes what it opened before.
+    below; buttons: others, below them. alt: what the pictures show, for those who can't see them. layout: as in Board.
+    Running a cell again closes what it opened before.
     """
 
-    def __init__(self, read, pictures, controls, *, alt, shown=(), buttons=(), note="", **layout):
+    def __init__(self, read, pictures, controls, *, alt, shown=(), buttons=(), **layout):
         if shown and (len(shown) != 2 or set(shown) - set(pictures)):
             raise ValueError(f"pictures is {shown!r}: choose two of {', '.join(pictures)}")
         _close_those_of_an_earlier_run(self)
-        halves = zip(("left", "right"), shown, strict=False)
+        sides = zip(("left", "right"), shown, strict=False)
         self.halves = [
-            choice(f"{half} picture", f"What the {half} half shows.", pictures, name) for half, name in halves
+            choice(f"{side} picture", f"What the {side} half shows.", pictures, name) for side, name in sides
         ]
         self.read, self.alt, self.pictures = read, alt, pictures
         self.board = Board([pictures[name] for name in shown] or pictures, **layout)
@@ -67,29 +62,21 @@ class Panel(widgets.VBox):
         self.reading = self.pinned = None
         self.picture = widgets.Image(format="png", layout={"width": "1000px", "max_width": "100%"})
         self.message = widgets.HTML()
-        boxes = [widgets.VBox([control, control.says]) for control in self.controls.values()]
-        if "seed" in self.controls:
-            buttons = [*buttons, _new_seed(self.controls["seed"])]
         self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
-        row = [*buttons, self.pin_button, *([widgets.HTML(note)] if note else [])]
-        row = widgets.HBox(row, layout={"flex_flow": "row wrap"})  # else buttons with long names are cut
+        new_seed = [_new_seed(self.controls["seed"])] if "seed" in self.controls else []
+        row = widgets.HBox([*buttons, *new_seed, self.pin_button], layout={"flex_flow": "row wrap"})  # long names fit
+        boxes = [widgets.VBox([control, control.says]) for control in self.controls.values()]
         super().__init__([widgets.GridBox(boxes, layout=GRID), row, self.picture, self.message])
         for control in self.controls.values():
-            control.observe(self.redraw_safely if control in self.halves else self.update, "value")
+            control.observe(self.update, "value")
         self.update()
 
-    def values(self):
-        """What the controls say, as keyword arguments for `read`."""
-        return {c.argument: c.value for c in self.controls.values() if c not in self.halves}
-
-    def update(self, _=None):
-        """Read again and redraw."""
+    def update(self, change=None):
+        """Read again what the controls say, unless only a picture was chosen, and redraw."""
         with self.errors_shown():
-            self.reading = self.read(**self.values())
-            self.redraw()
-
-    def redraw_safely(self, _=None):
-        with self.errors_shown():
+            if change is None or change.owner not in self.halves:
+                settings = (control for control in self.controls.values() if control not in self.halves)
+                self.reading = self.read(**{control.argument: control.value for control in settings})
             self.redraw()
 
     def redraw(self):
@@ -121,8 +108,7 @@ class Panel(widgets.VBox):
             if self.is_closed:
                 return  # a callback that was on its way when the panel closed
             where = traceback.extract_tb(error.__traceback__)[-1]
-            text = f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})"
-            self.message.value = alert(text)
+            self.message.value = alert(f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})")
 
     @property
     def is_closed(self):
@@ -147,29 +133,25 @@ class Panel(widgets.VBox):
 
 def _close(widget):
     """Close a widget with all that it holds: each is an object in the browser too."""
-    for child in getattr(widget, "children", ()):
-        _close(child)
-    widget.unobserve_all()
-    for part in getattr(widget, "style", None), widget.layout:
+    for part in (*getattr(widget, "children", ()), getattr(widget, "style", None), getattr(widget, "layout", None)):
         if part is not None:
-            part.close()
+            _close(part)
+    widget.unobserve_all()
     widgets.Widget.close(widget)
 
 
 def _close_those_of_an_earlier_run(panel):
     """Close what this very cell opened the last time it ran, or every re-run would keep another panel."""
-    shell = get_ipython()
-    if shell is None:
+    if (shell := get_ipython()) is None:
         return
     request = shell.get_parent() or {}
     # JupyterLab and VS Code name the cell; for others, the same code is the same cell.
     cell = request.get("metadata", {}).get("cellId") or request.get("content", {}).get("code")
     count, panels = _open.get(cell, (None, []))
-    if count != shell.execution_count:
+    if panels and count != shell.execution_count:
         for old in panels:
             old.close()
-        if panels:
-            gc.collect()  # figures hold each other in circles: without it their pixels stay, 7 MB a run, for long
+        gc.collect()  # figures hold each other in circles: without it their pixels stay, 7 MB a run, for long
         panels = []
     _open[cell] = (shell.execution_count, [*panels, panel])
 
@@ -207,15 +189,15 @@ def log_slider(name, says, value, low, high, digits):
     return control(widgets.FloatLogSlider, name, says, value=value, **options)
 
 
-def choice(name, says, options, value, **more):
-    return control(widgets.Dropdown, name, says, options=list(options), value=value, **more)
+def choice(name, says, options, value):
+    return control(widgets.Dropdown, name, says, options=list(options), value=value)
 
 
 def switch(name, says, value, **options):
     return control(widgets.Checkbox, name, says, value=value, **options)
 
 
-def seed_control(value=SEED):
+def seed_control(value):
     says = "Where the random numbers come from."
     return control(widgets.BoundedIntText, "seed", says, value=value, min=0, max=2**32 - 1)
 

@@ -24,11 +24,8 @@ class PatientReading:
     relu: bool = False
     options: list = ()
     condition: str = ""
+    why: str = ""  # what shows it
     says: str = ""  # diagnose's first warning
-
-    @property
-    def why(self):
-        return CONDITIONS[self.condition][0]
 
 
 # What may be wrong: what shows it, and what _make makes of it.
@@ -57,8 +54,7 @@ def _make(generator, data, *, steps=0, lr=0.1, change=None, **options):
 
 def read_patient(*, patient=1, splits=None):
     """The patient of a number: its network has one of CONDITIONS; three other diagnoses stand beside it."""
-    X, Y = (splits or default_splits()).train
-    generator = seeded(patient)
+    (X, Y), generator = (splits or default_splits()).train, seeded(patient)
     names = [list(CONDITIONS)[i] for i in torch.randperm(len(CONDITIONS), generator=generator)[:4]]
     model = _make(generator, (X, Y), **CONDITIONS[names[0]][1])
     ix = torch.randint(0, len(X), (EXAMPLES,), generator=generator)
@@ -69,7 +65,7 @@ def read_patient(*, patient=1, splits=None):
             outputs += [x.numpy()] if name.startswith(("tanh", "relu")) else []
     says = next(iter(diagnose(model, X[ix], Y[ix], histograms=False).warnings), "nothing")
     options = [names[i] for i in torch.randperm(4, generator=generator)]
-    return PatientReading(outputs, hasattr(model, "relu1"), options, names[0], says)
+    return PatientReading(outputs, hasattr(model, "relu1"), options, names[0], CONDITIONS[names[0]][0], says)
 
 
 def draw_outputs(reading, ax):
@@ -121,8 +117,7 @@ class Patients(Panel):
             made.description = option
 
     def says(self):
-        asked = ["What is the matter with it? Choose one of the four."]
-        return self.verdict if self.judged is self.reading else asked
+        return self.verdict if self.judged is self.reading else ["What is the matter with it? Choose one of the four."]
 
     def answer(self, i):
         """Judge the diagnosis on button i."""
@@ -131,13 +126,12 @@ class Patients(Panel):
             if self.judged is not self.reading:
                 self.judged, self.seen, self.right = self.reading, self.seen + 1, self.right + (given == truth)
             verdict = f"Right: {truth}." if given == truth else f"You say: {given}. It is another one: {truth}."
-            says = f"diagnose says: {self.reading.says}"
-            self.verdict = [f"{verdict} {self.reading.why}", says, f"Score: {self.right} of {self.seen}."]
+            said = f"diagnose says: {self.reading.says}"
+            self.verdict = [f"{verdict} {self.reading.why}", said, f"Score: {self.right} of {self.seen}."]
             self.message.value = as_lines(self.says())
 
     def next(self):
-        with self.errors_shown():
-            self.controls["patient"].value = random.SystemRandom().randrange(1, 1_000)
+        self.controls["patient"].value = random.SystemRandom().randrange(1, 1_000)
 
 
 def patients(*, patient=1, splits=None):

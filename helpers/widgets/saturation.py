@@ -13,7 +13,6 @@ from helpers.widgets.panel import Panel, default_splits, seed_control, slider
 
 SATURATED = 0.99  # where this part of the lecture draws the line
 WIDTH = 16.0  # of the inputs shown, on either side of 0
-GOES_IN, COMES_OUT = SKY, DARK
 EXAMPLES = 32
 
 
@@ -40,9 +39,8 @@ class SaturationReading:
 @torch.no_grad()
 def read_saturation(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):
     """The hidden layer of chapter 02's network on its first minibatch, W1 and b1 multiplied: a SaturationReading."""
-    generator = seeded(seed)
+    X, generator = (splits or default_splits()).train[0], seeded(seed)
     model = lecture_mlp("softmax", generator=generator)
-    X = (splits or default_splits()).train[0]
     x = model[:2](X[torch.randint(0, len(X), (EXAMPLES,), generator=generator)])
     hpreact = x @ (model.hidden.weight * w1_scale) + model.hidden.bias * b1_scale
     return SaturationReading(hpreact.numpy(), hpreact.tanh().numpy(), w1_scale, b1_scale)
@@ -57,32 +55,26 @@ def draw_tanh(reading, ax):
     floor, wall = -2.6, WIDTH + 1
     # Inputs beyond the picture count in its outermost bins, so that nothing is lost from sight.
     heights, edges = np.histogram(reading.hpreact.clip(-WIDTH, WIDTH), 128, (-WIDTH, WIDTH))
-    _bars(ax, edges, floor, 1.1 * heights / max(heights.max(), 1), GOES_IN, upright=True)
+    heights = floor + np.r_[0, np.repeat(1.1 * heights / heights.max(), 2), 0]
+    ax.fill(np.repeat(edges, 2), heights, color=SKY, alpha=0.75, linewidth=0)
     widths, edges = np.histogram(reading.h, 50, (-1, 1))
-    _bars(ax, edges, wall, 7 * widths / max(widths.max(), 1), COMES_OUT, upright=False)
+    widths = wall + np.r_[0, np.repeat(7 * widths / widths.max(), 2), 0]
+    ax.fill(widths, np.repeat(edges, 2), color=DARK, alpha=0.75, linewidth=0)
     ax.text(-WIDTH, floor + 0.35, "what goes in:\nhpreact", color="#1f7fb5", va="bottom", fontsize=9.5)
-    ax.text(wall, 1.12, "what comes out: h", color=COMES_OUT, va="bottom", ha="left", fontsize=9.5)
+    ax.text(wall, 1.12, "what comes out: h", color=DARK, va="bottom", ha="left", fontsize=9.5)
     ax.text(0, 1.12, "steep", color="#00795a", va="bottom", ha="center", fontsize=9.5)
     ax.set(xlim=(-WIDTH - 0.5, WIDTH + 8.5), ylim=(floor, 1.5), xlabel="hpreact", ylabel="h = tanh(hpreact)")
-    ax.set_xticks([-15, -10, -5, 0, 5, 10, 15])
-    ax.set_yticks([-1, -0.5, 0, 0.5, 1])
+    ax.set(xticks=[-15, -10, -5, 0, 5, 10, 15], yticks=[-1, -0.5, 0, 0.5, 1])
     ax.grid(False)
     scales = f"W1 × {reading.w1_scale:.2f}, b1 × {reading.b1_scale:.2f}"
     ax.set_title(f"{scales}: {reading.saturated:.0%} of h lies beyond ±{SATURATED}")
-
-
-def _bars(ax, edges, start, lengths, color, *, upright):
-    """A histogram as one outline that stands on a line of its own, upright or to the right."""
-    along, away = np.repeat(edges, 2), start + np.concatenate([[0], np.repeat(lengths, 2), [0]])
-    ax.fill(*((along, away) if upright else (away, along)), color=color, alpha=0.75, linewidth=0)
 
 
 def draw_map(reading, ax):
     """The lecture's map: one row per example, one column per unit, white where h is saturated."""
     ax.imshow(np.abs(reading.h) > SATURATED, cmap="gray", vmin=0, vmax=1, interpolation="nearest", aspect="auto")
     ax.grid(False)
-    ax.set(xlabel="unit", ylabel="example")
-    ax.set_title(f"white: saturated; mean slope {reading.slope:.2f}")
+    ax.set(xlabel="unit", ylabel="example", title=f"white: saturated; mean slope {reading.slope:.2f}")
 
 
 def saturation_explorer(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):

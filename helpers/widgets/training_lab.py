@@ -1,18 +1,18 @@
 """A network trained live: start, pause, reset, with the knobs turned while it learns."""
 
-import asyncio
 import math
 import time
 from functools import partial
 
+import ipywidgets as widgets
 import numpy as np
 import torch
 
 from helpers.layers import Linear
-from helpers.models import SEED, STAGES, deep_mlp, lecture_mlp
+from helpers.models import STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.plots import BLUE, plot_loss, reference_line
 from helpers.train import train
-from helpers.widgets import network_pictures as pictures
+from helpers.widgets import network_pictures as four
 from helpers.widgets.board import up
 from helpers.widgets.network import EXAMPLES, gain_slider, network_reading
 from helpers.widgets.panel import Panel, alert, as_lines, button, choice, default_splits, log_slider
@@ -24,9 +24,8 @@ NETWORKS = {
     "deep, batch norm": (partial(deep_mlp, gain=1, batch_norm=True), 1.0),
     **{f"one hidden layer, {stage}": (partial(lecture_mlp, stage), 1.0) for stage in STAGES},
 }
-MARGINS = dict(left=0.06, right=0.97, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
 STEPS = 5  # trained at a time, between looks at the buttons
-SECONDS_A_CHUNK, SECONDS_A_PICTURE = 0.05, 0.3
+SECONDS = 0.25  # trained at every tick
 MOST_RATIOS = 400  # shown of a weight, evenly spaced: no page shows more
 
 
@@ -36,27 +35,24 @@ class TrainingRun:
     network: one of NETWORKS; gain scales its hidden weights, also while it trains; lr may change at any time.
     """
 
-    def __init__(self, network="deep", *, learning_rate=0.1, gain=None, splits=None, seed=SEED):
+    def __init__(self, network="deep", *, learning_rate=0.1, gain=None, splits=None):
         if network not in NETWORKS:
             raise ValueError(f"unknown network {network!r}: choose one of {', '.join(NETWORKS)}")
-        self.network, self.learning_rate, self.seed = network, learning_rate, seed
-        self.splits = splits or default_splits()
+        self.network, self.learning_rate, self.splits = network, learning_rate, splits or default_splits()
         self.reset(gain)
 
     def reset(self, gain=None):
         """Back to step 0: the same weights, the same minibatches to come; gain None means the network's own."""
-        build, own_gain = NETWORKS[self.network]
-        self.generator = torch.Generator().manual_seed(self.seed)
+        build, self.gain = NETWORKS[self.network]
+        self.generator, self.losses, self.ratios = seeded(), [], {}
         self.model = build(generator=self.generator)
-        self.gain, self.losses, self.ratios = own_gain, [], {}
-        self.set_gain(own_gain if gain is None else gain)
+        self.set_gain(self.gain if gain is None else gain)
 
     @torch.no_grad()
     def set_gain(self, gain):
         """Multiply the hidden weights (and with BatchNorm the last ones) as if they had been drawn at this gain."""
         linears = [layer for layer in self.model if isinstance(layer, Linear)]
-        has_batch_norm = self.network == "deep, batch norm"
-        for layer in linears if has_batch_norm else linears[:-1]:
+        for layer in linears if self.network == "deep, batch norm" else linears[:-1]:
             layer.weight *= gain / self.gain
         self.gain = gain
 
@@ -74,23 +70,20 @@ class TrainingRun:
         self.losses += history.loss.tolist()
 
     def read(self):
-        """What the pictures show now: a NetworkReading on the first 200 training examples."""
+        """What the pictures show now: a network_reading on the first 200 training examples."""
         said, recent = "not trained yet", self.losses[-200:]
         if recent:
-            said = f"loss {sum(recent) / len(recent):.3f}, the mean of the last {len(recent)}"
+            said = f"loss {np.mean(recent):.3f}, the mean of the last {len(recent)}"
         if self.failed:
             said = f"the loss is {self.losses[-1]}"
         every = max(1, -(-len(next(iter(self.ratios.values()), ())) // MOST_RATIOS))
-        return network_reading(
-            self.model,
-            *(part[:EXAMPLES] for part in self.splits.train),
-            label="",  # the headline says the step for all pictures
-            lr=self.learning_rate,
-            losses=list(self.losses),
-            headline=f"step {len(self.losses):,}: {said}",
-            update_ratio={name: values[::every] for name, values in self.ratios.items()},
-            ratios_every=STEPS * every,
-        )
+        X, Y = (part[:EXAMPLES] for part in self.splits.train)
+        # No label: the headline says the step for all pictures.
+        reading = network_reading(self.model, X, Y, label="", lr=self.learning_rate)
+        reading.losses, reading.headline = list(self.losses), f"step {len(self.losses):,}: {said}"
+        reading.update_ratio = {name: values[::every] for name, values in self.ratios.items()}
+        reading.ratios_every = STEPS * every
+        return reading
 
 
 def draw_loss(reading, ax):
@@ -107,36 +100,41 @@ def draw_loss(reading, ax):
     reference_line(ax, math.log(27), "ln 27")
 
 
-PICTURES = [draw_loss, pictures.draw_update_ratios_by_step, pictures.draw_activations, pictures.draw_gradients]
-PICTURES += [pictures.draw_weight_gradients]
+PICTURES = [draw_loss, four.draw_update_ratios_by_step, four.draw_activations, four.draw_gradients]
+PICTURES += [four.draw_weight_gradients]
 
 
 class TrainingLab(Panel):
-    """A TrainingRun and its five pictures, drawn every third of a second while it trains in the background."""
+    """A TrainingRun and its five pictures: at every tick of a clock it trains for a moment, and is drawn anew."""
 
     def __init__(self, run):
-        self.run, self.task = run, None
-        self.start_button = button("start", "Train on, in the background.", self.start)
-        self.pause_button = button("pause", "Stop after the present steps.", self.pause)
-        self.pause_button.disabled = True
+        self.run = run
+        self.clock = widgets.Play(max=10**9, interval=50, layout={"display": "none"})  # it ticks in the browser
+        self.clock.observe(self.tick, "value")
+        start = button("start", "Train on, in the background.", lambda: self.clock.set_trait("playing", True))
+        pause = button("pause", "Stop after the present steps.", lambda: self.clock.set_trait("playing", False))
+        widgets.dlink((self.clock, "playing"), (start, "disabled"))
+        widgets.dlink((self.clock, "playing"), (pause, "disabled"), lambda playing: not playing)
         reset = button("reset", "Back to step 0, the same weights.", self.reset)
+        note = widgets.HTML("Jupyter's own stop button does not reach this training: press pause.")
         controls = [
             choice("network", "One of the course's; a change begins at step 0.", NETWORKS, run.network),
             log_slider("learning rate", "Takes effect at the next step.", run.learning_rate, -4, 1, 2),
             gain_slider(run.gain, "Scales the hidden weights, at once."),
         ]
+        margins = dict(left=0.06, right=0.97, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
+        layout = dict(figsize=(11, 6.4), margins=margins, mosaic="LLLUUU;AAGGWW")
         alt = "The loss and update:data by step, and histograms of activations and gradients, so far."
-        note = "Jupyter's own stop button does not reach this training: press pause."
-        layout = dict(figsize=(11, 6.4), margins=MARGINS, mosaic="LLLUUU;AAGGWW")
-        buttons = [self.start_button, self.pause_button, reset]
-        super().__init__(self._read, PICTURES, controls, alt=alt, buttons=buttons, note=note, **layout)
+        super().__init__(
+            self._read, PICTURES, controls, alt=alt, buttons=[self.clock, start, pause, reset, note], **layout
+        )
 
     def _read(self, network, learning_rate, init_gain):
         """Take over what the controls say; the run goes on from where it is."""
         run = self.run
         run.learning_rate = learning_rate
         if network != run.network:
-            self.pause()
+            self.clock.playing = False
             run.network = network
             run.reset()
             # The knob follows; its own callback then finds nothing left to do.
@@ -145,41 +143,24 @@ class TrainingLab(Panel):
             run.set_gain(init_gain)
         return run.read()
 
-    def start(self):
-        if self.task is None or self.task.done():
-            self._trains(asyncio.get_running_loop().create_task(self._train()))
-
-    def pause(self):
-        if self.task is not None:
-            self.task.cancel()
-        self._trains(None)
-
-    def _trains(self, task):
-        self.task = task
-        self.start_button.disabled, self.pause_button.disabled = task is not None, task is None
+    def tick(self, _):
+        """Train for a moment, and show it; a failure stops the clock."""
+        if not self.clock.playing:
+            return  # a tick that was on its way
+        with self.errors_shown():
+            began = time.perf_counter()
+            while time.perf_counter() - began < SECONDS and not self.run.failed:
+                self.run.advance()
+            self.reading = self.run.read()
+            self.redraw()
+            if not self.run.failed:
+                return
+        self.clock.playing = False
 
     def reset(self):
-        self.pause()
-        with self.errors_shown():
-            self.run.reset(self.controls["init gain"].value)
-            self.update()
-
-    async def _train(self):
-        """Train in short chunks, and let the kernel do other things in between."""
-        drawn, sound = time.perf_counter(), True
-        while sound and not self.run.failed:
-            sound = False
-            with self.errors_shown():
-                began = time.perf_counter()
-                while time.perf_counter() - began < SECONDS_A_CHUNK and not self.run.failed:
-                    self.run.advance()
-                if self.run.failed or time.perf_counter() - drawn > SECONDS_A_PICTURE:
-                    self.reading = self.run.read()
-                    self.redraw()
-                    drawn = time.perf_counter()
-                sound = True
-            await asyncio.sleep(0.005)
-        self._trains(None)
+        self.clock.playing = False
+        self.run.reset(self.controls["init gain"].value)
+        self.update()
 
     def redraw(self):
         super().redraw()
@@ -192,20 +173,14 @@ class TrainingLab(Panel):
             ) + as_lines(self.says())
 
     def close(self):
-        if not self.is_closed:
-            self.pause()
         super().close()
         self.run = None
 
 
-def training_lab(network="deep", *, learning_rate=0.1, gain=None, steps=0, splits=None):
+def training_lab(network="deep", *, learning_rate=0.1, gain=None, splits=None):
     """Train one of the course's networks live: start, pause, reset with the same weights; lr and gain on the fly.
 
-    network: one of NETWORKS, "deep" being part 2's. steps: how many are trained before it is first
-    shown. The notebook stays usable meanwhile; Jupyter's stop button does not reach this training, the panel's
-    own pause does. Without a widget: `TrainingRun`.
+    network: one of NETWORKS, "deep" being part 2's. The notebook stays usable meanwhile; Jupyter's stop button does not
+    reach this training, the panel's own pause does. Without a widget: `TrainingRun`.
     """
-    run = TrainingRun(network, learning_rate=learning_rate, gain=gain, splits=splits)
-    for _ in range(0, steps, STEPS):
-        run.advance()
-    return TrainingLab(run)
+    return TrainingLab(TrainingRun(network, learning_rate=learning_rate, gain=gain, splits=splits))

@@ -1,7 +1,7 @@
 """Lesson X03's panel: one valley, and four optimizers that walk down it from the same place."""
 
 import math
-from dataclasses import dataclass
+from types import SimpleNamespace
 
 import ipywidgets as widgets
 import numpy as np
@@ -22,52 +22,33 @@ WALKERS = {  # name: colour, marker, line
 }
 
 
-@dataclass
-class ValleyReading:
-    """The walks in a valley. paths, heights: name -> (STEPS + 1, 2) and (STEPS + 1,); step: how far they are shown."""
-
-    paths: dict
-    heights: dict
-    turn: float
-    step: int
-
-
 def axes_of(turn):
     """The directions along the valley and across it, as rows, for a valley turned by so many degrees."""
     angle = math.radians(turn)
     return np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
 
 
-def step_of(name, gradient, memory, t, rate, momentum):
-    """What one optimizer adds to the parameters at step t (from 1); memory: its running mean and running square."""
-    memory["square"] = BETA2 * memory["square"] + (1 - BETA2) * gradient**2
-    keep = 1 - momentum if name == "Adam" else 1  # Adam's is a mean, torch's momentum a sum
-    memory["mean"] = momentum * memory["mean"] + keep * gradient
-    size = np.sqrt(memory["square"] / (1 - BETA2**t)) + 1e-8
-    if name == "Adam":
-        return -rate * memory["mean"] / (1 - momentum**t) / size
-    return -rate * {"SGD": gradient, "momentum": memory["mean"], "RMSprop": gradient / size}[name]
-
-
 def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step=STEPS):
-    """Four walks of STEPS steps down height = loss_times * ½ (0.1 along² + 5 across²): a ValleyReading.
+    """Four walks down height = loss_times * ½ (0.1 along² + 5 across²), by name: paths (STEPS + 1, 2), heights (STEPS + 1,).
 
-    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares; beta2 is
-    0.999.
-    A walk that leaves the valley ends there.
+    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares (beta2 0.999).
+    A walk that leaves the valley ends there. step: how far they are shown.
     """
     axes, paths = axes_of(turn), {}
     for name in WALKERS:
-        at, memory = START @ axes, {"mean": np.zeros(2), "square": np.zeros(2)}
-        path = [at]
+        path, total, square = [START @ axes], 0.0, 0.0
         for t in range(1, STEPS + 1):
-            gradient = loss_times * (CURVATURE * (axes @ at)) @ axes
-            at = at + step_of(name, gradient, memory, t, learning_rate, momentum)
-            at = at if np.abs(at).max() < 1e3 else path[-1]
-            path.append(at)
+            gradient = loss_times * (CURVATURE * (axes @ path[-1])) @ axes
+            total = momentum * total + gradient
+            square = BETA2 * square + (1 - BETA2) * gradient**2
+            size = np.sqrt(square / (1 - BETA2**t)) + 1e-8
+            mean = total * (1 - momentum) / (1 - momentum**t)  # of the gradients; torch's momentum takes their sum
+            steps = {"SGD": gradient, "momentum": total, "RMSprop": gradient / size, "Adam": mean / size}
+            at = path[-1] - learning_rate * steps[name]
+            path.append(at if np.abs(at).max() < 1e3 else path[-1])
         paths[name] = np.array(path)
     heights = {name: 0.5 * ((path @ axes.T) ** 2 @ CURVATURE) for name, path in paths.items()}
-    return ValleyReading(paths, heights, turn, step)
+    return SimpleNamespace(paths=paths, heights=heights, turn=turn, step=step)
 
 
 def draw_valley(reading, ax, only=tuple(WALKERS)):
@@ -79,11 +60,11 @@ def draw_valley(reading, ax, only=tuple(WALKERS)):
     ax.plot(0, 0, "+", color=GRAY, markersize=14, markeredgewidth=2)
     for name in only:
         (color, marker, line), path = WALKERS[name], reading.paths[name][: reading.step + 1]
-        ax.plot(*path.T, line, color=color, linewidth=1.4, marker=marker, markersize=2.5, clip_on=True)
+        ax.plot(*path.T, line, color=color, linewidth=1.4, marker=marker, markersize=2.5)
         ax.plot(*path[-1], marker, color=color, markersize=9, markeredgecolor="white")
     ax.set(xlim=(-3.7, 3.7), ylim=(-2.4, 2.4), xlabel="first parameter", ylabel="second parameter", aspect="equal")
-    ax.grid(False)
     ax.set_title(f"the valley from above, after {reading.step} steps")
+    ax.grid(False)
 
 
 def draw_heights(reading, ax):
@@ -93,8 +74,8 @@ def draw_heights(reading, ax):
         ax.plot(heights, line, color=color, linewidth=1.4)
         ax.plot(reading.step, heights[-1], marker, color=color, markersize=8, clip_on=False)
         ax.text((0.02, 0.15, 0.5, 0.8)[place], 0.97, name, color=color, transform=ax.transAxes, va="top", weight="bold")
-    ax.set(yscale="log", xlim=(0, STEPS), ylim=HEIGHTS, xlabel="step", ylabel="height above the lowest point")
-    ax.set_title("height by step")
+    ax.set(xlabel="step", ylabel="height above the lowest point", title="height by step")
+    ax.set(yscale="log", xlim=(0, STEPS), ylim=HEIGHTS)
 
 
 def valley_explorer(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step=STEPS):
