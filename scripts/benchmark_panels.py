@@ -27,8 +27,7 @@ PANEL = "from helpers.widgets import gain_explorer\npanel = gain_explorer()\npan
 STOCK = """
 import matplotlib.pyplot as plt
 from ipywidgets import FloatSlider, interact
-from helpers.widgets.network import read_network
-from helpers.widgets.network_pictures import draw_activations, draw_std_by_depth
+from helpers.widgets.network import draw_activations, draw_std_by_depth, read_network
 from helpers.plots import use_style
 use_style()
 def show_network(gain):

@@ -36,7 +36,6 @@ LONGEST = 300  # of any file
 EXPECTED = {
     "flat": "together longer than 1,700 lines, a third of them docstrings and blank: by_hand and folding grew with the networks they know",
     "diagnostics": "it reads any network, function or list, watches trainings, and knows some eighty faults of them",
-    "widgets": "what all panels share is 430 lines",
     "checks": "about 900 lines of machinery, 38 for a check, of which most are the sentences for wrong answers",
 }
 

@@ -14,14 +14,17 @@ from helpers.models import SEED, deep_mlp
 from helpers.widgets.batch_norm import draw_normalised, draw_running_statistics, read_batch_norm
 from helpers.widgets.board import up
 from helpers.widgets.logits import draw_loss_by_scale, draw_probabilities, read_logits
-from helpers.widgets.network import default_splits, network_reading, read_network, read_update_ratios
-from helpers.widgets.network_pictures import (
+from helpers.widgets.network import (
+    default_splits,
     draw_activations,
     draw_gradients,
     draw_std_by_depth,
     draw_update_ratios_by_layer,
     draw_update_ratios_by_step,
     draw_weight_gradients,
+    network_reading,
+    read_network,
+    read_update_ratios,
 )
 from helpers.widgets.training_lab import PICTURES, TrainingRun
 

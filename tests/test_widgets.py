@@ -1,6 +1,5 @@
 """Every panel without a browser: what it shows, what it says when something fails, what it leaves behind."""
 
-import asyncio
 import base64
 import html
 import io
@@ -144,6 +143,14 @@ def png(panel):
 
 def pixels(data):
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def press(panel, name):
+    next(made for made in panel.children[1].children if getattr(made, "description", "") == name).click()
+
+
+def can_be_pressed(panel):
+    return [b.description for b in panel.children[1].children if isinstance(b, ipywidgets.Button) and not b.disabled]
 
 
 def move(panel, name, value):
@@ -318,10 +325,10 @@ def test_running_a_cell_again_closes_what_it_opened_before(monkeypatch, key):
     first, twin = small(), small()  # two in one cell live together
     shell.cell, shell.execution_count = "b", 2
     other = small()
-    assert not any(panel.is_closed for panel in (first, twin, other))
+    assert not any(panel.comm is None for panel in (first, twin, other))
     shell.cell, shell.execution_count = "a", 3
     again = small()
-    assert [panel.is_closed for panel in (first, twin, other, again)] == [True, True, False, False]
+    assert [panel.comm is None for panel in (first, twin, other, again)] == [True, True, False, False]
     other.close()
     again.close()
 
@@ -366,7 +373,9 @@ ROWS = [(code.format(name), 24) for name in PANELS for code in ("{}()", "display
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("code", "runs"), [*ROWS, ("lab = training_lab(); lab.start(); lab", 100)])
+@pytest.mark.parametrize(
+    ("code", "runs"), [*ROWS, ("lab = training_lab(); lab.clock.playing = True; lab.clock.value += 1; lab", 24)]
+)
 def test_a_cell_that_runs_again_keeps_no_memory(kernel, code, runs):
     for _ in range(3):
         kernel.run(code, code)
@@ -385,7 +394,7 @@ def test_a_cell_that_runs_again_keeps_no_memory(kernel, code, runs):
 
 def test_new_seed_leaves_pythons_random_state_alone(gain):
     state, seed, before = random.getstate(), gain.controls["seed"].value, png(gain)
-    next(b for b in gain.children[1].children if b.description == "new seed").click()
+    press(gain, "new seed")
     assert gain.controls["seed"].value != seed
     assert png(gain) != before
     assert random.getstate() == state
@@ -455,14 +464,15 @@ def test_the_picture_is_that_of_the_ordinary_function_at_what_the_controls_say(p
 @every_panel
 def test_used_and_closed_it_leaves_nothing_behind(panel):
     """The last of those that share a panel."""
+    alive, before = panel.alive, panel.before
     panel.pin()
     panel.close()
-    assert set(ipywidgets.widgets.widget._instances) <= panel.alive
+    assert set(ipywidgets.widgets.widget._instances) <= alive
     assert "Run the cell" in panel._repr_mimebundle_()[0]["text/plain"]  # shown again, it says what to do
     panel.update()  # a callback that was on its way
-    panel.redraw_safely()
+    panel.pin()
     panel.close()
-    assert session() == panel.before
+    assert session() == before
 
 
 def test_the_pictures_of_gain_explorer_are_named_and_two(gain):
@@ -550,95 +560,63 @@ class TestTrainingLab:
         with undrawn(opened):
             for name, value in {"network": "deep", "learning rate": 0.1, "init gain": 5 / 3}.items():
                 opened.controls[name].value = value
-            opened.pause()
             opened.run.reset()
-        opened.update()
-
-    def test_it_may_have_trained_before_it_is_first_shown(self, lab):
-        begun = panels.training_lab(steps=10)
-        assert (len(lab.run.losses), len(begun.run.losses)) == (0, 10)
-        assert png(begun) != png(lab)
-        begun.reset()
-        assert begun.run.losses == [] and png(begun) == png(lab)
-        begun.close()
+        press(opened, "reset")
 
     def test_start_pause_and_reset(self, lab):
-        async def session():
-            fresh = png(lab)
-            lab.start()
-            await asyncio.sleep(0)
-            assert (lab.start_button.disabled, lab.pause_button.disabled) == (True, False)
-            while len(lab.run.losses) < 100:
-                await asyncio.sleep(0.01)
-            lab.start()  # a second press changes nothing
-            lab.pause()
-            assert (lab.start_button.disabled, lab.pause_button.disabled) == (False, True)
-            steps = len(lab.run.losses)
-            await asyncio.sleep(0.1)
-            assert len(lab.run.losses) == steps
-            lab.update()
-            assert png(lab) != fresh
-            lab.start()
-            await asyncio.sleep(0.1)
-            lab.reset()
-            await asyncio.sleep(0.1)
-            assert lab.run.losses == []
-            assert png(lab) == fresh
-
-        asyncio.run(session())
+        fresh = png(lab)
+        lab.clock.value += 1  # a tick that was on its way
+        assert lab.run.losses == [] and can_be_pressed(lab) == ["start", "reset", "pin"]
+        press(lab, "start")
+        lab.clock.value += 1
+        steps = len(lab.run.losses)
+        assert steps > 0 and png(lab) != fresh and can_be_pressed(lab) == ["pause", "reset", "pin"]
+        press(lab, "pause")
+        lab.clock.value += 1
+        assert len(lab.run.losses) == steps and not lab.clock.playing
+        press(lab, "start")
+        lab.clock.value += 1
+        assert len(lab.run.losses) > steps
+        press(lab, "reset")
+        assert (lab.run.losses, lab.clock.playing) == ([], False) and png(lab) == fresh
 
     def test_learning_rate_and_gain_act_on_the_run(self, lab):
         lab.run.advance(10)
         move(lab, "learning rate", 0.01)
-        assert lab.run.learning_rate == pytest.approx(0.01)
         move(lab, "init gain", 1.0)
-        assert lab.run.gain == pytest.approx(1.0)
+        assert (lab.run.learning_rate, lab.run.gain) == pytest.approx((0.01, 1.0))
         assert len(lab.run.losses) == 10  # the run goes on
 
     def test_another_network_starts_afresh_at_its_own_gain(self, lab):
         lab.run.advance(10)
+        press(lab, "start")
         move(lab, "network", "deep, batch norm")
         assert (lab.run.network, lab.run.losses, lab.run.gain) == ("deep, batch norm", [], 1.0)
-        assert lab.controls["init gain"].value == pytest.approx(1.0)
+        assert lab.controls["init gain"].value == pytest.approx(1.0) and not lab.clock.playing
 
     def test_a_blow_up_is_explained_and_training_stops(self, lab):
-        async def session():
-            move(lab, "network", "deep, linear")
-            move(lab, "learning rate", 1.0)
-            lab.start()
-            await asyncio.wait_for(lab.task, 20)
-
-        asyncio.run(session())
-        assert lab.run.failed
-        assert "no longer a finite number" in lab.message.value
-        assert "learning rate 1 " in lab.message.value
-        assert (lab.start_button.disabled, lab.pause_button.disabled) == (False, True)
-        lab.reset()
+        move(lab, "network", "deep, linear")
+        move(lab, "learning rate", 1.0)
+        press(lab, "start")
+        lab.clock.value += 1
+        assert lab.run.failed and not lab.clock.playing
+        assert "no longer a finite number" in lab.message.value and "learning rate 1 " in lab.message.value
+        press(lab, "reset")
         assert lab.message.value.count("finite") == 0
 
     def test_an_exception_while_training_stops_it_and_is_shown(self, lab):
-        def broken(steps=5):
+        def broken():
             raise RuntimeError("out of chalk")
 
-        async def session():
-            lab.run.advance = broken
-            lab.start()
-            await asyncio.wait_for(lab.task, 20)
-
-        asyncio.run(session())
-        assert "out of chalk" in lab.message.value
-        assert not lab.start_button.disabled
+        lab.run.advance = broken
+        press(lab, "start")
+        lab.clock.value += 1
+        assert "out of chalk" in lab.message.value and not lab.clock.playing
 
     def test_close_stops_the_training(self):
         lab = panels.training_lab()
-
-        async def session():
-            lab.start()
-            await asyncio.sleep(0.05)
-            run = lab.run
-            lab.close()
-            steps = len(run.losses)
-            await asyncio.sleep(0.1)
-            assert len(run.losses) == steps
-
-        asyncio.run(session())
+        press(lab, "start")
+        run, clock = lab.run, lab.clock
+        lab.close()
+        clock.value += 1
+        assert run.losses == []

@@ -1,9 +1,8 @@
 """Slider panels, one line each in a notebook; each stands on ordinary functions that need no widget.
 
-gain_explorer (chapters 04, 08, 09, 10, 13) and update_ratio_explorer (12) are in network.py. In files of their own:
-first_look (00), logit_explorer (02), saturation_explorer (03), batch_norm_explorer (05), layer_list_explorer (07),
-patients (08), bend_explorer (10), training_lab (12, 13, 14), valley_explorer (X03) and clinic_explorer (X05). panel.py
-says how to add one.
+00: first_look. 02: logit_explorer. 03: saturation_explorer. 04, 08, 09, 10 and 13: gain_explorer. 05: batch_norm_explorer.
+07: layer_list_explorer. 08: patients. 10: bend_explorer. 12: update_ratio_explorer. 12 to 14: training_lab. X03:
+valley_explorer. X05: clinic_explorer. panel.py says how to add one.
 """
 
 from helpers.widgets.batch_norm import batch_norm_explorer

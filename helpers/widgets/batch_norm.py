@@ -73,35 +73,31 @@ def draw_normalised(reading, ax):
         functions = (lambda out: out / ax.get_xlim()[1] * 36), (lambda x: x / 36 * ax.get_xlim()[1])
         ax.secondary_xaxis("top", functions=functions).set_xlabel("inputs")
     for y, va, name, values in (0.975, "top", "inputs", x), (0.025, "bottom", "outputs", out):
-        text = f"{name}: mean {_fixed(values.mean())}, std {_fixed(values.std())}"
+        text = f"{name}: {_mean_and_std(values.mean(), values.std())}"
         ax.text(0.015, y, text, transform=ax.transAxes, fontsize=10, va=va)
 
 
-def _fixed(value):
-    return f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−")  # no −0.00
+def _mean_and_std(*values):
+    mean, std = (f"{round(float(value), 2) + 0.0:.2f}".replace("-", "−") for value in values)  # no −0.00
+    return f"mean {mean}, std {std}"
 
 
 def draw_running_statistics(reading, ax):
     """What the running mean and std have become after each batch, against the true ones."""
     mean, std = reading.running_mean, reading.running_std
-    ax.plot(mean, color=BLUE, label="running mean")
-    ax.plot(std, color=GREEN, label="running std")
+    for name, values, true, color in ("mean", mean, TRUE_MEAN, BLUE), ("std", std, TRUE_STD, GREEN):
+        ax.plot(values, color=color, label=f"running {name}")
+        reference_line(ax, true, f"true\n{name}", side="outside")
     batches = len(mean) - 1
     ax.set(xlim=(0, batches), ylim=(-4, 8), xlabel="batches seen")
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    reference_line(ax, TRUE_MEAN, "true\nmean", side="outside")
-    reference_line(ax, TRUE_STD, "true\nstd", side="outside")
     legend(ax, loc="lower right", fontsize=9)
     after = f"after {batches} batch{'es' if batches > 1 else ''} of {len(reading.x)}"
-    ax.set_title(f"{after}: mean {_fixed(mean[-1])}, std {_fixed(std[-1])}")
+    ax.set_title(f"{after}: {_mean_and_std(mean[-1], std[-1])}")
 
 
 def batch_norm_explorer(*, moved=10.0, gamma=1.0, beta=0.0, batch_size=5, momentum=0.1, batches=50):
-    """Move one number of a batch, and see what BatchNorm makes of all of them; then its running statistics.
-
-    Left, the lecture's own bonus widget: 5 numbers, one on a slider from -30 to 30, with gamma, beta and more
-    numbers beside. Right, what momentum makes of the running mean and std of batches drawn from one Gaussian.
-    """
+    """Move one number of a batch, as in the lecture's bonus widget; beside it, running statistics of many batches."""
     controls = [
         slider("moved number", "The orange one among the inputs.", moved, -30, 30, 0.5),
         slider("batch size", "How many numbers are normalised together.", batch_size, 2, 32, 1),

@@ -13,15 +13,13 @@ from helpers.widgets.board import up
 from helpers.widgets.panel import Panel, seed_control, slider
 
 CORNERS = torch.tensor([[-1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [1.0, -1.0]])  # two of equal signs, two of different
-LOOKS = dict(color=PURPLE, marker="o"), dict(color=ORANGE, marker="s")  # of the one pair and of the other
 
 
 def read_bend(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
     """The square from -1 to 1 after some layers of two units with random weights and biases.
 
     bend: 0 puts nothing behind a layer, 1 a tanh, and between them their mixture (1 - bend) * z + bend * tanh(z).
-    Where its points come to: grid (lines, points, 2), circle (points, 2), corners (4, 2). And cut, ((cos, sin), offset)
-    of a straight line between the two pairs of corners, None where there is no such line.
+    Where its points come to: grid (lines, points, 2), circle (points, 2), corners (4, 2). cut: find_cut's of the corners.
     """
     generator, angle = seeded(seed), torch.linspace(0, 2 * math.pi, 121)
     at, along = torch.meshgrid(torch.linspace(-1, 1, 11), torch.linspace(-1, 1, 61), indexing="ij")
@@ -39,7 +37,7 @@ def read_bend(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
 
 
 def find_cut(corners):
-    """A straight line that has the first two points on one side and the others on the other, or None."""
+    """((cos, sin), offset) of a straight line with the first two points on one side and the others beyond it, or None."""
     angle = torch.arange(0, 360, 0.5) * math.pi / 180
     along = torch.stack([angle.cos(), angle.sin()], -1)
     one, other = (along @ corners.T).split(2, -1)
@@ -58,19 +56,17 @@ def draw_image(reading, ax):
     ax.plot(*reading.circle.T, color=SKY, linewidth=2.4)
     low, high = reading.grid.amin((0, 1)), reading.grid.amax((0, 1))
     radius = up(1.15 * (high - low).max().item() / 2)
-    middle = [round(m / radius * 4) * radius / 4 for m in ((low + high) / 2).tolist()]  # in steps, to jump rarely
+    x, y = (round(m / radius * 4) * radius / 4 for m in ((low + high) / 2).tolist())  # in steps, to jump rarely
     if reading.cut:
         (cos, sin), offset = reading.cut
-        away = np.array([-3 * radius, 3 * radius]) + middle[1] * cos - middle[0] * sin
+        away = np.array([-3 * radius, 3 * radius]) + y * cos - x * sin
         ax.plot(offset * cos - away * sin, offset * sin + away * cos, color=GRAY, linewidth=2, linestyle="--")
-    for pair, look in zip(reading.corners.split(2), LOOKS, strict=True):
-        ax.plot(*pair.T, linestyle="", markersize=9, markeredgecolor="white", **look)
-    x, y = middle
+    for pair, marker, color in zip(reading.corners.split(2), "os", (PURPLE, ORANGE), strict=True):
+        ax.plot(*pair.T, marker, color=color, markersize=9, markeredgecolor="white")
     ax.set(xlim=(x - 2 * radius, x + 2 * radius), ylim=(y - 1.1 * radius, y + 1.1 * radius), aspect="equal")
-    ax.set(xlabel="first unit", ylabel="second unit")
-    ax.grid(False)
     fits = "a straight line fits" if reading.cut else "no straight line fits"
-    ax.set_title(f"what comes out: {fits} between dots and squares")
+    ax.set(xlabel="first unit", ylabel="second unit", title=f"what comes out: {fits} between dots and squares")
+    ax.grid(False)
 
 
 def draw_plane(reading, ax):
@@ -88,5 +84,4 @@ def bend_explorer(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
         seed_control(seed),
     ]
     alt = f"A square grid with a circle and four coloured corners, and its image after layers with a bend of {bend:g}."
-    layout = dict(mosaic=[[0, 1, 1]], figsize=(10, 4))
-    return Panel(read_bend, [draw_plane, draw_image], controls, alt=alt, **layout)
+    return Panel(read_bend, [draw_plane, draw_image], controls, alt=alt, mosaic=[[0, 1, 1]], figsize=(10, 4))

@@ -1,7 +1,6 @@
 """A board: the figure of a panel, its pictures redrawn by blitting; and what its pictures share.
 
-When a control moves, only the artists that move are drawn again, over a saved background: several times as fast as a
-whole new figure, so the picture follows the hand.
+Only the artists that move are drawn again, over a saved background: several times as fast as a whole new figure.
 """
 
 import io
@@ -33,8 +32,8 @@ PALETTE.putpalette((np.concatenate(_colors) * 255).round().astype(np.uint8).toby
 class Board:
     """A figure with one picture on each of its Axes, outside pyplot, which would keep it for ever.
 
-    pictures: functions draw(reading, ax). margins: as in Figure.subplots_adjust, over the usual ones; they are fixed,
-    so that nothing jumps when numbers grow longer, and the same reading gives the same bytes whatever was drawn before.
+    pictures: functions draw(reading, ax). margins: as in Figure.subplots_adjust, fixed, so that nothing jumps when
+    numbers grow longer, and the same reading gives the same bytes whatever was drawn before.
     """
 
     def __init__(self, pictures, *, figsize=(10, 3.8), mosaic=None, margins=()):
@@ -45,8 +44,7 @@ class Board:
             self.figure.subplots_adjust(**MARGINS | dict(margins))
         self.pictures = pictures
         self.drawn = [None] * len(pictures)  # on each of the Axes: (picture, pinned, its pinned artists)
-        self.background = None  # the pixels of all that stands still
-        self.standing = [None] * len(pictures)  # and what that is, on each of the Axes
+        self.standing = [None] * len(pictures)  # what stands still on each; self.background has its pixels
 
     def render(self, reading, pinned=None):
         """The PNG of a reading, as bytes; pinned: another one to draw faintly behind it."""
@@ -136,10 +134,9 @@ def up(value):
 
 def decades(values, least, most):
     """Limits of a log axis: powers of ten from `least` to `most`, or three decades further, as often as needed."""
-    values = np.array(values, dtype=float)
-    logs = np.log10(values[np.isfinite(values) & (values > 0)])
+    logs = [math.log10(value) for value in values if 0 < value < math.inf]
     low, high = math.floor(math.log10(least) - 0.05), math.ceil(math.log10(most) + 0.05)
-    if len(logs):
-        low -= 3 * max(0, math.ceil((low - logs.min() + 0.05) / 3))
-        high += 3 * max(0, math.ceil((logs.max() - high + 0.05) / 3))
+    if logs:
+        low -= 3 * max(0, math.ceil((low - min(logs) + 0.05) / 3))
+        high += 3 * max(0, math.ceil((max(logs) - high + 0.05) / 3))
     return low, high

@@ -8,9 +8,8 @@ import torch
 from helpers.clinic import FAULTS, HEALTHY, in_letters, make_patient, recipe_of, step_length, validation_loss
 from helpers.models import seeded
 from helpers.plots import BLUE, GRAY, VERMILION, layer_colors, log_scale
-from helpers.widgets import network_pictures as four
+from helpers.widgets import network as four
 from helpers.widgets.board import legend
-from helpers.widgets.network import network_reading
 from helpers.widgets.panel import default_splits
 from helpers.widgets.patients import Patients
 
@@ -40,14 +39,14 @@ def read_case(*, patient=1, splits=None):
     """Draw the patient of this number, look at it as a network_reading does, train it for 200 steps.
 
     losses, validation: of the training, and on new names after it. letters: two columns of texts, a batch and the
-    training set in its order. answer, built: the first one at step 0, and the layers of a hidden block. sizes: {weight:
-    its std at every 20th step}. lengths: of the first steps, over lr times the length of their own gradient.
+    training set. answer, built: the first one at step 0, and the layers of a hidden block. sizes: {weight: its std at
+    every 20th step}. lengths: of the first steps, over lr times the length of their own gradient.
     """
     splits, generator = splits or default_splits(), seeded(patient)
     names = [list(FAULTS)[i] for i in torch.randperm(len(FAULTS), generator=generator)[:4]]
     made = make_patient(recipe_of(names[0], patient), patient, splits)
     x, y = made.batch()
-    reading = network_reading(made.model, x, y, label="", optimizer=made.optimizer)
+    reading = four.network_reading(made.model, x, y, label="", optimizer=made.optimizer)
     kept = {name: p for name, p in made.model.named_parameters() if p.dim() == 2}
     reading.answer, reading.built = first_answer(made, x)
     reading.lengths = [step_length(made) for _ in range(EVERY)]
@@ -83,9 +82,9 @@ def draw_letters(reading, ax):
     for left, head, texts in zip((0.05, 0.55), ("one batch", "X[:6], Y[:6]"), reading.letters, strict=True):
         for k, text in enumerate([head, *texts]):
             ax.text(left, 0.92 - 0.1 * k, text, family="monospace", color="black" if k else GRAY)
-    numbers = reading.answer
-    low, high, total = (f"{value:.2g}".replace("-", "−") for value in (numbers.min(), numbers.max(), numbers.sum()))
-    ax.text(0.05, 0.16, f"its first answer: {len(numbers)} numbers, {low} to {high}, sum {total}", fontsize=9.5)
+    out = reading.answer
+    low, high, total = (f"{value:.2g}".replace("-", "−") for value in (out.min(), out.max(), out.sum()))
+    ax.text(0.05, 0.16, f"its first answer: {len(out)} numbers, {low} to {high}, sum {total}", fontsize=9.5)
     ax.text(0.05, 0.05, f"it is made of: 3 × ({reading.built})", fontsize=9.5)
     ax.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[], title="what it reads → what it is asked for")
 
@@ -93,10 +92,16 @@ def draw_letters(reading, ax):
 def draw_sizes(reading, ax):
     """The std of every weight that parameters() shows, by step, against what it was."""
     for (name, stds), color in zip(reading.sizes.items(), layer_colors(len(reading.sizes)), strict=True):
-        ax.plot(range(0, STEPS + 1, EVERY), [std / stds[0] for std in stds], "-", color=color, label=name)
+        ax.plot(
+            range(0, STEPS + 1, EVERY),
+            [std / stds[0] for std in stds],
+            "-",
+            color=color,
+            label=name.removesuffix(".weight"),
+        )
     ax.set(xlim=(0, STEPS), ylim=(0.1, 100), xlabel="step", ylabel="std, over that at step 0")
     log_scale(ax)
-    legend(ax, names=lambda name: name.removesuffix(".weight"), loc="upper left", ncols=2)
+    legend(ax, loc="upper left", ncols=2)
     ax.set_title("std of the weights that parameters() shows")
 
 

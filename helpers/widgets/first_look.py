@@ -17,10 +17,7 @@ EXAMPLES, NAMES, LETTERS = 32, 10, 16
 
 @torch.no_grad()
 def read_first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
-    """h (examples, units) and loss of the lecture's first network on its first minibatch, and names that it writes.
-
-    It is not trained. W1 and b1 are multiplied by w1_scale, W2 and b2 by w2_scale.
-    """
+    """The lecture's first network, untrained, both layers scaled: h (examples, units) and loss on a batch, and names."""
     splits, generator = splits or default_splits(), seeded(seed)
     X, Y = splits.train
     model = lecture_mlp("original", generator=generator)
@@ -47,9 +44,8 @@ def draw_answers(reading, ax):
     """The histogram of h: what the hidden units answer."""
     h, look = reading.h.ravel(), dict(histtype="stepfilled", color=DARK, alpha=0.75)
     shares, *_ = ax.hist(h, 40, range=(-1, 1), weights=np.full(h.size, 1 / h.size), **look)
-    ax.set(xlim=(-1.05, 1.05), ylim=(0, up(1.05 * shares.max())), xticks=[-1, -0.5, 0, 0.5, 1])
-    ax.set(xlabel="h: an answer lies between −1 and 1", ylabel="share of all answers")
-    ax.set_title("what the 200 hidden units answer")
+    ax.set(xlim=(-1.05, 1.05), xticks=[-1, -0.5, 0, 0.5, 1], xlabel="h: an answer lies between −1 and 1")
+    ax.set(ylim=(0, up(1.05 * shares.max())), ylabel="share of all answers", title="what the 200 hidden units answer")
 
 
 def draw_first_loss(reading, ax):

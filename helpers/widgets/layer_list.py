@@ -25,8 +25,7 @@ class LayerListReading:
     def parameters(self):
         return sum(count for *_, count in self.boxes)
 
-    def of(self, kind):
-        """How many parameters the layers of one kind have together."""
+    def of(self, kind):  # how many parameters the layers of one kind have together
         return sum(count for name, _, count in self.boxes if name == kind)
 
 
@@ -34,11 +33,10 @@ def read_layers(layers, C=None):
     """Any list of layers with `parameters()`, the lecture's or torch's, and the embedding table: a LayerListReading."""
     boxes = [] if C is None else [("Embedding", " × ".join(map(str, C.shape)), C.numel())]
     for layer in layers:
-        kind, tensors = type(layer).__name__, list(layer.parameters())
-        if kind != "Flatten":
+        if (kind := type(layer).__name__) != "Flatten":
             shape = " → ".join(map(str, layer.weight.shape)) if kind == "Linear" else ""
             shape = str(len(layer.gamma)) if kind == "BatchNorm1d" else shape
-            boxes.append((kind, shape, sum(p.numel() for p in tensors)))
+            boxes.append((kind, shape, sum(p.numel() for p in layer.parameters())))
     return LayerListReading(boxes)
 
 
@@ -56,8 +54,8 @@ def draw_layers(reading, ax):
     for i, (kind, shape, count) in enumerate(reading.boxes):
         look = dict(facecolor=COLORS.get(kind, "white"), edgecolor=EDGES.get(kind, "#333333"), linewidth=1.2, zorder=2)
         ax.add_patch(FancyBboxPatch((i - 0.36, -1), 0.72, 2, boxstyle="round,pad=0,rounding_size=0.08", **look))
-        text = f"{TEXTS.get(kind, kind)}  {shape}".strip()
-        ax.text(i, 0, text, rotation=90, ha="center", va="center", fontsize=9.5, zorder=3)
+        named = f"{TEXTS.get(kind, kind)}  {shape}".strip()
+        ax.text(i, 0, named, rotation=90, ha="center", va="center", fontsize=9.5, zorder=3)
         ax.text(i, -1.12, f"{count:,}" if count else "–", ha="center", va="top", fontsize=8.5, color=GRAY)
     ax.set(xlim=(-1, wide), ylim=(-1.5, 1.1))
     ax.axis("off")
@@ -72,7 +70,6 @@ def layer_list_explorer(*, batch_norm=False, hidden_layers=5, width=100):
         slider("hidden layers", "How many Linears have a Tanh behind them.", hidden_layers, 1, (MOST - 3) // 3, 1),
         slider("width", "The units of each hidden layer.", width, 10, 200, 10),
     ]
-    how = "with" if batch_norm else "without"
-    alt = f"The network as a row of boxes, {how} BatchNorm, {hidden_layers} hidden layers."
+    alt = f"The network as a row of boxes, {'with' if batch_norm else 'without'} BatchNorm, {hidden_layers} hidden layers."
     margins = dict(left=0.01, right=0.99, bottom=0.02, top=0.9)
     return Panel(read_layer_list, [draw_layers], controls, alt=alt, figsize=(10, 3.2), margins=margins)

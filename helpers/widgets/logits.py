@@ -60,14 +60,11 @@ def draw_loss_by_scale(reading, ax):
 
 
 def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.0, seed=SEED):
-    """Turn logits, their scale and the label, and see the probabilities and the loss.
-
-    how_many: 4, the ones on the sliders, or 27, one per character, drawn from randn with `seed`.
-    """
+    """Turn logits, their scale and the label: the probabilities and the loss. how_many: 4 on sliders, or 27 drawn."""
     says = "What the network says for class {}."
     four = [slider(f"logit {i}", says.format(i), z, -10, 10, 0.1) for i, z in enumerate(logits)]
     controls = many, _, labels, seeds = [
-        choice("how many", "Four by hand, or 27 at random, one per character.", [4, 27], how_many),
+        choice("how many", "Four by hand, or 27 at random, one per character.", how_many, options=[4, 27]),
         slider("scale", "Multiplies all the logits.", scale, 0, 15, 0.1),
         slider("label", "The right answer, counted from 0.", label, 0, how_many - 1, 1),
         seed_control(seed),
@@ -83,5 +80,5 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
         return read_logits(chosen, min(label, how_many - 1), scale=scale, seed=seed)
 
     alt = "Bars of softmax probabilities, the label's in orange, and the loss against the scale of the logits."
-    pictures = [draw_probabilities, draw_loss_by_scale]
-    return Panel(read, pictures, [*controls, *four], alt=alt, margins={"right": 0.955, "wspace": 0.24})
+    margins = {"right": 0.955, "wspace": 0.24}
+    return Panel(read, [draw_probabilities, draw_loss_by_scale], [*controls, *four], alt=alt, margins=margins)

@@ -3,13 +3,12 @@
 A new panel is one file, as short as logits.py, and a line in __init__.py:
 1. `read_…(*, gain, seed)`, an ordinary function: the controls' values in, a *reading* out (a namespace, mostly).
    If the reading has `warnings`, a list of texts, they stand below the picture. What needs names reads default_splits.
-2. `draw_…(reading, ax)`, its pictures: ordinary functions that draw a reading on an Axes, in a cell as well. Draw
-   everything each time, with limits, labels and title. While limits, ticks and legend stay equal, only lines, bars and
-   texts are drawn again, over a saved background: so let limits change in steps (`up`, `decades` of board.py).
+2. `draw_…(reading, ax)`, its pictures: ordinary functions for an Axes of a cell as well. Draw everything each time,
+   with limits, labels and title. While limits, ticks and legend stay equal, only lines, bars and texts are drawn again,
+   over a saved background: so let limits change in steps (`up`, `decades` of board.py).
 3. controls: `slider(name, sentence, value, low, high, step)`, `choice`, `switch`, `seed_control`; each hands its value
    to `read` as the argument of its name ("init gain" is `init_gain`). A seed control brings its own "new seed" button.
-4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it. Pictures to
-   choose from are a dict by name, and `shown` the two that stand there first.
+4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it.
 In tests/test_widgets.py, a row of PANELS tries it: every control, pin, errors, re-runs, memory.
 """
 
@@ -20,7 +19,7 @@ import random
 import threading
 import traceback
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 
 import ipywidgets as widgets
 from IPython import get_ipython
@@ -30,7 +29,6 @@ from helpers.plots import VERMILION
 from helpers.widgets.board import Board
 
 WARNINGS = 3  # shown at a time
-CLOSED = "This panel was closed when its cell ran again, or by close(). Run the cell to open a new one."
 # JupyterLab may run widgets' callbacks in a thread of their own, beside the cells', and matplotlib is not made for two.
 _drawing = threading.RLock()
 # Two columns beside a sidebar, so that controls and picture stand on one screen; one column where there is no room.
@@ -42,10 +40,9 @@ default_splits = cache(load_splits)
 class Panel(widgets.VBox):
     """Controls, the pictures of a reading, and what went wrong, if anything did.
 
-    read: the function that the controls' values are handed to. pictures: functions draw(reading, ax); or a dict of
-    them by name, of which two are shown at a time, at first those named by `shown`. controls: a list of widgets made
-    below; buttons: others, below them. alt: what the pictures show, for those who can't see them. layout: as in Board.
-    Running a cell again closes what it opened before.
+    read: what the controls' values are handed to. pictures: functions draw(reading, ax); or a dict of them by name, of
+    which two are shown at a time, at first those named by `shown`. controls: widgets made below; buttons: others. alt:
+    the pictures in words. layout: as in Board. Running a cell again closes what it opened before.
     """
 
     def __init__(self, read, pictures, controls, *, alt, shown=(), buttons=(), **layout):
@@ -53,9 +50,8 @@ class Panel(widgets.VBox):
             raise ValueError(f"pictures is {shown!r}: choose two of {', '.join(pictures)}")
         _close_those_of_an_earlier_run(self)
         sides = zip(("left", "right"), shown, strict=False)
-        self.halves = [
-            choice(f"{side} picture", f"What the {side} half shows.", pictures, name) for side, name in sides
-        ]
+        says, names = "What the {} half shows.", list(pictures)
+        self.halves = [choice(f"{side} picture", says.format(side), name, options=names) for side, name in sides]
         self.read, self.alt, self.pictures = read, alt, pictures
         self.board = Board([pictures[name] for name in shown] or pictures, **layout)
         self.controls = {control.description: control for control in [*controls, *self.halves]}
@@ -63,8 +59,9 @@ class Panel(widgets.VBox):
         self.picture = widgets.Image(format="png", layout={"width": "1000px", "max_width": "100%"})
         self.message = widgets.HTML()
         self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
-        new_seed = [_new_seed(self.controls["seed"])] if "seed" in self.controls else []
-        row = widgets.HBox([*buttons, *new_seed, self.pin_button], layout={"flex_flow": "row wrap"})  # long names fit
+        seeds = [control for name, control in self.controls.items() if name == "seed"]
+        row = [*buttons, *(dice("new seed", "Draw all random numbers anew.", seed) for seed in seeds), self.pin_button]
+        row = widgets.HBox(row, layout={"flex_flow": "row wrap"})  # else buttons with long names are cut
         boxes = [widgets.VBox([control, control.says]) for control in self.controls.values()]
         super().__init__([widgets.GridBox(boxes, layout=GRID), row, self.picture, self.message])
         for control in self.controls.values():
@@ -105,27 +102,25 @@ class Panel(widgets.VBox):
             with _drawing:
                 yield
         except Exception as error:  # noqa: BLE001 - whatever it is, the learner should see it
-            if self.is_closed:
+            if self.comm is None:
                 return  # a callback that was on its way when the panel closed
             where = traceback.extract_tb(error.__traceback__)[-1]
             self.message.value = alert(f"{type(error).__name__}: {error} (in {where.name}, line {where.lineno})")
 
-    @property
-    def is_closed(self):
-        return self.comm is None
-
     def close(self):
         """Close all widgets and let go of all that is large: IPython's Out keeps the panel itself for ever."""
-        if not self.is_closed:
+        if self.comm is not None:
             _close(self)
         vars(self).pop("_repr_mimebundle_", None)  # ipywidgets puts None there; ours has a message
-        self.children, self.controls = (), {}
-        self.read = self.board = self.reading = self.pinned = self.picture = self.message = self.pin_button = None
+        self.children = ()
+        for name in [name for name in vars(self) if not name.startswith("_")]:
+            setattr(self, name, None)
 
     def _repr_mimebundle_(self, **options):
         """The live view, and beside it a still picture for those who read without a kernel."""
-        if self.is_closed:
-            return {"text/plain": CLOSED}, {}
+        if self.comm is None:
+            text = "This panel was closed when its cell ran again, or by close(). Run the cell to open a new one."
+            return {"text/plain": text}, {}
         data = super()._repr_mimebundle_(**options)
         still = base64.b64encode(self.picture.value).decode()
         return {**data, "image/png": still}, {"image/png": {"alt": self.alt, "width": 1000}}
@@ -162,14 +157,14 @@ def as_lines(texts):
 
 def alert(text):
     """What went wrong, seen on light and dark pages, and read aloud by a screen reader."""
-    style = f"border-left: 4px solid {VERMILION}; padding-left: 8px"
-    return f'<div role="alert" style="{style}"><b>{html.escape(text)}</b></div>'
+    edge = f"border-left: 4px solid {VERMILION}; padding-left: 8px"
+    return f'<div role="alert" style="{edge}"><b>{html.escape(text)}</b></div>'
 
 
-def control(kind, name, says, *, argument=None, **options):
+def control(kind, name, says, value, *, argument=None, **options):
     """A widget that carries its name in words, a sentence of what it does, and the argument of `read` that it gives."""
-    style = {"description_width": "115px"}
-    widget = kind(description=name, style=style, tooltip=says, layout={"width": "auto"}, **options)
+    look = dict(style={"description_width": "115px"}, layout={"width": "auto"})
+    widget = kind(description=name, tooltip=says, value=value, **look, **options)
     note = f'<div style="font-size: 85%; line-height: 1.3; opacity: 0.75">{html.escape(says)}</div>'
     above = -4 if "Slider" in kind.__name__ or kind is widgets.Checkbox else 0  # they leave room below them
     widget.says = widgets.HTML(note, layout={"margin": f"{above}px 0 6px 123px"})
@@ -180,26 +175,18 @@ def control(kind, name, says, *, argument=None, **options):
 def slider(name, says, value, low, high, step, **options):
     """Whole numbers if `step` is one."""
     kind = widgets.IntSlider if isinstance(step, int) else widgets.FloatSlider
-    return control(kind, name, says, value=value, min=low, max=high, step=step, **options)
+    return control(kind, name, says, value, min=low, max=high, step=step, **options)
 
 
 def log_slider(name, says, value, low, high, digits):
     """From 10**low to 10**high, ten steps per decade; so many digits are shown."""
-    options = dict(base=10, min=low, max=high, step=0.1, readout_format=f".{digits}g")
-    return control(widgets.FloatLogSlider, name, says, value=value, **options)
+    return control(widgets.FloatLogSlider, name, says, value, min=low, max=high, readout_format=f".{digits}g")
 
 
-def choice(name, says, options, value):
-    return control(widgets.Dropdown, name, says, options=list(options), value=value)
-
-
-def switch(name, says, value, **options):
-    return control(widgets.Checkbox, name, says, value=value, **options)
-
-
-def seed_control(value):
-    says = "Where the random numbers come from."
-    return control(widgets.BoundedIntText, "seed", says, value=value, min=0, max=2**32 - 1)
+choice = partial(control, widgets.Dropdown)  # name, sentence, value, options=a list
+switch = partial(control, widgets.Checkbox)  # name, sentence, value
+_seed = partial(control, widgets.BoundedIntText, min=0, max=2**32 - 1)
+seed_control = partial(_seed, "seed", "Where the random numbers come from.")  # value
 
 
 def button(name, says, on_click):
@@ -209,10 +196,9 @@ def button(name, says, on_click):
     return made
 
 
-def _new_seed(seed):
-    def draw():
-        seed.value = random.SystemRandom().randrange(2**31)  # leaves Python's own random state alone
-
-    made = button("new seed", "Draw all random numbers anew.", draw)
-    widgets.dlink((seed, "disabled"), (made, "disabled"))  # where no random number is drawn
+def dice(name, says, control):
+    """A button that gives a control any of its values; Python's own random state is left alone."""
+    draw = random.SystemRandom().randint
+    made = button(name, says, lambda: control.set_trait("value", draw(control.min, control.max)))
+    widgets.dlink((control, "disabled"), (made, "disabled"))
     return made

@@ -1,6 +1,5 @@
 """Chapter 08's game: a network at random, what its layers put out, four diagnoses to choose from, a score."""
 
-import random
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,7 +10,7 @@ from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp, seeded
 from helpers.plots import BLUE, VERMILION, layer_colors
 from helpers.train import train
-from helpers.widgets.panel import Panel, as_lines, button, default_splits, slider
+from helpers.widgets.panel import Panel, as_lines, button, default_splits, dice, slider
 
 EXAMPLES, BINS, WIDTH = 200, 60, 2.0  # of the outputs shown, on either side of 0; a tanh ends at 1
 
@@ -59,10 +58,9 @@ def read_patient(*, patient=1, splits=None):
     model = _make(generator, (X, Y), **CONDITIONS[names[0]][1])
     ix = torch.randint(0, len(X), (EXAMPLES,), generator=generator)
     outputs, x = [], X[ix]
-    with torch.no_grad():
-        for name, layer in model.named_children():
-            x = layer(x)
-            outputs += [x.numpy()] if name.startswith(("tanh", "relu")) else []
+    for name, layer in model.named_children():
+        x = layer(x).detach()
+        outputs += [x.numpy()] if name.startswith(("tanh", "relu")) else []
     says = next(iter(diagnose(model, X[ix], Y[ix], histograms=False).warnings), "nothing")
     options = [names[i] for i in torch.randperm(4, generator=generator)]
     return PatientReading(outputs, hasattr(model, "relu1"), options, names[0], CONDITIONS[names[0]][0], says)
@@ -98,17 +96,14 @@ def _by_layer(ax, xlabel, xlim, title):
 
 
 class Patients(Panel):
-    """The game: of four buttons one is right. The first answer to each patient counts.
-
-    read: gives a reading with options, condition (the right one), why (what shows it) and says (what diagnose does).
-    """
+    """The game: of four buttons one is right, the first answer to each patient counts. A reading as PatientReading's."""
 
     def __init__(self, read, pictures, patient, alt, **shown):
         self.right, self.seen, self.judged, self.verdict = 0, 0, None, ()  # judged: the reading that was answered
         self.answers = [button("?", "Your diagnosis.", partial(self.answer, i)) for i in range(4)]
-        more = button("next patient", "A patient at random.", self.next)
         # Nothing is to be seen between two numbers: a drag reads the patient where it ends, and no other.
         number = slider("patient", "Each number is another patient.", patient, 1, 999, 1, continuous_update=False)
+        more = dice("next patient", "A patient at random.", number)
         super().__init__(read, pictures, [number], alt=alt, buttons=[*self.answers, more], **shown)
 
     def redraw(self):
@@ -126,12 +121,9 @@ class Patients(Panel):
             if self.judged is not self.reading:
                 self.judged, self.seen, self.right = self.reading, self.seen + 1, self.right + (given == truth)
             verdict = f"Right: {truth}." if given == truth else f"You say: {given}. It is another one: {truth}."
-            said = f"diagnose says: {self.reading.says}"
-            self.verdict = [f"{verdict} {self.reading.why}", said, f"Score: {self.right} of {self.seen}."]
+            self.verdict = [f"{verdict} {self.reading.why}", f"diagnose says: {self.reading.says}"]
+            self.verdict += [f"Score: {self.right} of {self.seen}."]
             self.message.value = as_lines(self.says())
-
-    def next(self):
-        self.controls["patient"].value = random.SystemRandom().randrange(1, 1_000)
 
 
 def patients(*, patient=1, splits=None):

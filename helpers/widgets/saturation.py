@@ -26,13 +26,11 @@ class SaturationReading:
     b1_scale: float = 1.0
 
     @property
-    def saturated(self):
-        """The share of all entries beyond ±0.99."""
+    def saturated(self):  # the share of all entries beyond ±0.99
         return float((np.abs(self.h) > SATURATED).mean())
 
     @property
-    def slope(self):
-        """The mean slope of the tanh: the share of the gradient that comes back."""
+    def slope(self):  # the mean one of the tanh: the share of the gradient that comes back
         return float((1 - self.h**2).mean())
 
 

@@ -12,10 +12,9 @@ from helpers.layers import Linear
 from helpers.models import STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.plots import BLUE, plot_loss, reference_line
 from helpers.train import train
-from helpers.widgets import network_pictures as four
+from helpers.widgets import network as four
 from helpers.widgets.board import up
-from helpers.widgets.network import EXAMPLES, gain_slider, network_reading
-from helpers.widgets.panel import Panel, alert, as_lines, button, choice, default_splits, log_slider
+from helpers.widgets.panel import Panel, alert, button, choice, default_splits, log_slider
 
 # name -> (a function of the generator, the gain that it is drawn at)
 NETWORKS = {
@@ -30,10 +29,7 @@ MOST_RATIOS = 400  # shown of a weight, evenly spaced: no page shows more
 
 
 class TrainingRun:
-    """A network and its training so far; ordinary Python that a panel, or a cell, can drive.
-
-    network: one of NETWORKS; gain scales its hidden weights, also while it trains; lr may change at any time.
-    """
+    """One of NETWORKS and its training so far, for a panel or any cell; learning_rate may change at any time."""
 
     def __init__(self, network="deep", *, learning_rate=0.1, gain=None, splits=None):
         if network not in NETWORKS:
@@ -57,8 +53,7 @@ class TrainingRun:
         self.gain = gain
 
     @property
-    def failed(self):
-        """Whether the loss is no longer a finite number."""
+    def failed(self):  # whether the loss is no longer a finite number
         return bool(self.losses) and not math.isfinite(self.losses[-1])
 
     def advance(self, steps=STEPS):
@@ -71,15 +66,12 @@ class TrainingRun:
 
     def read(self):
         """What the pictures show now: a network_reading on the first 200 training examples."""
-        said, recent = "not trained yet", self.losses[-200:]
-        if recent:
-            said = f"loss {np.mean(recent):.3f}, the mean of the last {len(recent)}"
-        if self.failed:
-            said = f"the loss is {self.losses[-1]}"
+        recent = self.losses[-200:]
+        said = f"loss {np.mean(recent):.3f}, the mean of the last {len(recent)}" if recent else "not trained yet"
+        said = f"the loss is {self.losses[-1]}" if self.failed else said
         every = max(1, -(-len(next(iter(self.ratios.values()), ())) // MOST_RATIOS))
-        X, Y = (part[:EXAMPLES] for part in self.splits.train)
-        # No label: the headline says the step for all pictures.
-        reading = network_reading(self.model, X, Y, label="", lr=self.learning_rate)
+        some = (part[: four.EXAMPLES] for part in self.splits.train)
+        reading = four.network_reading(self.model, *some, label="", lr=self.learning_rate)  # the headline has the step
         reading.losses, reading.headline = list(self.losses), f"step {len(self.losses):,}: {said}"
         reading.update_ratio = {name: values[::every] for name, values in self.ratios.items()}
         reading.ratios_every = STEPS * every
@@ -118,9 +110,9 @@ class TrainingLab(Panel):
         reset = button("reset", "Back to step 0, the same weights.", self.reset)
         note = widgets.HTML("Jupyter's own stop button does not reach this training: press pause.")
         controls = [
-            choice("network", "One of the course's; a change begins at step 0.", NETWORKS, run.network),
+            choice("network", "One of the course's; a change begins at step 0.", run.network, options=list(NETWORKS)),
             log_slider("learning rate", "Takes effect at the next step.", run.learning_rate, -4, 1, 2),
-            gain_slider(run.gain, "Scales the hidden weights, at once."),
+            four.gain_slider(run.gain, "Scales the hidden weights, at once."),
         ]
         margins = dict(left=0.06, right=0.97, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
         layout = dict(figsize=(11, 6.4), margins=margins, mosaic="LLLUUU;AAGGWW")
@@ -166,21 +158,11 @@ class TrainingLab(Panel):
         super().redraw()
         if self.run.failed:
             step = next(i for i, loss in enumerate(self.run.losses) if not math.isfinite(loss))
-            self.message.value = alert(
-                f"At step {step:,} the loss is no longer a finite number: the updates grew larger than the weights "
-                f"could bear, at learning rate {self.run.learning_rate:.2g} and gain {self.run.gain:.2f}. Lower the "
-                "learning rate (or the gain), then press reset."
-            ) + as_lines(self.says())
-
-    def close(self):
-        super().close()
-        self.run = None
+            what = f"At step {step:,} the loss is no longer a finite number: the updates grew too large for the weights"
+            setting = f"learning rate {self.run.learning_rate:.2g} and gain {self.run.gain:.2f}"
+            self.message.value = alert(f"{what}, at {setting}. Lower one, then press reset.") + self.message.value
 
 
 def training_lab(network="deep", *, learning_rate=0.1, gain=None, splits=None):
-    """Train one of the course's networks live: start, pause, reset with the same weights; lr and gain on the fly.
-
-    network: one of NETWORKS, "deep" being part 2's. The notebook stays usable meanwhile; Jupyter's stop button does not
-    reach this training, the panel's own pause does. Without a widget: `TrainingRun`.
-    """
+    """Train one of NETWORKS live: start, pause, reset with the same weights; learning rate and gain on the fly."""
     return TrainingLab(TrainingRun(network, learning_rate=learning_rate, gain=gain, splits=splits))

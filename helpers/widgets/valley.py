@@ -31,7 +31,7 @@ def axes_of(turn):
 def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step=STEPS):
     """Four walks down height = loss_times * ½ (0.1 along² + 5 across²), by name: paths (STEPS + 1, 2), heights (STEPS + 1,).
 
-    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares (beta2 0.999).
+    momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares.
     A walk that leaves the valley ends there. step: how far they are shown.
     """
     axes, paths = axes_of(turn), {}
@@ -87,7 +87,7 @@ def valley_explorer(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, 
         log_slider("loss times", "The loss is multiplied by it, and so is its slope.", loss_times, -3, 3, 4),
         slider("step", "How many steps are shown.", step, 0, STEPS, 1),
     ]
-    play = widgets.Play(value=step, max=STEPS, interval=120, description="Play: walk step by step")
+    play = widgets.Play(value=step, max=STEPS, interval=120)
     widgets.link((play, "value"), (controls[-1], "value"))
     walks = "A long valley from above with the walks of SGD, momentum, RMSprop and Adam"
     alt = f"{walks}, and their heights by step, at learning rate {learning_rate:g}."
