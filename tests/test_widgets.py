@@ -339,31 +339,24 @@ class Kernel:
     def __init__(self):
         self.manager, self.client = start_new_kernel(kernel_name="python3")
 
-    def run(self, code, cell=None, expression=""):
-        """Run code as a cell of this id, or silently; the value of an expression afterwards."""
-        content = dict(code=code, silent=not cell, store_history=bool(cell), allow_stdin=False, stop_on_error=True)
-        content["user_expressions"] = {"value": expression} if expression else {}
-        message = self.client.session.msg("execute_request", content, metadata={"cellId": cell})
-        self.client.shell_channel.send(message)
-        while True:
-            reply = self.client.get_shell_msg(timeout=120)
-            if reply["parent_header"].get("msg_id") == message["header"]["msg_id"]:
-                break
-        reply = reply["content"]
+    def run(self, code, expression="None"):
+        """Run code as a cell, and give the value of an expression afterwards. The same code is the same cell."""
+        options = dict(user_expressions={"value": expression}, allow_stdin=False, timeout=120)
+        reply = self.client.execute_interactive(code, output_hook=lambda message: None, **options)["content"]
         assert reply["status"] == "ok", reply
-        return literal_eval(reply["user_expressions"]["value"]["data"]["text/plain"]) if expression else None
+        return literal_eval(reply["user_expressions"]["value"]["data"]["text/plain"])
 
     def measure(self):
         """(MB of memory, living widgets)"""
-        self.run("import gc, psutil; from ipywidgets.widgets.widget import _instances; gc.collect()")
-        return self.run("", expression="(psutil.Process().memory_info().rss / 1e6, len(_instances))")
+        self.run("import gc, psutil; from ipywidgets.widgets.widget import _instances; gc.collect();")
+        return self.run("", "(psutil.Process().memory_info().rss / 1e6, len(_instances))")
 
 
 @pytest.fixture(scope="module")
 def kernel():
     kernel = Kernel()
     names = ", ".join(PANELS)
-    kernel.run(f"import torch; torch.set_num_threads(1)\nfrom helpers.widgets import {names}", "setup")
+    kernel.run(f"import torch; torch.set_num_threads(1)\nfrom helpers.widgets import {names}")
     yield kernel
     kernel.client.stop_channels()
     kernel.manager.shutdown_kernel(now=True)
@@ -378,12 +371,12 @@ ROWS = [(code.format(name), 24) for name in PANELS for code in ("{}()", "display
 )
 def test_a_cell_that_runs_again_keeps_no_memory(kernel, code, runs):
     for _ in range(3):
-        kernel.run(code, code)
+        kernel.run(code)
     growth = []
     for _ in range(2):  # a leak is there both times; the allocator's next step is not
         begun, widgets = kernel.measure()
         for _ in range(runs):
-            kernel.run(code, code)
+            kernel.run(code)
         ended, widgets_then = kernel.measure()
         assert widgets_then == widgets
         growth.append((ended - begun) / runs)

@@ -1,7 +1,6 @@
 """A network at a setting: what diagnose says of it, its pictures, and two panels that turn the setting.
 
-The pictures serve two other panels and any cell as well. Those of the lecture's four are drawn by helpers.plots; what is
-added here keeps limits still while a slider moves, and puts the telling number into the title.
+The pictures serve two other panels too. To those of helpers.plots they add still limits, and a number for a title.
 """
 
 import math

@@ -104,6 +104,7 @@ class Patients(Panel):
         # Nothing is to be seen between two numbers: a drag reads the patient where it ends, and no other.
         number = slider("patient", "Each number is another patient.", patient, 1, 999, 1, continuous_update=False)
         more = dice("next patient", "A patient at random.", number)
+        self.next = more.click
         super().__init__(read, pictures, [number], alt=alt, buttons=[*self.answers, more], **shown)
 
     def redraw(self):
