@@ -117,9 +117,8 @@ class TrainingLab(Panel):
         margins = dict(left=0.06, right=0.97, bottom=0.085, top=0.95, wspace=0.62, hspace=0.31)
         layout = dict(figsize=(11, 6.4), margins=margins, mosaic="LLLUUU;AAGGWW")
         alt = "The loss and update:data by step, and histograms of activations and gradients, so far."
-        super().__init__(
-            self._read, PICTURES, controls, alt=alt, buttons=[self.clock, start, pause, reset, note], **layout
-        )
+        buttons = [self.clock, start, pause, reset, note]
+        super().__init__(self._read, PICTURES, controls, alt=alt, buttons=buttons, **layout)
 
     def _read(self, network, learning_rate, init_gain):
         """Take over what the controls say; the run goes on from where it is."""
@@ -151,8 +150,9 @@ class TrainingLab(Panel):
 
     def reset(self):
         self.clock.playing = False
-        self.run.reset(self.controls["init gain"].value)
-        self.update()
+        with self.errors_shown():
+            self.run.reset(self.controls["init gain"].value)
+            self.update()
 
     def redraw(self):
         super().redraw()
