@@ -35,7 +35,7 @@ def read_logits(logits=None, label=2, *, scale=1.0, seed=SEED):
 def draw_probabilities(reading, ax):
     """The softmax of some logits as bars, the label's in orange, with the loss in the title."""
     n, few = len(reading.logits), len(reading.logits) <= 8
-    names = [f"{logit:.3g}".replace("-", "−") for logit in reading.logits] if few else ALPHABET
+    names = [f"{logit + 0.0:.3g}".replace("-", "−") for logit in reading.logits] if few else ALPHABET  # no −0
     ax.bar(range(n), reading.probabilities, 0.7, color=[VERMILION if i == reading.label else BLUE for i in range(n)])
     for i, (name, p) in enumerate(zip(names, reading.probabilities, strict=True)):
         # Below the axis, where ticks would be: texts move, ticks stand still.
@@ -75,9 +75,8 @@ def logit_explorer(*, how_many=4, logits=(0.0, 0.0, 5.0, 0.0), label=2, scale=1.
     for logit in four:
         widgets.dlink((many, "value"), (logit, "disabled"), lambda n: n == 27)
 
-    def read(how_many, scale, label, seed, **four):
-        chosen = list(four.values()) if how_many == 4 else None
-        return read_logits(chosen, min(label, how_many - 1), scale=scale, seed=seed)
+    def read(how_many, scale, label, seed, **z):
+        return read_logits([*z.values()] if how_many == 4 else None, min(label, how_many - 1), scale=scale, seed=seed)
 
     alt = "Bars of softmax probabilities, the label's in orange, and the loss against the scale of the logits."
     margins = {"right": 0.955, "wspace": 0.24}

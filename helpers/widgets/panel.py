@@ -33,6 +33,9 @@ WARNINGS = 3  # shown at a time
 _drawing = threading.RLock()
 # Two columns beside a sidebar, so that controls and picture stand on one screen; one column where there is no room.
 GRID = {"grid_template_columns": "repeat(auto-fill, minmax(min(100%, 400px), 1fr))", "max_width": "1000px"}
+# When the kernel is gone, ipywidgets puts an icon before every part, which breaks the grid: one sentence instead.
+GONE = """<style>.slider-panel .jupyter-widgets-disconnected::before { display: none }
+.slider-panel.jupyter-widgets-disconnected::before { font: inherit; content: "Not connected: run the cell." }</style>"""
 _open = {}  # cell -> (execution count, the panels that it opened)
 default_splits = cache(load_splits)
 
@@ -52,7 +55,7 @@ class Panel(widgets.VBox):
         sides = zip(("left", "right"), shown, strict=False)
         says, names = "What the {} half shows.", list(pictures)
         self.halves = [choice(f"{side} picture", says.format(side), name, options=names) for side, name in sides]
-        self.read, self.alt, self.pictures = read, alt, pictures
+        self.read, self.alt, self.pictures, self.settings = read, alt, pictures, controls
         self.board = Board([pictures[name] for name in shown] or pictures, **layout)
         self.controls = {control.description: control for control in [*controls, *self.halves]}
         self.reading = self.pinned = None
@@ -63,7 +66,9 @@ class Panel(widgets.VBox):
         row = [*buttons, *(dice("new seed", "Draw all random numbers anew.", seed) for seed in seeds), self.pin_button]
         row = widgets.HBox(row, layout={"flex_flow": "row wrap"})  # else buttons with long names are cut
         boxes = [widgets.VBox([control, control.says]) for control in self.controls.values()]
-        super().__init__([widgets.GridBox(boxes, layout=GRID), row, self.picture, self.message])
+        gone = widgets.HTML(GONE, layout={"display": "none"})
+        super().__init__([widgets.GridBox(boxes, layout=GRID), row, self.picture, self.message, gone])
+        self.add_class("slider-panel")
         for control in self.controls.values():
             control.observe(self.update, "value")
         self.update()
@@ -72,13 +77,11 @@ class Panel(widgets.VBox):
         """Read again what the controls say, unless only a picture was chosen, and redraw."""
         with self.errors_shown():
             if change is None or change.owner not in self.halves:
-                settings = (control for control in self.controls.values() if control not in self.halves)
-                self.reading = self.read(**{control.argument: control.value for control in settings})
+                self.reading = self.read(**{control.argument: control.value for control in self.settings})
             self.redraw()
 
     def redraw(self):
-        if self.halves:
-            self.board.pictures = [self.pictures[half.value] for half in self.halves]
+        self.board.pictures = [self.pictures[half.value] for half in self.halves] or self.pictures
         self.picture.value = self.board.render(self.reading, self.pinned)
         self.message.value = as_lines(self.says())
 

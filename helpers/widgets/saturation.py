@@ -47,8 +47,7 @@ def read_saturation(*, w1_scale=1.0, b1_scale=1.0, seed=SEED, splits=None):
 def draw_tanh(reading, ax):
     """The tanh, with the histogram of its inputs below it and that of its outputs beside it, each as high as fits."""
     x = np.linspace(-WIDTH, WIDTH, 801)
-    steep = np.arctanh(SATURATED)
-    ax.axvspan(-steep, steep, color=GREEN, alpha=0.12, linewidth=0)
+    ax.axvspan(-np.arctanh(SATURATED), np.arctanh(SATURATED), color=GREEN, alpha=0.12, linewidth=0)
     ax.plot(x, np.tanh(x), color=GRAY, linewidth=2.2)
     floor, wall = -2.6, WIDTH + 1
     # Inputs beyond the picture count in its outermost bins, so that nothing is lost from sight.

@@ -12,7 +12,6 @@ from helpers.widgets.panel import Panel, log_slider, slider
 CURVATURE = np.array([0.1, 5.0])  # along the valley, across it
 START = np.array([-2.6, 1.4])
 STEPS = 100
-BETA2 = 0.999
 HEIGHTS = (1e-8, 1e3)  # what is drawn; what lies beyond stands at the edge
 WALKERS = {  # name: colour, marker, line
     "SGD": (VERMILION, "s", "-"),
@@ -40,8 +39,8 @@ def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step
         for t in range(1, STEPS + 1):
             gradient = loss_times * (CURVATURE * (axes @ path[-1])) @ axes
             total = momentum * total + gradient
-            square = BETA2 * square + (1 - BETA2) * gradient**2
-            size = np.sqrt(square / (1 - BETA2**t)) + 1e-8
+            square = 0.999 * square + 0.001 * gradient**2
+            size = np.sqrt(square / (1 - 0.999**t)) + 1e-8
             mean = total * (1 - momentum) / (1 - momentum**t)  # of the gradients; torch's momentum takes their sum
             steps = {"SGD": gradient, "momentum": total, "RMSprop": gradient / size, "Adam": mean / size}
             at = path[-1] - learning_rate * steps[name]
@@ -87,7 +86,7 @@ def valley_explorer(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, 
         log_slider("loss times", "The loss is multiplied by it, and so is its slope.", loss_times, -3, 3, 4),
         slider("step", "How many steps are shown.", step, 0, STEPS, 1),
     ]
-    play = widgets.Play(value=step, max=STEPS, interval=120)
+    play = widgets.Play(value=step, max=STEPS, interval=120, show_repeat=False)
     widgets.link((play, "value"), (controls[-1], "value"))
     walks = "A long valley from above with the walks of SGD, momentum, RMSprop and Adam"
     alt = f"{walks}, and their heights by step, at learning rate {learning_rate:g}."

@@ -152,6 +152,18 @@ def test_a_panel_shown_after_its_cell_ran_again_says_so(page, notebook):
     assert opened.page.locator(".widget-image").count() == 1
 
 
+def test_without_its_kernel_one_sentence_and_the_picture_stand_there(notebook):
+    opened = notebook("from helpers.widgets import gain_explorer\npanel = gain_explorer()\npanel")
+    opened.page.evaluate(f"async () => {{ await {KERNEL}.restart() }}")
+    lost = opened.page.locator(".slider-panel.jupyter-widgets-disconnected")
+    lost.wait_for()
+    icons = "[...e.querySelectorAll('.jupyter-widgets-disconnected')].map(part => getComputedStyle(part, '::before'))"
+    displays = lost.evaluate(f"e => {icons}.map(icon => icon.display)")
+    assert len(displays) > 10 and set(displays) == {"none"}
+    assert "run the cell" in lost.evaluate("e => getComputedStyle(e, '::before').content")
+    assert opened.picture.evaluate("image => image.naturalWidth") > 1000
+
+
 def test_two_panels_in_one_notebook_live_side_by_side(notebook):
     cell = "panel = gain_explorer()\npanel"
     opened = notebook("from helpers.widgets import gain_explorer", cell, cell.replace("panel", "other"))
