@@ -76,7 +76,9 @@ check_fixed_point.mistakes = {
         lambda g, s: normal_mean(np.abs(np.tanh(g * s * Z)))),
     "The weights are exp(-z^2/2), divided by their sum, on a grid that reaches far out on both sides.": _settled(
         lambda g, s: math.sqrt(np.average(np.tanh(g * s * Z) ** 2, weights=np.exp(-(Z**2)))),
-        lambda g, s: math.sqrt(np.mean(np.tanh(g * s * Z) ** 2))),
+        lambda g, s: math.sqrt(np.mean(np.tanh(g * s * Z) ** 2)),
+        lambda g, s: tanh_std(g * s) / 2**0.5, lambda g, s: tanh_std(g * s) * (2 * math.pi) ** 0.25,
+        *(lambda g, s, n=n: math.sqrt(np.average(np.tanh(g * s * Z[n:-n]) ** 2, weights=DENSITY[n:-n])) for n in (100, 150))),
     _FEW: tuple(partial(_after, n) for n in range(1, 12)),
     _SLOW: (*(partial(_after, n) for n in range(12, 51)), *(_below(limit, lambda g: 0.0) for limit in (1.05, 1.1, 1.2, 1.25))),
     _DIES: (*(_below(1, low) for low in (float, tanh_std, lambda g: 1.0)), *(partial(_after, n) for n in (500, 1000, 2000))),

@@ -63,7 +63,7 @@ check_ratio_of_step = Check(
         "That compares the two weights: take the std of their difference.": (
             _before(lambda old, new: new.std() / old.std()), _before(lambda old, new: (new.std() - old.std()) / old.std())),
         "These are norms or mean sizes: take stds, which leave the means out.": (
-            _before(lambda old, new: (new - old).norm() / old.norm()),
+            _before(lambda old, new: (new - old).norm() / old.norm()), _before(lambda old, new: (new - old).mean() / old.mean()),
             _before(lambda old, new: (new - old).abs().mean() / old.abs().mean())),
     },
 )  # fmt: skip

@@ -1,11 +1,5 @@
 """Chapter 13: the gain under batch normalisation."""
 
-from collections.abc import Mapping
-from dataclasses import replace
-
-import numpy as np
-import torch
-
 from helpers.checks.kinds import choices
 
 CANCELS = "A BatchNorm divides by the std of what it gets: whatever the gain multiplies, it takes away again."
@@ -85,30 +79,9 @@ check_wrong_gain = choices(
     "the multiplied weight",
     {
         "the Linear": (4, dict.fromkeys((1, 2, 3, 5, 6), _LEVEL)),
-        "its weight was multiplied by": (10, {100: _ROOT, 0.01: _ROOT, 0.1: "A shorter weight would turn faster."}),
-        "multiply its learning rate by": (100, {10: "That is the weight's factor: the length counts twice.",
+        "its weight was multiplied by": (10.0, {100.0: _ROOT, 0.01: _ROOT, 0.1: "A shorter weight would turn faster."}),
+        "multiply its learning rate by": (100.0, {10.0: "That is the weight's factor: the length counts twice.",
                                                 0.01: "A lower rate makes a slow layer slower."}),
     },
     "chapter 13, exercise 13.2", 6364, noun="number", otherwise="Read the distance in the picture, then use step 4.",
 )  # fmt: skip
-
-
-def _is_fraction(value):
-    is_one = isinstance(value, torch.Tensor) and value.is_floating_point() and value.numel() == 1
-    return is_one or isinstance(value, (float, np.floating))
-
-
-def _read(check, rounded):
-    """Have every fraction in an answer rounded: whoever measures has 9.98 in place of 10."""
-    (look,) = check.looks
-
-    def trial(answer):
-        if isinstance(answer, Mapping):
-            answer = {key: rounded(float(v)) if _is_fraction(v) else v for key, v in answer.items()}
-        return look.trial(answer)
-
-    check.looks = [replace(look, trial=trial)]
-
-
-_read(check_gain_powers, lambda power: round(power, 1))
-_read(check_wrong_gain, lambda factor: float(f"{factor:.2g}"))

@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import inspect
-import math
 import re
 from collections.abc import Mapping
 
@@ -56,7 +55,7 @@ def choice(doc, tried, right, wrong, place, seconds, *, agreed=""):
     """A Check of one question: right, the right option; wrong: a dict {option: why not}. Options: text or numbers."""
     result = choices(doc, tried, {tried: (right, wrong)}, place, seconds, agreed=agreed)
     trial, result.right = result.looks[0].trial, right
-    result.mistakes = {why: option for option, why in wrong.items()}
+    result.mistakes = {why: other for other, why in wrong.items()}
     result.looks = [Look(lambda answer: trial({tried: answer}), call=tried)]
     return result
 
@@ -79,15 +78,15 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
             if answer.get(key) is None or answer[key] is ...:
                 raise Verdict(f"{key!r} has no {noun} yet", status="not attempted")
         for key, (right, wrong) in questions.items():
-            (kind, given), name = _option(answer[key]), "it" if key == tried else repr(key)
-            if _alike((kind, given), _option(right)):
+            (kind, given), name = option(answer[key]), "it" if key == tried else repr(key)
+            if alike(answer[key], right):
                 continue
             shown = f"{given:g}" if kind == "number" else kind if given is None else repr(answer[key])
             options = f"Choose one of {', '.join(map(repr, sorted([right, *wrong], key=str)))}."
-            hint = "Give a number." if _option(right)[0] == "number" else options
-            if kind != _option(right)[0]:
+            hint = "Give a number." if option(right)[0] == "number" else options
+            if kind != option(right)[0]:
                 raise Verdict(f"{name} is {shown}", hint)
-            why = next((why for option, why in wrong.items() if _alike((kind, given), _option(option))), "")
+            why = next((why for other, why in wrong.items() if alike(answer[key], other)), "")
             if kind == "text" and not why:
                 raise Verdict(f"{name} is {shown}, which is not one of the options", hint)
             raise Verdict(f"{name} is {shown}, which is not right", why or otherwise)
@@ -96,19 +95,20 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
     answer = {key: right for key, (right, _) in questions.items()}
     mistakes = {}
     for key, (_, wrong) in questions.items():
-        for option, why in wrong.items():
-            mistakes[why] = (*mistakes.get(why, ()), {**answer, key: option})
+        for other, why in wrong.items():
+            mistakes[why] = (*mistakes.get(why, ()), {**answer, key: other})
     where, agreed = lecture_at(place, seconds), agreed or f"{tried}: right"
     looks = [Look(trial, call=tried)]
     return Check(doc, answer, looks, where, call=tried, agreed=agreed, refuse=is_given, mistakes=mistakes)
 
 
-def _option(value):
-    """An option as it is compared, (kind, value): a number, or text without case, quotes, and ways to spell and to join."""
+def option(value):
+    """An option as it is compared, (kind, value): a number, or text without case, article, quotes, and ways to spell it."""
     if isinstance(value, str):
         text = re.sub(r"[\s_]+|(?<=[^\W\d])-(?=\w)", " ", str(value).casefold().replace("\u2212", "-"))
-        text = re.sub("is(?=e|a)", "iz", text.strip(" .,:;\"'`()[]"))  # initialisation, optimiser
-        return "text", " and ".join(sorted(text.split(" and ")))
+        text = re.sub("is(?=e|a)", "iz", text.strip(" .,:;!*\"'`()[]"))  # initialisation, optimiser
+        parts = re.sub(r"^(the|an?) (?=\w{3})", "", text).split(" and ")
+        return "text", " and ".join(sorted(part.replace(" ", "") for part in parts))
     try:
         array = to_array(value)
     except Exception:  # noqa: BLE001 - whatever it may be
@@ -118,10 +118,11 @@ def _option(value):
     return ("a truth value" if array.dtype == bool else "number"), array.item()
 
 
-def _alike(a, b):
-    """Whether two options are the same; a number may be one that was measured."""
+def alike(given, wanted):
+    """Whether an option is the one wanted. One that is written with a point, 10.0, may be read off: 5 % are allowed."""
+    a, b = option(given), option(wanted)
     if a[0] == b[0] == "number":
-        return math.isclose(a[1], b[1], rel_tol=0.02, abs_tol=0.02)
+        return abs(a[1] - b[1]) <= 0.05 * max(1, isinstance(wanted, float) * abs(wanted))
     return a == b and a[1] is not None
 
 
