@@ -137,9 +137,7 @@ class PlainLinear:
         self.bias = torch.zeros(fan_out) if bias else None
 
     def __call__(self, x):
-        self.out = x @ self.weight
-        if self.bias is not None:
-            self.out += self.bias
+        self.out = x @ self.weight + (0 if self.bias is None else self.bias)
         return self.out
 
     def parameters(self):
@@ -175,9 +173,9 @@ RIGHT = {
         variant(LectureStyle, parameters=lambda self: (p for p in (self.gamma, self.beta))),
     ],
     check_linear: [
-        Linear, PlainLinear, variant(PlainLinear, parameters=None), variant(Linear, draw=numpys), variant(Linear, forward=fused),
-        starting(PlainLinear, weight=lambda n, m: torch.normal(0, n**-0.5, (n, m)).requires_grad_()),
-        starting(PlainLinear, weight=lambda n, m: torch.randn((n, m), generator=GENERATOR) * n**-0.5),
+        Linear, variant(Linear, draw=numpys), variant(Linear, forward=fused),
+        variant(Linear, draw=lambda self, n, m: torch.normal(0, n**-0.5, (n, m))),
+        variant(Linear, draw=lambda self, n, m: torch.randn((n, m), generator=GENERATOR) * n**-0.5),
         variant(Linear, draw=lambda self, n, m: (torch.rand(n, m) - 0.5) * (12 / n) ** 0.5),
         lambda fan_in, fan_out, bias=True: Linear(fan_in, fan_out, bias),
     ],
@@ -310,13 +308,13 @@ def computed(formula):
 def calling(out):
     """A variant that returns the right thing, and keeps another as .out."""
 
-    def __call__(self, x):
+    def forward(self, x):
         result = x @ self.weight + (0 if self.bias is None else self.bias)
         if (kept := out(self, x, result)) is not None:
             self.out = kept
         return result
 
-    return variant(PlainLinear, __call__=__call__)
+    return variant(Linear, forward=forward)
 
 
 def seeded(n, m):
@@ -338,13 +336,14 @@ WRONG_LINEARS = [
     (calling(lambda self, x, out: x @ self.weight), "not what"),
     (calling(lambda self, x, out: getattr(self, "out", out)), "not what"),
     (calling(lambda self, x, out: None if self.bias is None else out), "layer.out is missing"),
-    (variant(PlainLinear, parameters=lambda self: [self.weight, self.bias]), "None is among"),
-    (variant(PlainLinear, parameters=lambda self: [self.weight]), "bias is not among"),
-    (variant(PlainLinear, parameters=lambda self: []), "weight is not among"),
-    (variant(PlainLinear, parameters=lambda self: [*PlainLinear.parameters(self), torch.zeros(1)]), "another tensor"),
+    (PlainLinear, "no nn.Module"),
+    (lambda *args, **how: PlainLinear(*args, **how), "no nn.Module"),
+    (variant(Linear, parameters=lambda self: [self.weight, self.bias]), "None is among"),
+    (variant(Linear, parameters=lambda self: [self.weight]), "bias is not among"),
+    (variant(Linear, parameters=lambda self: []), "weight is not among"),
+    (variant(Linear, parameters=lambda self: [*nn.Module.parameters(self), torch.zeros(1)]), "another tensor"),
     (starting(Linear, weight=lambda n, m: torch.randn(n, m) / n**0.5), "weight is not among"),
-    (starting(PlainLinear, weight=lambda n, m: torch.randn((n, m), requires_grad=True) / n**0.5), "computed from"),
-    (starting(PlainLinear, weight=seeded), "same numbers"),
+    (drawn(seeded), "same numbers"),
     (variant(Linear, __init__=without_bias_argument), "bias"),
     (
         starting(Linear, weight=lambda n, m: nn.Parameter(torch.randn(n, m) / n**0.5, requires_grad=False)),

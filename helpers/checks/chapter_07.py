@@ -33,6 +33,8 @@ class _Linear(nn.Module):
 
 def _start(cls, fan_in, fan_out):
     layer, other = cls(fan_in, fan_out), cls(fan_in, fan_out)
+    if not isinstance(layer, nn.Module):
+        raise Verdict("your layer is no nn.Module", "Inherit from it: `class LinearModule(nn.Module)`.")
     weight, bias = tensor(layer, "weight", fan_in, fan_out), tensor(layer, "bias", fan_out)
     if bias.any():
         raise Verdict(f"layer.bias is {bias.tolist()}", "The bias starts at zero: only the weight is random.")
@@ -46,7 +48,7 @@ def _start(cls, fan_in, fan_out):
             raise Verdict(f"layer.bias {matter}", "Make it None then, so that `layer.bias is None` can be asked.")
         trainable(bare, ("weight", "bias"))
     frozen = [name for name in ("weight", "bias") if not getattr(layer, name).requires_grad]
-    if isinstance(layer, nn.Module) and frozen:
+    if frozen:
         hint = "An nn.Parameter requires a gradient unless told not to."
         raise Verdict(f"layer.{frozen[0]}.requires_grad is False", hint)
     return torch.zeros(())
@@ -69,8 +71,8 @@ def _output(cls, x, weight, bias):
 
 def _derived(cls, x, weight, bias):
     layer, x = _layer(cls, weight, bias), x.clone().requires_grad_()
-    tensors = {name: value.requires_grad_() for name, value in trainable(layer, ("weight", "bias")).items()}
-    return [g.reshape(x.shape if i == 0 else (-1,)) for i, g in enumerate(gradients(layer(x), {"x": x, **tensors}))]
+    found = gradients(layer(x), {"x": x, **trainable(layer, ("weight", "bias"))})
+    return [g.reshape(x.shape if i == 0 else (-1,)) for i, g in enumerate(found)]
 
 
 def _kept(cls, x, weight, bias):
@@ -117,11 +119,10 @@ PRODUCTS = {
         lambda x, w, b, bend=bend: bend(x @ w + b) for bend in (torch.tanh, torch.relu)),
 }  # fmt: skip
 check_linear = Check(
-    """A class with cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).
+    """An nn.Module, cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).
 
     layer.weight (fan_in, fan_out) starts with mean 0 and std 1 / sqrt(fan_in); layer.bias (fan_out,) starts at zero,
-    with bias=False it is None. layer.out is the latest output. An nn.Module registers both; a plain class will do,
-    whose gradients are switched on later, as in the lecture; its parameters(), where there is one, lists both.
+    with bias=False it is None. Both are registered. layer.out is the latest output.
     """,
     _Linear,
     [
