@@ -59,33 +59,19 @@ def _scale(cls, fan_in, fan_out):
     return weight.std(), weight.square().mean().sqrt()
 
 
-def _layer(cls, weight, bias):
-    return fill(cls(*weight.shape, bias=bias is not None), weight=weight, bias=bias)
-
-
-def _output(cls, x, weight, bias):
-    layer = _layer(cls, weight, bias)
+def _called(cls, x, weight, bias):
+    layer = fill(cls(*weight.shape, bias=bias is not None), weight=weight, bias=bias)
     layer(x + 1)
-    return layer(x)
-
-
-def _derived(cls, x, weight, bias):
-    layer, x = _layer(cls, weight, bias), x.clone().requires_grad_()
-    found = gradients(layer(x), {"x": x, **trainable(layer, ("weight", "bias"))})
-    return [g.reshape(x.shape if i == 0 else (-1,)) for i, g in enumerate(found)]
-
-
-def _kept(cls, x, weight, bias):
-    layer = _layer(cls, weight, bias)
-    layer(x + 1)
-    out, kept = layer(x.clone().requires_grad_()), getattr(layer, "out", None)
+    x = x.clone().requires_grad_()
+    out, kept = layer(x), getattr(layer, "out", None)
+    found = gradients(out, {"x": x, **trainable(layer, ("weight", "bias"))})
     hint = "Keep what the layer returns, as it is: `self.out = ...`. The lecture's pictures look for it there."
     if not isinstance(kept, torch.Tensor):
         raise Verdict("layer.out is missing", hint)
     if not torch.equal(kept, out) or not kept.requires_grad:
         matter = "is detached from the graph" if torch.equal(kept, out) else "is not what the layer has just returned"
         raise Verdict(f"layer.out {matter}", hint)
-    return torch.zeros(())
+    return out, *(*found, torch.zeros(()))[:3]  # without a bias there are two
 
 
 VALUES = [  # x, weight, bias; a square weight first, whose transpose fits and can be named
@@ -110,14 +96,6 @@ DRAWS = each(lambda std: lambda n, m: torch.randn(n, m) * std(n, m), STDS) | {
     "torch.rand is uniform from 0 to 1: torch.randn is normal.": (torch.rand, lambda n, m: torch.rand(n, m) / n**0.5),
     "All weights are the same: units that start alike stay alike.": (torch.zeros, lambda n, m: torch.ones(n, m) / n**0.5),
 }  # fmt: skip
-PRODUCTS = {
-    "The bias is not added.": lambda x, w, b: x @ w,
-    "The bias is subtracted.": lambda x, w, b: x @ w - b,
-    "The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.": lambda x, w, b: x @ w.T + b,
-    "The root of fan_in divides once more: it belongs into the weight.": lambda x, w, b: x @ w / len(w) ** 0.5 + b,
-    "A nonlinearity is part of it: a layer of its own.": tuple(
-        lambda x, w, b, bend=bend: bend(x @ w + b) for bend in (torch.tanh, torch.relu)),
-}  # fmt: skip
 check_linear = Check(
     """An nn.Module, cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).
 
@@ -130,16 +108,16 @@ check_linear = Check(
         # 40,000 numbers or more tell a std to half a per cent.
         Look(_scale, [(400, 100), (100, 400), (900, 50)], "layer = {}(fan_in, fan_out) of many inputs and outputs",
              as_tensors("the std of layer.weight", "the root mean square, which is the std where the mean is 0"), (0.02, 1e-4)),
-        Look(_output, VALUES, "layer = {}(fan_in, fan_out); layer(x)", as_tensors("output")),
-        Look(_derived, VALUES[:2], "the gradients through layer(x)", as_tensors("x.grad", "weight.grad", "bias.grad")),
-        Look(_kept, VALUES[1:4:2], "layer(x), and then layer.out", as_tensors("out")),
+        Look(_called, VALUES, "layer = {}(fan_in, fan_out); layer(x), and the gradients through it",
+             as_tensors("output", "x.grad", "weight.grad", "bias.grad")),
     ],
     lecture_at("chapter 07, the class Linear", 4715),
     call="layer = {}(fan_in, fan_out, bias=True); layer(x)",
     agreed="its start values, output and gradients are those of x @ weight + bias",
     refuse=is_a_class("weight"),
-    mistakes=each(lambda part: variant(_Linear, draw=staticmethod(part)), DRAWS)
-    | each(lambda part: variant(_Linear, product=staticmethod(part)), PRODUCTS),
+    mistakes=each(lambda part: variant(_Linear, draw=staticmethod(part)), DRAWS) | {
+        "The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.": variant(
+            _Linear, product=staticmethod(lambda x, w, b: x @ w.T + b))},
 )  # fmt: skip
 
 
