@@ -390,7 +390,7 @@ def test_a_result_says_what_was_tried_where_it_differs_why_and_where_to_look():
     assert repr(checks.check_logit_std(my_std)) == (
         "Wrong: my_std(14.6, 50257)\n"
         "  Difference: result: expected 2.748, yours is 7.55\n"
-        "  Likely: That is the variance: the std is its root.\n"
+        "  Likely: Yours is the square of the expected result: is a root missing?\n"
         "  Look at: chapter 02, exercise 2.1; the lecture at 4:19, https://youtu.be/P6sfmUTpUmc?t=259"
     )
     assert "1:32:07, https" in checks.check_collapse(lambda w, b: (w[0], b[0])).look

@@ -18,8 +18,6 @@ def check_uncorrected_step(beta1, beta2):
 check_uncorrected_step.mistakes = {
     "The running square is divided by after a square root.": lambda a, b: (1 - a) / (1 - b),
     "That is the step with the correction: it is always 1.": lambda a, b: 1.0,
-    "That is upside down: the running mean stands on top.": lambda a, b: (1 - b) ** 0.5 / (1 - a),
-    "That swaps the two: beta1 is the mean's, beta2 the square's.": lambda a, b: (1 - b) / (1 - a) ** 0.5,
     "A running mean keeps beta of the old, and takes 1 - beta of the new.": (
         lambda a, b: a / b**0.5, lambda a, b: a / (1 - b) ** 0.5),
     "The root is taken of 1 - beta2, and of that alone.": (

@@ -37,7 +37,6 @@ check_group_norm.mistakes = {
     "The mean is to be taken off: without that it is an RMSNorm of each group.": partial(_groups, mean=False),
     "eps is added to the variance, under the root.": partial(_groups, inside=False),
     "Divide by the root of the variance.": partial(_groups, root=False),
-    "The eps that is given is not used.": tuple(lambda x, groups, _, eps=eps: _groups(x, groups, eps) for eps in (0, 1e-5)),
     "Each group is normalised, and then put back: the shape stays (examples, features).": (
         lambda x, groups, eps: _groups(x, groups, eps).unflatten(1, (groups, -1))),
 }  # fmt: skip

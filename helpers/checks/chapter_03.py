@@ -22,9 +22,7 @@ check_sigmoid_slope.mistakes = {
         lambda s: s, lambda s: 1 - s),
     "s is squared once too often: both ends of the sigmoid are equally flat.": (
         lambda s: s**2 * (1 - s), lambda s: s * (1 - s) ** 2, lambda s: s * (1 - s**2), lambda s: (s * (1 - s)) ** 2),
-    "The sign is wrong: the sigmoid rises everywhere, so its slope is never negative.": lambda s: s * (s - 1),
     "That is differentiated once more.": (lambda s: 1 - 2 * s, lambda s: s * (1 - s) * (1 - 2 * s)),
-    "That is four times the slope: at an output of a half it is a quarter.": lambda s: 4 * s * (1 - s),
     "That adds the two factors: multiply them.": lambda s: s + (1 - s),
 }  # fmt: skip
 WIDE, NARROW = 4.0, 0.3

@@ -41,7 +41,6 @@ check_gain.mistakes = {
         lambda f, std: 1 / _rms(f), lambda f, std: std / _rms(f)),
     "The root is missing: a gain multiplies stds, not mean squares.": (
         lambda f, std: std / _rms(f, std) ** 2, lambda f, std: std**2 / _rms(f, std) ** 2),
-    "That is upside down: it is what f does, and the gain has to undo it.": lambda f, std: _rms(f, std) / std,
     "That is made of the std of the outputs: it is their mean square that the next layer hands on.": (
         lambda f, std: std / (_rms(f, std) ** 2 - _average(f(std * GRID)) ** 2) ** 0.5),
     "That is made of the mean of |f|: square first, then take the mean, then the root.": (

@@ -66,7 +66,6 @@ def _below(limit, low):
 
 check_fixed_point.mistakes = {
     "That is the std of the pre-activations: the question is what comes out of the tanh.": lambda g: g * check_fixed_point.right(g),
-    "That is the variance: the std is its root.": lambda g: check_fixed_point.right(g) ** 2,
     "The std is put through tanh as if it were a value: average tanh(z)^2 over z ~ N(0, (gain * std)^2).": (
         math.tanh, *_settled(lambda g, s: math.tanh(g * s))),
     "The root is missing at every layer: the next layer needs the std.": _settled(lambda g, s: tanh_std(g * s) ** 2),

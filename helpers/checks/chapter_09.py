@@ -17,9 +17,7 @@ def check_most_left(gain, layers):
 
 
 check_most_left.mistakes = {
-    "That is the mean square: the rms is its root.": lambda g, n: (g * g / 16) ** n,
     "A sigmoid's slope is 1/4 at most; 1 is the tanh's.": lambda g, n: g**n,
-    "The gain is missing: the gradient passes the weights, too.": lambda g, n: 0.25**n,
     "The gain counts in every layer, and so does the quarter.": (lambda g, n: g * 0.25**n, lambda g, n: g**n / 4),
     "Layers multiply: a factor per layer, to the power of their number.": (
         lambda g, n: n * g / 4, lambda g, n: g / 4 / n, lambda g, n: g / 4),

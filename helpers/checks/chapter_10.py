@@ -49,8 +49,6 @@ check_collapse.mistakes = {
     "Only one of the biases is used: every bias comes through, multiplied by the weights after it.": (
         lambda w, b: (_product(w), b[-1]), lambda w, b: (_product(w), b[0])),
     "The last bias is left out: it comes as it is.": lambda w, b: (_product(w), _right(w, b)[1] - b[-1]),
-    "The biases are left out.": lambda w, b: (_product(w), torch.zeros_like(b[-1])),
-    "W is transposed: x stands on its left, x @ W.": lambda w, b: (_product(w).mT, _right(w, b)[1]),
     "The matrices are added: layers in a row multiply them.": lambda w, b: (sum(w), sum(b)),
     "`*` multiplies entry by entry: `@` is the matrix product.": lambda w, b: (math.prod(w), _right(w, b)[1]),
     "Not all layers are multiplied: go on to the end of the lists.": tuple(

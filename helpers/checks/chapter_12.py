@@ -17,8 +17,6 @@ def check_adam_ratio(lr, weight_std, grad_std):
 
 check_adam_ratio.mistakes = {
     "That is plain SGD's: Adam divides every entry of the gradient by its own size.": lambda lr, w, g: lr * g / w,
-    "That is upside down: the update's std stands on top.": lambda lr, w, g: w / lr,
-    "That is the update alone: divide it by the weight's std.": lambda lr, w, g: lr,
     "A small gradient does not make the step larger: all that is left of it is its sign.": lambda lr, w, g: lr / (g * w),
     "That multiplies by the weight's std: divide, with brackets where a product stands below.": lambda lr, w, g: lr * w,
 }  # fmt: skip
@@ -56,10 +54,8 @@ check_ratio_of_step = Check(
             lambda weight, step: (step(), torch.tensor(0.0))[1]),
         "Entry by entry, some divide by nearly 0: take the two stds first, then divide.": (
             _before(lambda old, new: ((new - old) / old).std()), _before(lambda old, new: ((new - old) / old).abs().mean())),
-        "That is the ratio of the variances: take its root.": _before(lambda old, new: (new - old).var() / old.var()),
         "That is the change alone: divide it by the std of the weight before.": _before(lambda old, new: (new - old).std()),
         "Divide by the weight as it was before the step.": _before(lambda old, new: (new - old).std() / new.std()),
-        "That is upside down: the change stands on top.": _before(lambda old, new: old.std() / (new - old).std()),
         "That compares the two weights: take the std of their difference.": (
             _before(lambda old, new: new.std() / old.std()), _before(lambda old, new: (new.std() - old.std()) / old.std())),
         "These are norms or mean sizes: take stds, which leave the means out.": (

@@ -67,7 +67,6 @@ check_rate_from_ratios.mistakes = {
         lambda lr, r, k=k: lr * 1e-3 / sorted(r)[min(k, len(r) - 1)] for k in (1, 2)),
     "Nothing holds the rate: it may have to rise, to fall, and to go beyond 1.": tuple(
         lambda lr, r, held=held: held(lr, lr * 1e-3 / median(r)) for held in (min, max, lambda lr, new: min(1.0, new))),
-    "That is the factor alone: multiply the old rate by it.": lambda lr, r: 1e-3 / median(r),
 }  # fmt: skip
 
 _LOOK = "Compare each layer with its neighbours, in all four pictures."

@@ -23,10 +23,7 @@ KNOWN_SETS = {
     ("C",): '"C is the main contributor" suggests itself, and is wrong: it is cut off by W2 and W1, both zero.',
     NAMES: "Zeros are not fine: a gradient that meets a zero weight or a zero activation is exactly 0. Print them all.",
     ("b1", "b2"): "A bias needs no input, but b1 needs a way back: through W2, which is all zeros.",
-    (
-        "W1",
-        "W2",
-    ): "Both weights meet zeros: W2's gradient is multiplied by h = tanh(0) = 0, W1's comes back through W2.",
+    ("W1", "W2"): "Both weights meet zeros: W2's gradient is multiplied by h = tanh(0) = 0, W1's comes back through W2.",
 }
 
 
@@ -157,28 +154,19 @@ def _fold(scale=lambda g, v, e: g / (v + e).sqrt(), weight=lambda W, s: W * s, b
 
 
 check_fold.mistakes = {
-    "eps is forgotten: it is added to the variance, under the root.": _fold(lambda g, v, e: g / v.sqrt()),
     "eps is outside the root: add it to the variance, before the root.": _fold(lambda g, v, e: g / (v.sqrt() + e)),
-    "eps is hard-coded as 1e-5: use the one that is given.": _fold(lambda g, v, e: g / (v + 1e-5).sqrt()),
     "BatchNorm divides by the root of running_var + eps: not by the variance, and it does not multiply.": (
         _fold(lambda g, v, e: g / (v + e)), _fold(lambda g, v, e: g * (v + e).sqrt())),
-    "gamma or running_var is forgotten: the scale is gamma / sqrt(running_var + eps).": (
-        _fold(lambda g, v, e: 1 / (v + e).sqrt()), _fold(lambda g, v, e: g)),
     "The variance is scaled by 31/32 or 32/31: running_var is used as it is, in eval mode no batch counts.": (
         _fold(lambda g, v, e: g / (v * 31 / 32 + e).sqrt()), _fold(lambda g, v, e: g / (v * 32 / 31 + e).sqrt())),
     "The scale is on the rows of W: a unit of the Linear is a column here, (fan_in, fan_out).": _fold(
         weight=lambda W, s: W * s[:, None]),
     "The scale multiplies the columns of W.": (_fold(weight=lambda W, s: W), _fold(weight=lambda W, s: W / s)),
-    "W2 is transposed: its layout stays that of W, (fan_in, fan_out).": _fold(weight=lambda W, s: (W * s).T),
-    "running_mean is forgotten: it is subtracted from b before the scale.": _fold(bias=lambda b, s, m, h: b * s + h),
     "b and running_mean are both scaled, beta is not: b2 is (b - running_mean) * s + beta.": (
         _fold(bias=lambda b, s, m, h: b - m * s + h), _fold(bias=lambda b, s, m, h: b * s - m + h),
         _fold(bias=lambda b, s, m, h: b - m + h), _fold(bias=lambda b, s, m, h: (b - m + h) * s)),
     "A sign is wrong in b2: it is (b - running_mean) * s + beta.": (
         _fold(bias=lambda b, s, m, h: (b + m) * s + h), _fold(bias=lambda b, s, m, h: (b - m) * s - h)),
-    "b, running_mean and beta are all in b2: (b - running_mean) * s + beta.": (
-        _fold(bias=lambda b, s, m, h: (b - m) * s), _fold(bias=lambda b, s, m, h: h - m * s),
-        _fold(bias=lambda b, s, m, h: b), _fold(bias=lambda b, s, m, h: h)),
     "W2 and b2 have changed places: return W2, b2.": lambda *args: check_fold.right(*args)[::-1],
 }  # fmt: skip
 
@@ -214,8 +202,6 @@ def check_wrong_by(running_var, eps_was, eps_is):
 
 
 check_wrong_by.mistakes = {
-    "That is upside down: the smaller eps gives the larger scale.": lambda v, was, new: ((v + new) / (v + was)) ** 0.5,
     "BatchNorm divides by the root of running_var + eps.": lambda v, was, new: (v + was) / (v + new),
     "eps is added to the variance, under the root.": lambda v, was, new: (v**0.5 + was) / (v**0.5 + new),
-    "The variance counts too: it stands under the root beside eps.": lambda v, was, new: (was / new) ** 0.5,
 }
