@@ -133,19 +133,17 @@ def test_the_smallest_input_that_differs_is_shown_with_its_column():
 
 
 check_layer = choice(
-    "Which layer is at fault?",
-    "the layer at fault",
-    "layer 2",
-    {"layer 1": "its mean is 0", "layer 3": "it is healthy"},
-    "toy chapter",
-    60,
-)
+    "Which layer is at fault?", "the layer at fault", "toy chapter", 60, "layer 2", {
+        "layer 1": "its mean is 0", "layer 3": "it is healthy",
+    })  # fmt: skip
 check_pair = choice(
-    "Which pair?", "the pair", "non-linear and own rate", {"x": "no", "optimizer: data": "as it was typed"}, "toy", 60
-)
+    "Which pair?", "the pair", "toy", 60, "non-linear and own rate", {
+        "x": "no", "optimizer: data": "as it was typed",
+    })  # fmt: skip
 check_two = choices(
-    "Two questions.", "two", {"a": (1, {0: "no: it grows"}), "b": ("up", {"down": "turn it"})}, "toy", 60
-)
+    "Two questions.", "two", "toy", 60, {
+        "a": (1, {0: "no: it grows"}), "b": ("up", {"down": "turn it"}),
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize(

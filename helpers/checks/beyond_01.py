@@ -81,7 +81,9 @@ def _step(net, step, optimizer, x, y):
     return change.any(), (change + 0.2 * due).norm() < 0.002 * due.norm()
 
 
-def _answer(hold=nn.ModuleList, end=lambda logits: logits, bend=torch.tanh, zero=True, move=True, loss_of=F.cross_entropy):
+def _answer(
+    hold=nn.ModuleList, end=lambda logits: logits, bend=torch.tanh, zero=True, move=True, loss_of=F.cross_entropy
+):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()

@@ -103,12 +103,8 @@ _ALIKE = {"SGD": _SWING, "momentum": _SWING, "RMSprop": _FIRST, "Adam": _FIRST}
 _OTHERS = {"SGD": _FIRST, "momentum": _FIRST, "RMSprop": _SWING, "Adam": _SWING}
 
 check_four_walks = choices(
-    "{walk: optimizer} of the four walks of exercise X03.3.",
-    "the four walks",
-    {
+    "{walk: optimizer} of the four walks of exercise X03.3.", "the four walks", "lesson X03, exercise X03.3", 5995, {
         walk: (right, {name: why for name, why in hints.items() if name != right})
         for walk, right, hints in (
             ("A", "momentum", _ALIKE), ("B", "RMSprop", _OTHERS), ("C", "SGD", _ALIKE), ("D", "Adam", _OTHERS))
-    },
-    "lesson X03, exercise X03.3", 5995, agreed="the four walks are told apart", noun="optimizer",
-)  # fmt: skip
+    }, noun="optimizer")  # fmt: skip

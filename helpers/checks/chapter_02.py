@@ -48,14 +48,10 @@ def start_of_nine():
 
 check_guilty_layer = choice(
     "Which of the three layers of exercise 2.2 is guilty: layer1, layer2 or layer3.",
-    "the guilty layer",
-    "layer2",
-    {
+    "the guilty layer", "chapter 02, exercise 2.2", 259, "layer2", {
         "layer1": "Its outputs are about as large as its inputs. Print the std after every layer, then compare in and out.",
         "layer3": "The loss is felt here, and it is not made here: its outputs are smaller than its inputs.",
-    },
-    "chapter 02, exercise 2.2", 259,
-)  # fmt: skip
+    })  # fmt: skip
 
 
 def as_probabilities(value):

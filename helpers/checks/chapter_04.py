@@ -113,20 +113,11 @@ def _through(f, gain, layers=50, width=200):
 
 _FLAT = "Its signal finds one size within a few layers and keeps it exactly. Which nonlinearity pulls it there?"
 _FADES = "It loses signal and gradient, ever more slowly. A ReLU would lose or gain a constant factor per layer."
-_WANDERS = (
-    "Both of its curves wander about 1, and nothing pulls them back. So the gain is right, and f has no fixed point."
-)
+_WANDERS = "Both of its curves wander about 1, and nothing pulls them back: the gain is right, f has no fixed point."
 _RUNS = "Both of its curves run off by a constant factor per layer. A tanh cannot do that: its outputs stay below 1."
 
 check_four_networks = choices(
     "{network: its nonlinearity and gain} of the four networks of exercise 4.3.",
-    "the four networks",
-    {
-        "a": ("ReLU 1.41", {"tanh 5/3": _WANDERS, "ReLU 1.71": _WANDERS, "tanh 1": _WANDERS}),
-        "b": ("tanh 5/3", {"ReLU 1.41": _FLAT, "ReLU 1.71": _FLAT, "tanh 1": _FLAT}),
-        "c": ("ReLU 1.71", {"ReLU 1.41": _RUNS, "tanh 5/3": _RUNS, "tanh 1": _RUNS}),
-        "d": ("tanh 1", {"ReLU 1.41": _FADES, "ReLU 1.71": _FADES, "tanh 5/3": _FADES}),
-    },
-    "chapter 04, exercise 4.3", 1673,
-    agreed="the four networks are told apart", noun="nonlinearity",
-)  # fmt: skip
+    "the four networks", "chapter 04, exercise 4.3", 1673, {
+        "a": ("ReLU 1.41", _WANDERS), "b": ("tanh 5/3", _FLAT), "c": ("ReLU 1.71", _RUNS), "d": ("tanh 1", _FADES),
+    }, noun="nonlinearity")  # fmt: skip

@@ -260,19 +260,12 @@ WHY_NOT = {
 }
 check_four_modules = choices(
     "{network: its condition} of the four networks of exercise 7.2.",
-    "the four networks",
-    {name: (right, {k: why for k, why in WHY_NOT.items() if k != right}) for name, right in FAULTS.items()},
-    "chapter 07, exercise 7.2", 4715,
-    agreed="the four networks are told apart", noun="condition",
-)  # fmt: skip
+    "the four networks", "chapter 07, exercise 7.2", 4715, {
+        name: (right, {k: why for k, why in WHY_NOT.items() if k != right}) for name, right in FAULTS.items()
+    }, noun="condition")  # fmt: skip
 
 check_lead = choice(
-    "Where the lower loss comes from: A, B or C.",
-    "the lead",
-    "B",
-    {
+    "Where the lower loss comes from: A, B or C.", "the lead", "chapter 07, exercise 7.3", 4715, "B", {
         "A": "Then both bars would be equally high: in eval mode neither has any noise.",
         "C": "Then nothing would be left of it in eval mode.",
-    },
-    "chapter 07, exercise 7.3", 4715,
-)  # fmt: skip
+    })  # fmt: skip

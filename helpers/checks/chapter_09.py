@@ -51,15 +51,12 @@ _OUTPUTS = "That would shrink the gradient as well. But look at what this layer 
 
 check_faulty_layer = choices(
     "{'layer': its number, 'fault': what is wrong} of exercise 9.2.",
-    "the faulty layer",
-    {
+    "the faulty layer", "chapter 09, one step back", 5454, {
         "layer": (5, {4: _STEP, 6: _STEP, 1: _ELSEWHERE, 2: _ELSEWHERE, 3: _ELSEWHERE, 7: _ELSEWHERE, 8: _ELSEWHERE}),
         "fault": ("biases too large", {
             "weights too small": _OUTPUTS,
             "weights too large": "Large weights make a gradient grow on its way back. This one loses."}),
-    },
-    "chapter 09, one step back", 5454, agreed="the layer and its fault are found", otherwise=_ELSEWHERE,
-)  # fmt: skip
+    }, otherwise=_ELSEWHERE)  # fmt: skip
 
 _Z = torch.linspace(-8, 8, 1601, dtype=torch.float64)
 _DENSITY = torch.softmax(-(_Z**2) / 2, 0)
@@ -88,11 +85,8 @@ def check_even_gains(gains):
     except (TypeError, ValueError):
         raise Verdict("these are not 20 numbers", _TWENTY) from None
     yield gains.size == 20, f"gains has {gains.size} numbers", _TWENTY
-    yield (
-        ((gains > 0) & (gains < 1e6)).all(),
-        f"one of the gains, from {gains.min():g} to {gains.max():g}, is no gain",
-        _TWENTY,
-    )
+    everyday = ((gains > 0) & (gains < 1e6)).all()
+    yield everyday, f"one of the gains, from {gains.min():g} to {gains.max():g}, is no gain", _TWENTY
     factors, signal = _after(gains.tolist())
     k = max(range(19), key=lambda k: abs(factors[k] - 1))
     off = f"back through layer {k + 2} the mean square is multiplied by {factors[k]:.2f}"

@@ -74,13 +74,10 @@ _ASK = "Ask it for two points and for the point half-way between them. One matri
 _DIGITS = "Half-way it is off by something small, and far more than float64 rounds: print the difference."
 check_four_stacks = choices(
     "{stack: linear or bent} of the four stacks of exercise 10.2.",
-    "the four stacks",
-    {
+    "the four stacks", "chapter 10, exercise 10.2", 5527, {
         "a": ("bent", {"linear": _DIGITS}), "b": ("linear", {"bent": _ASK}),
         "c": ("bent", {"linear": _ASK}), "d": ("linear", {"bent": _ASK}),
-    },
-    "chapter 10, exercise 10.2", 5527, agreed="the four stacks are told apart", noun="kind",
-)  # fmt: skip
+    }, noun="kind")  # fmt: skip
 
 XOR_SHAPES = [(2, 2), (2,), (2, 1), (1,)]
 _SHAPES = "They are W1 (2, 2), b1 (2,), W2 (2, 1) and b2 (1,), for tanh(x @ W1 + b1) @ W2 + b2."

@@ -71,15 +71,12 @@ _ONE = "Here one hidden line lies far below the other four, and keeps its distan
 
 check_four_runs = choices(
     "{picture: what was done} of the four pictures of exercise 12.3.",
-    "the four pictures",
-    {
-        "A": ("exploded", {"lowered": _LOSS, "scale": _LOSS, "own rate": _LOSS}),
-        "B": ("own rate", {"lowered": _ONE, "scale": _ONE, "exploded": _ONE}),
+    "the four pictures", "chapter 12, exercise 12.3", 5995, {
+        "A": ("exploded", _LOSS),
+        "B": ("own rate", _ONE),
         "C": ("lowered", {"exploded": _LOSS, "own rate": _ALL, "scale": _LOSS}),
-        "D": ("scale", {"own rate": _FAN, "lowered": _FAN, "exploded": _FAN}),
-    },
-    "chapter 12, exercise 12.3", 5995, agreed="the four pictures are told apart", noun="cause",
-)  # fmt: skip
+        "D": ("scale", _FAN),
+    }, noun="cause")  # fmt: skip
 
 
 @conditions("the factor", "chapter 12, exercise 12.4", 5995)
@@ -89,11 +86,8 @@ def check_new_rate(factor):
         value = to_array(factor)
     except (TypeError, ValueError):
         value = np.array(())
-    yield (
-        value.size == 1 and value.dtype != bool and (value > 0).all(),
-        "it is not a positive number",
-        "Give one, such as 3.",
-    )
+    is_one = value.size == 1 and value.dtype != bool and (value > 0).all()
+    yield is_one, "it is not a positive number", "Give one, such as 3."
     number = value.item()
     low = "The hidden lines lie near 1e-4. Read off by which factor they have to rise."
     yield number > 5, f"with {number:g} the hidden lines stay far below the best ratio of a short run", low

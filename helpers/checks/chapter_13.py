@@ -13,8 +13,7 @@ check_gain_powers = choices(
     "weight gradient", "update:data of the weight". 1 stands for proportional to the gain, 0 for independent of it,
     -1 for proportional to 1/gain.
     """,
-    "the powers of the gain",
-    {
+    "the powers of the gain", "chapter 13, the gain under batch normalisation", 6364, {
         "linear output": (1, {
             0: "A BatchNorm takes the gain away, but only after the Linear: its own output still has it.",
             2: "That is the variance: the question is the size, the std.",
@@ -38,31 +37,22 @@ check_gain_powers = choices(
             1: "That is the weight alone: divide the update by it.",
             2: "That is upside down: the update stands on top, the weight below.",
         }),
-    },
-    "chapter 13, the gain under batch normalisation", 6364,
-    agreed="the powers of the gain: all six are right", noun="number",
-    otherwise="Measure it: build the network at gain 1 and at gain 2, and compare.",
-)  # fmt: skip
+    }, noun="number", otherwise="Measure it: build the network at gain 1 and at gain 2, and compare.")  # fmt: skip
 
 
-_BENDS = (
-    "A tanh bends: tanh(3z) is not 3 tanh(z), so what the BatchNorm gets has another shape, not only another scale."
-)
+_BENDS = "A tanh bends: tanh(3z) is not 3 tanh(z). What the BatchNorm gets has another shape, not only another scale."
 _SUM = "Only a part of the sum is multiplied. x stays, so the sum points elsewhere, and LayerNorm keeps directions."
 _TAKEN = "What arrives at the normalisation is 3 times what it was, and it divides by a std that is 3 times as large."
 
 check_scale_free = choices(
     """{piece: "yes" or "no"}: whether its output stays when the weight of its Linear is multiplied by 3.""",
-    "which weights are free in their size",
-    {
+    "which weights are free in their size", "chapter 13, exercise 13.1", 6364, {
         "Linear with a bias, BatchNorm": ("yes", {"no": "The bias is the same for all examples: it goes with the mean."}),
         "Linear without a bias, ReLU, BatchNorm": ("yes", {"no": "relu(3z) is 3 relu(z). " + _TAKEN}),
         "Linear without a bias, tanh, BatchNorm": ("no", {"yes": _BENDS}),
         "Linear without a bias, LayerNorm": ("yes", {"no": _TAKEN}),
         "x + Linear(x), LayerNorm": ("no", {"yes": _SUM}),
-    },
-    "chapter 13, exercise 13.1", 6364,
-)  # fmt: skip
+    })  # fmt: skip
 
 _LEVEL = "Its point lies on that of the healthy network: look for the one that does not."
 _ROOT = "The ratio is that much lower. It goes as one over the square of the weight's length."
@@ -76,12 +66,9 @@ def multiply_one(model):
 
 check_wrong_gain = choices(
     """What is wrong in the network of exercise 13.2, and its remedy: three numbers.""",
-    "the multiplied weight",
-    {
+    "the multiplied weight", "chapter 13, exercise 13.2", 6364, {
         "the Linear": (4, dict.fromkeys((1, 2, 3, 5, 6), _LEVEL)),
         "its weight was multiplied by": (10.0, {100.0: _ROOT, 0.01: _ROOT, 0.1: "A shorter weight would turn faster."}),
         "multiply its learning rate by": (100.0, {10.0: "That is the weight's factor: the length counts twice.",
                                                 0.01: "A lower rate makes a slow layer slower."}),
-    },
-    "chapter 13, exercise 13.2", 6364, noun="number", otherwise="Read the distance in the picture, then use step 4.",
-)  # fmt: skip
+    }, noun="number", otherwise="Read the distance in the picture, then use step 4.")  # fmt: skip

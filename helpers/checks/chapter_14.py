@@ -11,8 +11,7 @@ KINDS = ("weights too small", "weights too large", "a shifted bias", "no nonline
 _FINE = "They are as they should be."
 check_first_look = choices(
     "What to look at first, since it names the fault: exercise 14.1.",
-    "what to look at first",
-    {
+    "what to look at first", "chapter 14, exercise 14.1", 6694, {
         "loss 12 at step 0, 27 classes": ("the loss", {
             "activations": "They look healthy.",
             "gradients": "They follow from a simpler cause.",
@@ -23,9 +22,7 @@ check_first_look = choices(
             "update:data": "It mixes several causes."}),
         "all as it should be, and the loss hardly moves": ("update:data", {
             "the loss": "You have: it hardly moves.", "activations": _FINE, "gradients": _FINE}),
-    },
-    "chapter 14, exercise 14.1", 6694,
-)  # fmt: skip
+    })  # fmt: skip
 
 _SIGNS = {
     "healthy": "The healthy one would lie on the grey points in both pictures, and its activations would be even.",
@@ -38,13 +35,10 @@ _SIGNS = {
 }
 check_which_patient = choices(
     "{letter: patient} of the four networks of exercise 14.2.",
-    "the four patients",
-    {
+    "the four patients", "chapter 14, exercise 14.2", 6694, {
         letter: (right, {other: sign for other, sign in _SIGNS.items() if other != right})
         for letter, right in zip("ABCD", ("rate 3", "confident output", "gain 3", "healthy"), strict=True)
-    },
-    "chapter 14, exercise 14.2", 6694, noun="patient",
-)  # fmt: skip
+    }, noun="patient")  # fmt: skip
 
 RATIOS = [1e-2, 2e-4, 4e-3], [3e-5, 2e-4, 1e-3, 1e-5, 5e-6], [2e-5], [0.2, 1e-3, 0.5, 0.3, 0.1, 2e-3, 7e-3]
 

@@ -43,28 +43,32 @@ def conditions(tried, place, seconds, cases=((),)):
             return 0.0
 
         look = Look(trial, cases, tried, lambda value: {}, parameters=tuple(inspect.signature(look_at).parameters)[1:])
-        agreed = f"{tried}: all that is asked for is so"
-        return Check(
-            look_at.__doc__, None, [look], lecture_at(place, seconds), call=tried, agreed=agreed, refuse=is_given
-        )
+        where, agreed = lecture_at(place, seconds), f"{tried}: all that is asked for is so"
+        return Check(look_at.__doc__, None, [look], where, call=tried, agreed=agreed, refuse=is_given)
 
     return make
 
 
-def choice(doc, tried, right, wrong, place, seconds, *, agreed=""):
+def choice(doc, tried, place, seconds, right, wrong):
     """A Check of one question: right, the right option; wrong: a dict {option: why not}. Options: text or numbers."""
-    result = choices(doc, tried, {tried: (right, wrong)}, place, seconds, agreed=agreed)
+    result = choices(doc, tried, place, seconds, {tried: (right, wrong)})
     trial, result.right = result.looks[0].trial, right
     result.mistakes = {why: other for other, why in wrong.items()}
     result.looks = [Look(lambda answer: trial({tried: answer}), call=tried)]
     return result
 
 
-def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", otherwise="Work it out, or try it."):
+def choices(doc, tried, place, seconds, questions, *, noun="answer", otherwise="Work it out, or try it."):
     """A Check of a dict {question: option}, for questions {question: (right option, {wrong option: why not})}.
 
+    One text in place of the dict: the wrong options are the other questions' right ones, and all are told it.
     No result shows a right option. otherwise: what helps where a number is not among the options.
     """
+    options = [right for right, _ in questions.values()]
+    questions = {
+        key: (right, dict.fromkeys([o for o in options if o != right], wrong) if isinstance(wrong, str) else wrong)
+        for key, (right, wrong) in questions.items()
+    }
 
     def trial(answer):
         if not isinstance(answer, Mapping):
@@ -97,8 +101,7 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
     for key, (_, wrong) in questions.items():
         for other, why in wrong.items():
             mistakes[why] = (*mistakes.get(why, ()), {**answer, key: other})
-    where, agreed = lecture_at(place, seconds), agreed or f"{tried}: right"
-    looks = [Look(trial, call=tried)]
+    looks, where, agreed = [Look(trial, call=tried)], lecture_at(place, seconds), f"{tried}: right"
     return Check(doc, answer, looks, where, call=tried, agreed=agreed, refuse=is_given, mistakes=mistakes)
 
 
