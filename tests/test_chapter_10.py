@@ -1,6 +1,5 @@
 """Chapter 10: what a stack of linear layers is, and the facts about deep_mlp(nonlinearity="linear") it rests on."""
 
-
 import pytest
 import torch
 

@@ -2,6 +2,8 @@
 
 import math
 import statistics
+from fractions import Fraction
+from functools import partial
 
 import numpy as np
 import pytest
@@ -35,40 +37,45 @@ from helpers.checks import (
 # ---- 08 to 11
 
 
-def fixed_point(layers, guard=True, weigh=lambda z: np.exp(-(z**2) / 2), reach=8):
-    z = np.linspace(-reach, reach, 1001)
-
-    def answer(gain):
-        std = 1.0
-        for _ in range(layers):
-            std = np.average(np.tanh(gain * std * z) ** 2, weights=weigh(z)) ** 0.5
-        return std if gain > 1 or not guard else 0
-
-    return answer
+def fixed_point(gain, steps=2_000, points=401, guard=True, low=-8, density=2, share=1):
+    z, std = np.linspace(low, 8, points), 1.0
+    p = np.exp(-(z**2) / density)
+    if guard and gain <= 1:
+        return 0
+    for _ in range(steps):
+        std = np.sqrt((np.tanh(gain * std * z) ** 2 * p).sum() / p.sum() * share)
+    return std
 
 
-def half_of_the_grid(gain):
-    z, std = np.linspace(0, 8, 1001), 1.0
-    for _ in range(2000 * (gain > 1)):
-        std = np.trapezoid(np.tanh(gain * std * z) ** 2 * np.exp(-(z**2) / 2), z) ** 0.5 / (2 * np.pi) ** 0.25
-    return std * (gain > 1)
+def fixed_point_by_bisection(gain):
+    """The s with s^2 = E[tanh(gain * s * z)^2], by Gauss-Hermite quadrature."""
+    if gain <= 1:
+        return 0
+    z, p = np.polynomial.hermite_e.hermegauss(100)
+    low, high = 1e-3, 1.0
+    while high - low > 1e-6:
+        s = (low + high) / 2
+        low, high = (s, high) if (np.tanh(gain * s * z) ** 2) @ p / p.sum() > s**2 else (low, s)
+    return low
 
 
-def layer_by_layer(weights, biases):
-    W, b = torch.eye(len(weights[0])), torch.zeros(len(weights[0]))
+def collapse_by_probing(weights, biases):
+    """The bias is where zero goes, the rows of W are where the unit vectors go."""
+
+    def stack(x):
+        for W, b in zip(weights, biases, strict=True):
+            x = x @ W + b
+        return x
+
+    b = stack(torch.zeros(1, len(weights[0])))
+    return stack(torch.eye(len(weights[0]))) - b, b
+
+
+def collapse(weights, biases):
+    W, b = np.eye(len(weights[0])), np.zeros(len(weights[0]))
     for weight, bias in zip(weights, biases, strict=True):
-        W, b = W @ weight, b @ weight + bias
-    return W, b
-
-
-def augmented(weights, biases):
-    """Each layer as one matrix that has its bias in the last row."""
-    whole = torch.eye(len(weights[0]) + 1)
-    for weight, bias in zip(weights, biases, strict=True):
-        column = torch.zeros(len(weight) + 1, 1)
-        column[-1] = 1
-        whole = whole @ torch.hstack([torch.vstack([weight, bias]), column])
-    return whole[:-1, :-1], whole[-1, :-1]
+        W, b = W @ weight.numpy(), b @ weight.numpy() + bias.numpy()
+    return [W.tolist(), b.tolist()]
 
 
 def used_up(weights, biases):
@@ -215,13 +222,16 @@ def mean_in_place(x, groups, eps):
 FINDINGS = check_four_findings.right
 
 RIGHT = {
-    check_fixed_point: [fixed_point(2000), fixed_point(700, reach=6), lambda gain: torch.tensor([fixed_point(900)(gain)])],
+    check_fixed_point: [
+        fixed_point, fixed_point_by_bisection, lambda gain: fixed_point(gain, steps=100),
+        lambda gain: torch.tensor([fixed_point(gain, points=201)], dtype=torch.float32),
+    ],
     check_most_left: [
         lambda g, n: math.prod([g / 4] * n), lambda g, n: np.full(n, g / 4).prod(), lambda g, n: torch.full((n,), g / 4).prod(),
     ],
     check_faulty_layer: [LAYER, {"fault": "Biases_too large.", "layer": np.int64(5)}, {**LAYER, "layer": torch.tensor(5.0)}],
     check_even_gains: [tuple(EVEN), np.array([EVEN]), torch.tensor(EVEN)[:, None], iter(EVEN), [round(gain, 2) for gain in EVEN]],
-    check_collapse: [layer_by_layer, augmented, lambda w, b: [part.numpy() for part in augmented(w, b)]],
+    check_collapse: [collapse_by_probing, collapse, lambda w, b: (list(check_collapse.right(w, b)[0]), collapse(w, b)[1])],
     check_xor: [
         [W1, B1, W2, -1], [W1, [B1], W2, [B2]], [np.array(W1), B1, W2, np.float64(-1)],
         [[torch.tensor([2, 2]), torch.tensor([2, 2])], B1, W2, B2], [[[torch.tensor(2.0)] * 2] * 2, B1, W2, B2],
@@ -236,7 +246,10 @@ RIGHT = {
     check_wrong_gain: [
         {**GAIN, FACTOR: 9.98}, {**GAIN, FACTOR: 9.6, SPEED: 95}, {**GAIN, FACTOR: torch.tensor(10.02), SPEED: 100.3},
     ],
-    check_gain_powers: [{key: power + 0.04 for key, power in POWERS.items()}],
+    check_gain_powers: [
+        {key: number(power) for key, power in reversed(POWERS.items())}
+        for number in (int, float, np.int64, torch.tensor, Fraction, lambda v: [v], lambda v: v + 0.04)
+    ],
     check_rate_from_ratios: [
         rate(np.median), rate(lambda r: torch.tensor(r).median()), lambda lr, r: statistics.median(lr * 1e-3 / x for x in r),
     ],
@@ -271,11 +284,16 @@ def test_right_answers_are_accepted_in_any_style(check, answer):
 
 
 WRONG = [  # the check, an answer that no list holds, and what is said of it
-    (check_fixed_point, fixed_point(5), "too few"),
-    (check_fixed_point, fixed_point(40), "hundreds"),
-    (check_fixed_point, fixed_point(700, guard=False), "gain of 1 or less"),
-    (check_fixed_point, fixed_point(2000, weigh=lambda z: np.exp(-(z**2))), "exp(-z^2/2)"),
-    (check_fixed_point, half_of_the_grid, "both sides"),
+    *((check_fixed_point, answer, "too few") for answer in (partial(fixed_point, steps=5), partial(fixed_point, steps=11))),
+    *((check_fixed_point, partial(fixed_point, steps=n), "hundreds") for n in (15, 40)),
+    *((check_fixed_point, lambda g, low=low: 0 if g < low else fixed_point(g), "Just above") for low in (1.06, 1.2)),
+    *((check_fixed_point, partial(fixed_point, steps=n, guard=False), "gain of 1 or less") for n in (100, 700, 2000)),
+    (check_fixed_point, lambda g: 0 if g < 1 else fixed_point(g, guard=False), "at 1 too"),
+    (check_fixed_point, partial(fixed_point, density=1), "exp(-z^2/2)"),
+    (check_fixed_point, partial(fixed_point, share=0.5), "both sides"),
+    (check_fixed_point, lambda g: 0.6513, "gain changes"),
+    *((check_fixed_point, answer, "") for answer in (
+        lambda g: fixed_point(g) + 0.002, partial(fixed_point, points=9), lambda g: max(0, (g * g - 1) / (2 * g**4)) ** 0.5)),
     (check_most_left, lambda g, n: round((g / 4) ** n, 4), "rounded"),
     (check_most_left, lambda g, n: (g * g / 16) ** n, "root missing"),
     (check_faulty_layer, {**LAYER, "layer": 4.9}, "ratio"),
@@ -285,9 +303,12 @@ WRONG = [  # the check, an answer that no list holds, and what is said of it
         3, "1.2", [1.2] * 19 + [math.nan], [-1.2] * 20, [[1.2] * 20] * 2, [1e200] * 20, [[1], []], dict(enumerate(EVEN)))),
     (check_even_gains, torch.ones(20), "chi"),
     (check_collapse, used_up, "new object"),
-    (check_collapse, lambda w, b: (layer_by_layer(w, b)[0], layer_by_layer(w, b)[1][:, None]), "shape"),
-    (check_collapse, lambda w, b: layer_by_layer(w[:-1] or w, (b[:-1] or b)[: len(w[:-1] or w)]), "end of the lists"),
-    (check_collapse, lambda w, b: (augmented(w, b)[0], b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0)), "all the layers after"),
+    (check_collapse, lambda w, b: (collapse(w, b)[0], [[entry] for entry in collapse(w, b)[1]]), "shape"),
+    *((check_collapse, lambda w, b, n=n: collapse(w[:n] or w, b[:n] or b), "end of the lists") for n in (-1, 3)),
+    (check_collapse, lambda w, b: (collapse(w, b)[0], b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0)), "all the layers after"),
+    *((check_collapse, lambda w, b, of=of: of(*collapse(w, b)), "") for of in (
+        lambda W, b: W, lambda W, b: (W, 2 * np.array(b)), lambda W, b: (W, b, 0), lambda W, b: (W, None))),
+    (check_collapse, lambda w, b: (w[0], b[0]), ""),
     (check_xor, [W1, B1, [[-1], [1]], [1]], "signs"),
     *((check_xor, [W1, B1, last, [0]], "straight line") for last in ([[0], [0]], [[math.nan], [1]])),
     *((check_xor, [part, B1, W2, B2], "(2, 2)") for part in ([[1, 2], [3]], None, "W1")),
@@ -303,7 +324,8 @@ WRONG = [  # the check, an answer that no list holds, and what is said of it
     (check_ratio_of_step, ratio(lambda old, new: (new - old).mean() / old.mean()), "stds"),
     *((check_new_rate, factor, "Give one") for factor in ("30", "x30", -30, 0, math.nan, [20, 40], {"factor": 30}, True, lambda: 30)),
     *((check_wrong_gain, {**GAIN, **off}, "") for off in ({FACTOR: 9.2}, {SPEED: 93}, {FACTOR: "ten"}, {FACTOR: [10, 10]}, {WHICH: 4.1})),
-    *((check_gain_powers, {**POWERS, "batch norm output": off}, "") for off in (0.3, -0.6, math.nan, False)),
+    *((check_gain_powers, {**POWERS, "batch norm output": off}, "") for off in (0.3, -0.6, math.nan, False, "0", object(), [0, 0], 1j)),
+    *((check_gain_powers, answer, "") for answer in ({**POWERS, "x": 1}, [1, 0, 0, -1, -1, -2], lambda: POWERS)),
     (check_rate_from_ratios, rate(np.median, held=min), "may have to"),
     (check_rate_from_ratios, rate(np.median, held=max), "may have to"),
     (check_rate_from_ratios, rate(np.median, held=lambda lr, new: min(new, 1.0)), "beyond 1"),
