@@ -3,12 +3,9 @@
 import torch
 from torch.nn import functional as F
 
-from helpers.checks.kinds import check, choices, conditions, seeded_randn
+from helpers.checks.kinds import DENSITY, GRID, check, choices, conditions, seeded_randn
 from helpers.checks.readings import to_array
 from helpers.checks.sandbox import Verdict
-
-GRID = torch.linspace(-8, 8, 1601, dtype=torch.float64)
-DENSITY = torch.exp(-(GRID**2) / 2) / torch.exp(-(GRID**2) / 2).sum()
 
 
 def lecun_tanh(z):
@@ -16,13 +13,8 @@ def lecun_tanh(z):
     return 1.7159 * torch.tanh(2 * z / 3)
 
 
-def _average(values):
-    """E[...] over standard normal z, from the values on the grid."""
-    return (values * DENSITY).sum().item()
-
-
 def _rms(f, std=1.0):
-    return _average(f(std * GRID) ** 2) ** 0.5
+    return (f(std * GRID) ** 2 @ DENSITY).item() ** 0.5
 
 
 GAINS = [(f, std) for f in (torch.tanh, lecun_tanh, F.gelu, torch.sigmoid) for std in (1.0, 0.5, 2.0)]
@@ -42,9 +34,9 @@ check_gain.mistakes = {
     "The root is missing: a gain multiplies stds, not mean squares.": (
         lambda f, std: std / _rms(f, std) ** 2, lambda f, std: std**2 / _rms(f, std) ** 2),
     "That is made of the std of the outputs: it is their mean square that the next layer hands on.": (
-        lambda f, std: std / (_rms(f, std) ** 2 - _average(f(std * GRID)) ** 2) ** 0.5),
+        lambda f, std: std / (_rms(f, std) ** 2 - (f(std * GRID) @ DENSITY).item() ** 2) ** 0.5),
     "That is made of the mean of |f|: square first, then take the mean, then the root.": (
-        lambda f, std: std / _average(f(std * GRID).abs())),
+        lambda f, std: std / (f(std * GRID).abs() @ DENSITY).item()),
     "That is one over f at one place: take the mean square over a normal z.": lambda f, std: std / f(torch.tensor(std)),
 }  # fmt: skip
 

@@ -8,20 +8,14 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from helpers.checks.kinds import check, choice, seeded_randn
+from helpers.checks.kinds import DENSITY, GRID, check, choice, seeded_randn
 
-Z = np.linspace(-8, 8, 401)
-DENSITY = np.exp(-(Z**2) / 2) / np.exp(-(Z**2) / 2).sum()  # standard normal, as weights of the points Z
-
-
-def normal_mean(values):
-    """E[values(z)] over standard normal z, from the values at Z."""
-    return float(values @ DENSITY)
+Z, WEIGHTS = GRID.numpy(), DENSITY.numpy()
 
 
 def tanh_std(std):
     """The root mean square of tanh(z), z ~ N(0, std^2): its std, as its mean is 0."""
-    return math.sqrt(normal_mean(np.tanh(std * Z) ** 2))
+    return math.sqrt(np.tanh(std * Z) ** 2 @ WEIGHTS)
 
 
 @cache
@@ -72,7 +66,7 @@ check_fixed_point.mistakes = {
     "z has the std gain * std: neither is rooted or squared.": _settled(
         lambda g, s: tanh_std(math.sqrt(g * s)), lambda g, s: tanh_std(g**0.5 * s), lambda g, s: tanh_std(g * g * s)),
     "That averages |tanh(z)|: a std is the root of the mean square.": _settled(
-        lambda g, s: normal_mean(np.abs(np.tanh(g * s * Z)))),
+        lambda g, s: np.abs(np.tanh(g * s * Z)) @ WEIGHTS),
     "The weights are exp(-z^2/2), divided by their sum, on a grid that reaches far out on both sides.": _settled(
         lambda g, s: math.sqrt(np.average(np.tanh(g * s * Z) ** 2, weights=np.exp(-(Z**2)))),
         lambda g, s: math.sqrt(np.mean(np.tanh(g * s * Z) ** 2)),

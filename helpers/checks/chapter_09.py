@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from helpers.checks.kinds import check, choices, conditions
+from helpers.checks.kinds import DENSITY, GRID, check, choices, conditions
 from helpers.checks.readings import to_array
 from helpers.checks.sandbox import Verdict
 
@@ -58,17 +58,14 @@ check_faulty_layer = choices(
             "weights too large": "Large weights make a gradient grow on its way back. This one loses."}),
     }, otherwise=_ELSEWHERE)  # fmt: skip
 
-_Z = torch.linspace(-8, 8, 1601, dtype=torch.float64)
-_DENSITY = torch.softmax(-(_Z**2) / 2, 0)
-
 
 def _after(gains):
     """(factors on the gradient's mean square from layer 2 on, rms of the last output) of tanh layers of these gains."""
     s, factors = 1.0, []
     for gain in gains:
-        t = torch.tanh(gain * s * _Z)
-        factors.append(gain**2 * ((1 - t**2) ** 2 @ _DENSITY).item())
-        s = (t**2 @ _DENSITY).item() ** 0.5
+        t = torch.tanh(gain * s * GRID)
+        factors.append(gain**2 * ((1 - t**2) ** 2 @ DENSITY).item())
+        s = (t**2 @ DENSITY).item() ** 0.5
     return factors[1:], s
 
 
@@ -100,7 +97,7 @@ def _even(first):
         _, s = _after(gains)
         gain = 1.0
         for _ in range(25):  # each time nearer
-            gain = (((1 - torch.tanh(gain * s * _Z) ** 2) ** 2) @ _DENSITY).item() ** -0.5
+            gain = (((1 - torch.tanh(gain * s * GRID) ** 2) ** 2) @ DENSITY).item() ** -0.5
         gains.append(gain)
     return gains
 

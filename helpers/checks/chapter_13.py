@@ -7,12 +7,7 @@ BACK = "Going back, a BatchNorm divides the gradient by the std of what it got, 
 FROM_OUTPUT = "Its gradient is the input, which no gain reaches, times the gradient at the Linear's output."
 AFTER = "On the way back here, the next BatchNorm divides by the gain, and the next Linear multiplies by it again."
 check_gain_powers = choices(
-    """A dict: quantity -> the power of the gain that its std goes as, in a BatchNorm network at step 0.
-
-    Its keys: "linear output", "batch norm output", "gradient at batch norm output", "gradient at linear output",
-    "weight gradient", "update:data of the weight". 1 stands for proportional to the gain, 0 for independent of it,
-    -1 for proportional to 1/gain.
-    """,
+    "{quantity: the power of the gain that its std goes as}, in a BatchNorm network at step 0; 0: independent of it.",
     "the powers of the gain", "chapter 13, the gain under batch normalisation", 6364, {
         "linear output": (1, {
             0: "A BatchNorm takes the gain away, but only after the Linear: its own output still has it.",

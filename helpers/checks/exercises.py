@@ -54,10 +54,7 @@ def _reason(names):
 
 @conditions("the parameters that train", "exercise E01, the chain rule with the zeros in it", 259)
 def check_what_trains(answer):
-    """The set of those among the names C, W1, b1, W2, b2 that train when all start at zero (part 1, no BatchNorm).
-
-    A list, a tuple, an array, a generator or a text of names will do as well; an empty set says that nothing trains.
-    """
+    """The set, in any form, of those among the names C, W1, b1, W2, b2 that train when all start at zero."""
     names = _set(answer)
     yield names == ("b2",), f"yours, {', '.join(names) or 'none'}, is not right", _reason(names)
 
