@@ -159,6 +159,21 @@ class InRow(nn.Module):
         return self.rest(self.table(x))
 
 
+class ByList(Right):
+    """Its layers are in a list, and its own parameters() finds them there."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = [self.first, self.second]
+        del self.first, self.second
+
+    def parameters(self, recurse=True):
+        return [*super().parameters(), *(p for layer in self.kept for p in layer.parameters())]
+
+    def hidden(self, x):
+        return self.kept[1](self.kept[0](x).tanh()).tanh()
+
+
 def step(net, optimizer, x, y, loss_of=F.cross_entropy, clean=lambda net, optimizer: net.zero_grad(), times=1):
     loss = loss_of(net(x), y)
     clean(net, optimizer)
@@ -259,7 +274,7 @@ RIGHT = {
         diagnoses(lambda kind, layer: (kind.removeprefix("a ").replace("nonl", "non-l"), torch.tensor(layer))),
     ],
     check_three_faults: [
-        (Right, step), [InRow, step], (lambda: Right(), step), (net(end=staticmethod(lambda out: out.log_softmax(-1))), step),
+        (Right, step), [InRow, step], (ByList, step), (lambda: Right(), step), (net(end=staticmethod(lambda out: out.log_softmax(-1))), step),
         (Right, zeroed_afterwards), (Right, by_closure), (InRow, stepping(clean=lambda net, optimizer: optimizer.zero_grad())),
     ],
     check_stream_growth: [lambda s, n: math.hypot(1, s) ** n, lambda s, n: abs(complex(1, s)) ** n],
