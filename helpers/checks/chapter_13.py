@@ -12,26 +12,22 @@ check_gain_powers = choices(
         "linear output": (1, {
             0: "A BatchNorm takes the gain away, but only after the Linear: its own output still has it.",
             2: "That is the variance: the question is the size, the std.",
-            -1: "The output is input @ weight, and the weight is multiplied by the gain, not divided.",
-        }),
+            -1: "The output is input @ weight, and the weight is multiplied by the gain, not divided."}),
         "batch norm output": (0, dict.fromkeys((1, 2, -1, -2), CANCELS)),
         "gradient at batch norm output": (0, dict.fromkeys((1, 2, -1, -2), AFTER)),
         "gradient at linear output": (-1, {
             0: "The gradient after the BatchNorm does not depend on the gain, but this one is before it. " + BACK,
             1: "That is the wrong way round. " + BACK,
-            -2: "It is divided once: one BatchNorm stands between this output and the one after it. " + BACK,
-        }),
+            -2: "It is divided once: one BatchNorm stands between this output and the one after it. " + BACK}),
         "weight gradient": (-1, {
             0: FROM_OUTPUT + " That one does depend on the gain.",
             1: FROM_OUTPUT + " The weight itself does not enter its own gradient.",
-            -2: FROM_OUTPUT + " It is not divided a second time: that comes with update:data.",
-        }),
+            -2: FROM_OUTPUT + " It is not divided a second time: that comes with update:data."}),
         "update:data of the weight": (-2, {
             -1: "That is the update alone: the weight that it is divided by goes as the gain too.",
             0: "The update and the weight do not cancel: one goes as 1/gain, the other as the gain. Divide.",
             1: "That is the weight alone: divide the update by it.",
-            2: "That is upside down: the update stands on top, the weight below.",
-        }),
+            2: "That is upside down: the update stands on top, the weight below."}),
     }, noun="number", otherwise="Measure it: build the network at gain 1 and at gain 2, and compare.")  # fmt: skip
 
 
