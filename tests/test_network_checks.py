@@ -331,6 +331,7 @@ def always_biased(self, fan_in, fan_out, bias=True):
 
 WRONG_LINEARS = [
     (layers.Linear, "layer.out is missing"),
+    (variant(Linear, forward=lambda self, x: setattr(self, "out", x @ self.weight)), "return"),
     (calling(lambda self, x, out: None), "layer.out is missing"),
     (calling(lambda self, x, out: out.detach()), "detached"),
     (calling(lambda self, x, out: x @ self.weight), "not what"),

@@ -63,10 +63,12 @@ def _called(cls, x, weight, bias):
     layer = fill(cls(*weight.shape, bias=bias is not None), weight=weight, bias=bias)
     layer(x + 1)
     x = x.clone().requires_grad_()
-    out, kept = layer(x), getattr(layer, "out", None)
+    out = layer(x)
+    if out is None:
+        return None  # without a `return`
     found = gradients(out, {"x": x, **trainable(layer, ("weight", "bias"))})
     hint = "Keep what the layer returns, as it is: `self.out = ...`. The lecture's pictures look for it there."
-    if not isinstance(kept, torch.Tensor):
+    if not isinstance(kept := getattr(layer, "out", None), torch.Tensor):
         raise Verdict("layer.out is missing", hint)
     if not torch.equal(kept, out) or not kept.requires_grad:
         matter = "is detached from the graph" if torch.equal(kept, out) else "is not what the layer has just returned"
