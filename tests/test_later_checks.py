@@ -347,6 +347,7 @@ WRONG = [  # the check, an answer that no list holds, and what is said of it
     (check_rate_from_ratios, rate(lambda r: sorted(r)[min(2, len(r) - 1)]), "longer list"),
     (check_rate_from_ratios, rate(lambda r: r[len(r) // 2]), "sorted"),
     (check_rate_from_ratios, rate(statistics.geometric_mean), "median"),
+    (check_rate_from_ratios, lambda lr, ratios: lr * 1e-3, "when ratios changes"),
     (check_rate_from_ratios, rate(lambda r: statistics.fmean(sorted(r)[1:-1] or r)), ""),
     (check_rate_from_ratios, lambda lr, ratios: ratios.sort() or rate(np.median)(lr, ratios), "new object"),
     *((check_mystery, check_mystery.right | {1: (check_mystery.right[1][0], layer)}, "as a number")
