@@ -1,6 +1,7 @@
 """A round through the clinic: sixteen patients in an order that the seed draws, hints, treatments, points."""
 
 import copy
+import re
 from dataclasses import dataclass
 
 import torch
@@ -146,10 +147,14 @@ class Clinic:
         return dict(organ=FAULTS[fault].organ, fault=fault, remedy=FAULTS[fault].remedy)
 
 
+def _plain(text):
+    return re.sub("is(?=[ea])", "iz", text.strip().lower())  # initialisation, optimiser
+
+
 def _chosen(what, text):
     """The one choice that the text is a piece of."""
-    said = text.strip().lower() if isinstance(text, str) else ""
-    found = [choice for choice in CHOICES[what] if said and said in choice.lower()]
+    said = _plain(text) if isinstance(text, str) else ""
+    found = [choice for choice in CHOICES[what] if said and said in _plain(choice)]
     if len(found) != 1:
         kind = "fits several of them" if len(found) > 1 else "is none of them"
         raise ValueError(f"{what} is {text!r}, which {kind}: choose one of {'; '.join(CHOICES[what])}")
