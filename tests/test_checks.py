@@ -144,6 +144,9 @@ check_two = choices(
     "Two questions.", "two", "toy", 60, {
         "a": (1, {0: "no: it grows"}), "b": ("up", {"down": "turn it"}),
     })  # fmt: skip
+check_apart = choices("Which is which?", "the three", "toy", 60, {
+    "a": ("dead", "look again"), "b": ("alive", "it moves"), "c": (10.0, {100.0: "that is its square"}),
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -169,6 +172,13 @@ check_two = choices(
         (check_two, {"a": True, "b": "up"}, "wrong", "number"),
         (check_two, {"a": 1}, "wrong", "'b' is missing"),
         (check_two, {"a": 1, "b": ...}, "not attempted", ""),
+        (check_two, {"a": 1.1, "b": "up"}, "wrong", "try it"),
+        (check_apart, {"a": "the Dead", "b": "ali-ve", "c": 10.4}, "right", ""),
+        (check_apart, {"a": "alive", "b": "dead", "c": 10}, "wrong", "look again"),
+        (check_apart, {"a": "dead", "b": "dead", "c": 10}, "wrong", "it moves"),
+        (check_apart, {"a": "dead", "b": "alive", "c": 104}, "wrong", "square"),
+        (check_apart, {"a": "dead", "b": "alive", "c": 10.6}, "wrong", ""),
+        (check_apart, {"a": "un-dead", "b": "alive", "c": 10}, "wrong", "Choose one"),
         (check_two, [1, "up"], "wrong", "dict"),
     ],
 )
