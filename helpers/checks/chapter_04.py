@@ -4,8 +4,7 @@ import torch
 from torch.nn import functional as F
 
 from helpers.checks.kinds import DENSITY, GRID, check, choices, conditions, seeded_randn
-from helpers.checks.readings import to_array
-from helpers.checks.sandbox import Verdict
+from helpers.checks.readings import numbers
 
 
 def lecun_tanh(z):
@@ -54,10 +53,8 @@ _EQUAL = "Draw the weights at random: units that start the same stay the same."
 @conditions("W1", "chapter 04, exercise 4.2", 1673)
 def check_first_weight(W1):
     """W1, (30, 200), for x @ W1: random, mean 0, std gain / sqrt(fan_in) with tanh's gain."""
-    try:
-        W1 = torch.from_numpy(to_array(W1, "W1")).double()
-    except (TypeError, ValueError):
-        raise Verdict(f"W1 is of type {type(W1).__name__}", "Make it a tensor of shape (30, 200).") from None
+    W1 = numbers(W1, f"W1 is of type {type(W1).__name__}", "Make it a tensor of shape (30, 200).")
+    W1 = torch.from_numpy(W1).double()
     yield W1.shape == (FAN_IN, FAN_OUT), f"W1 has shape {tuple(W1.shape)}", _SHAPE
     yield W1.isfinite().all(), "W1 has a NaN or an infinity in it", "torch.empty holds anything: fill it with numbers."
     yield len(W1.unique()) > 3_000, "many entries of W1 are equal", _EQUAL

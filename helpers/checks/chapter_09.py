@@ -4,8 +4,7 @@ import torch
 from torch import nn
 
 from helpers.checks.kinds import DENSITY, GRID, check, choices, conditions
-from helpers.checks.readings import to_array
-from helpers.checks.sandbox import Verdict
+from helpers.checks.readings import numbers
 
 CASES = [(1.0, 2), (2.0, 3), (0.5, 1), (6.0, 4), (4.0, 5), (1.0, 20)]
 
@@ -77,10 +76,7 @@ _SIGNAL = "So small a signal meets a tanh that is a straight line. Begin with a 
 @conditions("the 20 gains", "chapter 09, exercise 9.3", 5454)
 def check_even_gains(gains):
     """20 gains: the gradient's mean square within 3 % over each step back, and a signal of 0.2 or more at the end."""
-    try:
-        gains = to_array(list(gains)).ravel()
-    except (TypeError, ValueError):
-        raise Verdict("these are not 20 numbers", _TWENTY) from None
+    gains = numbers(gains, "these are not 20 numbers", _TWENTY).ravel()
     yield gains.size == 20, f"gains has {gains.size} numbers", _TWENTY
     everyday = ((gains > 0) & (gains < 1e6)).all()
     yield everyday, f"one of the gains, from {gains.min():g} to {gains.max():g}, is no gain", _TWENTY

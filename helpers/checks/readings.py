@@ -1,5 +1,6 @@
 """What an answer returned, read as labelled arrays, compared with what it should be, and put into words."""
 
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -23,6 +24,14 @@ def to_array(value, label="result"):
     if array.dtype.kind not in "biuf":
         raise TypeError(f"no numbers: {array.dtype}")
     return array if array.dtype == bool else array.astype(float)
+
+
+def numbers(value, matter, hint):
+    """What to_array makes of a value; a Verdict, what is the matter and what helps, where it is made of no numbers."""
+    try:
+        return to_array(list(value) if isinstance(value, Iterator) else value)
+    except (TypeError, ValueError):
+        raise Verdict(matter, hint) from None
 
 
 def as_number(value):
