@@ -203,15 +203,6 @@ def evaluated(formula):
     return variant(BatchNorm, forward=forward)
 
 
-def updating(mean=lambda x: x.mean(0), var=lambda x: x.var(0), weigh=lambda m: (1 - m, m)):
-    def update(self, x):
-        old, new = weigh(self.momentum)
-        self.running_mean = old * self.running_mean + new * mean(x)
-        self.running_var = old * self.running_var + new * var(x)
-
-    return variant(BatchNorm, update=update)
-
-
 def with_defaults(eps=1e-5, momentum=0.1):
     def __init__(self, dim, eps=eps, momentum=momentum):
         BatchNorm.__init__(self, dim, eps, momentum)
@@ -235,8 +226,6 @@ def in_place(self, x):
 MEANS = {}
 BUFFERS = ("gamma", "beta", "running_mean", "running_var")
 WRONG_BATCH_NORMS = [  # and what the verdict says
-    (variant(BatchNorm, statistics=lambda self, x: (x.mean(0), ((x - x.mean(0)) ** 2).sum(0) / x.shape[1])), "len(x)"),
-    (variant(BatchNorm, statistics=lambda self, x: (x.mean(0).data, x.var(0, correction=0))), "detached"),
     (variant(BatchNorm, parameters=lambda self: []), "gamma is not among"),
     (variant(BatchNorm, parameters=lambda self: [self.gamma]), "beta is not among"),
     (variant(BatchNorm, parameters=lambda self: [getattr(self, name) for name in BUFFERS]), "running_mean is among"),
@@ -256,9 +245,7 @@ WRONG_BATCH_NORMS = [  # and what the verdict says
     (evaluated(lambda self, x, m, v: self.gamma * (x - m) / v.sqrt() + self.beta), "eps is forgotten"),
     (evaluated(lambda self, x, m, v: self.gamma * (x - m) / (v.sqrt() + self.eps) + self.beta), "outside the root"),
     (evaluated(lambda self, x, m, v: (self.output(x, m, v), self.update(x.data))[0]), "only reads"),
-    (updating(weigh=lambda m: (m, 1 - m)), "wrong way round"),
-    (updating(var=lambda x: x.var(0, correction=0)), "biased"),
-    (updating(var=lambda x: x.var(0) * 0 + 1), "by hand"),
+    (variant(BatchNorm, update=lambda self, x: BatchNorm.update(self, 0 * x)), "by hand"),
     (variant(BatchNorm, forward=keeping_the_graph), "no_grad"),
     (variant(BatchNorm, forward=in_place), "in place"),
     (variant(BatchNorm, output=lambda self, x, m, v: self.gamma.data * (x - m) / (v + self.eps).sqrt()), "missing"),
@@ -272,14 +259,6 @@ WRONG_BATCH_NORMS = [  # and what the verdict says
     (starting(BatchNorm, gamma=lambda dim: nn.Parameter(torch.randn(dim))), "expected 1"),
     (starting(BatchNorm, beta=lambda dim: nn.Parameter(torch.ones(dim))), "shift and mean at 0"),
     (starting(PlainTensors, running_mean=lambda dim: torch.zeros(dim, requires_grad=True)), "not learnt"),
-    (
-        variant(BatchNorm, output=lambda self, x, m, v: self.beta * (x - m) / (v + self.eps).sqrt() + self.gamma),
-        "changed places",
-    ),
-    (
-        evaluated(lambda self, x, m, v: (self.update(x.data), self.output(x, self.running_mean, self.running_var))[1]),
-        "only reads",
-    ),
     (starting(BatchNorm, gamma=torch.ones), "gamma is not among"),
     (starting(BatchNorm, gamma=1.0), "type float"),
     (starting(BatchNorm, running_mean=lambda dim: nn.Parameter(torch.zeros(dim))), "running_mean"),
@@ -360,7 +339,6 @@ WRONG_LINEARS = [
     (variant(Linear, start=lambda self, m: torch.ones(m)), "starts at zero"),
     (variant(Linear, start=lambda self, m: torch.zeros(1)), "shape (1,)"),
     (computed(lambda x, w, b: x @ w + 2 * b), "by hand"),
-    (computed(lambda x, w, b: x @ w.T + b), "transposed"),
     (computed(lambda x, w, b: x.mm(w) + b), "RuntimeError"),
     (computed(lambda x, w, b: x @ w.data + b), "weight receives no gradient"),
     (computed(lambda x, w, b: x.detach() @ w + b), "x receives no gradient"),
