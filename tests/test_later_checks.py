@@ -389,3 +389,9 @@ def test_wrong_answers_are_refused_with_what_helps(check, answer, said):
 def test_what_is_left_to_fill_in_is_not_an_attempt():
     assert check_mystery(check_mystery.right | {3: (..., 4)}).status == "not attempted"
     assert check_xor([[[..., 2], [2, 2]], B1, W2, B2]).status == "not attempted"
+
+
+def test_the_parts_of_an_answer_may_be_given_one_by_one_and_too_many_are_told():
+    assert check_xor(W1, B1, W2, B2) and check_three_faults(Right, step)
+    assert "alone" in check_adam_ratio(check_adam_ratio.right, 3).misconception
+    assert check_faulty_layer(5, "biases too large").status == check_faulty_layer().status == "wrong"

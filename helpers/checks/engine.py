@@ -129,7 +129,8 @@ class Check:
         self.__doc__, self.right, self.looks, self.where = doc, right, looks, where
         self.call, self.agreed, self.refuse, self.note, self.mistakes = call, agreed, refuse, note, mistakes or {}
 
-    def __call__(self, answer):
+    def __call__(self, *answer):
+        answer = answer[0] if len(answer) == 1 else answer  # the parts of an answer, given one by one
         result = self._judged(answer, torch.float32)
         if result.status == "wrong" and torch.get_default_dtype() != torch.float32:  # the notebook's may be another
             return self._judged(answer, torch.get_default_dtype()) or result
