@@ -125,7 +125,7 @@ def alike(given, wanted):
     """Whether an option is the one wanted. One that is written with a point, 10.0, may be read off: 5 % are allowed."""
     a, b = option(given), option(wanted)
     if a[0] == b[0] == "number":
-        return abs(a[1] - b[1]) <= 0.05 * max(1, isinstance(wanted, float) * abs(wanted))
+        return abs(a[1] - b[1]) <= 0.05 * (abs(wanted) if isinstance(wanted, float) else 1)
     return a == b and a[1] is not None
 
 
