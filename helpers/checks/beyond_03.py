@@ -104,7 +104,5 @@ _OTHERS = {"SGD": _FIRST, "momentum": _FIRST, "RMSprop": _SWING, "Adam": _SWING}
 
 check_four_walks = choices(
     "{walk: optimizer} of the four walks of exercise X03.3.", "the four walks", "lesson X03, exercise X03.3", 5995, {
-        walk: (right, {name: why for name, why in hints.items() if name != right})
-        for walk, right, hints in (
-            ("A", "momentum", _ALIKE), ("B", "RMSprop", _OTHERS), ("C", "SGD", _ALIKE), ("D", "Adam", _OTHERS))
+        "A": ("momentum", _ALIKE), "B": ("RMSprop", _OTHERS), "C": ("SGD", _ALIKE), "D": ("Adam", _OTHERS),
     }, noun="optimizer")  # fmt: skip

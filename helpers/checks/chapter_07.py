@@ -263,7 +263,7 @@ WHY_NOT = {
 check_four_modules = choices(
     "{network: its condition} of the four networks of exercise 7.2.",
     "the four networks", "chapter 07, exercise 7.2", 4715, {
-        name: (right, {k: why for k, why in WHY_NOT.items() if k != right}) for name, right in FAULTS.items()
+        name: (right, WHY_NOT) for name, right in FAULTS.items()
     }, noun="condition")  # fmt: skip
 
 check_lead = choice(

@@ -36,8 +36,7 @@ _SIGNS = {
 check_which_patient = choices(
     "{letter: patient} of the four networks of exercise 14.2.",
     "the four patients", "chapter 14, exercise 14.2", 6694, {
-        letter: (right, {other: sign for other, sign in _SIGNS.items() if other != right})
-        for letter, right in zip("ABCD", ("rate 3", "confident output", "gain 3", "healthy"), strict=True)
+        "A": ("rate 3", _SIGNS), "B": ("confident output", _SIGNS), "C": ("gain 3", _SIGNS), "D": ("healthy", _SIGNS),
     }, noun="patient")  # fmt: skip
 
 RATIOS = [1e-2, 2e-4, 4e-3], [3e-5, 2e-4, 1e-3, 1e-5, 5e-6], [2e-5], [0.2, 1e-3, 0.5, 0.3, 0.1, 2e-3, 7e-3]

@@ -61,14 +61,14 @@ def choice(doc, tried, place, seconds, right, wrong):
 def choices(doc, tried, place, seconds, questions, *, noun="answer", otherwise="Work it out, or try it."):
     """A Check of a dict {question: option}, for questions {question: (right option, {wrong option: why not})}.
 
-    One text in place of the dict: the wrong options are the other questions' right ones, and all are told it.
+    One text in place of the dict: the wrong options are the other questions' right ones, and all are told it. One
+    dict may serve several questions: what it says of the right option is not told.
     No result shows a right option. otherwise: what helps where a number is not among the options.
     """
     options = [right for right, _ in questions.values()]
-    questions = {
-        key: (right, dict.fromkeys([o for o in options if o != right], wrong) if isinstance(wrong, str) else wrong)
-        for key, (right, wrong) in questions.items()
-    }
+    for key, (right, wrong) in questions.items():
+        wrong = dict.fromkeys(options, wrong) if isinstance(wrong, str) else wrong
+        questions[key] = right, {other: why for other, why in wrong.items() if other != right}
 
     def trial(answer):
         if not isinstance(answer, Mapping):
