@@ -19,6 +19,7 @@ def check_stream_growth(scale, blocks):
 
 check_stream_growth.mistakes = {
     "Python takes the power before it divides: `n / 2` needs brackets.": lambda a, n: (1 + a**2) ** n / 2,
+    "`//` drops the half of an odd number of blocks: divide with `/`.": lambda a, n: (1 + a**2) ** (n // 2),
     "That is so for tiny scales alone: each block multiplies the variance by 1 + scale**2.": lambda a, n: exp(a * a * n / 2),
     "Stds of independent numbers do not add up, their variances do.": (lambda a, n: (1 + a) ** n, lambda a, n: 1 + a * n),
     "That adds the same amount in every block. Here a branch is as large as the stream that it reads.": (
