@@ -174,6 +174,12 @@ class ByList(Right):
         return self.kept[1](self.kept[0](x).tanh()).tanh()
 
 
+class FromZero(Right):
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.output.weight), nn.init.zeros_(self.output.bias)
+
+
 def step(net, optimizer, x, y, loss_of=F.cross_entropy, clean=lambda net, optimizer: net.zero_grad(), times=1):
     loss = loss_of(net(x), y)
     clean(net, optimizer)
@@ -274,7 +280,7 @@ RIGHT = {
         diagnoses(lambda kind, layer: (kind.removeprefix("a ").replace("nonl", "non-l"), torch.tensor(layer))),
     ],
     check_three_faults: [
-        (Right, step), [InRow, step], (ByList, step), (lambda: Right(), step), (net(end=staticmethod(lambda out: out.log_softmax(-1))), step),
+        (Right, step), [InRow, step], (ByList, step), (FromZero, step), (lambda: Right(), step), (net(end=staticmethod(lambda out: out.log_softmax(-1))), step),
         (Right, zeroed_afterwards), (Right, by_closure), (InRow, stepping(clean=lambda net, optimizer: optimizer.zero_grad())),
     ],
     check_stream_growth: [lambda s, n: math.hypot(1, s) ** n, lambda s, n: abs(complex(1, s)) ** n],

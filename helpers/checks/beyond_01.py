@@ -27,6 +27,8 @@ def check_three_faults(answer):
         yield in_order, f"a {type(make).__name__} and a {type(step).__name__} were given", _PAIR
     torch.manual_seed(0)
     net, (x, y) = make(), (torch.arange(96).view(32, 3) % 27, torch.arange(32) % 27)
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # a layer that starts at zero would hide the others
     output = net(x)
     hidden = not _leaves(output) <= {id(p) for p in net.parameters()}
     far = _with(net, x, [(p, 100 * p) for p in net.parameters()])
