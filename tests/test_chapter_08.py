@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.checks import check_fixed_point
 from helpers.checks.chapter_08 import alternating_network, tanh_std
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp
@@ -98,25 +97,3 @@ class TestGame:
         assert (panel.right, panel.seen) == (1, 2) and "Right" in panel.message.value
         panel.close()
         panel.answer(0)  # on its way when the panel closed
-
-
-@pytest.mark.parametrize(
-    ("layers", "guard", "density", "said"),
-    [
-        (5, True, 2, "too few"),
-        (40, True, 2, "hundreds"),
-        (100, False, 2, "gain of 1 or less"),
-        (700, False, 2, "gain of 1 or less"),
-        (2000, True, 1, "exp(-z^2/2)"),
-    ],
-)
-def test_a_fixed_point_of_any_length_is_told_what_it_lacks(layers, guard, density, said):
-    z = np.linspace(-8, 8, 1001)
-
-    def answer(gain):
-        std = 1.0
-        for _ in range(layers):
-            std = np.average(np.tanh(gain * std * z) ** 2, weights=np.exp(-(z**2) / density)) ** 0.5
-        return std if gain > 1 or not guard else 0
-
-    assert said in check_fixed_point(answer).misconception

@@ -1,11 +1,8 @@
 """Chapter 10: what a stack of linear layers is, and the facts about deep_mlp(nonlinearity="linear") it rests on."""
 
-import math
-
 import pytest
 import torch
 
-from helpers.checks import check_collapse, check_xor
 from helpers.diagnostics import diagnose
 from helpers.layers import Linear
 from helpers.models import deep_mlp, seeded
@@ -55,31 +52,3 @@ def test_at_gain_five_thirds_the_loss_is_soon_no_number():
     X, Y = torch.randint(0, 27, (1_000, 3), generator=g), torch.randint(0, 27, (1_000,), generator=g)
     losses = train(net, X, Y, steps=12, lr=0.1, generator=g, progress=False).loss
     assert 3 <= losses.isfinite().sum() <= 10
-
-
-def test_xor_may_be_written_as_rows_of_tensors_and_no_zeros_are_the_wrong_way_round():
-    W1, b1, W2, b2 = [[2, 2], [2, 2]], [2, -2], [[1], [-1]], [-1]
-    for part in ([torch.tensor([2, 2]), torch.tensor([2, 2])], [[torch.tensor(2.0)] * 2] * 2, [(2, 2), (2, 2)]):
-        assert check_xor([part, b1, W2, b2])
-    assert "signs" in check_xor([W1, b1, [[-1], [1]], [1]]).misconception
-    for last in ([[0], [0]], [[math.nan], [1]]):
-        result = check_xor([W1, b1, last, [0]])
-        assert result.status == "wrong" and "signs" not in result.misconception
-    for part in ([[1, 2], [3]], None, "W1"):
-        assert "(2, 2)" in check_xor([part, b1, W2, b2]).misconception
-    assert check_xor([[[..., 2], [2, 2]], b1, W2, b2]).status == "not attempted"
-
-
-@pytest.mark.parametrize(
-    ("W", "b", "said"),
-    [
-        (lambda w: w[:-1] or w, lambda w, b: (b[:-1] or b)[0] * 0, "end of the lists"),
-        (lambda w: w, lambda w, b: b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0), "all the layers after"),
-    ],
-)
-def test_a_collapse_that_stops_early_is_told_so(W, b, said):
-    def answer(weights, biases):
-        right = check_collapse.right(W(weights), biases[: len(W(weights))])
-        return right if said.startswith("end") else (right[0], b(weights, biases))
-
-    assert said in check_collapse(answer).misconception

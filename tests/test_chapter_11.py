@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from helpers.checks import check_heavy_tails, check_layer_table, check_stored_weight
+from helpers.checks import check_layer_table, check_stored_weight
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp, seeded
 from notebook_cells import definitions
@@ -46,14 +46,3 @@ def test_a_weight_stored_smaller_learns_by_the_square():
     powers = [round(torch.log10(b / a).item() / 2, 6) for a, b in zip(step(1), step(100), strict=True)]
     assert check_stored_weight(dict(zip(("gradient", "grad:data", "change of the output"), powers, strict=True)))
     assert not check_stored_weight({"gradient": 1, "grad:data": 1, "change of the output": 2})
-
-
-def test_the_tails_are_the_units():
-    assert check_heavy_tails("B") and not check_heavy_tails("A")
-
-
-def test_whoever_writes_the_factor_is_told_to_write_its_power():
-    factors = {"gradient": 100, "grad:data": 10_000, "change of the output": 10_000}
-    right = {"gradient": 1, "grad:data": 2, "change of the output": 2}
-    for key, factor in factors.items():
-        assert "power" in check_stored_weight({**right, key: factor}).misconception

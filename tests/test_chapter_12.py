@@ -1,14 +1,12 @@
 """What chapter 12 writes inline gives what the helpers give, and what it keeps is what its script makes."""
 
 import json
-import math
 from pathlib import Path
 
 import pytest
 import torch
 from torch.testing import assert_close
 
-from helpers.checks import check_new_rate, check_ratio_of_step
 from helpers.train import train
 from notebook_cells import definitions
 
@@ -72,44 +70,3 @@ def test_a_kept_run_can_be_made_again(monkeypatch):
     for one, other in zip(slow["ratio"]["40"], fast["ratio"]["40"], strict=True):
         assert 100 < other / one < 1_000  # 100 times the rate, and larger gradients in the faster run
     assert all(a > b for a, b in zip(slow["held"]["40"], fast["held"]["40"], strict=True))
-
-
-def measured(weight, step, before=lambda weight: weight.clone()):
-    old = before(weight)
-    step()
-    return (weight - old).std() / old.std()
-
-
-def test_the_ratio_of_a_step_is_measured_after_one_step_and_changes_nothing():
-    right = (
-        measured,
-        lambda w, step: float(measured(w, step)),
-        lambda weight, step: [measured(weight, step, torch.clone)],
-    )
-    assert all(check_ratio_of_step(answer) for answer in right)
-
-    def by_what_step_returns(weight, step):
-        old = weight.clone()
-        return (step() - old).std() / old.std()
-
-    def in_place(weight, step):
-        old = weight.clone()
-        step()
-        return weight.sub_(old).std() / old.std()
-
-    wrong = {
-        by_what_step_returns: "error",
-        in_place: "copies",
-        lambda weight, step: measured(weight, lambda: (step(), step())): "once",
-        lambda weight, step: measured(weight, lambda: None): "once",
-        lambda weight, step: measured(weight, step, lambda weight: weight.data): "clone",
-    }
-    for answer, said in wrong.items():
-        result = check_ratio_of_step(answer)
-        assert result.status == "wrong" and said in result.misconception
-
-
-@pytest.mark.parametrize("factor", ["30", "x30", -30, 0, math.nan, [20, 40], {"factor": 30}, True, lambda: 30])
-def test_a_factor_is_one_positive_number(factor):
-    assert "Give one" in check_new_rate(factor).misconception
-    assert check_new_rate((30,)) and check_new_rate(torch.tensor(40.0))

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers import checks
 from helpers.checks.chapter_13 import multiply_one
 from helpers.models import deep_mlp, seeded
 from notebook_cells import definitions, execute, exercises, read
@@ -84,13 +83,6 @@ def test_the_multiplied_weight_and_its_remedy_are_what_the_check_says(solutions)
     assert torch.allclose(ratio, torch.full_like(ratio, float(factor)))
 
 
-@pytest.mark.parametrize("check", [checks.check_scale_free, checks.check_wrong_gain, checks.check_gain_powers])
-def test_each_mistake_gets_its_own_sentence(check):
-    assert check.audit() == [] and check(check.right)
-    for sentence, wrong in check.wrong_answers():
-        assert check(wrong).misconception == sentence
-
-
 @pytest.fixture(scope="module")
 def defined():
     return definitions("13_batch_norm_revisited")
@@ -123,17 +115,3 @@ def test_weight_decay_ends_at_the_ratio_that_its_solution_foretells(chapter, def
     hidden = [ratio for name, ratio in namespace["decayed"].update_ratio.items() if "linear" in name]
     late = torch.stack([ratio[-20:].log10().mean(0) for ratio in hidden])
     assert (late - math.log10(math.sqrt(2 * 0.1 * 0.03))).abs().max() < 0.2
-
-
-def test_numbers_that_were_measured_are_right_too():
-    right = checks.check_wrong_gain.right
-    _, factor, rate = right
-    for near in ({factor: 9.98}, {rate: 99.6}, {factor: torch.tensor(10.02), rate: 100.3}):
-        assert checks.check_wrong_gain({**right, **near})
-    for off in ({factor: 9.2}, {rate: 93}, {factor: "ten"}, {factor: [10, 10]}):
-        assert checks.check_wrong_gain({**right, **off}).status == "wrong"
-    assert checks.check_wrong_gain(3).status == "wrong"
-    powers = checks.check_gain_powers.right
-    assert checks.check_gain_powers({key: power + 0.004 for key, power in powers.items()})
-    for off in (0.3, -0.6, math.nan, False):
-        assert checks.check_gain_powers({**powers, "batch norm output": off}).status == "wrong"

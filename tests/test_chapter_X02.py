@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 import residual_depth
-from helpers.checks import check_stream_growth
 from helpers.data import course_file, load_splits
 from helpers.diagnostics import diagnose
 from helpers.layers import Residual
@@ -168,7 +167,3 @@ def test_rezero_begins_as_the_identity_and_only_its_scales_move_first(lesson):
     F.cross_entropy(net(X), Y).backward()
     moved = [name for name, p in net.named_parameters() if name.startswith("block") and p.grad.any()]
     assert moved == ["block1.scale", "block2.scale"]
-
-
-def test_a_power_without_brackets_is_told_so():
-    assert "brackets" in check_stream_growth(lambda scale, blocks: (1 + scale**2) ** blocks / 2).misconception

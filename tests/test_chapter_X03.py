@@ -4,14 +4,12 @@ import json
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import adam_sgd
-from helpers.checks import check_four_walks, check_training, check_uncorrected_step
 from helpers.data import course_file
 from helpers.models import alone, deep_mlp, lecture_mlp, seeded
 from helpers.widgets.valley import read_valley
-from notebook_cells import definitions, execute, exercises, read
+from notebook_cells import definitions
 
 
 @pytest.fixture(scope="module")
@@ -41,35 +39,6 @@ def test_the_rules_are_torchs(lesson):
             optimizer.step()
         torch.testing.assert_close(follow(lesson, name, gradients), p.detach(), rtol=1e-3, atol=1e-6)
     assert not torch.allclose(follow(lesson, "uncorrected", gradients), follow(lesson, "adam", gradients), rtol=0.1)
-
-
-def test_the_exercises_stubs_are_no_attempt_and_their_solutions_are_right():
-    checks = check_uncorrected_step, check_training, check_four_walks
-    for exercise, check in zip(exercises(read("X03_adam")), checks, strict=True):
-        name = {check_uncorrected_step: "uncorrected_step", check_training: "train_names"}.get(check, "walkers")
-        space = {"torch": torch, "F": F}
-        execute(exercise.stub, space)
-        assert check(space[name]).status == "not attempted"
-        execute(exercise.solution, space)
-        assert check(space[name])
-
-
-def test_a_training_may_be_written_in_other_ways():
-    def with_adamw(net, batches, lr):
-        optimizer = torch.optim.AdamW(net.parameters(), lr, weight_decay=0)
-        for x, y in batches:
-            loss = torch.nn.CrossEntropyLoss()(net(x), y)
-            loss.backward()
-            optimizer.step()
-            net.zero_grad()
-
-    def smaller_rate(net, batches, lr):
-        with_adamw(net, batches, lr / 2)
-
-    assert check_training(with_adamw)
-    assert not check_training(smaller_rate)
-    for wrong in (None, 3, lambda net, batches, lr: None):
-        assert not check_training(wrong)
 
 
 def test_the_four_walks_can_be_told_apart():
@@ -111,28 +80,3 @@ def test_a_warm_up_climbs_to_the_rate_and_the_end_is_lowered():
     with_it, without = ([adam_sgd.rate_at(k, 0.01, 100, warm) for k in range(100)] for warm in (True, False))
     assert with_it[:10] == pytest.approx([0.001 * k for k in range(1, 11)]) and with_it[10:] == without[10:]
     assert without == pytest.approx([0.01] * 80 + [0.001] * 20)
-
-
-def trained(make=torch.optim.Adam, batches_of=lambda batches: batches, rate=None, **options):
-    def train_names(net, batches, lr):
-        optimizer = make(net.parameters(), lr=rate or lr, **options)
-        for x, y in batches_of(batches):
-            optimizer.zero_grad()
-            F.cross_entropy(net(x), y).backward()
-            optimizer.step()
-
-    return train_names
-
-
-@pytest.mark.parametrize("of", [list, tuple, iter, lambda all_of: (all_of[i] for i in range(len(all_of)))])
-def test_the_loop_may_take_its_batches_in_any_way(of):
-    assert check_training(trained(batches_of=of))
-    assert check_training(trained(batches_of=of, fused=True))
-
-
-def test_a_step_nearly_like_adams_is_another_one():
-    nearly = trained(torch.optim.AdamW), trained(rate=0.01), trained(betas=(0.9, 0.99)), trained(weight_decay=1e-2)
-    for answer in nearly:
-        assert "Adam" in check_training(answer).misconception
-    for few in (trained(batches_of=lambda batches: batches[:1]), trained(batches_of=lambda batches: batches[:1] * 5)):
-        assert "1 went" in check_training(few).difference

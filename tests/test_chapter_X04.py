@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from torch import nn
 
 import normalisations
-from helpers.checks import check_four_reports, check_group_norm, check_two_letters
 from helpers.data import course_file
 from helpers.layers import BatchNorm1d
 from helpers.models import seeded
-from notebook_cells import definitions, execute, exercises, read
+from notebook_cells import definitions
 
 X = torch.randint(0, 27, (64, 3), generator=seeded(1))
 Y = torch.randint(0, 27, (64,), generator=seeded(2))
@@ -90,27 +89,6 @@ def test_spans_are_names_and_recalibration_takes_the_datas_statistics(lesson):
     torch.testing.assert_close(fresh.norm1.running_var, h.var(0), atol=1e-5, rtol=1e-4)
 
 
-def test_the_exercises_stubs_are_no_attempt_and_their_solutions_are_right():
-    checks = {check_group_norm: "group_norm", check_four_reports: "answer", check_two_letters: "explanation"}
-    for exercise, (check, name) in zip(exercises(read("X04_other_normalisations")), checks.items(), strict=True):
-        space = {"torch": torch}
-        execute(exercise.stub, space)
-        assert check(space[name]).status == "not attempted"
-        execute(exercise.solution, space)
-        assert check(space[name])
-
-
-def test_group_norm_may_be_written_in_other_ways():
-    assert check_group_norm(lambda x, groups, eps: F.group_norm(x, groups, eps=eps))
-
-    def by_chunks(x, groups, eps):
-        return torch.cat([F.layer_norm(part, part.shape[1:], eps=eps) for part in x.chunk(groups, 1)], 1)
-
-    assert check_group_norm(by_chunks)
-    for wrong in (lambda x, groups, eps: x, lambda x, groups, eps: F.group_norm(x, groups, eps=eps) * 1.01, None):
-        assert not check_group_norm(wrong)
-
-
 def test_the_sweep_is_whole_and_is_what_its_script_makes(kept):
     parts = [f"{part}, {kind}" for part in normalisations.PARTS
              for kind in (normalisations.AFTER if "after" in part else normalisations.KINDS)]  # fmt: skip
@@ -141,9 +119,3 @@ def test_what_the_four_reports_say_is_what_ails_them(kept):
     assert abs(same_eval - training) < 0.05 and min(alike, held, afresh) > training + 0.5
     short = normalisations.run("report, C", steps=30)
     assert list(short) == list(kept["runs"]["report, C"])
-
-
-def test_a_group_norm_without_eps_is_not_told_that_it_forgets_x():
-    for eps in (0, 1e-5):
-        result = check_group_norm(lambda x, groups, _, eps=eps: F.group_norm(x, groups, eps=eps))
-        assert "eps" in result.misconception and "x or eps" not in result.misconception

@@ -133,19 +133,20 @@ def test_the_smallest_input_that_differs_is_shown_with_its_column():
 
 
 check_layer = choice(
-    "Which layer is at fault?",
-    "the layer at fault",
-    "layer 2",
-    {"layer 1": "its mean is 0", "layer 3": "it is healthy"},
-    "toy chapter",
-    60,
-)
+    "Which layer is at fault?", "the layer at fault", "toy chapter", 60, "layer 2", {
+        "layer 1": "its mean is 0", "layer 3": "it is healthy",
+    })  # fmt: skip
 check_pair = choice(
-    "Which pair?", "the pair", "non-linear and own rate", {"x": "no", "optimizer: data": "as it was typed"}, "toy", 60
-)
+    "Which pair?", "the pair", "toy", 60, "non-linear and own rate", {
+        "x": "no", "optimizer: data": "as it was typed",
+    })  # fmt: skip
 check_two = choices(
-    "Two questions.", "two", {"a": (1, {0: "no: it grows"}), "b": ("up", {"down": "turn it"})}, "toy", 60
-)
+    "Two questions.", "two", "toy", 60, {
+        "a": (1, {0: "no: it grows"}), "b": ("up", {"down": "turn it"}),
+    })  # fmt: skip
+check_apart = choices("Which is which?", "the three", "toy", 60, {
+    "a": ("dead", "look again"), "b": ("alive", "it moves"), "c": (10.0, {100.0: "that is its square"}),
+    })  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -171,6 +172,13 @@ check_two = choices(
         (check_two, {"a": True, "b": "up"}, "wrong", "number"),
         (check_two, {"a": 1}, "wrong", "'b' is missing"),
         (check_two, {"a": 1, "b": ...}, "not attempted", ""),
+        (check_two, {"a": 1.1, "b": "up"}, "wrong", "try it"),
+        (check_apart, {"a": "the Dead", "b": "ali-ve", "c": 10.4}, "right", ""),
+        (check_apart, {"a": "alive", "b": "dead", "c": 10}, "wrong", "look again"),
+        (check_apart, {"a": "dead", "b": "dead", "c": 10}, "wrong", "it moves"),
+        (check_apart, {"a": "dead", "b": "alive", "c": 104}, "wrong", "square"),
+        (check_apart, {"a": "dead", "b": "alive", "c": 10.6}, "wrong", ""),
+        (check_apart, {"a": "un-dead", "b": "alive", "c": 10}, "wrong", "Choose one"),
         (check_two, [1, "up"], "wrong", "dict"),
     ],
 )
@@ -390,7 +398,7 @@ def test_a_result_says_what_was_tried_where_it_differs_why_and_where_to_look():
     assert repr(checks.check_logit_std(my_std)) == (
         "Wrong: my_std(14.6, 50257)\n"
         "  Difference: result: expected 2.748, yours is 7.55\n"
-        "  Likely: That is the variance: the std is its root.\n"
+        "  Likely: Yours is the square of the expected result: is a root missing?\n"
         "  Look at: chapter 02, exercise 2.1; the lecture at 4:19, https://youtu.be/P6sfmUTpUmc?t=259"
     )
     assert "1:32:07, https" in checks.check_collapse(lambda w, b: (w[0], b[0])).look

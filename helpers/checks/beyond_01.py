@@ -9,10 +9,11 @@ from helpers.checks.sandbox import Verdict
 
 _PAIR = "Pass both, in this order: `check_three_faults((Net, training_step))`."
 _LIST = "`net.parameters()` does not see layers in a plain list: which container of torch.nn shows them?"
-_SOFTMAX = "F.cross_entropy takes logits: it has a softmax of its own."
+_SOFTMAX = "F.cross_entropy takes logits, any numbers: it has a softmax of its own."
 _ADDED = "The gradients of one step are added to those of the steps before. What takes them away?"
 _NO_STEP = "The step has no effect on the weights: backward, then `optimizer.step()`."
 _ALL = "Keep the embedding, both hidden layers and the output, and let all four train."
+_BEND = "Keep the tanh behind both hidden layers: without it two layers are one matrix."
 _LOSS = "Leave the loss and the step as they are: F.cross_entropy of the network's output, backward, optimizer.step()."
 
 
@@ -26,20 +27,44 @@ def check_three_faults(answer):
         yield in_order, f"a {type(make).__name__} and a {type(step).__name__} were given", _PAIR
     torch.manual_seed(0)
     net, (x, y) = make(), (torch.arange(96).view(32, 3) % 27, torch.arange(32) % 27)
+    for parameter in net.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # a layer that starts at zero would hide the others
     output = net(x)
     hidden = not _leaves(output) <= {id(p) for p in net.parameters()}
-    softmaxed = bool((output >= 0).all())
+    far = _with(net, x, [(p, 100 * p) for p in net.parameters()])
+    softmaxed = bool((output >= 0).all() or far.abs().max() <= 1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.2)
     (moved, first), _, (_, third) = [_step(net, step, optimizer, x, y) for _ in range(3)]
     if hidden and softmaxed and not third:
         raise Verdict("all three faults are still there", status="not attempted")
     yield not hidden, "the output depends on tensors that are not among the network's parameters", _LIST
-    yield not softmaxed, "the output has no negative number, so it is no logits", _SOFTMAX
-    layers = sum(p.requires_grad and p.dim() > 1 for p in net.parameters())
-    yield layers >= 4, f"{layers} layers of the network have a weight that trains", _ALL
+    yield not softmaxed, "the output stays between 0 and 1, -1 and 1, or above 0: these are no logits", _SOFTMAX
+    weights = [p for p in net.parameters() if p.requires_grad and p.dim() > 1]
+    found = torch.autograd.grad(F.cross_entropy(net(x), y), weights, materialize_grads=True)
+    layers = sum(bool(gradient.any()) for gradient in found)
+    yield layers >= 4, f"{layers} layers of the network have a weight that gets a gradient", _ALL
+    straight = sum(_is_straight(net, x, p) for p in weights)
+    yield straight < 2, f"the output is a straight line in {straight} of the weights", _BEND
     yield moved, "no weight has changed after a step", _NO_STEP
     yield first, "the first step is not lr times the gradient of F.cross_entropy(net(x), y)", _LOSS
     yield third, "the third step is not lr times the gradient of its own batch", _ADDED
+
+
+@torch.no_grad()
+def _with(net, x, values):
+    """net(x) with other values in its parameters: pairs (parameter, value)."""
+    before = [(p, p.clone()) for p, _ in values]
+    [p.copy_(value) for p, value in values]
+    output = net(x)
+    [p.copy_(value) for p, value in before]
+    return output
+
+
+def _is_straight(net, x, weight):
+    """Whether half a change of the weight makes half of the change of the output."""
+    change = torch.randn_like(weight) * weight.std()
+    first, half, last = (_with(net, x, [(weight, weight + part * change)]) for part in (0, 0.5, 1))
+    return torch.allclose(half, (first + last) / 2, atol=1e-4, rtol=1e-3)
 
 
 def _leaves(output):
@@ -63,7 +88,9 @@ def _step(net, step, optimizer, x, y):
     return change.any(), (change + 0.2 * due).norm() < 0.002 * due.norm()
 
 
-def _answer(hold=nn.ModuleList, end=lambda logits: logits, zero=True, move=True, loss_of=F.cross_entropy):
+def _answer(
+    hold=nn.ModuleList, end=lambda logits: logits, bend=torch.tanh, zero=True, move=True, loss_of=F.cross_entropy
+):
     class Net(nn.Module):
         def __init__(self):
             super().__init__()
@@ -73,7 +100,7 @@ def _answer(hold=nn.ModuleList, end=lambda logits: logits, zero=True, move=True,
         def forward(self, x):
             x = self.embedding(x).flatten(1)
             for layer in self.hidden:
-                x = layer(x).tanh()
+                x = bend(layer(x))
             return end(self.output(x))
 
     def training_step(net, optimizer, x, y):
@@ -85,18 +112,19 @@ def _answer(hold=nn.ModuleList, end=lambda logits: logits, zero=True, move=True,
             optimizer.step()
         return loss.item()
 
-    return Net, training_step
+    return [Net, training_step]  # a tuple would be two answers
 
 
 check_three_faults.right = _answer()
 check_three_faults.mistakes = {
     _LIST: (_answer(hold=list), _answer(hold=list, zero=False)),
     _SOFTMAX: tuple(
-        _answer(end=end, zero=z) for end in (nn.Softmax(-1), nn.Sigmoid(), nn.ReLU()) for z in (True, False)
+        _answer(end=end, zero=z) for end in (nn.Softmax(-1), nn.Sigmoid(), nn.ReLU(), nn.Tanh()) for z in (True, False)
     ),
     _LOSS: (_answer(loss_of=lambda out, y: F.cross_entropy(out.softmax(-1), y)), _answer(loss_of=F.nll_loss)),
-    _ALL: (_answer(hold=lambda layers: nn.ModuleList(layers).requires_grad_(False)),),
-    _ADDED: (_answer(zero=False),),
-    _NO_STEP: (_answer(move=False),),
+    _ALL: (_answer(hold=lambda layers: nn.ModuleList(layers).requires_grad_(False)), _answer(bend=torch.detach)),
+    _BEND: _answer(bend=lambda x: x),
+    _ADDED: _answer(zero=False),
+    _NO_STEP: _answer(move=False),
     _PAIR: (nn.Linear, _answer()[::-1], (_answer()[0](), _answer()[1])),
 }

@@ -18,8 +18,8 @@ def check_stream_growth(scale, blocks):
 
 
 check_stream_growth.mistakes = {
-    "That is the variance's factor: a std is its square root.": lambda a, n: (1 + a**2) ** n,
     "Python takes the power before it divides: `n / 2` needs brackets.": lambda a, n: (1 + a**2) ** n / 2,
+    "`//` drops the half of an odd number of blocks: divide with `/`.": lambda a, n: (1 + a**2) ** (n // 2),
     "That is so for tiny scales alone: each block multiplies the variance by 1 + scale**2.": lambda a, n: exp(a * a * n / 2),
     "Stds of independent numbers do not add up, their variances do.": (lambda a, n: (1 + a) ** n, lambda a, n: 1 + a * n),
     "That adds the same amount in every block. Here a branch is as large as the stream that it reads.": (
@@ -69,24 +69,16 @@ _ALL = "Every weight of it gets a gradient, and its stream makes no jump."
 
 check_four_streams = choices(
     "{network: its condition} of the four networks of exercise X02.2.",
-    "the four networks",
-    {
-        "a": ("a plus is missing", {"no scale": _FALLS, "healthy": _FALLS, "dead blocks": _FALLS}),
-        "b": ("no scale", {"healthy": _GROWS, "a plus is missing": _GROWS, "dead blocks": _GROWS}),
+    "the four networks", "lesson X02, exercise X02.2", 3890, {
+        "a": ("a plus is missing", _FALLS),
+        "b": ("no scale", _GROWS),
         "c": ("healthy", {"no scale": _LEVEL, "a plus is missing": _ALL, "dead blocks": _ALL}),
         "d": ("dead blocks", {"no scale": _LEVEL, "a plus is missing": _ASK, "healthy": _ASK}),
-    },
-    "lesson X02, exercise X02.2", 3890,
-    agreed="the four networks are told apart", noun="condition",
-)  # fmt: skip
+    }, noun="condition")  # fmt: skip
 
 check_zero_last = choice(
     "Why W gets no gradient in the first step, and one later: A, B or C.",
-    "the last layer of zeros",
-    "A",
-    {
+    "the last layer of zeros", "lesson X02, exercise X02.3", 3890, "A", {
         "B": "With a saturated tanh W would get a small gradient. This one is exactly 0, and only in the first step.",
         "C": "The plus hands the same gradient to both ways. And V, at the end of the branch, does get one.",
-    },
-    "lesson X02, exercise X02.3", 3890,
-)  # fmt: skip
+    })  # fmt: skip

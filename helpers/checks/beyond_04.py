@@ -37,7 +37,6 @@ check_group_norm.mistakes = {
     "The mean is to be taken off: without that it is an RMSNorm of each group.": partial(_groups, mean=False),
     "eps is added to the variance, under the root.": partial(_groups, inside=False),
     "Divide by the root of the variance.": partial(_groups, root=False),
-    "The eps that is given is not used.": tuple(lambda x, groups, _, eps=eps: _groups(x, groups, eps) for eps in (0, 1e-5)),
     "Each group is normalised, and then put back: the shape stays (examples, features).": (
         lambda x, groups, eps: _groups(x, groups, eps).unflatten(1, (groups, -1))),
 }  # fmt: skip
@@ -49,25 +48,18 @@ _ALIKE = "Compare the first line with the third: are unseen names worse, batched
 
 check_four_reports = choices(
     "{network: what ails it} of the four reports of exercise X04.2.",
-    "the four reports",
-    {
+    "the four reports", "lesson X04, exercise X04.2", 3787, {
         "A": ("leaks", {"overfits": _ALIKE, "wrong statistics": _AFRESH, "another kind": _ALIKE}),
         "B": ("overfits", {"leaks": _MODES, "wrong statistics": _AFRESH, "another kind": "Can it be? How low is its "
               "training loss, beside that of the others?"}),
         "C": ("wrong statistics", {"overfits": _SEEN, "leaks": _AFRESH, "another kind": _ALIKE}),
         "D": ("another kind", {"leaks": _MODES, "wrong statistics": _AFRESH, "overfits": "How low is its training "
               "loss, beside that of the one that knows its names by heart?"}),
-    },
-    "lesson X04, exercise X04.2", 3787, agreed="the four reports are told apart", noun="fault",
-)  # fmt: skip
+    }, noun="fault")  # fmt: skip
 
 check_two_letters = choice(
     "Why LayerNorm leaves two of 26 letters, whose embeddings have two numbers: A, B or C.",
-    "the two letters",
-    "B",
-    {
+    "the two letters", "lesson X04, exercise X04.3", 3787, "B", {
         "A": "Two numbers that are not equal have a variance far above 1e-12. And with eps in charge all would lie near 0.",
         "C": "In the picture no gamma and no beta is used. And what is the same for all letters can't join two of them.",
-    },
-    "lesson X04, exercise X04.3", 3787,
-)  # fmt: skip
+    })  # fmt: skip

@@ -22,9 +22,7 @@ check_softmax_floor.mistakes = {
 }  # fmt: skip
 
 check_four_findings = choices(
-    "In which organ does the fault sit?",
-    "the four organs",
-    {
+    "In which organ does the fault sit?", "the four organs", "lesson X05, four findings", 5211, {
         "a": ("data", {
             "initialisation": "Its own loss falls well, so it starts well enough. Which names does one batch hold?",
             "network": "It learns what it is shown. What is it shown, one batch after the other?",
@@ -41,6 +39,4 @@ check_four_findings = choices(
             "data": "Whatever goes in, the sum is 1. Which layer makes it so?",
             "initialisation": "Training does not change the sum. It is built in.",
             "optimizer": "An optimizer moves weights. It does not make 27 numbers add up."}),
-    },
-    "lesson X05, four findings", 5211, otherwise="Which line of the script would you change?",
-)  # fmt: skip
+    }, otherwise="Which line of the script would you change?")  # fmt: skip

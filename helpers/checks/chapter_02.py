@@ -24,7 +24,6 @@ check_logit_std.mistakes = {
         lambda loss, n: math.sqrt(2 * loss), lambda loss, n: math.sqrt(loss)),
     "Half of the variance is what it costs, so the variance is twice the excess.": (
         lambda loss, n: math.sqrt(loss - math.log(n)), lambda loss, n: math.sqrt((loss - math.log(n)) / 2)),
-    "That is the variance: the std is its root.": lambda loss, n: 2 * (loss - math.log(n)),
     "That is the excess over ln(classes), the half of a variance: solve it for the std.": lambda loss, n: loss - math.log(n),
     "That is the straight line, twice the std: it holds for 27 classes and a std far above 2.": (
         lambda loss, n: loss / 2, lambda loss, n: (loss - math.log(n)) / 2),
@@ -49,14 +48,10 @@ def start_of_nine():
 
 check_guilty_layer = choice(
     "Which of the three layers of exercise 2.2 is guilty: layer1, layer2 or layer3.",
-    "the guilty layer",
-    "layer2",
-    {
+    "the guilty layer", "chapter 02, exercise 2.2", 259, "layer2", {
         "layer1": "Its outputs are about as large as its inputs. Print the std after every layer, then compare in and out.",
         "layer3": "The loss is felt here, and it is not made here: its outputs are smaller than its inputs.",
-    },
-    "chapter 02, exercise 2.2", 259,
-)  # fmt: skip
+    })  # fmt: skip
 
 
 def as_probabilities(value):

@@ -22,23 +22,15 @@ check_sigmoid_slope.mistakes = {
         lambda s: s, lambda s: 1 - s),
     "s is squared once too often: both ends of the sigmoid are equally flat.": (
         lambda s: s**2 * (1 - s), lambda s: s * (1 - s) ** 2, lambda s: s * (1 - s**2), lambda s: (s * (1 - s)) ** 2),
-    "The sign is wrong: the sigmoid rises everywhere, so its slope is never negative.": lambda s: s * (s - 1),
     "That is differentiated once more.": (lambda s: 1 - 2 * s, lambda s: s * (1 - s) * (1 - 2 * s)),
-    "That is four times the slope: at an output of a half it is a quarter.": lambda s: 4 * s * (1 - s),
     "That adds the two factors: multiply them.": lambda s: s + (1 - s),
 }  # fmt: skip
 WIDE, NARROW = 4.0, 0.3
 UNITS = [
     [[WIDE, -WIDE, 2.0, NARROW], [WIDE, WIDE, 2.0, -WIDE], [WIDE, -WIDE, -2.0, -WIDE]],
     # dead though it jumps from end to end; alive on one example, by far and by little; never dead
-    [
-        [-3.0, WIDE, 3, NARROW],
-        [3.0, WIDE, -3, NARROW],
-        [-3.0, NARROW, 3, -NARROW],
-        [3.0, WIDE, 2.4, 0],
-        [3.0, WIDE, 3, 1],
-    ],
-]
+    [[-3.0, WIDE, 3, NARROW], [3.0, WIDE, -3, NARROW], [-3.0, NARROW, 3, -NARROW], [3.0, WIDE, 2.4, 0], [3.0, WIDE, 3, 1]],
+]  # fmt: skip
 NEGATIVE = torch.tensor([[-1.0, -2, 0.5, 1], [-0.1, -3, -2, 2], [-WIDE, 0.1, -1, -1]])
 MANY = torch.full((3000, 3), WIDE)
 MANY[-1, 1], MANY[:, 2] = 0.5, -MANY[:, 2]
@@ -114,24 +106,16 @@ _MANY = "More than half of its entries are beyond 0.99. Print that share first."
 
 check_four_layers = choices(
     "{layer: its condition} of the four layers of exercise 3.3.",
-    "the four layers",
-    {
+    "the four layers", "chapter 03, saturated is not dead", 779, {
         "a": ("dead", {"saturated": _COLUMNS, "healthy": _MANY, "linear": _MANY}),
         "b": ("linear", {"healthy": _LINEAR, "saturated": _HALF, "dead": _HALF}),
         "c": ("saturated", {"dead": _COLUMNS, "healthy": _MANY, "linear": _MANY}),
         "d": ("healthy", {"linear": _SPREAD, "saturated": _HALF, "dead": _HALF}),
-    },
-    "chapter 03, saturated is not dead", 779,
-    agreed="the four layers are told apart", noun="condition",
-)  # fmt: skip
+    }, noun="condition")  # fmt: skip
 
 check_first_steps = choice(
     "Why the saturated network has the lower loss over the first steps: A, B or C.",
-    "the first steps",
-    "B",
-    {
+    "the first steps", "chapter 03, exercise 3.4", 779, "B", {
         "A": "On the right C is frozen, and learns nothing. The saturated network is ahead all the same.",
         "C": "A saturated tanh passes less gradient from the first step on. And on the right nothing below it learns.",
-    },
-    "chapter 03, exercise 3.4", 779,
-)  # fmt: skip
+    })  # fmt: skip

@@ -3,12 +3,8 @@
 import torch
 from torch.nn import functional as F
 
-from helpers.checks.kinds import check, choices, conditions, seeded_randn
-from helpers.checks.readings import to_array
-from helpers.checks.sandbox import Verdict
-
-GRID = torch.linspace(-8, 8, 1601, dtype=torch.float64)
-DENSITY = torch.exp(-(GRID**2) / 2) / torch.exp(-(GRID**2) / 2).sum()
+from helpers.checks.kinds import DENSITY, GRID, check, choices, conditions, seeded_randn
+from helpers.checks.readings import numbers
 
 
 def lecun_tanh(z):
@@ -16,13 +12,8 @@ def lecun_tanh(z):
     return 1.7159 * torch.tanh(2 * z / 3)
 
 
-def _average(values):
-    """E[...] over standard normal z, from the values on the grid."""
-    return (values * DENSITY).sum().item()
-
-
 def _rms(f, std=1.0):
-    return _average(f(std * GRID) ** 2) ** 0.5
+    return (f(std * GRID) ** 2 @ DENSITY).item() ** 0.5
 
 
 GAINS = [(f, std) for f in (torch.tanh, lecun_tanh, F.gelu, torch.sigmoid) for std in (1.0, 0.5, 2.0)]
@@ -41,11 +32,10 @@ check_gain.mistakes = {
         lambda f, std: 1 / _rms(f), lambda f, std: std / _rms(f)),
     "The root is missing: a gain multiplies stds, not mean squares.": (
         lambda f, std: std / _rms(f, std) ** 2, lambda f, std: std**2 / _rms(f, std) ** 2),
-    "That is upside down: it is what f does, and the gain has to undo it.": lambda f, std: _rms(f, std) / std,
     "That is made of the std of the outputs: it is their mean square that the next layer hands on.": (
-        lambda f, std: std / (_rms(f, std) ** 2 - _average(f(std * GRID)) ** 2) ** 0.5),
+        lambda f, std: std / (_rms(f, std) ** 2 - (f(std * GRID) @ DENSITY).item() ** 2) ** 0.5),
     "That is made of the mean of |f|: square first, then take the mean, then the root.": (
-        lambda f, std: std / _average(f(std * GRID).abs())),
+        lambda f, std: std / (f(std * GRID).abs() @ DENSITY).item()),
     "That is one over f at one place: take the mean square over a normal z.": lambda f, std: std / f(torch.tensor(std)),
 }  # fmt: skip
 
@@ -63,10 +53,8 @@ _EQUAL = "Draw the weights at random: units that start the same stay the same."
 @conditions("W1", "chapter 04, exercise 4.2", 1673)
 def check_first_weight(W1):
     """W1, (30, 200), for x @ W1: random, mean 0, std gain / sqrt(fan_in) with tanh's gain."""
-    try:
-        W1 = torch.from_numpy(to_array(W1, "W1")).double()
-    except (TypeError, ValueError):
-        raise Verdict(f"W1 is of type {type(W1).__name__}", "Make it a tensor of shape (30, 200).") from None
+    W1 = numbers(W1, f"W1 is of type {type(W1).__name__}", "Make it a tensor of shape (30, 200).")
+    W1 = torch.from_numpy(W1).double()
     yield W1.shape == (FAN_IN, FAN_OUT), f"W1 has shape {tuple(W1.shape)}", _SHAPE
     yield W1.isfinite().all(), "W1 has a NaN or an infinity in it", "torch.empty holds anything: fill it with numbers."
     yield len(W1.unique()) > 3_000, "many entries of W1 are equal", _EQUAL
@@ -114,20 +102,11 @@ def _through(f, gain, layers=50, width=200):
 
 _FLAT = "Its signal finds one size within a few layers and keeps it exactly. Which nonlinearity pulls it there?"
 _FADES = "It loses signal and gradient, ever more slowly. A ReLU would lose or gain a constant factor per layer."
-_WANDERS = (
-    "Both of its curves wander about 1, and nothing pulls them back. So the gain is right, and f has no fixed point."
-)
+_WANDERS = "Both of its curves wander about 1, and nothing pulls them back: the gain is right, f has no fixed point."
 _RUNS = "Both of its curves run off by a constant factor per layer. A tanh cannot do that: its outputs stay below 1."
 
 check_four_networks = choices(
     "{network: its nonlinearity and gain} of the four networks of exercise 4.3.",
-    "the four networks",
-    {
-        "a": ("ReLU 1.41", {"tanh 5/3": _WANDERS, "ReLU 1.71": _WANDERS, "tanh 1": _WANDERS}),
-        "b": ("tanh 5/3", {"ReLU 1.41": _FLAT, "ReLU 1.71": _FLAT, "tanh 1": _FLAT}),
-        "c": ("ReLU 1.71", {"ReLU 1.41": _RUNS, "tanh 5/3": _RUNS, "tanh 1": _RUNS}),
-        "d": ("tanh 1", {"ReLU 1.41": _FADES, "ReLU 1.71": _FADES, "tanh 5/3": _FADES}),
-    },
-    "chapter 04, exercise 4.3", 1673,
-    agreed="the four networks are told apart", noun="nonlinearity",
-)  # fmt: skip
+    "the four networks", "chapter 04, exercise 4.3", 1673, {
+        "a": ("ReLU 1.41", _WANDERS), "b": ("tanh 5/3", _FLAT), "c": ("ReLU 1.71", _RUNS), "d": ("tanh 1", _FADES),
+    }, noun="nonlinearity")  # fmt: skip

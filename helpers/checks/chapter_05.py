@@ -180,10 +180,8 @@ def _called(cls, x, gamma, beta, running_mean, running_var, training=True):
 
 def _after_training(cls, x, y, running_mean, running_var):
     layer = _layer(cls, x.shape[1], GAMMA, BETA, running_mean, running_var)
-    (
-        layer(x.clone().requires_grad_()),
-        layer(y.clone().requires_grad_()),
-    )  # as in a network, where x depends on parameters
+    for batch in (x, y):
+        layer(batch.clone().requires_grad_())  # as in a network, where x depends on parameters
     return _buffers(layer)
 
 

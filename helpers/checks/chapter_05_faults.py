@@ -37,25 +37,16 @@ _ROWS = "Print the mean of each row of its answers, not of each column."
 _NO_ROWS = "The rows of its answers do not have mean 0, so it does not take the mean over a row."
 
 check_four_boxes = choices(
-    "{box: its condition} of the four boxes of exercise 5.3.",
-    "the four boxes",
-    {
+    "{box: its condition} of the four boxes of exercise 5.3.", "the four boxes", "chapter 05, exercise 5.3", 2440, {
         "a": ("early", {"healthy": _OFF, "batch": _STRANGERS, "rows": _NO_ROWS}),
         "b": ("batch", {"healthy": _COMPANY, "early": _ARRIVED, "rows": _NO_ROWS}),
         "c": ("healthy", {"early": _ARRIVED, "batch": _STRANGERS, "rows": _NO_ROWS}),
         "d": ("rows", {"healthy": _OFF, "early": _ROWS, "batch": _STRANGERS}),
-    },
-    "chapter 05, exercise 5.3", 2440,
-    agreed="the four boxes are told apart", noun="condition",
-)  # fmt: skip
+    }, noun="condition")  # fmt: skip
 
 check_bias_gradient = choice(
     "Why a bias before a BatchNorm gets no gradient: A, B or C.",
-    "the missing bias",
-    "B",
-    {
+    "the missing bias", "chapter 05, exercise 5.4", 2440, "B", {
         "A": "With nine more digits a small gradient stays as large as it is. This one becomes smaller by nine digits.",
         "C": "beta's gradient passes the same tanh, and arrives.",
-    },
-    "chapter 05, exercise 5.4", 2440,
-)  # fmt: skip
+    })  # fmt: skip

@@ -33,6 +33,8 @@ class _Linear(nn.Module):
 
 def _start(cls, fan_in, fan_out):
     layer, other = cls(fan_in, fan_out), cls(fan_in, fan_out)
+    if not isinstance(layer, nn.Module):
+        raise Verdict("your layer is no nn.Module", "Inherit from it: `class LinearModule(nn.Module)`.")
     weight, bias = tensor(layer, "weight", fan_in, fan_out), tensor(layer, "bias", fan_out)
     if bias.any():
         raise Verdict(f"layer.bias is {bias.tolist()}", "The bias starts at zero: only the weight is random.")
@@ -46,7 +48,7 @@ def _start(cls, fan_in, fan_out):
             raise Verdict(f"layer.bias {matter}", "Make it None then, so that `layer.bias is None` can be asked.")
         trainable(bare, ("weight", "bias"))
     frozen = [name for name in ("weight", "bias") if not getattr(layer, name).requires_grad]
-    if isinstance(layer, nn.Module) and frozen:
+    if frozen:
         hint = "An nn.Parameter requires a gradient unless told not to."
         raise Verdict(f"layer.{frozen[0]}.requires_grad is False", hint)
     return torch.zeros(())
@@ -57,33 +59,21 @@ def _scale(cls, fan_in, fan_out):
     return weight.std(), weight.square().mean().sqrt()
 
 
-def _layer(cls, weight, bias):
-    return fill(cls(*weight.shape, bias=bias is not None), weight=weight, bias=bias)
-
-
-def _output(cls, x, weight, bias):
-    layer = _layer(cls, weight, bias)
+def _called(cls, x, weight, bias):
+    layer = fill(cls(*weight.shape, bias=bias is not None), weight=weight, bias=bias)
     layer(x + 1)
-    return layer(x)
-
-
-def _derived(cls, x, weight, bias):
-    layer, x = _layer(cls, weight, bias), x.clone().requires_grad_()
-    tensors = {name: value.requires_grad_() for name, value in trainable(layer, ("weight", "bias")).items()}
-    return [g.reshape(x.shape if i == 0 else (-1,)) for i, g in enumerate(gradients(layer(x), {"x": x, **tensors}))]
-
-
-def _kept(cls, x, weight, bias):
-    layer = _layer(cls, weight, bias)
-    layer(x + 1)
-    out, kept = layer(x.clone().requires_grad_()), getattr(layer, "out", None)
+    x = x.clone().requires_grad_()
+    out = layer(x)
+    if out is None:
+        return None  # without a `return`
+    found = gradients(out, {"x": x, **trainable(layer, ("weight", "bias"))})
     hint = "Keep what the layer returns, as it is: `self.out = ...`. The lecture's pictures look for it there."
-    if not isinstance(kept, torch.Tensor):
+    if not isinstance(kept := getattr(layer, "out", None), torch.Tensor):
         raise Verdict("layer.out is missing", hint)
     if not torch.equal(kept, out) or not kept.requires_grad:
         matter = "is detached from the graph" if torch.equal(kept, out) else "is not what the layer has just returned"
         raise Verdict(f"layer.out {matter}", hint)
-    return torch.zeros(())
+    return out, *(*found, torch.zeros(()))[:3]  # without a bias there are two
 
 
 VALUES = [  # x, weight, bias; a square weight first, whose transpose fits and can be named
@@ -108,20 +98,11 @@ DRAWS = each(lambda std: lambda n, m: torch.randn(n, m) * std(n, m), STDS) | {
     "torch.rand is uniform from 0 to 1: torch.randn is normal.": (torch.rand, lambda n, m: torch.rand(n, m) / n**0.5),
     "All weights are the same: units that start alike stay alike.": (torch.zeros, lambda n, m: torch.ones(n, m) / n**0.5),
 }  # fmt: skip
-PRODUCTS = {
-    "The bias is not added.": lambda x, w, b: x @ w,
-    "The bias is subtracted.": lambda x, w, b: x @ w - b,
-    "The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.": lambda x, w, b: x @ w.T + b,
-    "The root of fan_in divides once more: it belongs into the weight.": lambda x, w, b: x @ w / len(w) ** 0.5 + b,
-    "A nonlinearity is part of it: a layer of its own.": tuple(
-        lambda x, w, b, bend=bend: bend(x @ w + b) for bend in (torch.tanh, torch.relu)),
-}  # fmt: skip
 check_linear = Check(
-    """A class with cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).
+    """An nn.Module, cls(fan_in, fan_out, bias=True): layer(x) is x @ weight + bias, for x (..., fan_in).
 
     layer.weight (fan_in, fan_out) starts with mean 0 and std 1 / sqrt(fan_in); layer.bias (fan_out,) starts at zero,
-    with bias=False it is None. layer.out is the latest output. An nn.Module registers both; a plain class will do,
-    whose gradients are switched on later, as in the lecture; its parameters(), where there is one, lists both.
+    with bias=False it is None. Both are registered. layer.out is the latest output.
     """,
     _Linear,
     [
@@ -129,16 +110,16 @@ check_linear = Check(
         # 40,000 numbers or more tell a std to half a per cent.
         Look(_scale, [(400, 100), (100, 400), (900, 50)], "layer = {}(fan_in, fan_out) of many inputs and outputs",
              as_tensors("the std of layer.weight", "the root mean square, which is the std where the mean is 0"), (0.02, 1e-4)),
-        Look(_output, VALUES, "layer = {}(fan_in, fan_out); layer(x)", as_tensors("output")),
-        Look(_derived, VALUES[:2], "the gradients through layer(x)", as_tensors("x.grad", "weight.grad", "bias.grad")),
-        Look(_kept, VALUES[1:4:2], "layer(x), and then layer.out", as_tensors("out")),
+        Look(_called, VALUES, "layer = {}(fan_in, fan_out); layer(x), and the gradients through it",
+             as_tensors("output", "x.grad", "weight.grad", "bias.grad")),
     ],
     lecture_at("chapter 07, the class Linear", 4715),
     call="layer = {}(fan_in, fan_out, bias=True); layer(x)",
     agreed="its start values, output and gradients are those of x @ weight + bias",
     refuse=is_a_class("weight"),
-    mistakes=each(lambda part: variant(_Linear, draw=staticmethod(part)), DRAWS)
-    | each(lambda part: variant(_Linear, product=staticmethod(part)), PRODUCTS),
+    mistakes=each(lambda part: variant(_Linear, draw=staticmethod(part)), DRAWS) | {
+        "The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.": variant(
+            _Linear, product=staticmethod(lambda x, w, b: x @ w.T + b))},
 )  # fmt: skip
 
 
@@ -281,19 +262,12 @@ WHY_NOT = {
 }
 check_four_modules = choices(
     "{network: its condition} of the four networks of exercise 7.2.",
-    "the four networks",
-    {name: (right, {k: why for k, why in WHY_NOT.items() if k != right}) for name, right in FAULTS.items()},
-    "chapter 07, exercise 7.2", 4715,
-    agreed="the four networks are told apart", noun="condition",
-)  # fmt: skip
+    "the four networks", "chapter 07, exercise 7.2", 4715, {
+        name: (right, WHY_NOT) for name, right in FAULTS.items()
+    }, noun="condition")  # fmt: skip
 
 check_lead = choice(
-    "Where the lower loss comes from: A, B or C.",
-    "the lead",
-    "B",
-    {
+    "Where the lower loss comes from: A, B or C.", "the lead", "chapter 07, exercise 7.3", 4715, "B", {
         "A": "Then both bars would be equally high: in eval mode neither has any noise.",
         "C": "Then nothing would be left of it in eval mode.",
-    },
-    "chapter 07, exercise 7.3", 4715,
-)  # fmt: skip
+    })  # fmt: skip

@@ -8,20 +8,14 @@ from itertools import pairwise
 import numpy as np
 import torch
 
-from helpers.checks.kinds import check, choice, seeded_randn
+from helpers.checks.kinds import DENSITY, GRID, check, choice, seeded_randn
 
-Z = np.linspace(-8, 8, 401)
-DENSITY = np.exp(-(Z**2) / 2) / np.exp(-(Z**2) / 2).sum()  # standard normal, as weights of the points Z
-
-
-def normal_mean(values):
-    """E[values(z)] over standard normal z, from the values at Z."""
-    return float(values @ DENSITY)
+Z, WEIGHTS = GRID.numpy(), DENSITY.numpy()
 
 
 def tanh_std(std):
     """The root mean square of tanh(z), z ~ N(0, std^2): its std, as its mean is 0."""
-    return math.sqrt(normal_mean(np.tanh(std * Z) ** 2))
+    return math.sqrt(np.tanh(std * Z) ** 2 @ WEIGHTS)
 
 
 @cache
@@ -66,17 +60,17 @@ def _below(limit, low):
 
 check_fixed_point.mistakes = {
     "That is the std of the pre-activations: the question is what comes out of the tanh.": lambda g: g * check_fixed_point.right(g),
-    "That is the variance: the std is its root.": lambda g: check_fixed_point.right(g) ** 2,
     "The std is put through tanh as if it were a value: average tanh(z)^2 over z ~ N(0, (gain * std)^2).": (
         math.tanh, *_settled(lambda g, s: math.tanh(g * s))),
     "The root is missing at every layer: the next layer needs the std.": _settled(lambda g, s: tanh_std(g * s) ** 2),
     "z has the std gain * std: neither is rooted or squared.": _settled(
         lambda g, s: tanh_std(math.sqrt(g * s)), lambda g, s: tanh_std(g**0.5 * s), lambda g, s: tanh_std(g * g * s)),
     "That averages |tanh(z)|: a std is the root of the mean square.": _settled(
-        lambda g, s: normal_mean(np.abs(np.tanh(g * s * Z)))),
+        lambda g, s: np.abs(np.tanh(g * s * Z)) @ WEIGHTS),
     "The weights are exp(-z^2/2), divided by their sum, on a grid that reaches far out on both sides.": _settled(
         lambda g, s: math.sqrt(np.average(np.tanh(g * s * Z) ** 2, weights=np.exp(-(Z**2)))),
-        lambda g, s: math.sqrt(np.mean(np.tanh(g * s * Z) ** 2))),
+        lambda g, s: math.sqrt(np.mean(np.tanh(g * s * Z) ** 2)),
+        lambda g, s: tanh_std(g * s) / 2**0.5, lambda g, s: tanh_std(g * s) * (2 * math.pi) ** 0.25),
     _FEW: tuple(partial(_after, n) for n in range(1, 12)),
     _SLOW: (*(partial(_after, n) for n in range(12, 51)), *(_below(limit, lambda g: 0.0) for limit in (1.05, 1.1, 1.2, 1.25))),
     _DIES: (*(_below(1, low) for low in (float, tanh_std, lambda g: 1.0)), *(partial(_after, n) for n in (500, 1000, 2000))),
@@ -95,23 +89,14 @@ def alternating_network():
 
 check_alternating = choice(
     "What is wrong with the network of exercise 8.2: A, B, C or D.",
-    "the alternating network",
-    "C",
-    {
+    "the alternating network", "chapter 08, exercise 8.2", 5211, "C", {
         "A": "A gain that is too high makes every layer too wide. Here only every second one is.",
         "B": "It has no biases at all: look at the layers' .bias.",
         "D": "What the inputs are, the second layer has nearly forgotten. And these have std 1: print it.",
-    },
-    "chapter 08, exercise 8.2", 5211,
-)  # fmt: skip
+    })  # fmt: skip
 
 check_no_settling = choice(
-    "Why no ReLU network settles: A, B or C.",
-    "why it does not settle",
-    "A",
-    {
+    "Why no ReLU network settles: A, B or C.", "why it does not settle", "chapter 08, exercise 8.3", 5211, "A", {
         "B": "At gain 1.5 the std grows, though there are as many zeros as at any other gain.",
         "C": "On a log axis these are straight lines: every layer changes the std by the same factor, the last ones too.",
-    },
-    "chapter 08, exercise 8.3", 5211,
-)  # fmt: skip
+    })  # fmt: skip

@@ -3,9 +3,8 @@
 import torch
 from torch import nn
 
-from helpers.checks.kinds import check, choices, conditions
-from helpers.checks.readings import to_array
-from helpers.checks.sandbox import Verdict
+from helpers.checks.kinds import DENSITY, GRID, check, choices, conditions
+from helpers.checks.readings import numbers
 
 CASES = [(1.0, 2), (2.0, 3), (0.5, 1), (6.0, 4), (4.0, 5), (1.0, 20)]
 
@@ -17,9 +16,7 @@ def check_most_left(gain, layers):
 
 
 check_most_left.mistakes = {
-    "That is the mean square: the rms is its root.": lambda g, n: (g * g / 16) ** n,
     "A sigmoid's slope is 1/4 at most; 1 is the tanh's.": lambda g, n: g**n,
-    "The gain is missing: the gradient passes the weights, too.": lambda g, n: 0.25**n,
     "The gain counts in every layer, and so does the quarter.": (lambda g, n: g * 0.25**n, lambda g, n: g**n / 4),
     "Layers multiply: a factor per layer, to the power of their number.": (
         lambda g, n: n * g / 4, lambda g, n: g / 4 / n, lambda g, n: g / 4),
@@ -53,27 +50,21 @@ _OUTPUTS = "That would shrink the gradient as well. But look at what this layer 
 
 check_faulty_layer = choices(
     "{'layer': its number, 'fault': what is wrong} of exercise 9.2.",
-    "the faulty layer",
-    {
+    "the faulty layer", "chapter 09, one step back", 5454, {
         "layer": (5, {4: _STEP, 6: _STEP, 1: _ELSEWHERE, 2: _ELSEWHERE, 3: _ELSEWHERE, 7: _ELSEWHERE, 8: _ELSEWHERE}),
         "fault": ("biases too large", {
             "weights too small": _OUTPUTS,
             "weights too large": "Large weights make a gradient grow on its way back. This one loses."}),
-    },
-    "chapter 09, one step back", 5454, agreed="the layer and its fault are found", otherwise=_ELSEWHERE,
-)  # fmt: skip
-
-_Z = torch.linspace(-8, 8, 1601, dtype=torch.float64)
-_DENSITY = torch.softmax(-(_Z**2) / 2, 0)
+    }, otherwise=_ELSEWHERE)  # fmt: skip
 
 
 def _after(gains):
     """(factors on the gradient's mean square from layer 2 on, rms of the last output) of tanh layers of these gains."""
     s, factors = 1.0, []
     for gain in gains:
-        t = torch.tanh(gain * s * _Z)
-        factors.append(gain**2 * ((1 - t**2) ** 2 @ _DENSITY).item())
-        s = (t**2 @ _DENSITY).item() ** 0.5
+        t = torch.tanh(gain * s * GRID)
+        factors.append(gain**2 * ((1 - t**2) ** 2 @ DENSITY).item())
+        s = (t**2 @ DENSITY).item() ** 0.5
     return factors[1:], s
 
 
@@ -85,16 +76,10 @@ _SIGNAL = "So small a signal meets a tanh that is a straight line. Begin with a 
 @conditions("the 20 gains", "chapter 09, exercise 9.3", 5454)
 def check_even_gains(gains):
     """20 gains: the gradient's mean square within 3 % over each step back, and a signal of 0.2 or more at the end."""
-    try:
-        gains = to_array(list(gains)).ravel()
-    except (TypeError, ValueError):
-        raise Verdict("these are not 20 numbers", _TWENTY) from None
+    gains = numbers(gains, "these are not 20 numbers", _TWENTY).ravel()
     yield gains.size == 20, f"gains has {gains.size} numbers", _TWENTY
-    yield (
-        ((gains > 0) & (gains < 1e6)).all(),
-        f"one of the gains, from {gains.min():g} to {gains.max():g}, is no gain",
-        _TWENTY,
-    )
+    everyday = ((gains > 0) & (gains < 1e6)).all()
+    yield everyday, f"one of the gains, from {gains.min():g} to {gains.max():g}, is no gain", _TWENTY
     factors, signal = _after(gains.tolist())
     k = max(range(19), key=lambda k: abs(factors[k] - 1))
     off = f"back through layer {k + 2} the mean square is multiplied by {factors[k]:.2f}"
@@ -108,7 +93,7 @@ def _even(first):
         _, s = _after(gains)
         gain = 1.0
         for _ in range(25):  # each time nearer
-            gain = (((1 - torch.tanh(gain * s * _Z) ** 2) ** 2) @ _DENSITY).item() ** -0.5
+            gain = (((1 - torch.tanh(gain * s * GRID) ** 2) ** 2) @ DENSITY).item() ** -0.5
         gains.append(gain)
     return gains
 

@@ -4,15 +4,14 @@ import random
 from collections.abc import Mapping
 from statistics import fmean, geometric_mean, median
 
-from helpers.checks.kinds import check, choices, conditions
-from helpers.checks.sandbox import Verdict
+from helpers.checks.kinds import alike, check, choices, conditions, option
+from helpers.checks.sandbox import Verdict, has_gap
 
 KINDS = ("weights too small", "weights too large", "a shifted bias", "no nonlinearity")
 _FINE = "They are as they should be."
 check_first_look = choices(
     "What to look at first, since it names the fault: exercise 14.1.",
-    "what to look at first",
-    {
+    "what to look at first", "chapter 14, exercise 14.1", 6694, {
         "loss 12 at step 0, 27 classes": ("the loss", {
             "activations": "They look healthy.",
             "gradients": "They follow from a simpler cause.",
@@ -23,9 +22,7 @@ check_first_look = choices(
             "update:data": "It mixes several causes."}),
         "all as it should be, and the loss hardly moves": ("update:data", {
             "the loss": "You have: it hardly moves.", "activations": _FINE, "gradients": _FINE}),
-    },
-    "chapter 14, exercise 14.1", 6694,
-)  # fmt: skip
+    })  # fmt: skip
 
 _SIGNS = {
     "healthy": "The healthy one would lie on the grey points in both pictures, and its activations would be even.",
@@ -38,15 +35,11 @@ _SIGNS = {
 }
 check_which_patient = choices(
     "{letter: patient} of the four networks of exercise 14.2.",
-    "the four patients",
-    {
-        letter: (right, {other: sign for other, sign in _SIGNS.items() if other != right})
-        for letter, right in zip("ABCD", ("rate 3", "confident output", "gain 3", "healthy"), strict=True)
-    },
-    "chapter 14, exercise 14.2", 6694, noun="patient",
-)  # fmt: skip
+    "the four patients", "chapter 14, exercise 14.2", 6694, {
+        "A": ("rate 3", _SIGNS), "B": ("confident output", _SIGNS), "C": ("gain 3", _SIGNS), "D": ("healthy", _SIGNS),
+    }, noun="patient")  # fmt: skip
 
-RATIOS = [1e-2, 2e-4, 4e-3], [3e-5, 2e-4, 1e-3, 1e-5, 5e-6], [0.5], [0.2, 1e-3, 0.5, 0.3, 0.1, 2e-3, 7e-3]
+RATIOS = [1e-2, 2e-4, 4e-3], [3e-5, 2e-4, 1e-3, 1e-5, 5e-6], [2e-5], [0.2, 1e-3, 0.5, 0.3, 0.1, 2e-3, 7e-3]
 
 
 @check("chapter 14, exercise 14.3", 6694, list(zip((0.1, 0.01, 3.0, 1.0), RATIOS, strict=True)))
@@ -61,9 +54,12 @@ check_rate_from_ratios.mistakes = {
         lambda lr, r, middle=middle: lr * 1e-3 / middle(r)
         for middle in (fmean, max, min, geometric_mean, lambda r: r[0], lambda r: r[-1])),
     "The median of the list stands in its middle once it is sorted.": (
-        lambda lr, r: lr * 1e-3 / r[len(r) // 2], lambda lr, r: lr * 1e-3 / sorted(r)[len(r) // 2 - 1]),
-    "The middle is elsewhere in a longer list: take it from its length.": lambda lr, r: lr * 1e-3 / sorted(r)[len(r) > 1],
-    "That is the factor alone: multiply the old rate by it.": lambda lr, r: 1e-3 / median(r),
+        lambda lr, r: lr * 1e-3 / r[len(r) // 2], lambda lr, r: lr * 1e-3 / sorted(r)[len(r) // 2 - 1],
+        lambda lr, r: lr * 1e-3 / sorted(r)[len(r) // 2 + 1 - len(r)]),
+    "The middle is elsewhere in a longer list: take it from its length.": tuple(
+        lambda lr, r, k=k: lr * 1e-3 / sorted(r)[min(k, len(r) - 1)] for k in (1, 2)),
+    "Nothing holds the rate: it may have to rise, to fall, and to go beyond 1.": tuple(
+        lambda lr, r, held=held: held(lr, lr * 1e-3 / median(r)) for held in (min, max, lambda lr, new: min(1.0, new))),
 }  # fmt: skip
 
 _LOOK = "Compare each layer with its neighbours, in all four pictures."
@@ -80,18 +76,18 @@ def fault_of(number):
 @conditions("the four diagnoses", "chapter 14, exercise 14.4", 6694)
 def check_mystery(answers):
     """{number of the network: (kind, layer)} for the four networks of exercise 14.4."""
-    yield isinstance(answers, Mapping), "it is not a dict", "Pass a dict with the keys 1, 2, 3 and 4."
+    keys = {*answers} if isinstance(answers, Mapping) else {"no dict"}
+    yield keys <= {1, 2, 3, 4}, "it is not a dict of the four networks", "Pass a dict with the keys 1, 2, 3 and 4."
     for number in range(1, 5):
         answer = answers.get(number)
-        if answer is None or "Ellipsis" in repr(answer):
+        if answer is None or has_gap(answer):
             raise Verdict(f"network {number} has no diagnosis yet", status="not attempted")
         is_pair = isinstance(answer, tuple | list) and len(answer) == 2 and isinstance(answer[0], str)
-        named, place = (answer[0].strip().casefold(), answer[1]) if is_pair else ("", "")
-        is_pair = named in KINDS and hasattr(place, "__float__") and getattr(place, "ndim", 0) == 0
+        is_pair = is_pair and any(alike(answer[0], kind) for kind in KINDS) and option(answer[1])[0] == "number"
         yield is_pair, f"network {number}: that is not a diagnosis", _GIVE
         kind, layer = fault_of(number)
-        yield float(place) == layer, f"network {number}: not that layer", _LOOK
-        yield named == kind, f"network {number}: the layer is right, the kind is not", _WHICH
+        yield alike(answer[1], layer), f"network {number}: not that layer", _LOOK
+        yield alike(answer[0], kind), f"network {number}: the layer is right, the kind is not", _WHICH
 
 
 check_mystery.right = {number: fault_of(number) for number in range(1, 5)}

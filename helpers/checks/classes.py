@@ -88,5 +88,5 @@ def gradients(out, tensors):
     found = torch.autograd.grad(weighted, list(tensors.values()), allow_unused=True)
     for name, gradient in zip(tensors, found, strict=True):
         if gradient is None:
-            raise Verdict(f"{name} receives no gradient", cut)
+            raise Verdict(f"{name} receives no gradient", f"If it is used: {cut[0].lower()}{cut[1:]}")
     return found

@@ -6,8 +6,8 @@ inputs, and the tests, which find every check by themselves. To add one, with th
 
 - A number or a function: `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the place in the course, the second
   in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
-- A choice: `check_it = choice("Which layer is at fault?", "the layer at fault", "layer 2", {"layer 1": "why not", …},
-  "chapter 03, …", 779)`; several at once: `choices(…, {"question": (right, {wrong: "why not"})}, …)`.
+- A choice: `check_it = choice("Which layer is at fault?", "the layer at fault", "chapter 03, …", 779, "layer 2",
+  {"layer 1": "why not", …})`; several at once: `choices(…, 779, {"question": (right, {wrong: "why not"})})`.
 - A network or a loop to mend: a generator under `@conditions("the network", "chapter 07, …", 4715)` looks at the answer
   and yields (whether it is so, what is the matter if not, what helps); then `check_it.right = …`, `.mistakes = …`.
 - A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_07.py.
@@ -129,7 +129,8 @@ class Check:
         self.__doc__, self.right, self.looks, self.where = doc, right, looks, where
         self.call, self.agreed, self.refuse, self.note, self.mistakes = call, agreed, refuse, note, mistakes or {}
 
-    def __call__(self, answer):
+    def __call__(self, *answer):
+        answer = answer[0] if len(answer) == 1 else answer  # the parts of an answer, given one by one
         result = self._judged(answer, torch.float32)
         if result.status == "wrong" and torch.get_default_dtype() != torch.float32:  # the notebook's may be another
             return self._judged(answer, torch.get_default_dtype()) or result
@@ -142,9 +143,8 @@ class Check:
         name = name if isinstance(name, str) else "f"
         call = self.call.format(name)
         refused = run(Look(lambda a: self.refuse(a) or 0.0), signature=call)
-        given = (
-            [refused] if isinstance(refused, Verdict) else [run(k, args, signature=call) for k, args in self._trials]
-        )
+        trials = [] if isinstance(refused, Verdict) else self._trials
+        given = [run(look, args, signature=call) for look, args in trials] or [refused]
         for (look, _), want, have in zip(self._trials, self._wanted, given, strict=False):
             if isinstance(have, Verdict) and have.status == "not attempted":
                 text = f"`{call}`: {have.difference}. Fill it in, run its cell, then run this one again."
@@ -156,9 +156,8 @@ class Check:
                 break
         else:
             note = self.note and run(Look(self.note, read=str))
-            result = CheckResult(
-                "right", self.agreed or f"{call} gives what it should on every input tried", note=note or ""
-            )
+            agreed = self.agreed or f"{call} gives what it should on every input tried"
+            result = CheckResult("right", agreed, note=note or "")
         said = " / ".join(printed.getvalue().split("\n")).strip(" /")[:200]
         return replace(result, note=f"your code printed {said}") if said else result
 
@@ -188,10 +187,9 @@ class Check:
         for sentence, trace in self._traces:
             # Where the answer raised there is nothing to compare; what is left must show the mistake.
             rows = zip(self._trials, trace, self._wanted, given, strict=True)
-            rows = [
-                (k.tolerance, m, w, h) for (k, _), m, w, h in rows if k is (only or k) and not isinstance(h, Verdict)
-            ]
-            if all(same(m, h, t) for t, m, _, h in rows) and not all(same(w, h, t) for t, _, w, h in rows):
+            rows = [(k, m, w, h) for (k, _), m, w, h in rows if k is (only or k) and not isinstance(h, Verdict)]
+            like_it = all(same(m, h, look.tolerance) for look, m, _, h in rows)
+            if like_it and not all(same(w, h, look.tolerance) for look, _, w, h in rows):
                 fits.add(sentence)
         return fits.pop() if len(fits) == 1 else ""
 

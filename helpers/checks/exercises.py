@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 
 import torch
 
-from helpers.checks.engine import Check, Look, Verdict, is_given
-from helpers.checks.kinds import check, choice, choices, lecture_at, seeded_randn
+from helpers.checks.kinds import check, choice, choices, conditions, seeded_randn
 from helpers.checks.readings import as_parts
+from helpers.checks.sandbox import Verdict
 
 NAMES = ("C", "W1", "b1", "W2", "b2")  # from the input to the loss
 BLOCKED = {  # the wrong member nearest to the loss is told first: the way back begins there
@@ -49,29 +49,21 @@ def _set(answer):
 
 
 def _reason(names):
-    return KNOWN_SETS.get(names) or next(why for name, why in BLOCKED.items() if name in names)
+    return KNOWN_SETS.get(names) or next((why for name, why in BLOCKED.items() if name in names), "")
 
 
-def _judged(answer):
-    if (names := _set(answer)) != ("b2",):
-        raise Verdict(f"yours, {', '.join(names) or 'none'}, is not right", _reason(names))
-    return 0.0
+@conditions("the parameters that train", "exercise E01, the chain rule with the zeros in it", 259)
+def check_what_trains(answer):
+    """The set, in any form, of those among the names C, W1, b1, W2, b2 that train when all start at zero."""
+    names = _set(answer)
+    yield names == ("b2",), f"yours, {', '.join(names) or 'none'}, is not right", _reason(names)
 
 
-SETS = [names for size in range(6) for names in itertools.combinations(NAMES, size) if names != ("b2",)]
-check_what_trains = Check(
-    """The set of those among the names C, W1, b1, W2, b2 that train when all start at zero (part 1, no BatchNorm).
-
-    A list, a tuple, an array, a generator or a text of names will do as well; an empty set says that nothing trains.
-    """,
-    {"b2"},
-    [Look(_judged, call="the parameters that train")],
-    lecture_at("exercise E01, the chain rule with the zeros in it", 259),
-    call="the parameters that train",
-    agreed="b2 alone trains",
-    refuse=is_given,
-    mistakes={why: tuple(set(names) for names in SETS if _reason(names) == why) for why in map(_reason, SETS)},
-)
+SETS = [set(names) for size in range(6) for names in itertools.combinations(NAMES, size) if names != ("b2",)]
+check_what_trains.right = {"b2"}
+check_what_trains.mistakes = {
+    why: tuple(names for names in SETS if _reason(_set(names)) == why) for why in map(_reason, map(_set, SETS))
+}
 
 _THROUGH = "At step 0 a gradient that has to come back through W2 finds only zeros there."
 _DEADLOCK = "C is heard only through W1, and W1 reads only C. Both are zero: which of them could go first?"
@@ -79,42 +71,32 @@ _READS = "W2 reads h. What is a sigmoid at 0?"
 _LOGITS = "b2 gets the sum of the gradients at the logits, at every step: no zero stands in between."
 check_sigmoid_zeros = choices(
     "{tensor: the step of its first gradient}, all of it zero, with a sigmoid: exercise E01.2.",
-    "the first gradients",
-    {
+    "the first gradients", "exercise E01, the chain rule with the zeros in it", 259, {
         "C": ("never", {"step 0": _THROUGH, "step 1": _DEADLOCK}),
         "W1": ("never", {"step 0": _THROUGH, "step 1": _DEADLOCK}),
         "b1": ("step 1", {"step 0": _THROUGH, "never": "W2 moves at step 0: what comes back through it then?"}),
         "W2": ("step 0", {"step 1": _READS, "never": _READS}),
         "b2": ("step 0", {"step 1": _LOGITS, "never": _LOGITS}),
-    },
-    "exercise E01, the chain rule with the zeros in it", 259,
-)  # fmt: skip
+    })  # fmt: skip
 
 check_failing_pair = choice(
     "The pair of tensors that does not make everything move when it is drawn at random: exercise E01.3.",
-    "the pair that fails",
-    "b1 and W2",
-    {
+    "the pair that fails", "exercise E01, two tensors that wait for each other", 259, "b1 and W2", {
         "C and W1": "Then x @ W1 is not zero and h is alive: W2 moves at step 0, and lets the gradient back.",
         "C and b1": "b1 wakes h, so W2 moves at step 0. Then W1 hears the loss, and it has C to read.",
         "C and W2": "W2 lets the gradient back at step 0, and W1 has C to read.",
         "W1 and b1": "b1 wakes h, so W2 moves at step 0, and W1 hands the gradient on to C.",
         "W1 and W2": "Both hand the gradient on: C moves at step 0, and then W1 has something to read.",
-    },
-    "exercise E01, two tensors that wait for each other", 259,
-)  # fmt: skip
+    })  # fmt: skip
 
 _A, _B = "A hears the loss only through B.", "B reads x @ A, and nothing else."
 check_lora_starts = choices(
     "{start: which of A and B gets a gradient at step 0}, for W1 + A @ B: exercise E01.4.",
-    "the three starts",
-    {
+    "the three starts", "exercise E01, what a weight reads and who listens", 259, {
         "B zero": ("B", dict.fromkeys(("A", "both"), _A) | {"neither": "B reads x @ A, which is not zero."}),
         "A zero": ("A", dict.fromkeys(("B", "both"), _B) | {"neither": "A reads x, and B lets the gradient back."}),
         "both zero": ("neither", {"A": _A, "B": _B, "both": f"{_A} {_B}"}),
-    },
-    "exercise E01, what a weight reads and who listens", 259,
-)  # fmt: skip
+    })  # fmt: skip
 
 
 def _layer(fan_in, fan_out, eps, seed):
@@ -157,50 +139,32 @@ def _fold(scale=lambda g, v, e: g / (v + e).sqrt(), weight=lambda W, s: W * s, b
 
 
 check_fold.mistakes = {
-    "eps is forgotten: it is added to the variance, under the root.": _fold(lambda g, v, e: g / v.sqrt()),
     "eps is outside the root: add it to the variance, before the root.": _fold(lambda g, v, e: g / (v.sqrt() + e)),
-    "eps is hard-coded as 1e-5: use the one that is given.": _fold(lambda g, v, e: g / (v + 1e-5).sqrt()),
     "BatchNorm divides by the root of running_var + eps: not by the variance, and it does not multiply.": (
         _fold(lambda g, v, e: g / (v + e)), _fold(lambda g, v, e: g * (v + e).sqrt())),
-    "gamma or running_var is forgotten: the scale is gamma / sqrt(running_var + eps).": (
-        _fold(lambda g, v, e: 1 / (v + e).sqrt()), _fold(lambda g, v, e: g)),
     "The variance is scaled by 31/32 or 32/31: running_var is used as it is, in eval mode no batch counts.": (
         _fold(lambda g, v, e: g / (v * 31 / 32 + e).sqrt()), _fold(lambda g, v, e: g / (v * 32 / 31 + e).sqrt())),
     "The scale is on the rows of W: a unit of the Linear is a column here, (fan_in, fan_out).": _fold(
         weight=lambda W, s: W * s[:, None]),
     "The scale multiplies the columns of W.": (_fold(weight=lambda W, s: W), _fold(weight=lambda W, s: W / s)),
-    "W2 is transposed: its layout stays that of W, (fan_in, fan_out).": _fold(weight=lambda W, s: (W * s).T),
-    "running_mean is forgotten: it is subtracted from b before the scale.": _fold(bias=lambda b, s, m, h: b * s + h),
     "b and running_mean are both scaled, beta is not: b2 is (b - running_mean) * s + beta.": (
         _fold(bias=lambda b, s, m, h: b - m * s + h), _fold(bias=lambda b, s, m, h: b * s - m + h),
         _fold(bias=lambda b, s, m, h: b - m + h), _fold(bias=lambda b, s, m, h: (b - m + h) * s)),
     "A sign is wrong in b2: it is (b - running_mean) * s + beta.": (
         _fold(bias=lambda b, s, m, h: (b + m) * s + h), _fold(bias=lambda b, s, m, h: (b - m) * s - h)),
-    "b, running_mean and beta are all in b2: (b - running_mean) * s + beta.": (
-        _fold(bias=lambda b, s, m, h: (b - m) * s), _fold(bias=lambda b, s, m, h: h - m * s),
-        _fold(bias=lambda b, s, m, h: b), _fold(bias=lambda b, s, m, h: h)),
     "W2 and b2 have changed places: return W2, b2.": lambda *args: check_fold.right(*args)[::-1],
 }  # fmt: skip
 
 check_other_order = choices(
     "Linear, tanh, BatchNorm, Linear: which Linear takes it in, what is scaled, a padded convolution: exercise E02.2.",
-    "the other order",
-    {
-        "the Linear": (
-            "the one behind",
-            {"the one in front": "The tanh stands between: is the tanh of something scaled the scaled tanh?"},
-        ),
+    "the other order", "exercise E02, the BatchNorm behind the tanh", 3787, {
+        "the Linear": ("the one behind", {
+            "the one in front": "The tanh stands between: is the tanh of something scaled the scaled tanh?"}),
         "scaled": ("rows", {"columns": "The BatchNorm scales what the Linear reads. Which axis of W is fan_in?"}),
-        "a convolution": (
-            "but for the border",
-            {
-                "everywhere": "The zeros of the padding do not come through the BatchNorm. What would it make of a 0?",
-                "nowhere": "Where no padding is read, a convolution is a Linear over patches.",
-            },
-        ),
-    },
-    "exercise E02, the BatchNorm behind the tanh", 3787,
-)  # fmt: skip
+        "a convolution": ("but for the border", {
+            "everywhere": "The zeros of the padding do not come through the BatchNorm. What would it make of a 0?",
+            "nowhere": "Where no padding is read, a convolution is a Linear over patches."}),
+    })  # fmt: skip
 
 
 CONVERTED = [(torch.tensor(v, dtype=torch.float64), was, new)  # a root takes them, math's and torch's
@@ -214,8 +178,6 @@ def check_wrong_by(running_var, eps_was, eps_is):
 
 
 check_wrong_by.mistakes = {
-    "That is upside down: the smaller eps gives the larger scale.": lambda v, was, new: ((v + new) / (v + was)) ** 0.5,
     "BatchNorm divides by the root of running_var + eps.": lambda v, was, new: (v + was) / (v + new),
     "eps is added to the variance, under the root.": lambda v, was, new: (v**0.5 + was) / (v**0.5 + new),
-    "The variance counts too: it stands under the root beside eps.": lambda v, was, new: (was / new) ** 0.5,
 }

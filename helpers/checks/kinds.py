@@ -3,7 +3,6 @@
 import contextlib
 import copy
 import inspect
-import math
 import re
 from collections.abc import Mapping
 
@@ -44,28 +43,32 @@ def conditions(tried, place, seconds, cases=((),)):
             return 0.0
 
         look = Look(trial, cases, tried, lambda value: {}, parameters=tuple(inspect.signature(look_at).parameters)[1:])
-        agreed = f"{tried}: all that is asked for is so"
-        return Check(
-            look_at.__doc__, None, [look], lecture_at(place, seconds), call=tried, agreed=agreed, refuse=is_given
-        )
+        where, agreed = lecture_at(place, seconds), f"{tried}: all that is asked for is so"
+        return Check(look_at.__doc__, None, [look], where, call=tried, agreed=agreed, refuse=is_given)
 
     return make
 
 
-def choice(doc, tried, right, wrong, place, seconds, *, agreed=""):
+def choice(doc, tried, place, seconds, right, wrong):
     """A Check of one question: right, the right option; wrong: a dict {option: why not}. Options: text or numbers."""
-    result = choices(doc, tried, {tried: (right, wrong)}, place, seconds, agreed=agreed)
+    result = choices(doc, tried, place, seconds, {tried: (right, wrong)})
     trial, result.right = result.looks[0].trial, right
-    result.mistakes = {why: option for option, why in wrong.items()}
+    result.mistakes = {why: other for other, why in wrong.items()}
     result.looks = [Look(lambda answer: trial({tried: answer}), call=tried)]
     return result
 
 
-def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", otherwise="Work it out, or try it."):
+def choices(doc, tried, place, seconds, questions, *, noun="answer", otherwise="Work it out, or try it."):
     """A Check of a dict {question: option}, for questions {question: (right option, {wrong option: why not})}.
 
+    One text in place of the dict: the wrong options are the other questions' right ones, and all are told it. One
+    dict may serve several questions: what it says of the right option is not told.
     No result shows a right option. otherwise: what helps where a number is not among the options.
     """
+    options = [right for right, _ in questions.values()]
+    for key, (right, wrong) in questions.items():
+        wrong = dict.fromkeys(options, wrong) if isinstance(wrong, str) else wrong
+        questions[key] = right, {other: why for other, why in wrong.items() if other != right}
 
     def trial(answer):
         if not isinstance(answer, Mapping):
@@ -79,15 +82,15 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
             if answer.get(key) is None or answer[key] is ...:
                 raise Verdict(f"{key!r} has no {noun} yet", status="not attempted")
         for key, (right, wrong) in questions.items():
-            (kind, given), name = _option(answer[key]), "it" if key == tried else repr(key)
-            if _alike((kind, given), _option(right)):
+            (kind, given), name = option(answer[key]), "it" if key == tried else repr(key)
+            if alike(answer[key], right):
                 continue
             shown = f"{given:g}" if kind == "number" else kind if given is None else repr(answer[key])
             options = f"Choose one of {', '.join(map(repr, sorted([right, *wrong], key=str)))}."
-            hint = "Give a number." if _option(right)[0] == "number" else options
-            if kind != _option(right)[0]:
+            hint = "Give a number." if option(right)[0] == "number" else options
+            if kind != option(right)[0]:
                 raise Verdict(f"{name} is {shown}", hint)
-            why = next((why for option, why in wrong.items() if _alike((kind, given), _option(option))), "")
+            why = next((why for other, why in wrong.items() if alike(answer[key], other)), "")
             if kind == "text" and not why:
                 raise Verdict(f"{name} is {shown}, which is not one of the options", hint)
             raise Verdict(f"{name} is {shown}, which is not right", why or otherwise)
@@ -96,19 +99,19 @@ def choices(doc, tried, questions, place, seconds, *, agreed="", noun="answer", 
     answer = {key: right for key, (right, _) in questions.items()}
     mistakes = {}
     for key, (_, wrong) in questions.items():
-        for option, why in wrong.items():
-            mistakes[why] = (*mistakes.get(why, ()), {**answer, key: option})
-    where, agreed = lecture_at(place, seconds), agreed or f"{tried}: right"
-    looks = [Look(trial, call=tried)]
+        for other, why in wrong.items():
+            mistakes[why] = (*mistakes.get(why, ()), {**answer, key: other})
+    looks, where, agreed = [Look(trial, call=tried)], lecture_at(place, seconds), f"{tried}: right"
     return Check(doc, answer, looks, where, call=tried, agreed=agreed, refuse=is_given, mistakes=mistakes)
 
 
-def _option(value):
-    """An option as it is compared, (kind, value): a number, or text without case, quotes, and ways to spell and to join."""
+def option(value):
+    """An option as it is compared, (kind, value): a number, or text without case, article, quotes, and ways to spell it."""
     if isinstance(value, str):
         text = re.sub(r"[\s_]+|(?<=[^\W\d])-(?=\w)", " ", str(value).casefold().replace("\u2212", "-"))
-        text = re.sub("is(?=e|a)", "iz", text.strip(" .,:;\"'`()[]"))  # initialisation, optimiser
-        return "text", " and ".join(sorted(text.split(" and ")))
+        text = re.sub("is(?=e|a)", "iz", text.strip(" .,:;!*\"'`()[]"))  # initialisation, optimiser
+        parts = re.sub(r"^(the|an?) (?=\w{3})", "", text).split(" and ")
+        return "text", " and ".join(sorted(part.replace(" ", "") for part in parts))
     try:
         array = to_array(value)
     except Exception:  # noqa: BLE001 - whatever it may be
@@ -118,10 +121,11 @@ def _option(value):
     return ("a truth value" if array.dtype == bool else "number"), array.item()
 
 
-def _alike(a, b):
-    """Whether two options are the same; a number may be one that was measured."""
+def alike(given, wanted):
+    """Whether an option is the one wanted. One that is written with a point, 10.0, may be read off: 5 % are allowed."""
+    a, b = option(given), option(wanted)
     if a[0] == b[0] == "number":
-        return math.isclose(a[1], b[1], rel_tol=0.02, abs_tol=0.02)
+        return abs(a[1] - b[1]) <= 0.05 * (abs(wanted) if isinstance(wanted, float) else 1)
     return a == b and a[1] is not None
 
 
@@ -130,6 +134,10 @@ def lecture_at(hint, seconds):
     minutes, time = seconds // 60, f"{seconds // 60 % 60}:{seconds % 60:02}"
     time = f"{minutes // 60}:{time:0>5}" if minutes >= 60 else time
     return f"{hint}; the lecture at {time}, https://youtu.be/P6sfmUTpUmc?t={seconds}"
+
+
+GRID = torch.linspace(-8, 8, 401, dtype=torch.float64)
+DENSITY = torch.softmax(-(GRID**2) / 2, 0)  # E[f(z)] over standard normal z is f(GRID) @ DENSITY
 
 
 def seeded_randn(*shape, seed, dtype=torch.float32):

@@ -32,7 +32,6 @@ RELATIONS = {  # what yours is: of the expected numbers
     "exp of the expected result: is a log missing?": np.exp,
     "10 to the power of the expected result: is a log missing?": lambda v: 10**v,
     "the expected result without its sign.": np.abs,
-    "the expected result rounded to a whole number.": np.round,
 }
 NEAR = "within 2 % everywhere: is it rounded, cut off early, an average of too few, or is a small number left out?"
 
@@ -68,6 +67,8 @@ def _relation(pairs, share, absolute):
             return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
         if several and abs(more) > clear * np.abs(want).max() and close(have, want + more):
             return f"Yours is always {abs(more):.4g} {'more' if more > 0 else 'less'} than expected."
+        if any(np.array_equal(have, np.round(want, digits)) for digits in range(7)):
+            return "Yours is the expected result, rounded: return it as it is."
         return f"Yours is {NEAR}" if np.allclose(have, want, rtol=0.02, atol=0) else ""
 
 
@@ -75,7 +76,7 @@ def _other(arg):
     """Another argument of the same kind, bent so that nothing linear undoes it; None where there is none."""
     if isinstance(arg, (int, float)):
         return arg + 1 if isinstance(arg, int) else 1.5 * arg + 0.1
-    if isinstance(arg, list) and all(isinstance(part, torch.Tensor) for part in arg):
+    if isinstance(arg, list):
         return [_other(part) for part in arg]
     if callable(arg) and not isinstance(arg, torch.Tensor):
         return lambda x: 0.5 * arg(x) + 0.05 * x

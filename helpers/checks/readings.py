@@ -1,5 +1,8 @@
 """What an answer returned, read as labelled arrays, compared with what it should be, and put into words."""
 
+from collections.abc import Iterator
+from functools import partial
+
 import numpy as np
 import torch
 
@@ -23,9 +26,12 @@ def to_array(value, label="result"):
     return array if array.dtype == bool else array.astype(float)
 
 
-def as_array(value):
-    """A reader of anything made of numbers."""
-    return {"result": to_array(value)}
+def numbers(value, matter, hint):
+    """What to_array makes of a value; a Verdict, what is the matter and what helps, where it is made of no numbers."""
+    try:
+        return to_array(list(value) if isinstance(value, Iterator) else value)
+    except (TypeError, ValueError):
+        raise Verdict(matter, hint) from None
 
 
 def as_number(value):
@@ -42,34 +48,31 @@ def as_bools(value):
     return {"result": array, "dtype": np.array("bool" if array.dtype == bool else "numbers")}
 
 
-def as_tensors(*labels):
-    """The reader of one torch tensor, or of a tuple of them, one per label."""
+def as_parts(*labels, tensors=False):
+    """The reader of a thing made of numbers, or of a tuple of them, one per label; a bias may have shape (1, n) or (n,).
+
+    tensors: nothing but torch tensors will do.
+    """
 
     def read(value):
-        parts = dict(zip(labels, value if len(labels) > 1 else [value], strict=True))
-        for label, part in parts.items():
-            if not isinstance(part, torch.Tensor):
-                kind = type(part).__name__
-                raise Verdict(f"{label} is of type {kind}", "Only torch tensors carry gradients: return one.")
-        return {label: to_array(part, label) for label, part in parts.items()}
-
-    return read
-
-
-def as_parts(*labels):
-    """The reader of a tuple of things made of numbers, one per label; a bias may have shape (1, n) or (n,)."""
-
-    def read(value):
-        if not isinstance(value, (tuple, list)) or len(value) != len(labels):
+        values = value if len(labels) > 1 else [value]
+        if not isinstance(values, (tuple, list)) or len(values) != len(labels):
             kind = f"{len(value)} things" if isinstance(value, (tuple, list)) else type(value).__name__
             hint = f"Return {len(labels)} results in this order: `return {', '.join(labels)}`."
             raise Verdict(f"it returned {kind}", hint)
-        parts = {label: to_array(part, label) for label, part in zip(labels, value, strict=True)}
-        return {
-            label: a[0] if label.startswith("b") and a.ndim == 2 and len(a) == 1 else a for label, a in parts.items()
-        }
+        parts = {}
+        for label, part in zip(labels, values, strict=True):
+            if tensors and not isinstance(part, torch.Tensor):
+                hint = "Only torch tensors carry gradients: return one."
+                raise Verdict(f"{label} is of type {type(part).__name__}", hint)
+            array = to_array(part, label)
+            parts[label] = array[0] if label.startswith("b") and array.ndim == 2 and len(array) == 1 else array
+        return parts
 
     return read
+
+
+as_array, as_tensors = as_parts("result"), partial(as_parts, tensors=True)
 
 
 def relative(tolerance):

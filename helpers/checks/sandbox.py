@@ -146,9 +146,8 @@ def _verdict_on(error, signature, answer):
     if isinstance(error, NotImplementedError) and _ends_in_a_raise(error.__traceback__, foreign):
         return Verdict("it still raises NotImplementedError", status="not attempted")
     lines = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(foreign)]
-    raised = (
-        "your code raised" if lines or callable(answer) else f"an object of type {type(answer).__name__} will not do:"
-    )
+    own = lines or callable(answer)
+    raised = "your code raised" if own else f"an object of type {type(answer).__name__} will not do:"
     text = f"{raised} {kind}" + (f": {message}" if message else "")
     if lines:
         text += f", in line {lines[-1].lineno}" + (f": `{lines[-1].line}`" if lines[-1].line else "")

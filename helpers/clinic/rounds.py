@@ -19,8 +19,7 @@ _clinics = {}  # by their seed: a cell that is run again finds its round as it w
 
 def open_clinic(seed=1, splits=None):
     """The round of this seed: a new one, or the one that this kernel has begun, with its points."""
-    if seed not in _clinics:
-        _clinics[seed] = Clinic(seed, splits)
+    _clinics[seed] = _clinics.get(seed) or Clinic(seed, splits)
     return _clinics[seed]
 
 
@@ -129,9 +128,9 @@ class Clinic:
 
     def __repr__(self):
         left = [str(n) for n in range(1, PATIENTS + 1) if n not in self.closed]
-        lines = [f"Round {self.seed}: {self.points} points of {POINTS * len(self.closed)} so far"]
-        lines += [f"  patient {n}: {points}" for n, points in sorted(self.closed.items())]
-        return "\n".join([*lines, f"still to come: {', '.join(left) or 'nobody'}"])
+        head = f"Round {self.seed}: {self.points} points of {POINTS * len(self.closed)} so far"
+        closed = (f"  patient {n}: {points}" for n, points in sorted(self.closed.items()))
+        return "\n".join([head, *closed, f"still to come: {', '.join(left) or 'nobody'}"])
 
     def _fault(self, number):
         if number not in range(1, PATIENTS + 1):
@@ -148,8 +147,9 @@ class Clinic:
 
 def _chosen(what, text):
     """The one choice that the text is a piece of."""
-    said = text.strip().lower() if isinstance(text, str) else ""
-    found = [choice for choice in CHOICES[what] if said and said in choice.lower()]
+    texts = [text if isinstance(text, str) else "", *CHOICES[what]]  # of which initialization is spelt in two ways
+    said, *plain = (text.strip().lower().replace("isa", "iza").replace("ise", "ize") for text in texts)
+    found = [choice for choice, here in zip(CHOICES[what], plain, strict=True) if said and said in here]
     if len(found) != 1:
         kind = "fits several of them" if len(found) > 1 else "is none of them"
         raise ValueError(f"{what} is {text!r}, which {kind}: choose one of {'; '.join(CHOICES[what])}")

@@ -1,0 +1,403 @@
+"""The checks of chapters 08 to 14 and of the lessons beyond: answers in many styles that no check lists."""
+
+import math
+import statistics
+from fractions import Fraction
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from helpers.checks import (
+    check_adam_ratio,
+    check_collapse,
+    check_even_gains,
+    check_faulty_layer,
+    check_fixed_point,
+    check_four_findings,
+    check_gain_powers,
+    check_group_norm,
+    check_most_left,
+    check_mystery,
+    check_new_rate,
+    check_rate_from_ratios,
+    check_ratio_of_step,
+    check_stored_weight,
+    check_stream_growth,
+    check_three_faults,
+    check_training,
+    check_uncorrected_step,
+    check_wrong_gain,
+    check_xor,
+)
+
+# ---- 08 to 11
+
+
+def fixed_point(gain, steps=2_000, points=401, guard=True, low=-8, density=2, share=1):
+    z, std = np.linspace(low, 8, points), 1.0
+    p = np.exp(-(z**2) / density)
+    if guard and gain <= 1:
+        return 0
+    for _ in range(steps):
+        std = np.sqrt((np.tanh(gain * std * z) ** 2 * p).sum() / p.sum() * share)
+    return std
+
+
+def fixed_point_by_bisection(gain):
+    """The s with s^2 = E[tanh(gain * s * z)^2], by Gauss-Hermite quadrature."""
+    if gain <= 1:
+        return 0
+    z, p = np.polynomial.hermite_e.hermegauss(100)
+    low, high = 1e-3, 1.0
+    while high - low > 1e-6:
+        s = (low + high) / 2
+        low, high = (s, high) if (np.tanh(gain * s * z) ** 2) @ p / p.sum() > s**2 else (low, s)
+    return low
+
+
+def collapse_by_probing(weights, biases):
+    """The bias is where zero goes, the rows of W are where the unit vectors go."""
+
+    def stack(x):
+        for W, b in zip(weights, biases, strict=True):
+            x = x @ W + b
+        return x
+
+    b = stack(torch.zeros(1, len(weights[0])))
+    return stack(torch.eye(len(weights[0]))) - b, b
+
+
+def collapse(weights, biases):
+    W, b = np.eye(len(weights[0])), np.zeros(len(weights[0]))
+    for weight, bias in zip(weights, biases, strict=True):
+        W, b = W @ weight.numpy(), b @ weight.numpy() + bias.numpy()
+    return [W.tolist(), b.tolist()]
+
+
+def used_up(weights, biases):
+    W, b = weights.pop(0), biases.pop(0)
+    while weights:
+        W, b = W @ weights[0], b @ weights.pop(0) + biases.pop(0)
+    return W, b
+
+
+EVEN = check_even_gains.right
+W1, B1, W2, B2 = [[2, 2], [2, 2]], [2, -2], [[1], [-1]], [-1]
+LAYER = {"layer": 5, "fault": "biases too large"}
+STORED = check_stored_weight.right
+
+# ---- 12 to 14
+
+
+def ratio(of, change=lambda step: step(), keep=lambda weight: weight.detach().clone()):
+    def answer(weight, step):
+        old = keep(weight)
+        change(step)
+        return of(old, weight)
+
+    return answer
+
+
+def std_ratio(old, new):
+    return (new - old).std() / old.std()
+
+
+def by_lists(weight, step):
+    old = weight.flatten().tolist()
+    step()
+    return statistics.stdev(b - a for a, b in zip(old, weight.flatten().tolist(), strict=True)) / statistics.stdev(old)
+
+
+def rate(middle, held=lambda lr, new: new):
+    return lambda lr, ratios: held(lr, lr * 1e-3 / middle(ratios))
+
+
+def diagnoses(change):
+    return {number: change(*diagnosis) for number, diagnosis in check_mystery.right.items()}
+
+
+GAIN = check_wrong_gain.right
+WHICH, FACTOR, SPEED = GAIN
+POWERS = check_gain_powers.right
+
+# ---- X01 to X05
+
+
+class Right(nn.Module):
+    """The network of X01, in pieces that its variants replace."""
+
+    end, bend = staticmethod(lambda logits: logits), staticmethod(torch.tanh)
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.output = nn.Embedding(27, 10), nn.Linear(50, 27)
+        self.first, self.second = nn.Linear(30, 50), nn.Linear(50, 50)
+
+    def hidden(self, x):
+        return self.bend(self.second(self.bend(self.first(x))))
+
+    def forward(self, x):
+        return self.end(self.output(self.hidden(self.embedding(x).flatten(1))))
+
+
+def net(**changes):
+    return type("Changed", (Right,), changes)
+
+
+class InRow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        norms = (nn.BatchNorm1d(50), nn.Identity())
+        parts = [part for n, norm in zip((30, 50), norms, strict=True) for part in (nn.Linear(n, 50), norm, nn.ReLU())]
+        self.table, self.rest = nn.Embedding(27, 10), nn.Sequential(nn.Flatten(), *parts, nn.Linear(50, 27))
+
+    def forward(self, x):
+        return self.rest(self.table(x))
+
+
+class ByList(Right):
+    """Its layers are in a list, and its own parameters() finds them there."""
+
+    def __init__(self):
+        super().__init__()
+        self.kept = [self.first, self.second]
+        del self.first, self.second
+
+    def parameters(self, recurse=True):
+        return [*super().parameters(), *(p for layer in self.kept for p in layer.parameters())]
+
+    def hidden(self, x):
+        return self.kept[1](self.kept[0](x).tanh()).tanh()
+
+
+class FromZero(Right):
+    def __init__(self):
+        super().__init__()
+        nn.init.zeros_(self.output.weight), nn.init.zeros_(self.output.bias)
+
+
+def step(net, optimizer, x, y, loss_of=F.cross_entropy, clean=lambda net, optimizer: net.zero_grad(), times=1):
+    loss = loss_of(net(x), y)
+    clean(net, optimizer)
+    loss.backward()
+    for _ in range(times):
+        optimizer.step()
+    return loss.item()
+
+
+def stepping(**how):
+    return lambda *args: step(*args, **how)
+
+
+def zeroed_afterwards(net, optimizer, x, y):
+    F.cross_entropy(net(x), y).backward()
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def by_closure(net, optimizer, x, y):
+    def loss():
+        optimizer.zero_grad()
+        found = -net(x).log_softmax(1)[range(len(y)), y].mean()
+        found.backward()
+        return found
+
+    return optimizer.step(loss)
+
+
+def trained(
+    make=torch.optim.Adam, batches_of=lambda batches: batches, rate=None, call=lambda net, x: net(x), **options
+):
+    def train_names(net, batches, lr):
+        optimizer = make(net.parameters(), lr=rate or lr, **options)
+        for x, y in batches_of(batches):
+            optimizer.zero_grad()
+            F.cross_entropy(call(net, x), y).backward()
+            optimizer.step()
+
+    return train_names
+
+
+def adam_by_hand(net, batches, lr):
+    moments = [(p, torch.zeros_like(p), torch.zeros_like(p)) for p in net.parameters()]
+    for t, (x, y) in enumerate(batches, start=1):
+        gradients = torch.autograd.grad(F.cross_entropy(net(x), y), [p for p, *_ in moments])
+        for (p, mean, square), gradient in zip(moments, gradients, strict=True):
+            mean.lerp_(gradient, 0.1), square.lerp_(gradient**2, 0.001)
+            p.data -= lr * mean / (1 - 0.9**t) / ((square / (1 - 0.999**t)).sqrt() + 1e-8)
+
+
+def by_chunks(x, groups, eps):
+    return torch.cat([F.layer_norm(part, part.shape[1:], eps=eps) for part in x.chunk(groups, 1)], 1)
+
+
+def mean_in_place(x, groups, eps):
+    x -= x.unflatten(1, (groups, -1)).mean(2, keepdim=True).expand(-1, -1, x.shape[1] // groups).flatten(1)
+    return F.group_norm(x, groups, eps=eps)
+
+
+FINDINGS = check_four_findings.right
+
+RIGHT = {
+    check_fixed_point: [
+        fixed_point, fixed_point_by_bisection, lambda gain: fixed_point(gain, steps=100),
+        lambda gain: torch.tensor([fixed_point(gain, points=201)], dtype=torch.float32),
+    ],
+    check_most_left: [
+        lambda g, n: math.prod([g / 4] * n), lambda g, n: np.full(n, g / 4).prod(), lambda g, n: torch.full((n,), g / 4).prod(),
+    ],
+    check_faulty_layer: [LAYER, {"fault": "Biases_too large.", "layer": np.int64(5)}, {**LAYER, "layer": torch.tensor(5.0)}],
+    check_even_gains: [tuple(EVEN), np.array([EVEN]), torch.tensor(EVEN)[:, None], iter(EVEN), [round(gain, 2) for gain in EVEN]],
+    check_collapse: [collapse_by_probing, collapse, lambda w, b: (list(check_collapse.right(w, b)[0]), collapse(w, b)[1])],
+    check_xor: [
+        [W1, B1, W2, -1], [W1, [B1], W2, [B2]], [np.array(W1), B1, W2, np.float64(-1)],
+        [[torch.tensor([2, 2]), torch.tensor([2, 2])], B1, W2, B2], [[[torch.tensor(2.0)] * 2] * 2, B1, W2, B2],
+    ],
+    check_stored_weight: [{key: kind(power) for key, power in STORED.items()} for kind in (float, np.float32, lambda v: [v + 0.004])],
+    check_adam_ratio: [lambda lr, w, g: lr * (g / g) / w, lambda lr, w, g: (lr * torch.tensor([1.0, -1.0])).std(correction=0) / w],
+    check_ratio_of_step: [
+        ratio(std_ratio), by_lists, ratio(lambda old, new: [std_ratio(old, new).item()], keep=torch.clone),
+        ratio(lambda old, new: np.std(new.numpy() - old) / np.std(old), keep=lambda weight: weight.numpy().copy()),
+    ],
+    check_new_rate: [(30,), torch.tensor(40.0), 16, 100, np.float64(4e-3 / 1e-4)],
+    check_wrong_gain: [
+        {**GAIN, FACTOR: 9.98}, {**GAIN, FACTOR: 9.6, SPEED: 95}, {**GAIN, FACTOR: torch.tensor(10.02), SPEED: 100.3},
+    ],
+    check_gain_powers: [
+        {key: number(power) for key, power in reversed(POWERS.items())}
+        for number in (int, float, np.int64, torch.tensor, Fraction, lambda v: [v], lambda v: v + 0.04)
+    ],
+    check_rate_from_ratios: [
+        rate(np.median), rate(lambda r: torch.tensor(r).median()), lambda lr, r: statistics.median(lr * 1e-3 / x for x in r),
+    ],
+    check_mystery: [
+        diagnoses(lambda kind, layer: [f" {kind.title()}. ", float(layer)]),
+        diagnoses(lambda kind, layer: (kind.replace(" ", "_"), np.int64(layer))),
+        diagnoses(lambda kind, layer: (kind.removeprefix("a ").replace("nonl", "non-l"), torch.tensor(layer))),
+    ],
+    check_three_faults: [
+        (Right, step), [InRow, step], (ByList, step), (FromZero, step), (lambda: Right(), step), (net(end=staticmethod(lambda out: out.log_softmax(-1))), step),
+        (Right, zeroed_afterwards), (Right, by_closure), (InRow, stepping(clean=lambda net, optimizer: optimizer.zero_grad())),
+    ],
+    check_stream_growth: [lambda s, n: math.hypot(1, s) ** n, lambda s, n: abs(complex(1, s)) ** n],
+    check_training: [
+        trained(), trained(call=lambda net, x: net.forward(x)), trained(torch.optim.AdamW, weight_decay=0), adam_by_hand,
+        *(trained(batches_of=of, fused=True) for of in (list, iter, lambda all_of: (all_of[i] for i in range(len(all_of))))),
+    ],
+    check_group_norm: [by_chunks, lambda x, groups, eps: F.group_norm(x, groups, eps=eps).tolist()],
+    check_four_findings: [
+        {**FINDINGS, "b": "Initialization", "c": "the optimiser"}, {key: f"'{organ}.'" for key, organ in FINDINGS.items()},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("check", "answer"), [(check, answer) for check, answers in RIGHT.items() for answer in answers]
+)
+def test_right_answers_are_accepted_in_any_style(check, answer):
+    result = check(answer)
+    assert result, result
+    assert not result.note
+
+
+WRONG = [  # the check, an answer that no list holds, and what is said of it
+    *((check_fixed_point, answer, "too few") for answer in (partial(fixed_point, steps=5), partial(fixed_point, steps=11))),
+    *((check_fixed_point, partial(fixed_point, steps=n), "hundreds") for n in (15, 40)),
+    *((check_fixed_point, lambda g, low=low: 0 if g < low else fixed_point(g), "Just above") for low in (1.06, 1.2)),
+    *((check_fixed_point, partial(fixed_point, steps=n, guard=False), "gain of 1 or less") for n in (100, 700, 2000)),
+    (check_fixed_point, lambda g: 0 if g < 1 else fixed_point(g, guard=False), "at 1 too"),
+    (check_fixed_point, partial(fixed_point, density=1), "exp(-z^2/2)"),
+    (check_fixed_point, partial(fixed_point, share=0.5), "both sides"),
+    (check_fixed_point, lambda g: 0.6513, "gain changes"),
+    *((check_fixed_point, answer, "") for answer in (
+        lambda g: fixed_point(g) + 0.002, partial(fixed_point, points=9), lambda g: max(0, (g * g - 1) / (2 * g**4)) ** 0.5)),
+    (check_most_left, lambda g, n: round((g / 4) ** n, 4), "rounded"),
+    (check_most_left, lambda g, n: (g * g / 16) ** n, "root missing"),
+    (check_faulty_layer, {**LAYER, "layer": 4.9}, "ratio"),
+    (check_faulty_layer, {**LAYER, "layer": 5.08}, "ratio"),
+    (check_faulty_layer, {**LAYER, "layer": "5"}, "number"),
+    *((check_even_gains, answer, "20") for answer in (
+        3, "1.2", [1.2] * 19 + [math.nan], [-1.2] * 20, [[1.2] * 20] * 2, [1e200] * 20, [[1], []], dict(enumerate(EVEN)))),
+    (check_even_gains, torch.ones(20), "chi"),
+    (check_collapse, used_up, "new object"),
+    (check_collapse, lambda w, b: (collapse(w, b)[0], [[entry] for entry in collapse(w, b)[1]]), "shape"),
+    *((check_collapse, lambda w, b, n=n: collapse(w[:n] or w, b[:n] or b), "end of the lists") for n in (-1, 3)),
+    (check_collapse, lambda w, b: (collapse(w, b)[0], b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0)), "all the layers after"),
+    *((check_collapse, lambda w, b, of=of: of(*collapse(w, b)), "") for of in (
+        lambda W, b: W, lambda W, b: (W, 2 * np.array(b)), lambda W, b: (W, b, 0), lambda W, b: (W, None))),
+    (check_collapse, lambda w, b: (w[0], b[0]), ""),
+    (check_xor, [W1, B1, [[-1], [1]], [1]], "signs"),
+    *((check_xor, [W1, B1, last, [0]], "straight line") for last in ([[0], [0]], [[math.nan], [1]])),
+    *((check_xor, [part, B1, W2, B2], "(2, 2)") for part in ([[1, 2], [3]], None, "W1")),
+    (check_xor, [W1, B1, [[1, -1]], B2], "(2, 1)"),
+    (check_stored_weight, {**STORED, "gradient": 100}, "power"),
+    (check_stored_weight, {**STORED, "grad:data": 10_000}, "power"),
+    (check_stored_weight, {**STORED, "change of the output": 2.2}, "step"),
+    (check_ratio_of_step, ratio(lambda old, new: new.sub_(old).std() / old.std()), "copies"),
+    (check_ratio_of_step, ratio(std_ratio, change=lambda step: (step(), step())), "once"),
+    (check_ratio_of_step, ratio(std_ratio, change=lambda step: None), "once"),
+    (check_ratio_of_step, ratio(std_ratio, keep=lambda weight: weight.data), "clone"),
+    (check_ratio_of_step, ratio(lambda old, new: new.std(), change=lambda step: step().std()), "error"),
+    (check_ratio_of_step, ratio(lambda old, new: (new - old).mean() / old.mean()), "stds"),
+    *((check_new_rate, factor, "Give one") for factor in ("30", "x30", -30, 0, math.nan, [20, 40], {"factor": 30}, True, lambda: 30)),
+    *((check_wrong_gain, {**GAIN, **off}, "") for off in ({FACTOR: 9.2}, {SPEED: 93}, {FACTOR: "ten"}, {FACTOR: [10, 10]}, {WHICH: 4.1})),
+    *((check_gain_powers, {**POWERS, "batch norm output": off}, "") for off in (0.3, -0.6, math.nan, False, "0", object(), [0, 0], 1j)),
+    *((check_gain_powers, answer, "") for answer in ({**POWERS, "x": 1}, [1, 0, 0, -1, -1, -2], lambda: POWERS)),
+    (check_rate_from_ratios, rate(np.median, held=min), "may have to"),
+    (check_rate_from_ratios, rate(np.median, held=max), "may have to"),
+    (check_rate_from_ratios, rate(np.median, held=lambda lr, new: min(new, 1.0)), "beyond 1"),
+    (check_rate_from_ratios, rate(lambda r: sorted(r)[min(2, len(r) - 1)]), "longer list"),
+    (check_rate_from_ratios, rate(lambda r: r[len(r) // 2]), "sorted"),
+    (check_rate_from_ratios, rate(statistics.geometric_mean), "median"),
+    (check_rate_from_ratios, lambda lr, ratios: lr * 1e-3, "when ratios changes"),
+    (check_rate_from_ratios, rate(lambda r: statistics.fmean(sorted(r)[1:-1] or r)), ""),
+    (check_rate_from_ratios, lambda lr, ratios: ratios.sort() or rate(np.median)(lr, ratios), "new object"),
+    *((check_mystery, check_mystery.right | {1: (check_mystery.right[1][0], layer)}, "as a number")
+      for layer in ("3", "linear3", np.array([3, 4]), None, True)),
+    (check_mystery, {str(number): answer for number, answer in check_mystery.right.items()}, "the keys 1, 2"),
+    (check_three_faults, (net(end=staticmethod(torch.tanh)), step), "logits"),
+    (check_three_faults, (net(end=staticmethod(lambda out: out.softmax(-1) - 1)), step), "logits"),
+    (check_three_faults, (net(bend=staticmethod(lambda x: x)), step), "tanh"),
+    (check_three_faults, (net(hidden=lambda self, x: self.second(self.first(x).tanh())), step), "tanh"),
+    (check_three_faults, (net(hidden=lambda self, x: self.first(x).tanh()), step), "all four"),
+    (check_three_faults, (net(hidden=lambda self, x: Right.hidden(self, x.detach())), step), "all four"),
+    (check_three_faults, (Right, stepping(times=2)), "as they are"),
+    (check_three_faults, (Right, stepping(loss_of=lambda out, y: F.cross_entropy(out, y, reduction="sum"))), "as they are"),
+    (check_three_faults, (Right, stepping(clean=lambda net, optimizer: net.output.zero_grad())), "added"),
+    *((check_three_faults, answer, "in this order") for answer in (3, (nn.Linear,), "Net", Right, (Right(), step))),
+    (check_stream_growth, lambda s, n: (1 + s**2) ** n / 2, "brackets"),
+    (check_uncorrected_step, lambda a, b: a / (1 - b) ** 0.5, "1 - beta"),
+    (check_training, trained(torch.optim.AdamW), "Adam"),
+    (check_training, trained(rate=0.01), "Adam"),
+    (check_training, trained(betas=(0.9, 0.99)), "Adam"),
+    (check_training, trained(weight_decay=1e-2), "Adam"),
+    (check_training, trained(batches_of=lambda batches: batches[:1]), "each batch"),
+    (check_training, trained(batches_of=lambda batches: batches[:1] * 5), "each batch"),
+    (check_training, lambda net, batches, lr: trained(rate=lr / 2)(net, batches, lr), "Adam"),
+    (check_group_norm, mean_in_place, "new object"),
+    *((check_group_norm, lambda x, n, _, eps=eps: F.group_norm(x, n, eps=eps), "when eps changes") for eps in (0, 1e-5)),
+    (check_group_norm, lambda x, groups, eps: F.group_norm(x, groups, eps=eps) * 1.01, "1.01 times"),
+    (check_four_findings, {**FINDINGS, "b": "network"}, "drawn"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "answer", "said"), WRONG)
+def test_wrong_answers_are_refused_with_what_helps(check, answer, said):
+    result = check(answer)
+    assert result.status == "wrong"
+    assert result.misconception and said in result.misconception
+
+
+def test_what_is_left_to_fill_in_is_not_an_attempt():
+    assert check_mystery(check_mystery.right | {3: (..., 4)}).status == "not attempted"
+    assert check_xor([[[..., 2], [2, 2]], B1, W2, B2]).status == "not attempted"
+
+
+def test_the_parts_of_an_answer_may_be_given_one_by_one_and_too_many_are_told():
+    assert check_xor(W1, B1, W2, B2) and check_three_faults(Right, step)
+    assert "alone" in check_adam_ratio(check_adam_ratio.right, 3).misconception
+    assert check_faulty_layer(5, "biases too large").status == check_faulty_layer().status == "wrong"
