@@ -8,7 +8,7 @@ python=$1
 origin=${2:-file}
 supported="3.13 3.12 3.11"
 remedy="The course needs 3.11, 3.12 or 3.13. Install one (python.org has them), or name yours: make lab PYTHON=python3.12"
-unfinished="The packages are not all installed; pip says why above. Mostly the network, a proxy or an index in pip's own \
+unfinished="The packages are not all installed; what stands above says why. Mostly the network, a proxy or an index in pip's own \
 settings is not reached, or the disk is full (1.5 GB are needed). Put that right, then run the same command again."
 
 refuse() { echo "$1" >&2; exit 1; }
@@ -72,7 +72,8 @@ if ! fits; then
         refuse "'$python' cannot make virtual environments; on Debian and Ubuntu: sudo apt install python$wanted-venv"
     rm -rf .venv
     echo "Making .venv with Python $wanted …"
-    "$python" -m venv .venv || refuse "$unfinished"
+    errors=$("$python" -m venv .venv 2>&1) || refuse "$(echo "$errors" | tail -n 1)
+$unfinished"
 fi
 
 if ! missing=$(gone) && [ -n "$missing" ] && [ -e .venv/.installed ]; then
