@@ -58,7 +58,10 @@ trap 'exit 143' TERM HUP
 look
 if [ -n "$waited" ] && [ -e .venv/.installed ] && is_whole; then exit; fi
 
-if fits && ! .venv/bin/python -m pip --version >/dev/null; then found=; fi # nothing can be installed with it
+if fits && ! .venv/bin/python -m pip --version >/dev/null; then # nothing can be installed with it
+    found=
+    wanted=$(version_of "$python")
+fi
 if ! fits; then
     for other in $supported; do
         if [ "$origin" = file ] && ! is_supported "$wanted" && [ -n "$(version_of "python$other")" ]; then
@@ -81,7 +84,11 @@ if ! missing=$(gone) && [ -n "$missing" ] && [ -e .venv/.installed ]; then
     # shellcheck disable=SC2086  # they are words
     .venv/bin/python -m pip uninstall --quiet --yes $missing
 fi
-rm -f .venv/.installed
+if [ -e .venv/.installed ]; then
+    unfinished="$unfinished Or go on with the packages as they were: .venv/bin/python scripts/lab.py"
+    rm .venv/.installed
+fi
+export PIP_USER=0 # as a setting of pip's may be for the packages outside of virtual environments
 echo "Installing the pinned packages (some minutes the first time) …"
 # On Linux the ordinary torch brings several GB of CUDA, which these small networks have no use for. Where the
 # index of CPU builds is not reached, or has no such build, the ordinary install below settles it.

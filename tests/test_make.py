@@ -206,8 +206,9 @@ def test_only_a_python_that_is_asked_for_replaces_another(checkout):
 
 
 def test_an_install_that_works_is_not_repeated(checkout):
-    python = f"PYTHON={fake_python(checkout)}"
-    assert "Installing the pinned packages" in make(checkout, "check", python).stdout
+    fake = fake_python(checkout, pip='test "$PIP_USER" != 1')  # pip refuses that setting in a .venv
+    python = f"PYTHON={fake}"
+    assert "Installing the pinned packages" in make(checkout, "check", python, PIP_USER="1").stdout
     again = make(checkout, "check")
     assert again.returncode == 0, again.stderr
     assert "Installing" not in again.stdout
@@ -215,17 +216,26 @@ def test_an_install_that_works_is_not_repeated(checkout):
 
 def test_an_install_that_fails_says_what_to_do_and_is_done_again(checkout):
     """Without a network, with a proxy or an index that is not there, on a full disk."""
-    failed = make(checkout, "check", f"PYTHON={fake_python(checkout, pip='[ -e network ]')}")
+    fake = fake_python(checkout, pip='case "$*" in *"pip install"*) test -e network ;; esac')
+    failed = make(checkout, "check", f"PYTHON={fake}")
     assert failed.returncode != 0
     assert "Installing the pinned packages" in failed.stdout
     told, _ = failed.stderr.splitlines()
-    assert all(word in told for word in ("network", "proxy", "disk", "again"))
+    assert all(word in told for word in ("network", "proxy", "disk", "again")) and "lab.py" not in told
     (checkout / "network").touch()
     assert make(checkout, "check").returncode == 0
     assert "Installing" not in make(checkout, "check").stdout
+    (checkout / "network").unlink()
+    os.utime(checkout / ".venv/.installed", (1, 1))  # as if newer requirements had been pulled
+    assert "scripts/lab.py" in make(checkout, "lab").stderr  # there is what was installed before
 
 
-def test_a_python_that_fits_is_found_beside_one_that_does_not(checkout):
+@pytest.mark.parametrize("pip_is_gone", [False, True])
+def test_a_python_that_fits_is_found_beside_one_that_does_not(checkout, pip_is_gone):
+    if pip_is_gone:  # from a .venv that is there
+        give_venv(checkout)
+        (checkout / ".venv/.installed").unlink()
+        give_python(checkout, "exit 1")
     fake_python(checkout, "3.9", place="bin/python3")
     for version in ("3.12", "3.11"):
         fake_python(checkout, version, place=f"bin/python{version}")
