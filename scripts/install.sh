@@ -9,7 +9,7 @@ origin=${2:-file}
 supported="3.13 3.12 3.11"
 remedy="The course needs 3.11, 3.12 or 3.13. Install one (python.org has them), or name yours: make lab PYTHON=python3.12"
 unfinished="The packages are not all installed; what stands above says why. Mostly the network, a proxy or an index in pip's own \
-settings is not reached, or the disk is full (1.5 GB are needed). Put that right, then run the same command again."
+settings is not reached, or the disk is full (1.6 GB are needed). Put that right, then run the same command again."
 
 refuse() { echo "$1" >&2; exit 1; }
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }

@@ -156,3 +156,17 @@ def test_every_page_stands_in_the_readme_and_in_00_under_its_own_title():
         number, name = title.split(" · ")
         assert f"| [{number}](notebooks/{path.name}) | {name} |" in readme
         assert path == paths[0] or f"| [{title}]({path.name}) |" in map_of_pages
+
+
+@pytest.mark.parametrize("page", sorted(HELPERS.parent.glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_names_files_headings_and_commands_that_are_there(page):
+    course, text = page.parent, page.read_text(encoding="utf-8")
+    headings = re.findall(r"^#+ (.+)", text, re.MULTILINE)
+    anchors = {f"#{re.sub(r'[^a-z0-9 -]', '', heading.lower()).replace(' ', '-')}" for heading in headings}
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        assert target in anchors or (course / target).exists(), target
+    code = "\n".join(re.findall(r"```.+?```|`[^`]+`", text, re.DOTALL))
+    targets = re.findall(r"^([a-z-]+):", (course / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {*re.findall(r"\bmake ([a-z-]+)", code)} <= {*targets}
+    for script in re.findall(r"\bscripts[\\/](\w+\.\w+)", code):
+        assert (course / "scripts" / script).exists(), script
