@@ -277,18 +277,6 @@ def test_an_interrupted_refresh_leaves_no_kernel_and_the_old_file(tmp_path):
     assert path.read_bytes() == before
 
 
-def test_notebooks_are_found_by_number_name_and_path(tmp_path, monkeypatch):
-    paths = [tmp_path / name for name in ("01_one.ipynb", "02_two.ipynb", "E01_zeros.ipynb")]
-    for path in paths:
-        path.touch()
-    monkeypatch.setattr("common.NOTEBOOKS", tmp_path)
-    assert refresh.find_notebooks([]) == paths
-    assert refresh.find_notebooks(["02", "e01", "01_one", str(paths[1])]) == [paths[i] for i in (1, 2, 0, 1)]
-    for unknown in ("7", "03", "02_twos", "no/such.ipynb"):
-        with pytest.raises(SystemExit, match="01_one, 02_two, E01_zeros"):
-            refresh.find_notebooks([unknown])
-
-
 def test_a_live_widget_leaves_only_its_still_picture():
     plain = v4.new_output("execute_result", {"text/plain": "1"})
     view = v4.new_output("display_data", {refresh.WIDGET_VIEW: {}, "text/plain": "Panel()"})
