@@ -148,10 +148,11 @@ def test_no_import_takes_everything_or_changes_the_path():
 
 def test_every_page_stands_in_the_readme_and_in_00_under_its_own_title():
     paths = sorted((HELPERS.parent / "notebooks").glob("*.ipynb"))
-    titles = [json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0].strip("# \n") for path in paths]
+    pages = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    assert [page["metadata"].get("form") for page in pages] == [None, *["lesson"] * (len(pages) - 1)]  # 00 is a guide
+    titles = [page["cells"][0]["source"][0].strip("# \n") for page in pages]
     readme = (HELPERS.parent / "README.md").read_text(encoding="utf-8")
-    start = json.loads(paths[0].read_text(encoding="utf-8"))["cells"]
-    map_of_pages = "".join(next(cell for cell in start if cell["id"] == "map")["source"])
+    map_of_pages = "".join(next(cell for cell in pages[0]["cells"] if cell["id"] == "map")["source"])
     for path, title in zip(paths, titles, strict=True):
         number, name = title.split(" · ")
         assert f"| [{number}](notebooks/{path.name}) | {name} |" in readme
