@@ -162,10 +162,13 @@ def test_every_page_stands_in_the_readme_and_in_00_under_its_own_title():
 @pytest.mark.parametrize("page", sorted(HELPERS.parent.glob("*.md")), ids=lambda page: page.stem)
 def test_a_page_names_files_headings_and_commands_that_are_there(page):
     course, text = page.parent, page.read_text(encoding="utf-8")
-    headings = re.findall(r"^#+ (.+)", text, re.MULTILINE)
-    anchors = {f"#{re.sub(r'[^a-z0-9 -]', '', heading.lower()).replace(' ', '-')}" for heading in headings}
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
-        assert target in anchors or (course / target).exists(), target
+        file, _, anchor = target.partition("#")
+        there = course / file if file else page
+        assert there.exists(), target
+        headings = re.findall(r"^#+ (.+)", there.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        anchors = [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in anchors, target
     code = "\n".join(re.findall(r"```.+?```|`[^`]+`", text, re.DOTALL))
     targets = re.findall(r"^([a-z-]+):", (course / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert {*re.findall(r"\bmake ([a-z-]+)", code)} <= {*targets}
