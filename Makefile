@@ -23,7 +23,6 @@ endif
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@sh scripts/install.sh "$(PYTHON)" "$(origin PYTHON)"
-	@touch $@
 
 lab: $(INSTALLED)  ## build what is needed, then open the course in JupyterLab (LAB_ARGS=… is passed on)
 	@$(PY) scripts/lab.py $(LAB_ARGS)

@@ -19,7 +19,7 @@ import nbformat
 
 from common import ROOT, find_notebooks
 from lesson_rules import LESSON_RULES
-from notebook_parts import ANY_BLOCK, Lesson, Notebook, Problem, exercises, first_line, is_hidden, tags
+from notebook_parts import Lesson, Notebook, Problem, exercises, first_line, is_hidden, tags
 from refresh import source_hash
 
 MAX_BYTES = 1_000_000
@@ -27,8 +27,6 @@ MAX_ANIMATION_BYTES = 600_000
 PLAYS = 3
 MAX_CODE_LINES = 25
 MAX_FOLDED_LINES = 40  # of a cell that nobody has to read: a figure, or what guards the page's sentences
-MIN_WORDS = 500
-VIDEO = re.compile(r"https://youtu\.be/P6sfmUTpUmc\?t=\d+")
 KNOWN_TAGS = {
     *("setup", "definition", "guess", "exercise", "check"),
     *("lecture-data", "nbval-ignore-output", "raises-exception"),
@@ -146,11 +144,6 @@ def title(notebook: Notebook) -> Iterator[Problem]:
         yield None, "the first cell must be prose that starts with the title, '# …'"
 
 
-def video_link(notebook: Notebook) -> Iterator[Problem]:
-    if not any(VIDEO.search(cell.source) for _, cell in notebook.prose()):
-        yield None, "no link into the video: add https://youtu.be/P6sfmUTpUmc?t=SECONDS"
-
-
 def one_thread(notebook: Notebook) -> Iterator[Problem]:
     if not any("setup" in tags(c) and "torch.set_num_threads(1)" in c.source for _, c in notebook.code()):
         yield None, "no cell tagged setup calls torch.set_num_threads(1): add it"
@@ -162,20 +155,6 @@ def short_cells(notebook: Notebook) -> Iterator[Problem]:
         most = MAX_FOLDED_LINES if cell.metadata.get("jupyter", {}).get("source_hidden") else MAX_CODE_LINES
         if lines > most:
             yield index, f"{lines} lines of code, {most} at most: split it"
-
-
-def enough_prose(notebook: Notebook) -> Iterator[Problem]:
-    read = [cell for _, cell in notebook.code() if not is_hidden(cell, "source") and "guess" not in tags(cell)]
-    if (prose := len(list(notebook.prose()))) < len(read):
-        yield None, f"{prose} prose cells for {len(read)} code cells: say more, or join code cells"
-
-
-def enough_words(notebook: Notebook) -> Iterator[Problem]:
-    if not notebook.path.stem[0].isdigit():  # E01 and the like are mostly exercise
-        return
-    words = len(ANY_BLOCK.sub("", "\n".join(cell.source for _, cell in notebook.prose())).split())
-    if words < MIN_WORDS:
-        yield None, f"{words} words of prose, {MIN_WORDS} at least in a chapter: explain more"
 
 
 def folded_results(notebook: Notebook) -> Iterator[Problem]:
@@ -207,8 +186,7 @@ def complete_exercises(notebook: Notebook) -> Iterator[Problem]:
 RULES = [
     *(size, line_ends, unique_ids, kernel, known_tags, tolerances),
     *(execution_counts, current_outputs, errors, stderr, machine_paths, alt_text, animations),
-    *(title, video_link, one_thread, short_cells, enough_prose, enough_words),
-    *(folded_results, links, complete_exercises),
+    *(title, one_thread, short_cells, folded_results, links, complete_exercises),
 ]
 
 
@@ -226,7 +204,7 @@ def check(path: Path) -> list[str]:
         return [f"{name}: nbformat {nb.nbformat}.{nb.nbformat_minor} has no cell ids: make it 4.5 in JupyterLab"]
     notebook, problems = Notebook(path, raw, nb), []
     found = [problem for rule in RULES for problem in rule(notebook)]
-    if nb.metadata.get("form") == "lesson":  # the others follow; then this line goes
+    if nb.metadata.get("form") == "lesson":  # 00 is a guide, not a lesson
         lesson = Lesson(notebook)
         found += [problem for rule in LESSON_RULES for problem in rule(lesson)]
     for index, message in found:

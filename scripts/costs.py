@@ -17,12 +17,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
 import nbformat
 import torch
-from nbclient import NotebookClient
 
 from common import ROOT, find_notebooks
 from helpers.data import load_splits
 from lecture import PlainShallow
-from refresh import CELL_TIMEOUT, KERNELSPEC, kernel_environment
+from refresh import CELL_TIMEOUT, client_for, kernel_environment
 
 GOALS = {"all notebooks": 600_000, "median": 35_000, "dearest": 70_000, "unit tests": 500_000}  # steps
 UNIT_TESTS = ["-m", "pytest", "tests", "--ignore", "tests/browser", "-q", "-m", "not slow"]
@@ -46,13 +45,7 @@ def children_seconds():
 
 def run_notebook(path):
     """Execute a notebook in a kernel of its own; nothing is written."""
-    nb = nbformat.read(path, as_version=4)
-    resources = {"metadata": {"path": str(path.parent)}}
-    arguments = ["--log-level=ERROR"]  # no warning that a local connection is not encrypted
-    kernel = KERNELSPEC["name"]
-    NotebookClient(
-        nb, kernel_name=kernel, timeout=4 * CELL_TIMEOUT, extra_arguments=arguments, resources=resources
-    ).execute()
+    client_for(nbformat.read(path, as_version=4), path, timeout=4 * CELL_TIMEOUT).execute()
 
 
 def run_unit_tests():

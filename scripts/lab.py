@@ -1,15 +1,19 @@
 """Open the course in JupyterLab: `python scripts/lab.py [arguments for JupyterLab]`, as `make lab` does.
 
 Fetches the lecture's names, or goes on with the bundled ones; makes the learner's copies of the notebooks; and opens
-the first of them. Without room for copies the course's own notebooks open, which can be run and not saved.
+the first of them. Without room for copies the course's own notebooks open, which can be run and not saved; without
+room in the home directory, JupyterLab keeps its own files in a temporary folder.
 """
 
 import os
 import signal
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import zmq
+from jupyter_core.paths import jupyter_runtime_dir
 
 from common import NOTEBOOKS, ROOT
 from study import prepare
@@ -21,10 +25,32 @@ except (ImportError, OSError) as error:  # a torch of which a file is gone is an
         f"The installed packages are damaged: {error}. Delete the folder .venv, then `make lab` makes it again "
         "(elsewhere: install as README.md says)."
     )
+except RuntimeError as error:  # a user of whom the system knows no home, as in some containers
+    sys.exit(f"{error}: for example, HOME=/tmp make lab")
+
+
+def find_room():
+    """Give JupyterLab, its kernels and Matplotlib a temporary folder if the home directory takes no files, and say so."""
+    try:
+        runtime = Path(jupyter_runtime_dir())
+        runtime.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=runtime) as file:
+            file.write(bytes(10_000))
+    except OSError as error:
+        try:
+            folder = tempfile.mkdtemp(prefix="makemore-")
+        except OSError as full:
+            sys.exit(
+                f"There is no room for JupyterLab's own files: {error}; {full}. Make room, or let HOME name a folder."
+            )
+        kinds = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "MPLCONFIGDIR")
+        os.environ.update({kind: os.path.join(folder, kind) for kind in kinds})
+        print(f"The home directory takes no files ({error}): JupyterLab's own are in {folder} this time.", flush=True)
 
 
 def main():
     data.main(or_bundled=True)
+    find_room()
     study, lines = prepare()
     for line in lines:
         print(line, flush=True)

@@ -3,7 +3,6 @@
 Everything on it is drawn from formulas, without data, a seed or a date, so that the same bytes come out every time.
 """
 
-import base64
 import io
 
 import matplotlib as mpl
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 
 from common import RESULTS, write_atomically
 from helpers.drawing import draw_network
-from helpers.plots import BLUE, GRAY, VERMILION, pixels, small_png, use_style
+from helpers.plots import BLUE, GRAY, VERMILION, few_colors, pixels, use_style
 
 X = np.linspace(-1, 1, 401)
 GAUGES = [  # title, what is healthy, what to turn: each a few short lines
@@ -114,9 +113,10 @@ def poster_bytes():
     """{"pdf": bytes, "png": bytes}, the same in every call."""
     with mpl.rc_context():
         fig = draw_poster()
-        pdf = io.BytesIO()
+        pdf, png = io.BytesIO(), io.BytesIO()
         fig.savefig(pdf, format="pdf", metadata=dict.fromkeys(("CreationDate", "Producer", "Creator")))
-        return {"pdf": pdf.getvalue(), "png": base64.b64decode(small_png(pixels(fig, dpi=150), colors=32))}
+        few_colors(pixels(fig, dpi=150), colors=32).save(png, "png")
+        return {"pdf": pdf.getvalue(), "png": png.getvalue()}
 
 
 def main():

@@ -89,22 +89,21 @@ def tidy(nb: nbformat.NotebookNode) -> None:
         cell.outputs = outputs
 
 
+def client_for(nb: nbformat.NotebookNode, path: Path, **settings) -> NotebookClient:
+    """What executes a notebook, in its own folder and with a kernel of its own."""
+    quiet = ["--log-level=ERROR"]  # no warning that a local connection is not encrypted
+    folder = {"metadata": {"path": str(path.parent)}}
+    return NotebookClient(nb, kernel_name=KERNELSPEC["name"], extra_arguments=quiet, resources=folder, **settings)
+
+
 def refresh(path: Path) -> bool:
     """Execute one notebook and write it; True if that worked. A notebook with a failing cell stays as it was."""
     began = time.perf_counter()
     before = path.read_bytes()
     nb = nbformat.reads(before.decode(), as_version=4)
     at = {}
-    client = NotebookClient(
-        nb,
-        kernel_name=KERNELSPEC["name"],
-        timeout=CELL_TIMEOUT,
-        record_timing=False,
-        extra_arguments=["--log-level=ERROR"],  # no warning that a local connection is not encrypted
-        resources={"metadata": {"path": str(path.parent)}},
-        on_cell_start=lambda cell, cell_index: at.update(index=cell_index, id=cell.id),
-    )
-
+    where = lambda cell, cell_index: at.update(index=cell_index, id=cell.id)
+    client = client_for(nb, path, timeout=CELL_TIMEOUT, record_timing=False, on_cell_start=where)
     running.add(client)
 
     def refuse(reason: str) -> bool:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from common import NOTEBOOKS, ROOT, find_notebook, number, write_atomically
 
-AT_HOME = Path.home() / "makemore"  # the copies of somebody whose course is not their own
+AT_HOME = Path(os.path.expanduser("~")).absolute() / "makemore"  # the copies of somebody whose course is not their own
 
 
 def choose_folder(wanted=None, course=ROOT):

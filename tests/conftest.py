@@ -33,11 +33,11 @@ def what_a_module_leaves_is_looked_through_once():
     gc.freeze()
 
 
-left_out = set()  # tests that -m or -k have left out, in this process or in a worker of xdist's
+left_out = set()  # slow tests that are not run, in this process or in a worker of xdist's
 
 
 def pytest_deselected(items):
-    left_out.update(item.nodeid for item in items)
+    left_out.update(item.nodeid for item in items if item.get_closest_marker("slow"))
 
 
 def pytest_sessionfinish(session):

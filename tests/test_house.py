@@ -147,11 +147,29 @@ def test_no_import_takes_everything_or_changes_the_path():
 
 def test_every_page_stands_in_the_readme_and_in_00_under_its_own_title():
     paths = sorted((HELPERS.parent / "notebooks").glob("*.ipynb"))
-    titles = [json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0].strip("# \n") for path in paths]
+    pages = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    assert [page["metadata"].get("form") for page in pages] == [None, *["lesson"] * (len(pages) - 1)]  # 00 is a guide
+    titles = [page["cells"][0]["source"][0].strip("# \n") for page in pages]
     readme = (HELPERS.parent / "README.md").read_text(encoding="utf-8")
-    start = json.loads(paths[0].read_text(encoding="utf-8"))["cells"]
-    map_of_pages = "".join(next(cell for cell in start if cell["id"] == "map")["source"])
+    map_of_pages = "".join(next(cell for cell in pages[0]["cells"] if cell["id"] == "map")["source"])
     for path, title in zip(paths, titles, strict=True):
         number, name = title.split(" · ")
         assert f"| [{number}](notebooks/{path.name}) | {name} |" in readme
         assert path == paths[0] or f"| [{title}]({path.name}) |" in map_of_pages
+
+
+@pytest.mark.parametrize("page", sorted(HELPERS.parent.glob("*.md")), ids=lambda page: page.stem)
+def test_a_page_names_files_headings_and_commands_that_are_there(page):
+    course, text = page.parent, page.read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        file, _, anchor = target.partition("#")
+        there = course / file if file else page
+        assert there.exists(), target
+        headings = re.findall(r"^#+ (.+)", there.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        anchors = [re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings]
+        assert not anchor or anchor in anchors, target
+    code = "\n".join(re.findall(r"```.+?```|`[^`]+`", text, re.DOTALL))
+    targets = re.findall(r"^([a-z-]+):", (course / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert {*re.findall(r"\bmake ([a-z-]+)", code)} <= {*targets}
+    for script in re.findall(r"\bscripts[\\/](\w+\.\w+)", code):
+        assert (course / "scripts" / script).exists(), script

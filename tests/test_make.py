@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -53,17 +54,15 @@ def checkout(tmp_path):
     return folder
 
 
-def make(folder, *arguments):
-    """Run make in `folder`, as from a shell of its own: nothing of the make that runs these tests is passed on."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PYTHON"))}
+def environment(**more):
+    """That of a shell of its own: nothing of the make that runs these tests is passed on."""
+    return {k: v for k, v in os.environ.items() if not k.startswith(("MAKE", "MFLAGS", "PYTHON"))} | more
+
+
+def make(folder, *arguments, **more):
+    command = ["make", "--no-print-directory", *arguments]
     return subprocess.run(
-        ["make", "--no-print-directory", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+        command, cwd=folder, env=environment(**more), capture_output=True, text=True, timeout=300, check=False
     )
 
 
@@ -89,20 +88,20 @@ def give_venv(folder, place=None):
     (folder / ".venv/.installed").touch()
 
 
-def fake_python(checkout, version="3.12", *, has_venv=True, pip_fails=False):
-    """A Python of this version whose venv holds a `python` that does nothing, or fails as pip without a network."""
+def fake_python(checkout, version="3.12", *, has_venv=True, pip="exit 0", place="fakepython"):
+    """A Python of this version. The python of a venv that it makes does `pip` with whatever else it is asked for."""
+    known = f'case "$*" in *version_info*) echo {version}; exit ;; *find_spec*) exit ;; esac'
+    inside = script(checkout.parent / f"inside{version}", f"{known}\n{pip}")
     lines = [
         'case "$*" in',
         f"  *version_info*) echo {version} ;;",
         f"  *ensurepip*) exit {int(not has_venv)} ;;",
         '  "-m venv .venv")',
-        "    mkdir -p .venv/bin",
-        "    printf '#!/bin/sh\\n%s' \"# $PWD/.venv/bin/python\" > .venv/bin/pip",
-        f"    printf '#!/bin/sh\\ncase \"$*\" in *version_info*) echo {version}; exit ;; esac\\nexit {7 * pip_fails}\\n' > .venv/bin/python",
-        "    chmod +x .venv/bin/* ;;",
+        f"    mkdir -p .venv/bin && cp '{inside}' .venv/bin/python",
+        '    echo "# $PWD/.venv/bin/python" > .venv/bin/pip ;;',
         "esac",
     ]
-    return script(checkout.parent / "fakepython", "\n".join(lines))
+    return script(checkout.parent / place, "\n".join(lines))
 
 
 def ran(checkout):
@@ -207,18 +206,87 @@ def test_only_a_python_that_is_asked_for_replaces_another(checkout):
 
 
 def test_an_install_that_works_is_not_repeated(checkout):
-    python = f"PYTHON={fake_python(checkout)}"
-    assert "Installing the pinned packages" in make(checkout, "check", python).stdout
+    fake = fake_python(checkout, pip='test "$PIP_USER" != 1')  # pip refuses that setting in a .venv
+    python = f"PYTHON={fake}"
+    assert "Installing the pinned packages" in make(checkout, "check", python, PIP_USER="1").stdout
     again = make(checkout, "check")
     assert again.returncode == 0, again.stderr
     assert "Installing" not in again.stdout
 
 
-def test_an_install_that_fails_leaves_no_stamp(checkout):
-    failed = make(checkout, "check", f"PYTHON={fake_python(checkout, pip_fails=True)}")
+def test_an_install_that_fails_says_what_to_do_and_is_done_again(checkout):
+    """Without a network, with a proxy or an index that is not there, on a full disk."""
+    fake = fake_python(checkout, pip='case "$*" in *"pip install"*) test -e network ;; esac')
+    failed = make(checkout, "check", f"PYTHON={fake}")
     assert failed.returncode != 0
     assert "Installing the pinned packages" in failed.stdout
-    assert not (checkout / ".venv/.installed").exists()
+    told, _ = failed.stderr.splitlines()
+    assert all(word in told for word in ("network", "proxy", "disk", "again")) and "lab.py" not in told
+    (checkout / "network").touch()
+    assert make(checkout, "check").returncode == 0
+    assert "Installing" not in make(checkout, "check").stdout
+    (checkout / "network").unlink()
+    os.utime(checkout / ".venv/.installed", (1, 1))  # as if newer requirements had been pulled
+    assert "scripts/lab.py" in make(checkout, "lab").stderr  # there is what was installed before
+
+
+@pytest.mark.parametrize("pip_is_gone", [False, True])
+def test_a_python_that_fits_is_found_beside_one_that_does_not(checkout, pip_is_gone):
+    if pip_is_gone:  # from a .venv that is there
+        give_venv(checkout)
+        (checkout / ".venv/.installed").unlink()
+        give_python(checkout, "exit 1")
+    fake_python(checkout, "3.9", place="bin/python3")
+    for version in ("3.12", "3.11"):
+        fake_python(checkout, version, place=f"bin/python{version}")
+    script(checkout.parent / "bin/python3.13", "exit 127")  # as a shim of a Python that is not there
+    found = make(checkout, "check", PATH=f"{checkout.parent / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    assert found.returncode == 0 and "Making .venv with Python 3.12" in found.stdout, found.stderr
+
+
+def test_two_that_install_at_once_do_so_one_after_the_other(checkout):
+    pip = 'case "$*" in *"install --disable"*) echo "ran pip" >> log; until [ -e go ]; do sleep 0.1; done ;; esac'
+    command = ["make", "check", f"PYTHON={fake_python(checkout, pip=pip)}"]
+    start = lambda: subprocess.Popen(command, cwd=checkout, env=environment(), stdout=subprocess.PIPE, text=True)
+    first = start()
+    while not (checkout / "log").exists():
+        assert first.poll() is None
+    second = start()
+    assert "waiting" in second.stdout.readline()
+    assert ran(checkout) == ["pip"]
+    (checkout / "go").touch()
+    for process in (first, second):
+        process.communicate(timeout=120)
+        assert process.returncode == 0
+    assert len(ran(checkout)) <= 2  # torch, then everything: once for both
+    assert not (checkout / ".installing").is_symlink()
+
+
+def test_what_a_killed_install_left_holds_nobody_up(checkout):
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    (checkout / ".installing").symlink_to(str(ended.pid))
+    done = make(checkout, "check", f"PYTHON={fake_python(checkout)}")
+    assert done.returncode == 0 and "waiting" not in done.stdout
+    assert not (checkout / ".installing").is_symlink()
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])  # bash goes on after an interrupted command that ends by itself
+def test_an_interrupt_ends_the_installing_and_the_next_one_goes_on(checkout, shell):
+    if not shutil.which(shell):
+        pytest.skip(f"needs {shell}")
+    pip = "echo ran >> log; [ -e quick ] || { trap 'exit 1' INT; echo there; sleep 30 & wait; }"
+    python = fake_python(checkout, pip=f'case "$*" in *"install --disable"*) {pip} ;; esac')
+    installing = subprocess.Popen(
+        [shell, "scripts/install.sh", python], cwd=checkout, env=environment(), stdout=subprocess.PIPE, process_group=0
+    )
+    while b"there" not in installing.stdout.readline():
+        assert installing.poll() is None
+    os.killpg(installing.pid, signal.SIGINT)
+    assert installing.wait(timeout=20) != 0
+    assert len(ran(checkout)) == 1 and not {".installing", ".venv/.installed"} & {*os.listdir(checkout)}
+    (checkout / "quick").touch()
+    assert make(checkout, "check", f"PYTHON={python}").returncode == 0
 
 
 def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):

@@ -13,8 +13,6 @@ from xml.etree import ElementTree
 import psutil
 import pytest
 
-from helpers.data import load_names
-
 ROOT = Path(__file__).parents[1]
 BUNDLED = ROOT / "data/bundled_names.txt"
 CURRENT = "outputs are current"  # the test that stands before a notebook's cells
@@ -100,13 +98,6 @@ def test_each_fault_is_caught_and_nothing_else(tmp_path):
             outcome = outcomes[notebook][name]
             kind = "skipped" if reason.startswith("not run") else "failure" if reason else "passed"
             assert outcome.startswith(kind) and reason in outcome, f"{notebook}, {name}: {outcome}"
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(load_names().source != "lecture", reason="the lecture's names are not here: make data")
-def test_lecture_data_are_compared_with_the_lectures_names(tmp_path):
-    outcomes = nbval(tmp_path / "report.xml", "tests/faults/lecture_data.ipynb")
-    assert "Cell outputs differ" in outcomes["lecture_data"]["Cell 0"]
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from jupyter_core.paths import jupyter_runtime_dir
 
+import lab
 import study
 from common import find_notebook
 
@@ -221,17 +223,36 @@ def test_reset_gives_a_fresh_copy_and_loses_nothing_even_when_run_twice(course):
     assert [next(text for text in texts if text in notebook) for notebook in kept] == texts
 
 
-def test_damaged_packages_give_one_line_with_the_remedy(tmp_path):
-    (tmp_path / "torch.py").write_text(
-        "raise OSError('libtorch_cpu.so: cannot open shared object file')", encoding="utf-8"
-    )
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [("OSError('libtorch_cpu.so: no such file')", "Delete the folder .venv"), ("RuntimeError('no home')", "HOME=")],
+)
+def test_an_import_that_fails_gives_one_line_with_the_remedy(tmp_path, error, remedy):
+    (tmp_path / "torch.py").write_text(f"raise {error}", encoding="utf-8")
     lab = [sys.executable, str(ROOT / "scripts" / "lab.py"), "--version"]
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
     refused = subprocess.run(
         lab, check=False, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True
     )
     (line,) = refused.stderr.splitlines()
-    assert refused.returncode == 1 and "libtorch_cpu.so" in line and "Delete the folder .venv" in line
+    assert refused.returncode == 1 and error.split("'")[1] in line and remedy in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows finds a home directory in another way")
+@pytest.mark.parametrize("home", ["is a folder", "takes no files"])
+def test_where_the_home_directory_takes_no_files_jupyterlab_keeps_its_own_elsewhere(
+    tmp_path, monkeypatch, capsys, home
+):
+    if home == "takes no files":
+        (tmp_path / home).touch()  # nobody, not even root, can write into a file as into a folder
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("JUPYTER", "IPYTHON"))}
+    monkeypatch.setattr(os, "environ", kept | {"HOME": str(tmp_path / home), "TMPDIR": str(tmp_path)})
+    monkeypatch.setattr("tempfile.tempdir", None)
+    lab.find_room()
+    said = capsys.readouterr().out
+    runtime = Path(jupyter_runtime_dir())
+    assert runtime.parent.is_dir() and runtime.is_relative_to(tmp_path)
+    assert (str(tmp_path / "makemore-") in said) == (home == "takes no files") == ("IPYTHONDIR" in os.environ)
 
 
 @pytest.mark.skipif(not shutil.which("git"), reason="needs git")
