@@ -112,12 +112,10 @@ def _read_words(content, path):
     for number, line in enumerate(text.split("\n"), start=1):
         name = line.strip()
         word = _plain(name)
-        if name and not re.fullmatch(f"[a-z]{{1,{LONGEST_NAME}}}", word):
-            odd = [char for char in name[:LONGEST_NAME] if not re.fullmatch("[a-z]*", _plain(char))]
-            fault = f"holds {odd[0]!r} (U+{ord(odd[0]):04X})" if odd else f"has {len(word):,} letters"
-            remedy = (
-                f"Mend or remove that line: one name on each, of 1 to {LONGEST_NAME} letters a to z, saved as UTF-8."
-            )
+        odd = re.sub("[a-z]", "", word)
+        if name and (odd or not 1 <= len(word) <= LONGEST_NAME):
+            fault = f"holds {odd[0]!r}" if odd else f"has {len(word):,} letters"
+            remedy = f"Mend or remove that line: on each a name of 1 to {LONGEST_NAME} letters a to z, saved as UTF-8."
             raise ValueError(f"{path}, line {number}: {name[:40]!r} {fault}. {remedy}")
         mended["blank lines dropped"] += not name
         mended["surrounding spaces removed"] += bool(name) and name != line
@@ -187,16 +185,16 @@ def fetch_names():
     if path.exists() and pooch.file_hash(path) != LECTURE_SHA256:
         raise FileExistsError(f"{path} is not the lecture's file: left alone. Move it away first.")
     pooch.get_logger().setLevel("ERROR")
+    remedy = f"Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file."
     try:
         # pooch writes to a temporary file in that folder, compares the hash, and only then moves it into place.
         pooch.retrieve(LECTURE_URL, f"sha256:{LECTURE_SHA256}", path.name, path.parent, downloader=_download)
-    except (OSError, ValueError) as error:
-        kind, fault = type(error), str(error)
-        if kind is ValueError:  # pooch's word for another hash
-            kind, fault = ConnectionError, "The download is not the lecture's file."
-        elif not isinstance(error, (ConnectionError, TimeoutError)):
-            fault = f"{path} cannot be written: {error.strerror or error}."
-        raise kind(f"{fault} Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file.") from error
+    except (ConnectionError, TimeoutError) as error:
+        raise type(error)(f"{error} {remedy}") from error
+    except ValueError as error:  # pooch's word for another hash
+        raise ConnectionError(f"The download is not the lecture's file. {remedy}") from error
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error.strerror or error}. {remedy}") from error
     return path
 
 

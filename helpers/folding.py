@@ -35,14 +35,14 @@ REMEDY = "change the model, or fold layer by layer with fold_linear and fold_con
 def _folded(layer, batch_norm):
     """A copy of the layer with the weights of the formula above."""
 
-    def constant(default, *names):
-        found = [value for name in names if (value := getattr(batch_norm, name, None)) is not None]
-        value = found[0] if found else torch.tensor(default)
+    def constant(*names, default):
+        found = (value for name in names if (value := getattr(batch_norm, name, None)) is not None)
+        value = next(found, torch.tensor(default))
         return value if isinstance(batch_norm, BatchNorm1d) else value.flatten()  # in a class of your own often (1, C)
 
-    gamma, beta = constant(1.0, "gamma", "weight"), constant(0.0, "beta", "bias")
-    mean, var, eps = constant(0.0, "running_mean"), constant(1.0, "running_var"), getattr(batch_norm, "eps", 0)
-    s = gamma / torch.sqrt(var + eps)
+    gamma, beta = constant("gamma", "weight", default=1.0), constant("beta", "bias", default=0.0)
+    mean, var = constant("running_mean", default=0.0), constant("running_var", default=1.0)
+    s = gamma / torch.sqrt(var + getattr(batch_norm, "eps", 0))
     bias = ((0 if layer.bias is None else layer.bias) - mean) * s + beta
     if isinstance(layer, Linear):
         s = s.unsqueeze(-2)  # a weight ([num_models,] fan_in, fan_out)
@@ -76,8 +76,7 @@ def fold_batch_norms(model):
 
     Every BatchNorm must directly follow a Linear or a convolution (what fold_linear and fold_conv take) whose output
     goes nowhere else. A layer may be called several times, if the same BatchNorm follows each call, and a BatchNorm
-    may follow several layers. Names stay; where a BatchNorm was, an identity stands. Neither the model nor any
-    random state is touched.
+    may follow several layers. Names stay; an identity stands where a BatchNorm was. The model is not touched.
 
     Raises ValueError with the name, the reason and the remedy for whatever normalises by running statistics and can't
     be folded (no copy comes back half folded), for a model that torch.fx can't follow, and for forward hooks.
@@ -92,11 +91,10 @@ def fold_batch_norms(model):
             raise ValueError(f"{name} can't be folded into {layer_name}: {error}") from None
     for layer, batch_norm, new in folds:  # in place: forward may come to them by another name, or by a list of its own
         layer.weight, layer.bias = new.weight, new.bias
-        if type(batch_norm) is not Folded:
-            vars(batch_norm).clear()
-            batch_norm.__class__ = Folded
-            batch_norm.__init__()
-        batch_norm.dims |= {layer.weight.dim()}
+        dims = getattr(batch_norm, "dims", frozenset()) | {layer.weight.dim()}
+        vars(batch_norm).clear()
+        batch_norm.__class__ = Folded
+        batch_norm.__init__(dims)
     if pairs and _calls(model) != _calls(folded):
         raise ValueError(f"{_class_name(model)} goes another way when a BatchNorm is gone from it: {REMEDY}")
     return folded.eval()
@@ -105,7 +103,9 @@ def fold_batch_norms(model):
 class Folded(nn.Identity):
     """What stands where a BatchNorm was, for inputs of as many dimensions: elsewhere its features were others."""
 
-    dims = frozenset()  # of those inputs
+    def __init__(self, dims):
+        super().__init__()
+        self.dims = dims
 
     def forward(self, input):
         is_one = prod(input.dim() - dim for dim in self.dims) == 0  # can be traced again
@@ -156,27 +156,17 @@ def _fault(module):
     """Why no model with this module in it can be folded, however its layers are connected; None if it may be."""
     if not isinstance(module, nn.Module):
         return _altered(module)
-    if isinstance(module, torch.jit.ScriptModule) and _has_batch_norm(module):
-        return "is compiled by torch.jit: fold the model before it is compiled"
     if inside := WRAPPERS.get(type(module).__name__):
         return f"is a {type(module).__name__}: fold its .{inside}"
-    # A method of its class may name F.batch_norm or the like, though no layer in it has that name.
-    called = FUNCTIONS & _called([value for kind in type(module).__mro__ for value in vars(kind).values()])
+    # A method, or a function that it calls, may name F.batch_norm or the like, though no layer has that name.
+    functions = [value for kind in type(module).__mro__ for value in vars(kind).values() if inspect.isfunction(value)]
+    functions += [f.__globals__.get(name) for f in functions for name in f.__code__.co_names]
+    called = FUNCTIONS & {name for f in functions if inspect.isfunction(f) for name in f.__code__.co_names}
     if not _is_batch_norm(module) and any(not any(hasattr(m, name) for m in module.modules()) for name in called):
         return "calls batch_norm as a function: let it have a layer, nn.BatchNorm1d or its like"
     # A copy's hooks would go on writing into the original's lists, and reading from them.
     hooked = module._forward_hooks or module._forward_pre_hooks
     return _altered(module) if hooked or _has_batch_norm(module) else None
-
-
-def _called(values):
-    """The names of all that these functions call, torch's own left out, and the functions of their files in turn."""
-    functions = []
-    for value in values:  # to which they add theirs
-        if inspect.isfunction(value) and not value.__module__.startswith("torch.") and value not in functions:
-            functions.append(value)
-            values += [value.__globals__.get(name) for name in value.__code__.co_names]
-    return {name for function in functions for name in function.__code__.co_names}
 
 
 def _calls(model):
@@ -301,7 +291,7 @@ def _altered(module):
     if nn.utils.parametrize.is_parametrized(module):
         return "is parametrized: call torch.nn.utils.parametrize.remove_parametrizations on it first"
     if "forward" in vars(module):
-        return "has had its forward replaced: put the one of its class back first"
+        return "has had its forward replaced, or compiled by torch.jit: put the one of its class back first"
     hooks = (module._forward_pre_hooks, module._forward_hooks, module._backward_pre_hooks, module._backward_hooks)
     return "has hooks, which folding may make wrong: remove them first" if any(hooks) else None
 

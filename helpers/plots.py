@@ -33,22 +33,11 @@ STAGE_LABELS = dict(original="original", softmax="initial loss fixed", tanh="tan
 STAGE_LABELS |= dict(kaiming="Kaiming init", batchnorm="batch norm")
 LABEL = dict(textcoords="offset points", fontsize=9.5)  # a text beside a point
 
-STYLE = {
-    "figure.figsize": (10, 3.8),
-    "figure.constrained_layout.use": True,
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.prop_cycle": plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY]),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-}
+STYLE = {"figure.figsize": (10, 3.8), "figure.constrained_layout.use": True, "lines.linewidth": 1.8}
+STYLE |= {"font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left", "legend.frameon": False}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True}
+STYLE |= {"grid.color": "#e4e4e4", "grid.linewidth": 0.8}
+STYLE["axes.prop_cycle"] = plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY])
 
 
 def use_style():
