@@ -196,7 +196,6 @@ class CrossEntropy:
 NONLINEARITIES = {nn.ReLU: relu, nn.LeakyReLU: leaky_relu, nn.ELU: elu, nn.GELU: gelu, nn.Sigmoid: sigmoid}
 BY_HAND = {layers.Embedding: Embedding, layers.Flatten: Flatten, layers.Linear: Linear, layers.BatchNorm1d: BatchNorm1d}
 BY_HAND |= {nn.Tanh: Tanh, **dict.fromkeys(NONLINEARITIES, Nonlinearity)}
-PARAMETERS = {Embedding: (["weight"],), Linear: (["weight", "bias"], ["weight"]), BatchNorm1d: (["gamma", "beta"],)}
 
 
 class ByHand:
@@ -212,7 +211,7 @@ class ByHand:
         self.modules, self.stacked = _checked(model)
         self.gradients = {p: torch.zeros_like(p) for p in model.parameters()}
         self.networks = len(next(model.parameters())) if self.stacked else 1
-        self.layers, self.loss, self.shape = [], None, None
+        self.shape = None
 
     def forward(self, X, Y):
         if X.shape != self.shape:
@@ -265,15 +264,15 @@ def _checked(model):
         if not right:
             raise ValueError(f'by hand {fault}; leave backward="by_hand" out: autograd takes any network')
 
-    modules = [(name, layer) for name, layer in model.named_modules(remove_duplicate=False)]
-    modules = [(name or "the model", layer) for name, layer in modules if type(layer) is not layers.Sequential]
+    modules = [(name or "the model", layer) for name, layer in model.named_modules(remove_duplicate=False)]
+    modules = [(name, layer) for name, layer in modules if type(layer) is not layers.Sequential]
     for i, (name, layer) in enumerate(modules):
-        kind, names = type(layer), [name for name, _ in layer.named_parameters()]
-        by_hand, what = BY_HAND.get(kind), f"{name}, a {kind.__module__}.{kind.__name__},"
-        check(by_hand, f"{what} has no backward pass")
-        check(getattr(layer, "approximate", "none") == "none", f"{what} can't have approximate='tanh'")
-        check(names in PARAMETERS.get(by_hand, ([],)), f"{what} can't have the parameters {', '.join(names)}")
-        check(by_hand is not Embedding or i == 0, "an Embedding is the first layer")
+        names = [name for name, _ in layer.named_parameters()]
+        known = type(layer) in BY_HAND and {*names} <= {"weight", "bias", "gamma", "beta"}
+        kind = f"{type(layer).__module__}.{type(layer).__name__}({layer.extra_repr()})"
+        what = f"{name}, a {kind} with the parameters {', '.join(names) or 'of no name'}, has no backward pass"
+        check(known and getattr(layer, "approximate", "none") == "none", what)
+        check(type(layer) is not layers.Embedding or i == 0, "an Embedding is the first layer")
     parameters, own = dict(model.named_parameters()), [p for _, layer in modules for p in layer.parameters()]
     check(len(parameters) == len(own) > 0, "every layer has parameters of its own, and one layer at least has some")
     for name, p in parameters.items():

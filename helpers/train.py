@@ -185,13 +185,10 @@ class Update:
         """std * sqrt(n - 1), for each network of a stack, in a fraction of torch.std's time; 0 for constant data."""
         x = (tensor.float() if tensor.dtype.itemsize < 4 else tensor).numpy(force=True)  # NumPy has no bfloat16
         x = x.reshape(len(x) if self.network.stacked else 1, -1)
-        squares, mean = np.vecdot(x, x).real, np.add.reduce(x, axis=1) / x.shape[1]
-        spread = squares - x.shape[1] * abs(mean) ** 2
-        if not (spread > squares / 2).all():  # two large numbers' difference: once more, from the first number on
-            x = x - x[:, :1]  # exactly 0 for constant data
-            x -= np.add.reduce(x, axis=1, keepdims=True) / x.shape[1]
-            spread = np.vecdot(x, x).real
-        return np.sqrt(spread if self.network.stacked else spread[0])
+        x = x - x[:, :1]  # exactly 0 for constant data
+        x -= np.add.reduce(x, axis=1, keepdims=True) / x.shape[1]
+        spread = np.sqrt(np.vecdot(x, x).real)
+        return spread if self.network.stacked else spread[0]
 
     def ratios(self):
         """(records,) by name, or (records, num_models) for a stack."""
@@ -262,9 +259,7 @@ def _eval_mode(model):
 def _check(model, X, Y):
     if not all(map(isinstance, (model, X, Y), (nn.Module, torch.Tensor, torch.Tensor))):
         kinds = ", ".join(type(value).__name__ for value in (model, X, Y))
-        raise ValueError(
-            f"model, X and Y are {kinds}: give an nn.Module, such as nn.Sequential(*layers), and two tensors"
-        )
+        raise ValueError(f"model, X and Y are {kinds}: give a module, such as nn.Sequential(*layers), and two tensors")
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
     if Y.dim() != 1 or Y.dtype != torch.int64:
