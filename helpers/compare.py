@@ -31,13 +31,11 @@ def mean_interval(values, confidence=0.95):
     """Mean of a list of numbers, one per seed, with Student's t-interval; returns an Interval.
 
     It supposes that the values vary about normally, as losses over seeds do. One value alone has no spread: its interval
-    is infinite. Raises ValueError for no values, and for a confidence that is not between 0 and 1.
+    is infinite. Raises ValueError for no values and for a confidence that is not between 0 and 1.
     """
     from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take half a second to import
 
     values = [float(value) for value in values]
-    if not values:
-        raise ValueError("no values: give one number per seed")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: give a share between 0 and 1, such as 0.95")
     mean, n = fmean(values), len(values)
@@ -52,9 +50,6 @@ def paired_difference(a, b, confidence=0.95):
     weights) moves both and drops out of the difference, so the interval is narrower than that of two separate means.
     Raises ValueError for lists of different lengths.
     """
-    a, b = list(a), list(b)
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} values and {len(b)}: a pair needs one of each, in the order of the seeds")
     return mean_interval([x - y for x, y in zip(a, b, strict=True)], confidence)
 
 

@@ -78,11 +78,10 @@ def load_names(path=None):
     line and remedy where anything but a to z is left, or for fewer than two names; OSError for an unreadable file.
     """
     remedy = "Give the path of a text file with one name on each line."
-    if path is None and (path := os.environ.get("MAKEMORE_NAMES", "").strip() or None):
+    if path is None and (path := _setting()):
         remedy = "MAKEMORE_NAMES points there: correct it, or unset it to use the course's names."
-    if path is None:
-        path = _fetched() or BUNDLED_FILE
-        remedy = "Restore it with git, or let MAKEMORE_NAMES name a file."
+    elif path is None:
+        path, remedy = _fetched() or BUNDLED_FILE, "Restore it with git, or let MAKEMORE_NAMES name a file."
     path = Path(os.path.expanduser(path))
     try:
         content = path.read_bytes()
@@ -95,6 +94,10 @@ def load_names(path=None):
         counts = ", ".join(f"{what} ({count:,})" for what, count in mended.items())
         warnings.warn(f"{path} was mended while reading: {counts}. The file is unchanged.", stacklevel=2)
     return Names(words, source, sha256)
+
+
+def _setting():
+    return os.environ.get("MAKEMORE_NAMES", "").strip() or None
 
 
 def _fetched():
@@ -136,8 +139,8 @@ def _plain(text):
 def build_dataset(words, stoi, block_size=3):
     """Slide a window over each name: the block_size characters before each character, and that character.
 
-    Returns X (N, block_size) and Y (N,), int64; N counts every letter and one final "." per name. Raises ValueError
-    for a character that stoi does not know and for a block_size under 1. Lecture, 00:01:22.
+    Returns X (N, block_size) and Y (N,), int64; N counts every letter and one final "." per name. Raises KeyError for
+    a character that stoi does not know, ValueError for a block_size under 1. Lecture, 00:01:22.
     """
     if block_size < 1:
         raise ValueError(f"block_size is {block_size}, but a window needs at least 1 character.")
@@ -145,8 +148,6 @@ def build_dataset(words, stoi, block_size=3):
     for word in words:
         context = [stoi["."]] * block_size
         for char in word + ".":
-            if char not in stoi:
-                raise ValueError(f"{word!r} holds {char!r}, which stoi does not know. Mend that word.")
             X += context  # one long list: 200,000 short ones take four times as long
             Y.append(stoi[char])
             context = context[1:] + [stoi[char]]
@@ -224,20 +225,20 @@ def _download(url, path, _):
 
 def main(or_bundled=False):
     """`python -m helpers.data [--or-bundled]`: fetch the lecture's names; say in one line which are in use."""
+    what = "MAKEMORE_NAMES is set."
     try:
-        what = "MAKEMORE_NAMES is set."
-        if not os.environ.get("MAKEMORE_NAMES", "").strip():
+        if not _setting():
             verb = "are already in" if _fetched() else "were fetched to"
-            try:
-                what = f"The lecture's names {verb} {fetch_names()}."
-            except OSError as error:
-                if not or_bundled:
-                    raise
-                what = error
+            what = f"The lecture's names {verb} {fetch_names()}."
+    except OSError as error:
+        if not or_bundled:
+            sys.exit(str(error))
+        what = error
+    try:
         names = load_names()
-        print(f"{len(names.words):,} names are in use ({names.source}). {what}")
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    print(f"{len(names.words):,} names are in use ({names.source}). {what}")
 
 
 if __name__ == "__main__":

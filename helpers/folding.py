@@ -60,8 +60,8 @@ def fold_linear(linear, batch_norm):
 
     linear: nn.Linear, or helpers.layers.Linear, a stack too. batch_norm: nn.BatchNorm1d, helpers.layers.BatchNorm1d, or
     a class of your own; the pair is tried out. Inputs are (N, fan_in), for a stack ([num_models,] N, fan_in).
-    Raises ValueError where there are no running statistics, where the two do not compute a Linear and a BatchNorm of
-    its features, and where something would be lost: a hook, a parametrization, a forward of the layer's own.
+    Raises ValueError where the two are no Linear and BatchNorm of its features with running statistics, and where
+    something would be lost: a hook, a parametrization, a forward of the layer's own.
     """
     return _fold(linear, batch_norm, LINEARS)
 
@@ -185,8 +185,8 @@ def _pairs(root, graph):
                 calls[module].append(node)
         elif node.op == "get_attr":
             used.add(id(attrgetter(node.target)(root)))
-        elif _what(node) in FUNCTIONS:
-            raise ValueError(f"{_class_name(root)} calls {_what(node)} as a function: let it have a layer")
+        elif getattr(node.target, "__name__", "") in FUNCTIONS:
+            raise ValueError(f"{_class_name(root)} calls {node} as a function: let it have a layer")
     pairs = {}
     for name, module in modules.items():
         if not _is_batch_norm(module):
@@ -198,22 +198,15 @@ def _pairs(root, graph):
             before = next(iter(call.all_input_nodes), None)
             layer = modules.get(before.target) if before and before.op == "call_module" else None
             if not any(isinstance(layer, kind) for kind in LINEARS + CONVOLUTIONS):
-                raise ValueError(f"{name} follows {_what(before)}, not directly a Linear or a convolution: {REMEDY}")
+                raise ValueError(f"{name} follows {before}, not directly a Linear or a convolution: {REMEDY}")
             users = [user for call in calls[layer] for user in call.users if user not in calls[module]]
             if users:
-                raise ValueError(
-                    f"{name} follows {before.target}, whose output also goes to {_what(users[0])}: {REMEDY}"
-                )
+                raise ValueError(f"{name} follows {before.target}, whose output also goes to {users[0]}: {REMEDY}")
             pairs[before.target] = name
     for name in {*pairs, *pairs.values()}:
         if used & {id(tensor) for tensor in modules[name].state_dict(keep_vars=True).values()}:
             raise ValueError(f"{name}'s tensors are also used by others, or without calling it: {REMEDY}")
     return pairs
-
-
-def _what(node):
-    """The name of a layer, a function or an input."""
-    return getattr(node.target, "__name__", node.target) if node else "a constant"
 
 
 def _trace(model, arguments=None):
