@@ -76,18 +76,18 @@ def _judge(text, chapter, measured=None, stated=None, tolerance=None, verdict="h
     given = {name: float(figure) for name, figure in figures.items() if figure is not None}
     numbers = ", ".join(f"{name} {figure:.6g}" for name, figure in given.items()) or "no figures"
     row = {"text": text, "chapter": chapter, **dict.fromkeys(figures), **given, "verdict": verdict}
-    right, close = len(given) == 3 and all(map(isfinite, given.values())), True
+    finite = all(map(isfinite, given.values()))
     if verdict == "remark":
-        right = given.keys() <= {"measured"} and all(map(isfinite, given.values()))
-    elif right and verdict == "order of magnitude":
-        right = 1 <= tolerance <= 10 and stated != 0
+        right, close, wanted = given.keys() <= {"measured"}, True, "measured alone, or nothing"
+    elif verdict == "order of magnitude":
+        right, wanted = len(given) == 3 and 1 <= tolerance <= 10 and stated, "a factor from 1 to 10, and stated not 0"
         close = right and 1 / tolerance <= measured / stated <= tolerance
-        row |= {"tolerance": None, "factor": given["tolerance"]}
-    elif right:
-        close = abs(measured - stated) <= tolerance
-    if not right:
-        wanted = "three finite numbers, for an order of magnitude a factor from 1 to 10 and stated not 0; for a remark measured"
-        raise ValueError(f"claim {text!r}: {numbers}: give {wanted} alone")
+        row |= {"tolerance": None, "factor": given.get("tolerance")}
+    else:
+        right, wanted = len(given) == 3, "measured, stated and tolerance"
+        close = right and abs(measured - stated) <= tolerance
+    if not right or not finite:
+        raise ValueError(f"claim {text!r}: {numbers}: give {wanted}, finite")
     if names is not None and names.source != "lecture":
         return row | {"verdict": "remark" if verdict == "remark" else "not judged"}, ""
     fault = f"{text} ({chapter}): {numbers}: this does not come out as {verdict!r}"

@@ -2,7 +2,6 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 import torch
@@ -149,9 +148,8 @@ class Update:
             gradients = [g if g is None else lr.view(-1, *[1] * (g.dim() - 1)) * g for g in gradients]
             lr = 1
         take = self._sgd_step if self.optimizer is None else self._optimizer_step
-        if self.every and self.steps % self.every == 0:
-            take = partial(self._record, take)
-        take(gradients, lr)
+        recorded = self.every and self.steps % self.every == 0
+        self._record(take, gradients, lr) if recorded else take(gradients, lr)
         self.steps += 1
 
     def _sgd_step(self, gradients, lr):
