@@ -26,7 +26,6 @@ LINEARS = (nn.Linear, Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)
 FUNCTIONS = {"batch_norm", "native_batch_norm", "cudnn_batch_norm"}
-# By name: to import the last, what torch.compile makes, takes a second.
 WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 OURS = (__file__, torch.__path__[0])  # code that is not the model's
 REMEDY = "change the model, or fold layer by layer with fold_linear and fold_conv"
@@ -77,6 +76,7 @@ def fold_batch_norms(model):
     Every BatchNorm must directly follow a Linear or a convolution (what fold_linear and fold_conv take) whose output
     goes nowhere else. A layer may be called several times, if the same BatchNorm follows each call, and a BatchNorm
     may follow several layers. Names stay; an identity stands where a BatchNorm was. The model is not touched.
+    Only what forward puts out stays the same: a layer called by another method gives the folded numbers.
 
     Raises ValueError with the name, the reason and the remedy for whatever normalises by running statistics and can't
     be folded (no copy comes back half folded), for a model that torch.fx can't follow, and for forward hooks.
@@ -145,10 +145,16 @@ def _find_pairs(model):
     if not _has_batch_norm(model):
         return {}
     pairs = _pairs(*_trace(model))
-    # A symbol is never None, so the other branch of an `if mask is None` is looked at separately.
-    absent = {name: None for name, p in inspect.signature(model.forward).parameters.items() if p.default is None}
-    if absent and _pairs(*_trace(model, absent)) != pairs:
-        raise ValueError(f"{_class_name(model)} connects its layers otherwise without {', '.join(absent)}: {REMEDY}")
+    # A symbol is neither None nor a flag nor a list: the other ways that forward may go are looked at separately.
+    forward = inspect.signature(model.forward).parameters
+    defaults = {name: p.default for name, p in forward.items() if isinstance(p.default, bool | int | str | None)}
+    flipped = {name: not value if isinstance(value, bool) else value for name, value in defaults.items()}
+    with torch.no_grad():  # is another way, too
+        same = all(_pairs(*_trace(model, way)) == pairs for way in (defaults, flipped)[: 1 + (flipped != defaults)])
+    names = getattr(getattr(inspect.unwrap(type(model).forward), "__code__", None), "co_names", ())
+    if not same or ("isinstance" in names and {"list", "tuple"} & {*names}):
+        ways = ", ".join([*defaults, "gradients", "a list of inputs"])
+        raise ValueError(f"{_class_name(model)} may connect its layers in several ways, by {ways}: {REMEDY}")
     return pairs
 
 
@@ -192,8 +198,8 @@ def _pairs(root, graph):
         if not _is_batch_norm(module):
             continue
         if module.training or not calls[module]:
-            what = f"{name or _class_name(root)} is not called as a layer in eval mode"
-            raise ValueError(f"{what}, but never or in train mode: let forward call it, in the model's mode")
+            what = f"{name or _class_name(root)} is not called as a layer in eval mode, whichever way forward goes"
+            raise ValueError(f"{what} (flags, None, train mode, no_grad): let forward call it")
         for call in calls[module]:
             before = next(iter(call.all_input_nodes), None)
             layer = modules.get(before.target) if before and before.op == "call_module" else None

@@ -80,8 +80,9 @@ def train(
     rate = lr if callable(lr) else lambda step: lr
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     held = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
-    if optimizer is not None and held.isdisjoint(map(id, trainable.values())):
-        raise ValueError("the optimizer holds none of the model's parameters: make it anew from model.parameters()")
+    if optimizer is not None and (missing := [name for name, p in trainable.items() if id(p) not in held]):
+        remedy = "make it anew from model.parameters(), or freeze by requires_grad_(False) what it is to leave alone"
+        raise ValueError(f"the optimizer does not hold {', '.join(missing)}: {remedy}")
     network = ByHand(model) if backward == "by_hand" else Autograd(model, list(trainable.values()))
     if not trainable:
         raise ValueError("no parameter needs a gradient: call model.requires_grad_() before")

@@ -493,7 +493,7 @@ REFUSED = {
     "batch_norm as a function": (by_a_function, {}, "Linked calls batch_norm as a function"),
     "branches by None": (branching, {}, "bn follows add"),
     "other layers by None": (
-        lambda m, x, mask: m.bn(m.a(x) if mask is None else m.b(x)), {}, "Linked connects its .* without mask",
+        lambda m, x, mask: m.bn(m.a(x) if mask is None else m.b(x)), {}, "Linked may connect its .*mask",
     ),
     "branches by a number": (
         lambda m, x, mask: m.bn(m.a(x)) if x.sum() > 0 else x, {}, r"can't follow Linked.* at line .*x\.sum\(\) > 0",
@@ -742,9 +742,34 @@ class Catching(Asks):
             return self.layers[1](self.layers[0](x))
 
 
+class Raw(Asks):
+    def forward(self, x, raw=False):
+        x = self.layers[0](x)
+        return x if raw is True else self.layers[1](x)
+
+
+class Crops(Asks):
+    def forward(self, x):
+        return self.layers[0](torch.cat(x)) if isinstance(x, (list, tuple)) else self.layers[1](self.layers[0](x))
+
+
+class Graded(Asks):
+    def forward(self, x):
+        x = self.layers[0](x)
+        return self.layers[1](x) if torch.is_grad_enabled() else x
+
+
 @pytest.mark.parametrize(
     ("model", "word"),
-    [(Switches, "train mode"), (Asks, "another way"), (Reads, "num_features"), (Sums, "another way")]
+    [
+        (Raw, "1 is not called.*flags"),
+        (Crops, "a list"),
+        (Graded, "1 is not called.*no_grad"),
+        (Switches, "train mode"),
+        (Asks, "another way"),
+        (Reads, "num_features"),
+        (Sums, "another way"),
+    ]
     + [(Listing, "1 is not called as a layer"), (Catching, "can't follow Catching.*catches")],
 )
 def test_a_forward_that_depends_on_its_batch_norm_is_refused(model, word):

@@ -300,8 +300,10 @@ def test_recorded_ratios_of_a_stack_and_of_constant_weights(splits):
 def test_an_optimizer_of_another_model_and_a_frozen_model_are_refused():
     model, X, Y = torch.nn.Linear(3, 4), torch.randn(9, 3), torch.randint(0, 4, (9,))
     optimizer = torch.optim.Adam(torch.nn.Linear(3, 4).parameters())
-    with pytest.raises(ValueError, match="holds none of the model's parameters"):
+    with pytest.raises(ValueError, match=r"does not hold weight, bias: make it anew from model.parameters\(\)"):
         train(model, X, Y, steps=2, lr=None, optimizer=optimizer, progress=False)
+    with pytest.raises(ValueError, match="does not hold bias.*freeze"):
+        train(model, X, Y, steps=2, lr=None, optimizer=torch.optim.Adam([model.weight]), progress=False)
     with pytest.raises(ValueError, match="no parameter needs a gradient"):
         train(model.requires_grad_(False), X, Y, steps=2, lr=0.1, progress=False)
 
