@@ -18,8 +18,6 @@ from torch import nn
 
 from helpers import layers
 
-__all__ = ["ByHand"]
-
 
 class Linear:
     """out = x @ W + b"""

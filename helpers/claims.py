@@ -5,8 +5,6 @@ from math import isfinite
 
 from IPython.display import display
 
-__all__ = ["MIME", "claim", "claims", "saved_claims", "table"]
-
 MIME = "application/vnd.makemore.claim+json"  # the rows as data, beside what is shown of them
 
 COLORS = {"slip": "#b04a00", "remark": "#5a4fa0", "order of magnitude": "#8a6100", "approximately": "#8a6100"}

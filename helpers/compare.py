@@ -5,8 +5,6 @@ from itertools import pairwise
 from math import inf, sqrt
 from statistics import fmean, stdev
 
-__all__ = ["Interval", "loss_log_steps", "mean_interval", "paired_difference"]
-
 
 @dataclass(frozen=True)
 class Interval:

@@ -20,8 +20,6 @@ from torch.utils._pytree import tree_leaves
 
 from helpers.layers import BatchNorm1d, Linear
 
-__all__ = ["fold_batch_norms", "fold_conv", "fold_linear"]
-
 LINEARS = (nn.Linear, Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)

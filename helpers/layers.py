@@ -11,8 +11,6 @@ from math import sqrt
 import torch
 from torch import nn
 
-__all__ = ["BatchNorm1d", "Embedding", "Flatten", "Linear", "Residual", "Sequential", "Tanh"]
-
 Tanh, Sequential = nn.Tanh, nn.Sequential  # as they are: one has no parameters, the other only holds layers
 
 

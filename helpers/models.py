@@ -11,8 +11,6 @@ from torch import nn
 
 from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Residual, Sequential, Tanh, stack_shape
 
-__all__ = ["NONLINEARITIES", "SEED", "STAGES", "alone", "deep_mlp", "lecture_mlp", "residual_mlp", "seeded"]
-
 SEED = 2147483647  # the lecture's, for the networks of both its parts
 STAGES = ("original", "softmax", "tanh", "kaiming", "batchnorm")  # each on top of the one before
 

@@ -7,8 +7,6 @@ before it. Attributes carry torchvision's names, so that its published state dic
 
 from torch import nn
 
-__all__ = ["Bottleneck", "ResNet", "resnet50"]
-
 
 def _conv(in_channels, out_channels, kernel_size, stride=1):
     """A convolution that keeps the image's size, divided by stride; without a bias, as BatchNorm has one."""

@@ -11,8 +11,6 @@ from tqdm.auto import tqdm
 
 from helpers.by_hand import ByHand
 
-__all__ = ["History", "evaluate", "sample", "train"]
-
 AHEAD = 50  # steps whose examples are gathered at once, which costs a fraction of doing so in every step
 LONGEST_NAME = 100  # where sample stops: a badly initialised network may never draw the final "."
 
