@@ -182,6 +182,7 @@ def _calls(model):
 
 def _pairs(root, graph):
     modules = dict(root.named_modules())
+    names = {node: getattr(node.target, "__name__", node.target) for node in graph.nodes}
     calls, used = {module: [] for module in modules.values()}, set()
     for node in graph.nodes:
         if node.op == "call_module":
@@ -189,12 +190,10 @@ def _pairs(root, graph):
                 calls[module].append(node)
         elif node.op == "get_attr":
             used.add(id(attrgetter(node.target)(root)))
-        elif getattr(node.target, "__name__", "") in FUNCTIONS:
-            raise ValueError(f"{_class_name(root)} calls {node} as a function: let it have a layer")
+        elif names[node] in FUNCTIONS:
+            raise ValueError(f"{_class_name(root)} calls {names[node]} as a function: let it have a layer")
     pairs = {}
-    for name, module in modules.items():
-        if not _is_batch_norm(module):
-            continue
+    for name, module in ((name, module) for name, module in modules.items() if _is_batch_norm(module)):
         if module.training or not calls[module]:
             what = f"{name or _class_name(root)} is not called as a layer in eval mode, whichever way forward goes"
             raise ValueError(f"{what} (flags, None, train mode, no_grad): let forward call it")
@@ -202,10 +201,10 @@ def _pairs(root, graph):
             before = next(iter(call.all_input_nodes), None)
             layer = modules.get(before.target) if before and before.op == "call_module" else None
             if not any(isinstance(layer, kind) for kind in LINEARS + CONVOLUTIONS):
-                raise ValueError(f"{name} follows {before}, not directly a Linear or a convolution: {REMEDY}")
-            users = [user for call in calls[layer] for user in call.users if user not in calls[module]]
-            if users:
-                raise ValueError(f"{name} follows {before.target}, whose output also goes to {users[0]}: {REMEDY}")
+                raise ValueError(f"{name} follows {names.get(before)}, not directly a Linear or convolution: {REMEDY}")
+            others = [names[user] for call in calls[layer] for user in call.users if user not in calls[module]]
+            if others:
+                raise ValueError(f"{name} follows {before.target}, whose output also goes to {others[0]}: {REMEDY}")
             pairs[before.target] = name
     for name in {*pairs, *pairs.values()}:
         if used & {id(tensor) for tensor in modules[name].state_dict(keep_vars=True).values()}:
@@ -283,8 +282,8 @@ def _altered(module):
     """What makes a module compute something else than its class and its parameters say; None if nothing does."""
     if not isinstance(module, nn.Module):
         return "is no module: give a module, such as nn.Sequential(*layers)"
-    if any(map(nn.parameter.is_lazy, module.parameters(recurse=False))):
-        return "has no shape yet: call the model once"
+    if any(nn.parameter.is_lazy(p) or p.is_meta for p in module.parameters(recurse=False)):
+        return "has no shape yet, or no numbers: call the model once, or load it"
     if nn.utils.parametrize.is_parametrized(module):
         return "is parametrized: call torch.nn.utils.parametrize.remove_parametrizations on it first"
     if "forward" in vars(module):

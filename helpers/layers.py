@@ -50,11 +50,7 @@ class Linear(nn.Module):
 
     def extra_repr(self):
         *models, fan_in, fan_out = self.weight.shape
-        return f"{fan_in}, {fan_out}, bias={self.bias is not None}{_of_a_stack(models)}"
-
-
-def _of_a_stack(models):
-    return f", num_models={models[0]}" if models else ""
+        return f"{fan_in}, {fan_out}, bias={self.bias is not None}" + (f", num_models={models[0]}" if models else "")
 
 
 def _normalize_over_batch(layer, x):
@@ -115,8 +111,8 @@ class BatchNorm1d(nn.Module):
 
     def extra_repr(self):
         *models, dim = self.gamma.shape
-        how = f"eps={self.eps}, momentum={self.momentum}, correction={self.correction}"
-        return f"{dim}, {how}{_of_a_stack(models)}"
+        how = f"{dim}, eps={self.eps}, momentum={self.momentum}, correction={self.correction}"
+        return how + (f", num_models={models[0]}" if models else "")
 
 
 class Embedding(nn.Module):

@@ -259,6 +259,6 @@ def _check(model, X, Y):
         raise ValueError(f"model, X and Y are {kinds}: give a module, such as nn.Sequential(*layers), and two tensors")
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
-    if Y.dim() != 1 or Y.dtype != torch.int64:
+    if Y.dim() != 1 or Y.dtype not in (torch.int64, torch.uint8):
         what = f"Y has shape {tuple(Y.shape)} and {Y.dtype}, not ({len(Y)},) and torch.int64"
         raise ValueError(f"{what}: give one class for each example, as a number")
