@@ -182,7 +182,9 @@ def _calls(model):
 
 def _pairs(root, graph):
     modules = dict(root.named_modules())
-    names = {node: getattr(node.target, "__name__", node.target) for node in graph.nodes}
+    words = {"placeholder": "the input {}", "output": "the model's output"}
+    names = {n: words.get(n.op, "{}").format(getattr(n.target, "__name__", n.target)) for n in graph.nodes}
+    names |= {n: f"{n.target} ({_class_name(modules[n.target])})" for n in graph.nodes if n.op == "call_module"}
     calls, used = {module: [] for module in modules.values()}, set()
     for node in graph.nodes:
         if node.op == "call_module":

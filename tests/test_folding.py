@@ -469,16 +469,16 @@ class Unread(nn.Module):
 
 shared = nn.Linear(4, 4)
 REFUSED = {
-    "after a module": (lambda m, x, mask: m.bn(m.inner(x)), {}, r"bn follows inner\.1, not directly"),
+    "after a module": (lambda m, x, mask: m.bn(m.inner(x)), {}, r"bn follows inner\.1 \(ReLU\), not directly"),
     "after a function": (lambda m, x, mask: m.bn(F.relu(m.a(x))), {}, "bn follows relu, not directly"),
     "after a method": (lambda m, x, mask: m.bn(m.a(x).tanh()), {}, "bn follows tanh, not directly"),
-    "after the input": (lambda m, x, mask: m.bn(x), {}, "bn follows x, not directly"),
+    "after the input": (lambda m, x, mask: m.bn(x), {}, "bn follows the input x, not directly"),
     "after a sum": (lambda m, x, mask: m.bn(m.a(x) + m.b(x)), {}, "bn follows add, not directly"),
-    "after a batch norm": (lambda m, x, mask: m.bn2(m.bn(m.a(x))), {"bn2": nn.BatchNorm1d(4)}, "bn2 follows bn, "),
+    "after a batch norm": (lambda m, x, mask: m.bn2(m.bn(m.a(x))), {"bn2": nn.BatchNorm1d(4)}, "bn2 follows bn .BatchNorm1d., "),
     "used elsewhere": (lambda m, x, mask: m.bn(y := m.a(x)) + y, {}, "bn follows a, whose output also goes to add"),
     "changed in place": (lambda m, x, mask: (y := m.a(x), m.bn(y), y.mul_(2))[1], {}, "a, whose output also.*mul_"),
-    "returned too": (lambda m, x, mask: (y := m.a(x), m.bn(y)), {}, "bn follows a, whose .* goes to output"),
-    "a shared layer": (lambda m, x, mask: m.b(m.a(m.bn(m.a(x)))), {}, "bn follows a, whose .* also goes to b"),
+    "returned too": (lambda m, x, mask: (y := m.a(x), m.bn(y)), {}, "bn follows a, whose .* goes to the model's output"),
+    "a shared layer": (lambda m, x, mask: m.b(m.a(m.bn(m.a(x)))), {}, r"bn follows a, whose .* also goes to b \(Linear\)"),
     "never called": (lambda m, x, mask: m.a(x), {}, "bn is not called as a layer"),
     "called by its forward": (lambda m, x, mask: m.bn.forward(m.a(x)), {}, "can't follow|not called as a layer"),
     "weight read": (lambda m, x, mask: m.bn(m.a(x)) @ m.a.weight, {}, "a's tensors are also used"),
@@ -539,7 +539,7 @@ def test_a_model_in_a_wrapper_is_refused_and_what_to_fold_is_named():
 def test_a_batch_norm_alone_is_refused():
     with pytest.raises(ValueError, match="BatchNorm1d"):
         fold_batch_norms(nn.BatchNorm1d(4))
-    with pytest.raises(ValueError, match="0 follows input"):
+    with pytest.raises(ValueError, match="0 follows the input"):
         fold_batch_norms(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4)))
 
 
@@ -599,7 +599,7 @@ def test_what_looks_like_a_batch_norm_and_is_none_is_named():
     for norm in YourOwn(4, wrong=True), subclass(YourOwn, "extra")(4, wrong=True), Frozen(4):
         with pytest.raises(ValueError, match=f"1 can't be folded into 0: {type(norm).__name__} does not normalise"):
             fold_batch_norms(nn.Sequential(nn.Linear(4, 4), norm))
-    with pytest.raises(ValueError, match="1 follows 0, not directly"):
+    with pytest.raises(ValueError, match="1 follows 0 .Tanh., not directly"):
         fold_batch_norms(nn.Sequential(nn.Tanh(), YourOwn(4)))
 
 
