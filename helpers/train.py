@@ -201,7 +201,7 @@ def _loss(model, X, Y):
         return F.cross_entropy(logits, Y)
     if len(shape) != 3 or any(p.shape[:1] != shape[:1] for p in model.parameters()):
         wanted = "logits (N, classes), or (num_models, N, classes) from a stack"
-        raise ValueError(f"the model puts out a {type(logits).__name__} {tuple(shape)}: let it put out {wanted}")
+        raise ValueError(f"the model puts out a {type(logits).__name__}{tuple(shape) or ''}: let it put out {wanted}")
     Y = Y.expand(shape[:-1])
     return F.cross_entropy(logits.flatten(0, 1), Y.flatten(), reduction="none").view_as(Y).mean(-1)
 

@@ -322,8 +322,8 @@ def test_what_is_no_module_no_tensor_or_no_logits_is_refused_by_name():
         "Linear, ndarray, ndarray.*tensors": (model, X.numpy(), Y.numpy()),
         "torch.float32, not.*int64": (model, X, Y.float()),
         "torch.int32, not.*int64": (model, X, Y.int()),
-        "puts out a tuple.*logits": (Pair(3, 4), X, Y),
-        r"puts out a Tensor \(4, 4, 5\).*from a stack": (sequences, T, Y),
+        "puts out a tuple: .*logits": (Pair(3, 4), X, Y),
+        r"puts out a Tensor\(4, 4, 5\).*from a stack": (sequences, T, Y),
     }.items():
         with pytest.raises(ValueError, match=what):
             train(*arguments, steps=1, lr=0.1, batch_size=4, progress=False)
