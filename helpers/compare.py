@@ -28,8 +28,8 @@ class Interval:
 def mean_interval(values, confidence=0.95):
     """Mean of a list of numbers, one per seed, with Student's t-interval; returns an Interval.
 
-    It supposes that the values vary about normally, as losses over seeds do. One value alone has no spread: its interval
-    is infinite. Raises ValueError for no values and for a confidence that is not between 0 and 1.
+    It supposes that the values vary about normally, as losses over seeds do. One value alone has no spread, and an
+    infinite interval. Raises ValueError for no values and for a confidence that is not between 0 and 1.
     """
     from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take half a second to import
 
@@ -44,8 +44,8 @@ def mean_interval(values, confidence=0.95):
 def paired_difference(a, b, confidence=0.95):
     """How much larger a is than b, seed by seed, as an Interval; ``.is_real`` if it leaves out 0.
 
-    a, b: one number per seed, in the same order. What the two runs of a seed share (minibatches, the draws of the initial
-    weights) moves both and drops out of the difference, so the interval is narrower than that of two separate means.
+    a, b: one number per seed, in the same order. What the two runs of a seed share (minibatches, the initial weights)
+    moves both and drops out of the difference, so the interval is narrower than that of two separate means.
     Raises ValueError for lists of different lengths.
     """
     return mean_interval([x - y for x, y in zip(a, b, strict=True)], confidence)

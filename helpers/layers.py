@@ -15,7 +15,7 @@ Tanh, Sequential = nn.Tanh, nn.Sequential  # as they are: one has no parameters,
 
 
 def stack_shape(num_models):
-    """The leading dimensions of a parameter: none for a single network, one for a stack; ValueError for an empty one."""
+    """The leading dimensions of a parameter: none for one network, one for a stack; ValueError for an empty stack."""
     if num_models is not None and num_models < 1:
         raise ValueError(f"num_models is {num_models}: give the number of networks in the stack, or None for one")
     return () if num_models is None else (num_models,)
