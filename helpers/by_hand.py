@@ -18,8 +18,6 @@ from torch import nn
 
 from helpers import layers
 
-__all__ = ["ByHand"]
-
 
 class Linear:
     """out = x @ W + b"""
@@ -129,43 +127,38 @@ class Tanh:
 
 
 class Nonlinearity:
-    """out = f(x) for each element; f is one of the functions below, which return f(x) and the slope of f there"""
+    """out = f(x) for each element; every f below returns f(x) and the slope of f there"""
 
     def __init__(self, layer, x, network):
         self.f, self.layer, self.out = NONLINEARITIES[type(layer)], layer, np.empty_like(x)
 
     def forward(self, x):
-        out, self.slope = self.f(x, self.layer)
+        out, self.slope = self.f(self, x)
         return out
 
     def backward(self, dout):
         dout *= self.slope
         return dout
 
+    def relu(self, x):
+        return np.maximum(x, 0), x > 0
 
-def relu(x, layer):
-    return np.maximum(x, 0), x > 0
+    def leaky_relu(self, x):
+        slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.layer.negative_slope))
+        return x * slope, slope
 
+    def elu(self, x):
+        exp = self.layer.alpha * np.exp(np.minimum(x, 0))
+        return np.where(x > 0, x, exp - self.layer.alpha), np.where(x > 0, x.dtype.type(1), exp)
 
-def leaky_relu(x, layer):
-    slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(layer.negative_slope))
-    return x * slope, slope
+    def gelu(self, x):
+        P = (1 + torch.erf(torch.from_numpy(x / sqrt(2))).numpy()) / 2  # how often a standard normal draw is below x
+        density = np.exp(x * x / -2) / sqrt(2 * pi)  # of the normal distribution: the derivative of P
+        return x * P, P + x * density
 
-
-def elu(x, layer):
-    exp = layer.alpha * np.exp(np.minimum(x, 0))
-    return np.where(x > 0, x, exp - layer.alpha), np.where(x > 0, x.dtype.type(1), exp)
-
-
-def gelu(x, layer):
-    P = (1 + torch.erf(torch.from_numpy(x / sqrt(2))).numpy()) / 2  # how often a standard normal draw is below x
-    density = np.exp(x * x / -2) / sqrt(2 * pi)  # of the normal distribution: the derivative of P
-    return x * P, P + x * density
-
-
-def sigmoid(x, layer):
-    out = 1 / (1 + np.exp(-x))
-    return out, out * (1 - out)
+    def sigmoid(self, x):
+        out = 1 / (1 + np.exp(-x))
+        return out, out * (1 - out)
 
 
 class CrossEntropy:
@@ -193,10 +186,10 @@ class CrossEntropy:
         return dlogits
 
 
-NONLINEARITIES = {nn.ReLU: relu, nn.LeakyReLU: leaky_relu, nn.ELU: elu, nn.GELU: gelu, nn.Sigmoid: sigmoid}
+NONLINEARITIES = {nn.ReLU: Nonlinearity.relu, nn.LeakyReLU: Nonlinearity.leaky_relu, nn.ELU: Nonlinearity.elu}
+NONLINEARITIES |= {nn.GELU: Nonlinearity.gelu, nn.Sigmoid: Nonlinearity.sigmoid}
 BY_HAND = {layers.Embedding: Embedding, layers.Flatten: Flatten, layers.Linear: Linear, layers.BatchNorm1d: BatchNorm1d}
 BY_HAND |= {nn.Tanh: Tanh, **dict.fromkeys(NONLINEARITIES, Nonlinearity)}
-PARAMETERS = {Embedding: (["weight"],), Linear: (["weight", "bias"], ["weight"]), BatchNorm1d: (["gamma", "beta"],)}
 
 
 class ByHand:
@@ -212,7 +205,7 @@ class ByHand:
         self.modules, self.stacked = _checked(model)
         self.gradients = {p: torch.zeros_like(p) for p in model.parameters()}
         self.networks = len(next(model.parameters())) if self.stacked else 1
-        self.layers, self.loss, self.shape = [], None, None
+        self.shape = None
 
     def forward(self, X, Y):
         if X.shape != self.shape:
@@ -265,15 +258,14 @@ def _checked(model):
         if not right:
             raise ValueError(f'by hand {fault}; leave backward="by_hand" out: autograd takes any network')
 
-    modules = [(name, layer) for name, layer in model.named_modules(remove_duplicate=False)]
-    modules = [(name or "the model", layer) for name, layer in modules if type(layer) is not layers.Sequential]
+    modules = [pair for pair in model.named_modules(remove_duplicate=False) if type(pair[1]) is not layers.Sequential]
     for i, (name, layer) in enumerate(modules):
-        kind, names = type(layer), [name for name, _ in layer.named_parameters()]
-        by_hand, what = BY_HAND.get(kind), f"{name}, a {kind.__module__}.{kind.__name__},"
-        check(by_hand, f"{what} has no backward pass")
-        check(getattr(layer, "approximate", "none") == "none", f"{what} can't have approximate='tanh'")
-        check(names in PARAMETERS.get(by_hand, ([],)), f"{what} can't have the parameters {', '.join(names)}")
-        check(by_hand is not Embedding or i == 0, "an Embedding is the first layer")
+        names = {name for name, _ in layer.named_parameters()}
+        known = type(layer) in BY_HAND and names <= {"weight", "bias", "gamma", "beta"}
+        kind = f"{type(layer).__module__}.{type(layer).__name__}({layer.extra_repr()}) with {sorted(names)}"
+        right = known and getattr(layer, "approximate", "none") == "none"
+        check(right, f"{name or 'the model'}, a {kind}, has no backward pass")
+        check(type(layer) is not layers.Embedding or i == 0, "an Embedding is the first layer")
     parameters, own = dict(model.named_parameters()), [p for _, layer in modules for p in layer.parameters()]
     check(len(parameters) == len(own) > 0, "every layer has parameters of its own, and one layer at least has some")
     for name, p in parameters.items():

@@ -5,8 +5,6 @@ from math import isfinite
 
 from IPython.display import display
 
-__all__ = ["MIME", "claim", "claims", "saved_claims", "table"]
-
 MIME = "application/vnd.makemore.claim+json"  # the rows as data, beside what is shown of them
 
 COLORS = {"slip": "#b04a00", "remark": "#5a4fa0", "order of magnitude": "#8a6100", "approximately": "#8a6100"}
@@ -21,11 +19,10 @@ def claim(text, *, chapter, measured=None, stated=None, tolerance=None, verdict=
     text: the claim in one phrase. chapter: the time in the lecture where it stands, such as "4:19". measured, stated:
     numbers in the same unit. tolerance: how far apart they may be. names: the Names in use, for a figure that depends
     on the lecture's file; with other names it is shown and not judged. Everything else is always judged. Verdicts:
-
-    - "holds", "approximately": within the tolerance; the second is for a figure that is stated loosely.
-    - "order of magnitude": the tolerance is a factor, at most 10; measured / stated lies between 1 / factor and factor.
-    - "slip": further apart than the tolerance.
-    - "remark": worth knowing, but no judgement of a number; it has no stated and no tolerance, and may have measured.
+    "holds", "approximately": within the tolerance; the second is for a figure that is stated loosely.
+    "order of magnitude": the tolerance is a factor, at most 10; measured / stated lies between 1 / factor and factor.
+    "slip": further apart than the tolerance.
+    "remark": worth knowing, but no judgement of a number; it has no stated and no tolerance, and may have measured.
 
     Raises AssertionError if the verdict does not come out, ValueError for an unknown verdict and for a figure that is
     missing, out of place or not finite. The output also holds the row as JSON, under the MIME type ``MIME``.
@@ -75,23 +72,24 @@ def _judge(text, chapter, measured=None, stated=None, tolerance=None, verdict="h
         raise ValueError(f"unknown verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
     figures = {"measured": measured, "stated": stated, "tolerance": tolerance}
     given = {name: float(figure) for name, figure in figures.items() if figure is not None}
-    remark, factor = verdict == "remark", verdict == "order of magnitude"
-    in_place = given.keys() <= {"measured"} if remark else len(given) == 3
-    if not in_place or not all(map(isfinite, given.values())) or (factor and not (1 <= tolerance <= 10 and stated)):
-        wanted = "measured alone, or nothing" if remark else "three finite numbers"
-        wanted += ", the tolerance from 1 to 10 and a stated that is not 0" if factor else ""
-        raise ValueError(f"claim {text!r}: measured {measured}, stated {stated}, tolerance {tolerance}: give {wanted}")
+    numbers = ", ".join(f"{name} {figure:.6g}" for name, figure in given.items()) or "no figures"
     row = {"text": text, "chapter": chapter, **dict.fromkeys(figures), **given, "verdict": verdict}
-    row |= {"tolerance": None, "factor": given["tolerance"]} if factor else {}
+    finite = all(map(isfinite, given.values()))
+    if verdict == "remark":
+        right, close, wanted = given.keys() <= {"measured"}, True, "measured alone, or nothing"
+    elif verdict == "order of magnitude":
+        right, wanted = len(given) == 3 and 1 <= tolerance <= 10 and stated, "a factor from 1 to 10, and stated not 0"
+        close = right and 1 / tolerance <= measured / stated <= tolerance
+        row |= {"tolerance": None, "factor": given.get("tolerance")}
+    else:
+        right, wanted = len(given) == 3, "measured, stated and tolerance"
+        close = right and abs(measured - stated) <= tolerance
+    if not right or not finite:
+        raise ValueError(f"claim {text!r}: {numbers}: give {wanted}, finite")
     if names is not None and names.source != "lecture":
-        return row | {"verdict": "remark" if remark else "not judged"}, ""
-    close = remark or (
-        1 / tolerance <= measured / stated <= tolerance if factor else abs(measured - stated) <= tolerance
-    )
-    if close != (verdict == "slip"):
-        return row, ""
-    numbers = f"measured {measured:.6g}, stated {stated:.6g}, tolerance {tolerance:.2g}"
-    return row, f"{text} ({chapter}): {numbers}: this does not come out as {verdict!r}"
+        return row | {"verdict": "remark" if verdict == "remark" else "not judged"}, ""
+    fault = f"{text} ({chapter}): {numbers}: this does not come out as {verdict!r}"
+    return row, fault if close == (verdict == "slip") else ""
 
 
 def _numbers(row):
@@ -99,10 +97,8 @@ def _numbers(row):
     measured, stated, tolerance = row["measured"], row["stated"], row["tolerance"]
     if tolerance is None:
         return tuple("" if x is None else f"{x:,.0f}" if x.is_integer() else f"{x:.3g}" for x in (measured, stated))
-    digits = 0
     counts = tolerance == 0 and measured.is_integer() and stated.is_integer()
-    while not counts and digits < 10 and 10.0**-digits > max(tolerance, 1e-10):
-        digits += 1
+    digits = next(d for d in range(11) if counts or 10.0**-d <= max(tolerance, 1e-10))
     rounded = f"{stated:,.{digits}f}"
     exact = f"{stated:,g}" if abs(stated) < 1e6 else rounded
     return f"{measured:,.{digits}f}", exact if float(exact.replace(",", "")) == stated else rounded

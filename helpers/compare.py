@@ -5,8 +5,6 @@ from itertools import pairwise
 from math import inf, sqrt
 from statistics import fmean, stdev
 
-__all__ = ["Interval", "loss_log_steps", "mean_interval", "paired_difference"]
-
 
 @dataclass(frozen=True)
 class Interval:
@@ -30,14 +28,12 @@ class Interval:
 def mean_interval(values, confidence=0.95):
     """Mean of a list of numbers, one per seed, with Student's t-interval; returns an Interval.
 
-    It supposes that the values vary about normally, as losses over seeds do. One value alone has no spread:
-    its interval is infinite. Raises ValueError for no values, and for a confidence that is not between 0 and 1.
+    It supposes that the values vary about normally, as losses over seeds do. One value alone has no spread, and an
+    infinite interval. Raises ValueError for no values and for a confidence that is not between 0 and 1.
     """
     from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take half a second to import
 
     values = [float(value) for value in values]
-    if not values:
-        raise ValueError("no values: give one number per seed")
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}: give a share between 0 and 1, such as 0.95")
     mean, n = fmean(values), len(values)
@@ -48,13 +44,10 @@ def mean_interval(values, confidence=0.95):
 def paired_difference(a, b, confidence=0.95):
     """How much larger a is than b, seed by seed, as an Interval; ``.is_real`` if it leaves out 0.
 
-    a, b: one number per seed, in the same order. What the two runs of a seed share (minibatches, the draws of
-    the initial weights) moves both and drops out of the difference, so the interval is narrower than that of
-    two separate means. Raises ValueError for lists of different lengths.
+    a, b: one number per seed, in the same order. What the two runs of a seed share (minibatches, the initial weights)
+    moves both and drops out of the difference, so the interval is narrower than that of two separate means.
+    Raises ValueError for lists of different lengths.
     """
-    a, b = list(a), list(b)
-    if len(a) != len(b):
-        raise ValueError(f"{len(a)} values and {len(b)}: a pair needs one of each, in the order of the seeds")
     return mean_interval([x - y for x, y in zip(a, b, strict=True)], confidence)
 
 
@@ -64,8 +57,6 @@ def loss_log_steps(log, part="val", confidence=0.95):
     log: what `make reproduce` wrote, as a dict; part: "train" or "val". Of several intervals of 95 % one is soon
     wrong by luck, so each is made wider (Bonferroni): with this confidence all of them hold together.
     """
-    stages = log["stages"]
-    each = 1 - (1 - confidence) / max(1, len(stages) - 1)
-    return {
-        after: paired_difference(stages[after][part], stages[before][part], each) for before, after in pairwise(stages)
-    }
+    values = {stage: result[part] for stage, result in log["stages"].items()}
+    each = 1 - (1 - confidence) / max(1, len(values) - 1)
+    return {after: paired_difference(values[after], values[before], each) for before, after in pairwise(values)}

@@ -78,11 +78,10 @@ def load_names(path=None):
     line and remedy where anything but a to z is left, or for fewer than two names; OSError for an unreadable file.
     """
     remedy = "Give the path of a text file with one name on each line."
-    if path is None and (path := os.environ.get("MAKEMORE_NAMES", "").strip() or None):
+    if path is None and (path := _setting()):
         remedy = "MAKEMORE_NAMES points there: correct it, or unset it to use the course's names."
-    if path is None:
-        path = _fetched() or BUNDLED_FILE
-        remedy = "Restore it with git, or let MAKEMORE_NAMES name a file."
+    elif path is None:
+        path, remedy = _fetched() or BUNDLED_FILE, "Restore it with git, or let MAKEMORE_NAMES name a file."
     path = Path(os.path.expanduser(path))
     try:
         content = path.read_bytes()
@@ -95,6 +94,10 @@ def load_names(path=None):
         counts = ", ".join(f"{what} ({count:,})" for what, count in mended.items())
         warnings.warn(f"{path} was mended while reading: {counts}. The file is unchanged.", stacklevel=2)
     return Names(words, source, sha256)
+
+
+def _setting():
+    return os.environ.get("MAKEMORE_NAMES", "").strip() or None
 
 
 def _fetched():
@@ -112,12 +115,10 @@ def _read_words(content, path):
     for number, line in enumerate(text.split("\n"), start=1):
         name = line.strip()
         word = _plain(name)
-        if name and not re.fullmatch(f"[a-z]{{1,{LONGEST_NAME}}}", word):
-            odd = [char for char in name[:LONGEST_NAME] if not re.fullmatch("[a-z]*", _plain(char))]
-            fault = f"holds {odd[0]!r} (U+{ord(odd[0]):04X})" if odd else f"has {len(word):,} letters"
-            remedy = (
-                f"Mend or remove that line: one name on each, of 1 to {LONGEST_NAME} letters a to z, saved as UTF-8."
-            )
+        odd = re.sub("[a-z]", "", word)
+        if name and (odd or not 1 <= len(word) <= LONGEST_NAME):
+            fault = f"holds {odd[0]!r}" if odd else f"has {len(word):,} letters"
+            remedy = f"Mend or remove that line: on each a name of 1 to {LONGEST_NAME} letters a to z, saved as UTF-8."
             raise ValueError(f"{path}, line {number}: {name[:40]!r} {fault}. {remedy}")
         mended["blank lines dropped"] += not name
         mended["surrounding spaces removed"] += bool(name) and name != line
@@ -138,8 +139,8 @@ def _plain(text):
 def build_dataset(words, stoi, block_size=3):
     """Slide a window over each name: the block_size characters before each character, and that character.
 
-    Returns X (N, block_size) and Y (N,), int64; N counts every letter and one final "." per name. Raises ValueError
-    for a character that stoi does not know and for a block_size under 1. Lecture, 00:01:22.
+    Returns X (N, block_size) and Y (N,), int64; N counts every letter and one final "." per name. Raises KeyError for
+    a character that stoi does not know, ValueError for a block_size under 1. Lecture, 00:01:22.
     """
     if block_size < 1:
         raise ValueError(f"block_size is {block_size}, but a window needs at least 1 character.")
@@ -147,8 +148,6 @@ def build_dataset(words, stoi, block_size=3):
     for word in words:
         context = [stoi["."]] * block_size
         for char in word + ".":
-            if char not in stoi:
-                raise ValueError(f"{word!r} holds {char!r}, which stoi does not know. Mend that word.")
             X += context  # one long list: 200,000 short ones take four times as long
             Y.append(stoi[char])
             context = context[1:] + [stoi[char]]
@@ -187,16 +186,16 @@ def fetch_names():
     if path.exists() and pooch.file_hash(path) != LECTURE_SHA256:
         raise FileExistsError(f"{path} is not the lecture's file: left alone. Move it away first.")
     pooch.get_logger().setLevel("ERROR")
+    remedy = f"Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file."
     try:
         # pooch writes to a temporary file in that folder, compares the hash, and only then moves it into place.
         pooch.retrieve(LECTURE_URL, f"sha256:{LECTURE_SHA256}", path.name, path.parent, downloader=_download)
-    except (OSError, ValueError) as error:
-        kind, fault = type(error), str(error)
-        if kind is ValueError:  # pooch's word for another hash
-            kind, fault = ConnectionError, "The download is not the lecture's file."
-        elif not isinstance(error, (ConnectionError, TimeoutError)):
-            fault = f"{path} cannot be written: {error.strerror or error}."
-        raise kind(f"{fault} Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file.") from error
+    except (ConnectionError, TimeoutError) as error:
+        raise type(error)(f"{error} {remedy}") from error
+    except ValueError as error:  # pooch's word for another hash
+        raise ConnectionError(f"The download is not the lecture's file. {remedy}") from error
+    except OSError as error:
+        raise type(error)(f"{path} cannot be written: {error.strerror or error}. {remedy}") from error
     return path
 
 
@@ -226,20 +225,20 @@ def _download(url, path, _):
 
 def main(or_bundled=False):
     """`python -m helpers.data [--or-bundled]`: fetch the lecture's names; say in one line which are in use."""
+    what = "MAKEMORE_NAMES is set."
     try:
-        what = "MAKEMORE_NAMES is set."
-        if not os.environ.get("MAKEMORE_NAMES", "").strip():
+        if not _setting():
             verb = "are already in" if _fetched() else "were fetched to"
-            try:
-                what = f"The lecture's names {verb} {fetch_names()}."
-            except OSError as error:
-                if not or_bundled:
-                    raise
-                what = error
+            what = f"The lecture's names {verb} {fetch_names()}."
+    except OSError as error:
+        if not or_bundled:
+            sys.exit(str(error))
+        what = error
+    try:
         names = load_names()
-        print(f"{len(names.words):,} names are in use ({names.source}). {what}")
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    print(f"{len(names.words):,} names are in use ({names.source}). {what}")
 
 
 if __name__ == "__main__":

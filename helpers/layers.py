@@ -2,8 +2,7 @@
 
 The batch is dimension -2 and the features are dimension -1. Any dimension to their left counts independent networks:
 a layer made with ``num_models=R`` holds R layers and computes them in one call, each exactly as it would alone.
-
-What differs from torch.nn: weights are laid out ``(fan_in, fan_out)``, as in the lecture; biases start at zero; and
+Unlike torch.nn's, weights are laid out ``(fan_in, fan_out)``, as in the lecture; biases start at zero; and
 ``BatchNorm1d`` can normalise either as torch does or as the lecture does (``correction``).
 """
 
@@ -12,20 +11,14 @@ from math import sqrt
 import torch
 from torch import nn
 
-__all__ = ["BatchNorm1d", "Embedding", "Flatten", "Linear", "Residual", "Sequential", "Tanh"]
-
-# torch.nn's own serve as they are: one has no parameters, the other only holds layers.
-Tanh = nn.Tanh
-Sequential = nn.Sequential
+Tanh, Sequential = nn.Tanh, nn.Sequential  # as they are: one has no parameters, the other only holds layers
 
 
 def stack_shape(num_models):
-    """The leading dimensions of a parameter: none for a single network, one for a stack; ValueError for an empty one."""
-    if num_models is None:
-        return ()
-    if num_models < 1:
+    """The leading dimensions of a parameter: none for one network, one for a stack; ValueError for an empty stack."""
+    if num_models is not None and num_models < 1:
         raise ValueError(f"num_models is {num_models}: give the number of networks in the stack, or None for one")
-    return (num_models,)
+    return () if num_models is None else (num_models,)
 
 
 def _over_batch(features):
@@ -38,7 +31,6 @@ class Linear(nn.Module):
 
     Shapes: input (..., N, fan_in), output (..., N, fan_out); weight ([num_models,] fan_in, fan_out), bias
     ([num_models,] fan_out) or None. An input without model dimensions is shown to every network of a stack.
-
     At the start the weight has std gain / sqrt(fan_in) and the bias is zero (He et al. 2015, "Delving Deep into
     Rectifiers", eq. 10, with the gain in place of sqrt 2; the lecture at 27:53).
     """
@@ -84,11 +76,9 @@ class BatchNorm1d(nn.Module):
 
     Shapes: input and output ([num_models,] N, dim); gamma, beta, running_mean, running_var ([num_models,] dim).
     The running statistics are buffers, updated in train mode without a graph as ``(1 - momentum) * running +
-    momentum * batch``, and used in place of the batch's in eval mode.
+    momentum * batch``, and used in place of the batch's in eval mode; running_var is the unbiased variance.
     ``correction`` is torch.var's word for Bessel's, read at every forward pass: 0 divides by N and equals
     nn.BatchNorm1d, 1 divides by N - 1 and equals the lecture's class (outputs smaller by sqrt((N - 1) / N)).
-    running_var is the unbiased variance either way, as in nn.BatchNorm1d.
-
     Raises ValueError for an input of another shape, and in train mode for one example, which has no variance.
     Source: Ioffe and Szegedy 2015, algorithm 1; the lecture at 40:40.
     """
@@ -113,18 +103,16 @@ class BatchNorm1d(nn.Module):
     def _check_shape(self, x):
         *models, dim = self.gamma.shape
         if (*x.shape[:-2], *x.shape[-1:]) != (*models, dim) or x.dim() < 2:
-            wanted = ", ".join(map(str, [*models, "N", dim]))
-            remedy = (
-                "make it with num_models for a stack, and put a Flatten before it or give x.flatten(0, 1) for (N, T, C)"
-            )
-            raise ValueError(f"BatchNorm1d got an input of shape {tuple(x.shape)}, not ({wanted}): {remedy}")
+            wanted = f"({', '.join(map(str, [*models, 'N', dim]))})"
+            remedy = "num_models for a stack, and a Flatten before it or x.flatten(0, 1) for (N, T, C)"
+            raise ValueError(f"BatchNorm1d got an input of shape {tuple(x.shape)}, not {wanted}: give {remedy}")
         if self.training and x.shape[-2] < 2:
             raise ValueError("BatchNorm1d needs two examples or more in train mode; call .eval() for a single one")
 
     def extra_repr(self):
         *models, dim = self.gamma.shape
-        stack = f", num_models={models[0]}" if models else ""
-        return f"{dim}, eps={self.eps}, momentum={self.momentum}, correction={self.correction}{stack}"
+        how = f"{dim}, eps={self.eps}, momentum={self.momentum}, correction={self.correction}"
+        return how + (f", num_models={models[0]}" if models else "")
 
 
 class Embedding(nn.Module):
@@ -139,13 +127,11 @@ class Embedding(nn.Module):
         self.weight = nn.Parameter(torch.randn((*stack_shape(num_models), num_embeddings, dim), generator=generator))
 
     def forward(self, x):
-        weight = self.weight
-        if weight.dim() == 2:
-            return weight[x]
+        if self.weight.dim() == 2:
+            return self.weight[x]
         if x.dim() == 2:
-            return weight[:, x]
-        model = torch.arange(len(weight), device=x.device).view(-1, 1, 1)
-        return weight[model, x]
+            return self.weight[:, x]
+        return self.weight[torch.arange(len(self.weight), device=x.device).view(-1, 1, 1), x]
 
     def extra_repr(self):
         return ", ".join(map(str, self.weight.shape))

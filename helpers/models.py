@@ -11,20 +11,11 @@ from torch import nn
 
 from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Residual, Sequential, Tanh, stack_shape
 
-__all__ = ["NONLINEARITIES", "SEED", "STAGES", "alone", "deep_mlp", "lecture_mlp", "residual_mlp", "seeded"]
-
 SEED = 2147483647  # the lecture's, for the networks of both its parts
 STAGES = ("original", "softmax", "tanh", "kaiming", "batchnorm")  # each on top of the one before
 
-NONLINEARITIES = {
-    "tanh": Tanh,
-    "relu": nn.ReLU,
-    "leaky_relu": nn.LeakyReLU,
-    "elu": nn.ELU,
-    "gelu": nn.GELU,
-    "sigmoid": nn.Sigmoid,
-    "linear": None,  # no layer at all
-}
+NONLINEARITIES = dict(tanh=Tanh, relu=nn.ReLU, leaky_relu=nn.LeakyReLU, elu=nn.ELU, gelu=nn.GELU, sigmoid=nn.Sigmoid)
+NONLINEARITIES["linear"] = None  # no layer at all
 
 VOCAB_SIZE, BLOCK_SIZE, N_EMBD, N_HIDDEN = 27, 3, 10, 200
 FAN_IN = BLOCK_SIZE * N_EMBD
@@ -41,12 +32,11 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
     stage: "original" (everything randn), "softmax" (then W2 * 0.01, b2 * 0), "tanh" (then W1 * 0.2, b1 * 0.01),
     "kaiming" (then W1 * (5/3) / sqrt(30) instead) or "batchnorm" (then no b1, but a BatchNorm1d with correction=1,
     momentum=0.001 and no eps).
-    generator: C, W1, b1, W2, b2 are drawn from it in this order; ``seeded()`` gives the lecture's network, None draws
-    from torch's global generator. A stack (``num_models=R``) draws its networks one after the other from one
-    generator; with a list of R generators each equals its solo twin.
+    generator: C, W1, b1, W2, b2 are drawn from it in this order, from torch's global one for None. A stack
+    (``num_models=R``) draws its networks one after the other; with a list of R generators each equals its solo twin.
 
-    Returns a Sequential of the layers embedding, flatten, hidden, (batch_norm,) tanh, output: characters
-    ([R,] N, 3) in, logits ([R,] N, 27) out; 11,897 parameters a network, 12,097 with BatchNorm.
+    Returns a Sequential of the layers embedding, flatten, hidden, (batch_norm,) tanh, output: characters ([R,] N, 3)
+    in, logits ([R,] N, 27) out; 11,897 parameters a network, 12,097 with BatchNorm.
     Raises ValueError for an unknown stage. Source: the lecture, 1:22 to 1:03:07.
     """
     if stage not in STAGES:
@@ -55,12 +45,10 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
     def network(_, generator):
         C, W1, b1, W2, b2 = _draw(stage, generator)
         unused = torch.Generator()  # the layers' own draws, which are replaced below, disturb no other generator
-        layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=unused), flatten=Flatten())
-        layers["hidden"] = Linear(FAN_IN, N_HIDDEN, bias=stage != "batchnorm", generator=unused)
+        layers = _first_layers(unused) | {"hidden": Linear(FAN_IN, N_HIDDEN, bias=b1 is not None, generator=unused)}
         if stage == "batchnorm":
             layers["batch_norm"] = BatchNorm1d(N_HIDDEN, 0.0, 0.001, correction=1)
-        layers |= {"tanh": Tanh(), "output": Linear(N_HIDDEN, VOCAB_SIZE, generator=unused)}
-        model = Sequential(layers)
+        model = Sequential(layers | {"tanh": Tanh(), "output": Linear(N_HIDDEN, VOCAB_SIZE, generator=unused)})
         drawn = {"embedding.weight": C, "hidden.weight": W1, "hidden.bias": b1, "output.weight": W2, "output.bias": b2}
         model.load_state_dict({name: tensor for name, tensor in drawn.items() if tensor is not None}, strict=False)
         return model
@@ -68,22 +56,25 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
     return _alone_or_stacked(network, generator, num_models)
 
 
+def _first_layers(generator):
+    return OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
+
+
 def _draw(stage, generator):
     """C, W1, b1, W2, b2 of one network, drawn and scaled as the lecture does it, operation by operation."""
-    level = STAGES.index(stage)
     C = torch.randn((VOCAB_SIZE, N_EMBD), generator=generator)
     W1 = torch.randn((FAN_IN, N_HIDDEN), generator=generator)
     # With BatchNorm there is no b1, and no draw for it: W2 then comes out different from the other stages'.
     b1 = None if stage == "batchnorm" else torch.randn(N_HIDDEN, generator=generator)
     W2 = torch.randn((N_HIDDEN, VOCAB_SIZE), generator=generator)
     b2 = torch.randn(VOCAB_SIZE, generator=generator)
-    if level >= STAGES.index("softmax"):
+    if stage != "original":
         W2, b2 = W2 * 0.01, b2 * 0
     if stage in ("tanh", "kaiming"):
         b1 = b1 * 0.01
     if stage == "tanh":
         W1 = W1 * 0.2
-    if level >= STAGES.index("kaiming"):
+    if stage in ("kaiming", "batchnorm"):
         W1 = W1 * (5 / 3) / sqrt(FAN_IN)
     return C, W1, b1, W2, b2
 
@@ -101,11 +92,9 @@ def deep_mlp(
 ):
     """Part 2's network: 3 characters -> 30 numbers -> depth - 1 hidden layers of n_hidden units -> 27 logits.
 
-    depth: how many Linears, the output one included.
-    gain: every weight is ``randn / sqrt(fan_in) * gain``, except the output Linear's, which has 0.1 in its place.
-    batch_norm: no biases, and a BatchNorm1d (momentum 0.1, ``correction``) after every Linear, the last one too.
-    The 0.1 is then that last gamma's, and the output Linear has the gain.
-    nonlinearity: one of NONLINEARITIES; "linear" puts no layer between the Linears.
+    depth counts the Linears, the output one too. gain: every weight is ``randn / sqrt(fan_in) * gain``, but the output
+    Linear's has 0.1 in its place. batch_norm: no biases, and a BatchNorm1d (momentum 0.1, ``correction``) after every
+    Linear; the 0.1 is then the last gamma's, and the output Linear has the gain. nonlinearity: one of NONLINEARITIES.
     generator, num_models: as in lecture_mlp; C and then each Linear's weight are drawn, biases are zero. A stack may
     have one gain for each network: a tensor (num_models,).
 
@@ -117,8 +106,7 @@ def deep_mlp(
 
     @torch.no_grad()
     def network(gain, generator):
-        layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
-        sizes = [FAN_IN, *[n_hidden] * (depth - 1), VOCAB_SIZE]
+        layers, sizes = _first_layers(generator), [FAN_IN, *[n_hidden] * (depth - 1), VOCAB_SIZE]
         for i, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
             linear = layers[f"linear{i}"] = Linear(fan_in, fan_out, bias=not batch_norm, generator=generator)
             if batch_norm:
@@ -149,9 +137,9 @@ def residual_mlp(
     """deep_mlp with depth - 2 residual blocks in place of its inner layers: ``h = h + scale * tanh(linear(h))``.
 
     depth, n_hidden, gain, nonlinearity, generator, num_models: as in deep_mlp, whose weights it has (last=None).
-    scale: of every branch; 1 / sqrt(depth - 2) keeps the stream's size.
-    norm: a LayerNorm without gain and bias, "before" every branch and the output Linear, or "after" every sum.
-    last: the gain of a second Linear at the end of every branch; 0 makes the blocks the identity at the start.
+    scale: of every branch; 1 / sqrt(depth - 2) keeps the stream's size. norm: a LayerNorm without gain and bias,
+    "before" every branch and the output Linear, or "after" every sum. last: the gain of a second Linear at the end of
+    every branch; 0 makes the blocks the identity at the start.
 
     Returns a Sequential of the layers embedding, flatten, linear1, tanh1, block1, (norm1,) ... (norm,) output, with
     the shapes of lecture_mlp. Raises ValueError for an argument that makes no network.
@@ -163,22 +151,21 @@ def residual_mlp(
     activation, normalize = NONLINEARITIES[nonlinearity], partial(nn.LayerNorm, n_hidden, elementwise_affine=False)
 
     def network(gain, generator):
-        layers = OrderedDict(embedding=Embedding(VOCAB_SIZE, N_EMBD, generator=generator), flatten=Flatten())
-        layers["linear1"] = Linear(FAN_IN, n_hidden, gain=gain, generator=generator)
+        linear, layers = partial(Linear, generator=generator), _first_layers(generator)
+        layers["linear1"] = linear(FAN_IN, n_hidden, gain=gain)
         if activation:
             layers[f"{nonlinearity}1"] = activation()
         for i in range(1, depth - 1):
             branch = [normalize()] if norm == "before" else []
-            branch += [Linear(n_hidden, n_hidden, gain=gain, generator=generator)]
+            branch += [linear(n_hidden, n_hidden, gain=gain)]
             branch += [activation()] if activation else []
-            branch += [] if last is None else [Linear(n_hidden, n_hidden, gain=last, generator=generator)]
+            branch += [] if last is None else [linear(n_hidden, n_hidden, gain=last)]
             layers[f"block{i}"] = Residual(*branch, scale=scale)
             if norm == "after":
                 layers[f"norm{i}"] = normalize()
         if norm == "before":
             layers["norm"] = normalize()
-        layers["output"] = Linear(n_hidden, VOCAB_SIZE, gain=0.1, generator=generator)
-        return Sequential(layers)
+        return Sequential(layers | {"output": linear(n_hidden, VOCAB_SIZE, gain=0.1)})
 
     return _alone_or_stacked(network, generator, num_models, gain)
 
@@ -194,9 +181,8 @@ def alone(stack, r):
 
 
 def _check(depth, n_hidden, nonlinearity, least=1):
-    for name, number, smallest in (("depth", depth, least), ("n_hidden", n_hidden, 1)):
-        if number < smallest:
-            raise ValueError(f"{name} is {number}: give {smallest} or more")
+    if depth < least or n_hidden < 1:
+        raise ValueError(f"n_hidden is {n_hidden}, depth is {depth}: give {least} layers or more, of 1 unit or more")
     if nonlinearity not in NONLINEARITIES:
         raise ValueError(f"unknown nonlinearity {nonlinearity!r}: choose one of {', '.join(NONLINEARITIES)}")
 
@@ -215,11 +201,11 @@ def _alone_or_stacked(network, generator, num_models, gain=1.0):
     return _with_tensors(networks[0], lambda *twins: torch.stack(twins), networks[1:])
 
 
+@torch.no_grad()
 def _with_tensors(model, made, others=()):
     """A copy of the model with parameters and buffers that are made of its own and those of the others."""
     copies = {}  # deepcopy takes what stands here, by the id of the original, for its own work
-    for p, *twins in zip(*(network.parameters() for network in (model, *others)), strict=True):
-        copies[id(p)] = nn.Parameter(made(p.detach(), *(twin.detach() for twin in twins)), p.requires_grad)
-    for buffer, *twins in zip(*(network.buffers() for network in (model, *others)), strict=True):
-        copies[id(buffer)] = made(buffer, *twins)
+    for tensors in zip(*([*network.parameters(), *network.buffers()] for network in (model, *others)), strict=True):
+        old, new = tensors[0], made(*tensors)
+        copies[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
     return copy.deepcopy(model, copies)

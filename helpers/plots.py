@@ -29,31 +29,15 @@ WITHOUT, WITH = "#A0A0A0", "#00734F"  # grey, dark green
 # From low gains (light orange) to high ones (dark red); depth has viridis, in layer_colors.
 GAINS = LinearSegmentedColormap.from_list("gains", ["#F2B25C", "#E0662F", "#A81E2D", "#4A0A1E"])
 STAGE_COLORS = dict(original=VERMILION, softmax=BLUE, tanh=GREEN, kaiming=ORANGE, batchnorm=PURPLE)
-STAGE_LABELS = {
-    "original": "original",
-    "softmax": "initial loss fixed",
-    "tanh": "tanh unsaturated",
-    "kaiming": "Kaiming init",
-    "batchnorm": "batch norm",
-}
+STAGE_LABELS = dict(original="original", softmax="initial loss fixed", tanh="tanh unsaturated")
+STAGE_LABELS |= dict(kaiming="Kaiming init", batchnorm="batch norm")
+LABEL = dict(textcoords="offset points", fontsize=9.5)  # a text beside a point
 
-STYLE = {
-    "figure.figsize": (10, 3.8),
-    "figure.constrained_layout.use": True,
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.titlelocation": "left",
-    "axes.prop_cycle": plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY]),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e4e4e4",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "axes.unicode_minus": True,
-}
+STYLE = {"figure.figsize": (10, 3.8), "figure.constrained_layout.use": True, "lines.linewidth": 1.8}
+STYLE |= {"font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left", "legend.frameon": False}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True}
+STYLE |= {"grid.color": "#e4e4e4", "grid.linewidth": 0.8}
+STYLE["axes.prop_cycle"] = plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY])
 
 
 def use_style():
@@ -100,25 +84,17 @@ def reference_line(ax, value, label, *, axis="y", color=GRAY, side="right"):
     side: where the label of a horizontal line stands: at its "right" end, its "left" end, or "outside", beside
     the Axes, where nothing is drawn over it.
     """
-    horizontal, offset, ha, va = axis == "y", (3, -3), "left", "top"
-    line, place = (ax.axhline, ax.get_yaxis_transform()) if horizontal else (ax.axvline, ax.get_xaxis_transform())
-    line(value, color=color, linestyle="--", linewidth=1.1, zorder=1.5)
-    if horizontal:
-        offset, ha, va = dict(
+    line, transform, end = ax.axvline, ax.get_xaxis_transform(), (value, 1)
+    offset, ha, va = (3, -3), "left", "top"
+    if axis == "y":
+        line, transform, end = ax.axhline, ax.get_yaxis_transform(), (0 if side == "left" else 1, value)
+        ends = dict(
             right=((-3, 3), "right", "bottom"), left=((3, 3), "left", "bottom"), outside=((4, 0), "left", "center")
-        )[side]
-    ax.annotate(
-        label,
-        (0 if side == "left" else 1, value) if horizontal else (value, 1),
-        xycoords=place,
-        xytext=offset,
-        textcoords="offset points",
-        ha=ha,
-        va=va,
-        fontsize=9.5,
-        color=color,
-        bbox=dict(facecolor="white", edgecolor="none", alpha=0.7, pad=0.5),  # legible where a line passes below
-    )
+        )
+        offset, ha, va = ends[side]
+    line(value, color=color, linestyle="--", linewidth=1.1, zorder=1.5)
+    box = dict(facecolor="white", edgecolor="none", alpha=0.7, pad=0.5)  # legible where a line passes below
+    ax.annotate(label, end, offset, transform, ha=ha, va=va, color=color, bbox=box, **LABEL)
 
 
 def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
@@ -141,9 +117,8 @@ def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
 def plot_histogram(values, *, ax=None, bins=60, range=None, label=None, color=None):
     """The distribution of a tensor's entries, as a density: the filled outline of its histogram."""
     ax = ax or plt.subplots()[1]
-    _, _, (outline,) = ax.hist(
-        _array(values).ravel(), bins=bins, range=range, label=label, color=color, density=True, histtype="stepfilled"
-    )
+    look = dict(label=label, color=color, density=True, histtype="stepfilled")
+    _, _, (outline,) = ax.hist(_array(values).ravel(), bins, range, **look)
     color = outline.get_facecolor()
     outline.set(facecolor=(*color[:3], 0.18), edgecolor=color, linewidth=1.6)
     ax.set(ylabel="density")
@@ -175,16 +150,9 @@ def plot_loss_log(log, *, ax=None):
             if part.n > 1:
                 ax.errorbar(part.mean, row, xerr=part.high - part.mean, color=color, capsize=5, linewidth=1.3)
             ax.plot(part.mean, row, "o", color=color, markerfacecolor=face, markeredgewidth=1.6, markersize=6)
-            edge = (part.low if side == "right" else part.high) if part.n > 1 else part.mean
-            ax.annotate(
-                f"{part.mean:.4f}",
-                (edge, row),
-                xytext=(-8 if side == "right" else 8, 0),
-                textcoords="offset points",
-                ha=side,
-                va="center",
-                fontsize=9.5,
-            )
+            edge, offset = (part.low, -8) if side == "right" else (part.high, 8)
+            end = (edge if part.n > 1 else part.mean, row)
+            ax.annotate(f"{part.mean:.4f}", end, (offset, 0), ha=side, va="center", **LABEL)
     seeds = f"\nmean and 95 % interval of {len(log['seeds'])} seeds" if len(log["seeds"]) > 1 else ""
     ax.set_yticks(range(len(stages)), [STAGE_LABELS[s] for s in stages])
     ax.set(xlabel=f"final loss (ring: train, dot: validation){seeds}", ylim=(len(stages) - 0.5, -0.5))

@@ -1,20 +1,16 @@
 """ResNet-50 in plain torch: fifty layers deep, a BatchNorm after every convolution.
 
-Written from He et al. 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), table 1, with
-one change that has become the standard ("v1.5"): a block that halves the image does so in its 3 x 3
-convolution, not in the 1 x 1 before it. Attributes carry torchvision's names, so that its published state
-dict loads with strict=True.
+Written from He et al. 2015, "Deep Residual Learning for Image Recognition" (arXiv:1512.03385), table 1, with one change
+that has become the standard ("v1.5"): a block that halves the image does so in its 3 x 3 convolution, not in the 1 x 1
+before it. Attributes carry torchvision's names, so that its published state dict loads with strict=True.
 """
 
 from torch import nn
 
-__all__ = ["Bottleneck", "ResNet", "resnet50"]
-
 
 def _conv(in_channels, out_channels, kernel_size, stride=1):
     """A convolution that keeps the image's size, divided by stride; without a bias, as BatchNorm has one."""
-    padding = kernel_size // 2
-    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding, bias=False)
+    return nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=kernel_size // 2, bias=False)
 
 
 class Bottleneck(nn.Module):
@@ -50,16 +46,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, four stages of Bottlenecks, the mean over what is left of the image, and one Linear.
+    """A stem, four stages of so many (``blocks``) Bottlenecks, the mean over what is left of the image, and one Linear.
 
-    blocks: how many Bottlenecks in each of the four stages.
-
-    Shapes: images (N, 3, H, W) in, logits (N, num_classes) out. H and W are 224 in the paper; any size will
-    do, but in train mode the last BatchNorms need two values a channel: two images, or one of 33 x 33.
-
-    At the start convolutions are normal with std sqrt(2 / fan_out), fan_out = out_channels * kernel_size**2
-    (He et al. 2015, "Delving Deep into Rectifiers", eq. 14), BatchNorms are 1 and 0, and fc is as nn.Linear
-    makes it.
+    Shapes: images (N, 3, H, W) in, logits (N, num_classes) out. H and W are 224 in the paper; any size will do, but in
+    train mode the last BatchNorms need two values a channel: two images, or one of 33 x 33.
+    At the start convolutions are normal with std sqrt(2 / fan_out), fan_out = out_channels * kernel_size**2 (He et al.
+    2015, "Delving Deep into Rectifiers", eq. 14), BatchNorms are 1 and 0, and fc is as nn.Linear makes it.
     """
 
     def __init__(self, blocks, num_classes):
@@ -99,9 +91,8 @@ def _stage(in_channels, channels, blocks, stride):
 def resnet50(num_classes=1000):
     """ResNet-50 with freshly drawn weights: 25,557,032 parameters for 1,000 classes.
 
-    Shapes: images (N, 3, H, W) in, logits (N, num_classes) out. It has 53 convolutions and 53 BatchNorms: the
-    name counts the 49 convolutions on the main path and fc, not the four of the shortcuts. Draws from torch's
-    global generator. torchvision's weights want images as they were trained on: RGB from 0 to 1, minus .485
-    .456 .406, divided by .229 .224 .225.
+    Shapes: images (N, 3, H, W) in, logits (N, num_classes) out. It has 53 convolutions and 53 BatchNorms: the name
+    counts the 49 convolutions on the main path and fc, not the four of the shortcuts. Draws from torch's global
+    generator. torchvision's weights want RGB from 0 to 1, minus .485 .456 .406, divided by .229 .224 .225.
     """
     return ResNet((3, 4, 6, 3), num_classes)

@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 from tqdm.auto import tqdm
 
 from helpers.by_hand import ByHand
-
-__all__ = ["History", "evaluate", "sample", "train"]
 
 AHEAD = 50  # steps whose examples are gathered at once, which costs a fraction of doing so in every step
 LONGEST_NAME = 100  # where sample stops: a badly initialised network may never draw the final "."
@@ -33,9 +32,9 @@ class History:
         return len(self.loss)
 
     def __repr__(self):
-        if not len(self):
-            return "History(no steps)"
-        return f"History({len(self):,} steps, mean loss of the last {len(self.loss[-200:])}: {self.loss[-200:].mean():.4f})"
+        last = self.loss[-200:]
+        mean = f"{len(self):,} steps, mean loss of the last {len(last)}: {last.mean():.4f}"
+        return f"History({mean if len(self) else 'no steps'})"
 
 
 @np.errstate(all="ignore")  # as torch: what overflows or divides by zero is infinite or NaN, without a word
@@ -56,21 +55,20 @@ def train(
     """Train on minibatches drawn as the lecture draws them; returns the History.
 
     X (N, …), Y (N,): the training set. lr: a number, or a function of the step (from 0), such as the lecture's
-    ``lambda step: 0.1 if step < 100_000 else 0.01``. Every step is ``parameter += -lr * gradient``, or that of a torch
-    optimizer (with lr, if lr is not None).
-    A stack (logits with a model dimension): one generator shows every network the same minibatches, a list of
-    generators gives each its own, and lr may be a tensor of one value for each, without an optimizer.
-    backward="by_hand": the gradients of helpers.by_hand, equal up to rounding, several times as fast, for networks of
-    the course's layers. (Interrupted, its generator has drawn up to AHEAD steps further.)
-    record_ratios_every=k: keep every k-th step's std(update) / std(data) of each weight (two dimensions or more), from
-    step 0, in History.update_ratio; data are the values before the step, where diagnose takes them too.
+    ``lambda step: 0.1 if step < 100_000 else 0.01``. A step is ``parameter += -lr * gradient``, or the optimizer's
+    (with lr, if lr is not None). A stack (logits with a model dimension): one generator shows every network the same
+    minibatches, a list of them gives each its own; lr may be a tensor of one value for each, without an optimizer.
+    backward="by_hand": helpers.by_hand's gradients, equal up to rounding, several times as fast, for networks of the
+    course's layers. (Interrupted, its generator has drawn up to AHEAD steps further.)
+    record_ratios_every=k: every k-th step, from step 0, History.update_ratio keeps std(update) / std(data) of each
+    weight (two dimensions or more); data are the values before the step, where diagnose takes them too.
 
-    The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps the parameters as they
-    are and returns the History so far. Raises ValueError for data, a learning rate or a network that can't be used.
+    The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps its parameters, and the
+    History so far comes back. Raises ValueError for data, a learning rate or a network that can't be used.
     """
-    _check_data(X, Y)
-    if steps < 0:
-        raise ValueError(f"steps is {steps}: give the number of minibatches to train on, 0 or more")
+    _check(model, X, Y)
+    if steps < 0 or batch_size < 1:
+        raise ValueError(f"steps is {steps}, batch_size {batch_size}: give 0 or more steps of 1 example or more")
     if lr is None and optimizer is None:
         raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
     if backward not in ("autograd", "by_hand"):
@@ -80,8 +78,9 @@ def train(
     rate = lr if callable(lr) else lambda step: lr
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     held = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
-    if optimizer is not None and held.isdisjoint(map(id, trainable.values())):
-        raise ValueError("the optimizer holds none of the model's parameters: make it anew from model.parameters()")
+    if optimizer is not None and (missing := [name for name, p in trainable.items() if id(p) not in held]):
+        remedy = "make it anew from model.parameters(), or freeze by requires_grad_(False) what it is to leave alone"
+        raise ValueError(f"the optimizer does not hold {', '.join(missing)}: {remedy}")
     network = ByHand(model) if backward == "by_hand" else Autograd(model, list(trainable.values()))
     if not trainable:
         raise ValueError("no parameter needs a gradient: call model.requires_grad_() before")
@@ -105,13 +104,13 @@ def train(
 def _minibatches(X, Y, steps, batch_size, generator, ahead):
     """Drawn as the lecture does; with a list of generators one for each network, (num_models, batch_size, …)."""
 
-    def draw():
+    def draw(generator):
         if isinstance(generator, (list, tuple)):
-            return torch.stack([torch.randint(0, len(X), (batch_size,), generator=g) for g in generator])
+            return torch.stack([draw(g) for g in generator])
         return torch.randint(0, len(X), (batch_size,), generator=generator)
 
     for step in range(0, steps, ahead):
-        ix = torch.stack([draw() for _ in range(min(ahead, steps - step))])
+        ix = torch.stack([draw(generator) for _ in range(min(ahead, steps - step))])
         yield from zip(X[ix], Y[ix], strict=True)
 
 
@@ -122,13 +121,13 @@ class Autograd:
         self.model, self.parameters = model, parameters
 
     def forward(self, X, Y):
-        self.loss = _loss(self.model(X), Y)
+        self.loss = _loss(self.model, X, Y)
         self.stacked = self.loss.dim() == 1
         return self.loss.detach()
 
     def backward(self):
-        total = self.loss.sum() if self.stacked else self.loss  # the sum trains every network on its own loss
-        return torch.autograd.grad(total, self.parameters, allow_unused=True)
+        # The sum trains every network of a stack on its own loss.
+        return torch.autograd.grad(self.loss.sum(), self.parameters, allow_unused=True)
 
 
 class Update:
@@ -142,26 +141,21 @@ class Update:
 
     def __call__(self, gradients, lr):
         if isinstance(lr, torch.Tensor) and lr.dim():  # one for each network
-            networks = len(self.values[0]) if self.network.stacked else 1
-            if self.optimizer or lr.shape != (networks,):
-                what = "an optimizer: give it one number for all" if self.optimizer else f"{networks} network(s)"
-                raise ValueError(f"lr has shape {tuple(lr.shape)} for {what}")
+            if self.optimizer or not self.network.stacked or len(lr) != len(self.values[0]):
+                remedy = "one number for all, or one for each network of a stack, without an optimizer"
+                raise ValueError(f"lr has shape {tuple(lr.shape)}: give {remedy}")
             gradients = [g if g is None else lr.view(-1, *[1] * (g.dim() - 1)) * g for g in gradients]
             lr = 1
         take = self._sgd_step if self.optimizer is None else self._optimizer_step
-        if self.every and self.steps % self.every == 0:
-            self._record(take, gradients, lr)
-        else:
-            take(gradients, lr)
+        recorded = self.every and self.steps % self.every == 0
+        self._record(take, gradients, lr) if recorded else take(gradients, lr)
         self.steps += 1
 
     def _sgd_step(self, gradients, lr):
-        values, ones = self.values, self.ones
-        if any(gradient is None or gradient.is_sparse for gradient in gradients):
-            rows = zip(values, gradients, ones, strict=True)
-            values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
-            if any(gradient.is_sparse for gradient in gradients):
-                raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
+        rows = zip(self.values, gradients, self.ones, strict=True)
+        values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
+        if any(gradient.is_sparse for gradient in gradients):
+            raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
         # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
         # without a second array of that size, which would cost more than the sums.
         torch._foreach_addcmul_(values, gradients, ones, value=-float(lr))
@@ -188,13 +182,10 @@ class Update:
         """std * sqrt(n - 1), for each network of a stack, in a fraction of torch.std's time; 0 for constant data."""
         x = (tensor.float() if tensor.dtype.itemsize < 4 else tensor).numpy(force=True)  # NumPy has no bfloat16
         x = x.reshape(len(x) if self.network.stacked else 1, -1)
-        squares, mean = np.vecdot(x, x), np.add.reduce(x, axis=1) / x.shape[1]
-        spread = squares - x.shape[1] * mean**2
-        if not (spread > squares / 2).all():  # two large numbers' difference: once more, from the first number on
-            x = x - x[:, :1]  # exactly 0 for constant data
-            x -= np.add.reduce(x, axis=1, keepdims=True) / x.shape[1]
-            spread = np.vecdot(x, x)
-        return np.sqrt(spread if self.network.stacked else spread[0])
+        x = x - x[:, :1]  # exactly 0 for constant data
+        x -= np.add.reduce(x, axis=1, keepdims=True) / x.shape[1]
+        spread = np.sqrt(np.vecdot(x, x).real)
+        return spread if self.network.stacked else spread[0]
 
     def ratios(self):
         """(records,) by name, or (records, num_models) for a stack."""
@@ -202,11 +193,16 @@ class Update:
         return {name: torch.from_numpy(u / np.where(d > 0, d, np.nan)).float() for name, (u, d) in pairs.items()}
 
 
-def _loss(logits, Y):
+def _loss(model, X, Y):
     """Mean cross-entropy, () for logits (N, classes) and (num_models,) for logits (num_models, N, classes)."""
-    if logits.dim() == 2:
+    logits = model(X)
+    shape = getattr(logits, "shape", ())
+    if len(shape) == 2:
         return F.cross_entropy(logits, Y)
-    Y = Y.expand(logits.shape[:-1])
+    if len(shape) != 3 or any(p.shape[:1] != shape[:1] for p in model.parameters()):
+        wanted = "logits (N, classes), or (num_models, N, classes) from a stack"
+        raise ValueError(f"the model puts out a {type(logits).__name__}{tuple(shape) or ''}: let it put out {wanted}")
+    Y = Y.expand(shape[:-1])
     return F.cross_entropy(logits.flatten(0, 1), Y.flatten(), reduction="none").view_as(Y).mean(-1)
 
 
@@ -216,10 +212,10 @@ def evaluate(model, X, Y):
 
     The modes of the model and of all its layers are restored afterwards, which the lecture's own notebook forgets.
     """
-    _check_data(X, Y)
+    _check(model, X, Y)
     with _eval_mode(model):
         # In parts: all of the training set's hidden units at once would take 150 MB a network.
-        parts = [_loss(model(x), y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)]
+        parts = [_loss(model, x, y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)]
     mean = sum(parts) / len(Y)
     return mean.item() if mean.dim() == 0 else mean.float()
 
@@ -257,8 +253,12 @@ def _eval_mode(model):
             module.training = training
 
 
-def _check_data(X, Y):
+def _check(model, X, Y):
+    if not all(map(isinstance, (model, X, Y), (nn.Module, torch.Tensor, torch.Tensor))):
+        kinds = ", ".join(type(value).__name__ for value in (model, X, Y))
+        raise ValueError(f"model, X and Y are {kinds}: give a module, such as nn.Sequential(*layers), and two tensors")
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
-    if Y.dim() != 1:
-        raise ValueError(f"Y has shape {tuple(Y.shape)}, not ({len(Y)},): give one target for each example")
+    if Y.dim() != 1 or Y.dtype not in (torch.int64, torch.uint8):
+        what = f"Y has shape {tuple(Y.shape)} and {Y.dtype}, not ({len(Y)},) and torch.int64"
+        raise ValueError(f"{what}: give one class for each example, as a number")

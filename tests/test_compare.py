@@ -43,9 +43,9 @@ def test_one_seed_proves_nothing_and_none_is_refused():
     equal = paired_difference([2.0, 3.0], [1.0, 2.0])  # no spread at all
     assert equal.low == equal.high == 1 and equal.is_real
     assert str(mean_interval([1.0, 1.2])) == "+1.1000 [-0.1706, +2.3706]"
-    with pytest.raises(ValueError, match="no values"):
+    with pytest.raises(ValueError, match="at least one data point"):
         mean_interval([])
-    with pytest.raises(ValueError, match="2 values and 1"):
+    with pytest.raises(ValueError, match="argument 2 is shorter"):
         paired_difference([1, 2], [1])
     for confidence in 0, 1, 95:
         with pytest.raises(ValueError, match=f"confidence is {confidence}"):

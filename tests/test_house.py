@@ -34,7 +34,7 @@ LONGEST = 300  # of any file
 
 # What does not keep to this yet, and why. To be empty in the end.
 EXPECTED = {
-    "flat": "together longer than 1,700 lines, a third of them docstrings and blank: by_hand and folding grew with the networks they know",
+    "flat": "together longer than 1,700 lines, of which 320 are docstrings and 330 blank",
     "diagnostics": "it reads any network, function or list, watches trainings, and knows some eighty faults of them",
     "checks": "about 900 lines of machinery, 38 for a check, of which most are the sentences for wrong answers",
 }

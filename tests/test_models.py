@@ -83,8 +83,8 @@ def test_a_generator_is_all_that_it_draws_from_and_every_tensor_can_be_trained(m
     [
         (lecture_mlp, {"stage": "xavier"}, "unknown stage 'xavier': choose one of original, softmax, tanh"),
         (lecture_mlp, {"stage": "tanh", "generator": [seeded()] * 2, "num_models": 3}, "2 generators.* for 3 network"),
-        (deep_mlp, {"depth": 0}, "depth is 0: give 1 or more"),
-        (deep_mlp, {"n_hidden": 0}, "n_hidden is 0: give 1 or more"),
+        (deep_mlp, {"depth": 0}, "depth is 0: give 1 layers or more"),
+        (deep_mlp, {"n_hidden": 0}, "n_hidden is 0, .*of 1 unit or more"),
         (deep_mlp, {"nonlinearity": "tan"}, "unknown nonlinearity 'tan': choose one of tanh, relu, "),
         (deep_mlp, {"num_models": 0}, "num_models is 0: give the number of networks"),
         (deep_mlp, {"gain": torch.ones(2)}, r"gain has shape \(2,\).* for 1 network"),
