@@ -61,6 +61,8 @@ class Seen:
     readings: dict | None = None  # None until it is measured
     gradient: object = None  # its place in the graph, or the readings of its gradient
     is_gate: bool = False
+    node: object = None  # of the graph
+    is_output: bool = False
 
 
 class CrossEntropy(NamedTuple):
@@ -72,6 +74,7 @@ class CrossEntropy(NamedTuple):
     is_softmaxed: bool
     of_logs: bool | None = None  # nll_loss: whether its input is log-probabilities
     is_matching: bool = False  # its classes are the batch's own examples, as in a contrastive loss
+    has_learned: bool = False
     own: str = "softmax"  # what it applies itself
 
 
@@ -144,7 +147,10 @@ class Functions(TorchFunctionMode):
             self._used(weights, None)
             unit, gate = self._carried(key, first, tensors)
             if key in BY_NAME and _is_activation(key, args, kwargs) and not (weights and weights[0] is tensors[0]):
-                kind, weights = BY_NAME[key], []
+                kind, weights = (
+                    "Hardtanh" if key in ("clamp", "clip") and _limits(args, kwargs)[1] else BY_NAME[key],
+                    [],
+                )
         if kind:
             seen = self._seen(func, key, kind, unit, weights, _bounds(kind, args, kwargs))
             copy = self.watcher.function_called(seen, first)
@@ -215,7 +221,7 @@ class Functions(TorchFunctionMode):
         if values.dim() > 1 and values.numel() and loss.numel() == 1:
             is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
             of_logs = is_softmaxed(values.exp()) if key == "nllloss" else None
-            found = is_mean, is_softmaxed(values), of_logs, is_matching(values, target)
+            found = is_mean, is_softmaxed(values), of_logs, is_matching(values, target), has_learned(values, target)
             self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], *found))
 
 
@@ -237,6 +243,14 @@ def is_softmaxed(values):
 def is_matching(values, targets):
     """Whether the classes of square logits are the examples themselves, one after the other."""
     return targets.dim() == 1 and values.shape == (len(targets),) * 2 and bool((targets.diff() == 1).all())
+
+
+def has_learned(values, targets):
+    """Whether more examples are right than there are of any one class, by more than luck."""
+    targets = targets.argmax(1) if targets.is_floating_point() else targets
+    n = targets.numel()
+    share = targets[targets >= 0].bincount().max().item() / n if (targets >= 0).any() else 1
+    return bool((values.argmax(1) == targets).sum() > n * share + 3 * (n * share * (1 - share)) ** 0.5)
 
 
 def _base(t):
@@ -268,11 +282,18 @@ def _is_lookup(table, index):
 
 
 def _is_activation(key, args, kwargs):
-    """Whether a clamp or a threshold is a ReLU; all else in BY_NAME is one."""
+    """Whether a clamp or a threshold is a ReLU or a hardtanh; all else in BY_NAME is an activation."""
     if key == "threshold":
         return _argument("threshold", 1, args, kwargs) == 0 == _argument("value", 2, args, kwargs)
-    low, high = _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
-    return not key.startswith(("clamp", "clip")) or (high is None and isinstance(low, (int, float)) and low == 0)
+    if not key.startswith(("clamp", "clip")):
+        return True
+    low, high = _limits(args, kwargs)
+    is_hidden = args[0].requires_grad or not torch.is_grad_enabled()  # inputs are clamped, too
+    return type(low) in (int, float) and ((low, high) == (0, None) or ((low, high) == (-1, 1) and is_hidden))
+
+
+def _limits(args, kwargs):
+    return _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
 
 
 def _bounds(kind, args, kwargs):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .hooks import Hook, Watcher, tensors_in
-from .learning import eval_mode, not_held, outside, read_from_gradient, said_of_cross_entropy
+from .learning import check_optimizer, eval_mode, not_held, outside, read_from_gradient, said_of_cross_entropy
 from .live import Live
 from .networks import Network
 from .over_time import over_time
@@ -37,9 +37,7 @@ class watch:
             raise ValueError(
                 f"a compiled model{where} can't be watched: watch it before torch.compile, or use diagnose"
             )
-        if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, "_optimizer_step_post_hooks")):
-            kind = f"class, {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
-            raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
+        check_optimizer(optimizer, "_optimizer_step_post_hooks", "none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
         self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
         self.live = Live(self) if live else None
@@ -68,7 +66,11 @@ class watch:
         """A step is done: called after every update, by the optimizer if there is one, else by you."""
         if self.watching:
             self.watching.__exit__()
-            self._record()
+            try:
+                self._record()
+            except Exception as error:  # noqa: BLE001  the training goes on
+                self._findings.append(f"step {self.steps:,} could not be recorded: {type(error).__name__}: {error}")
+            self.watching = None
         self.steps += 1
         self._start_if_due()
 
@@ -135,7 +137,9 @@ class watch:
         changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
         if self.is_new:  # what is true of the whole training
             self.is_new = False
-            found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies(), watching.inputs)]
+            calls = watching.cross_entropies()
+            self.has_learned = any(call.has_learned for call in calls)
+            found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
             self._findings += [text for text in found if text not in self._findings]
             held = {id(p) for p in self._trained()}
             kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
@@ -148,8 +152,8 @@ class watch:
         if seen and not watching.was_called and watching.is_module:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
-        self.records.append((self.steps, Diagnosis(*layer_rows(seen), rows, findings=found)))
-        self.watching = None
+        diagnosis = Diagnosis(*layer_rows(seen), rows, findings=found, has_learned=self.has_learned)
+        self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()
 
@@ -171,6 +175,11 @@ def _is_compiled(module):
 
 def _values(parameters):
     return {id(p): (p.detach().clone(), p.grad if p.requires_grad else None) for p in parameters}
+
+
+def _is_hidden():
+    """Whether a transform of torch.func, or a trace, is on, in which tensors hide their values."""
+    return torch._C._functorch.peek_interpreter_stack() is not None or torch.jit.is_tracing()
 
 
 def _loss_scale():
@@ -214,7 +223,7 @@ class _Pass(Watcher):
 
     def wants_rows(self):
         # Without gradients it is an evaluation; after the end, a checkpoint that computes its layers once more.
-        return torch.is_grad_enabled() and not self.is_done and self._is_inside()
+        return torch.is_grad_enabled() and not (self.is_done or _is_hidden()) and self._is_inside()
 
     def _is_inside(self):
         """Whether the network is being called, rather than a loss or another network; of a list nobody knows."""
@@ -227,17 +236,20 @@ class _Pass(Watcher):
         return frame is not None
 
     def _begin(self):
-        self.listen(torch.is_grad_enabled())
         self.was_called = True
+        if _is_hidden():
+            return
+        self.listen(torch.is_grad_enabled())
         if torch.is_grad_enabled():
             self.is_done = False
             self.restart()
 
     def _end(self, root, args, kwargs, output):
         self.listen(False)
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or _is_hidden():
             return
         self.is_done, self.mode = True, eval_mode(self.network)
+        self.mark_outputs(output)
         if not self.is_first:
             return
         self.found, self.logits, self.inputs = [], [], (args, kwargs)
@@ -254,7 +266,9 @@ class _Pass(Watcher):
                 seen.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in seen.gradient.items()}
 
     def _see(self, seen, tensor):
-        seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
+        seen.readings = {}
+        with suppress(RuntimeError, TypeError):  # a FakeTensor has no values
+            seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
         if tensor.requires_grad:
             tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
 
@@ -292,7 +306,7 @@ class _Pass(Watcher):
 def _not_trained(rows, gradients):
     """Why the optimizer's step changes nothing, a sentence in a list; or []."""
     if not rows:
-        text = "the watched model was not called before this step, or inside torch.compile"
+        text = "the watched model was not called before this step, or inside torch.compile or torch.func"
         return [f"{text}: watch the one that the loop trains (was its cell run again?)"]
     if gradients and all(gradient is None for gradient in gradients):
         text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
