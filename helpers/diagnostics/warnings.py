@@ -13,7 +13,6 @@ from statistics import median
 
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
-FAINT = 0.8  # of what a signal reaches that has shrunk below the biases, about half is off by its bias alone
 DEAD_EXAMPLES = 32  # with fewer, many a healthy unit happens to be zero for all of them
 TOTAL_CHANGE = 7  # healthy: 2.8, and 6.1 with torch's own init in three layers; gain 0.5: 17; linear at gain 5/3: 8
 CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at gain 5/3: 1.7
@@ -89,19 +88,21 @@ def _not_finite(activations, gradients, parameters):
 def _stuck(activations, zero, by_depth):
     """Of the calls of one layer only the first one that is stuck speaks. zero: names of weights that begin at 0."""
     calls, is_faint = {}, any(" vanish " in text or " shrink " in text for text in by_depth)
-    for name, text in _stuck_calls(activations, zero, FAINT if is_faint else DEAD):
+    for name, text in _stuck_calls(activations, zero, is_faint):
         calls.setdefault(name.partition(" (call ")[0], []).append(text)
     return [f"{text}; {len(more)} more of its calls are like it" if more else text for text, *more in calls.values()]
 
 
-def _stuck_calls(activations, zero, most):
+def _stuck_calls(activations, zero, is_faint):
     for i, row in enumerate(activations):
         # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
         inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
         if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
             yield row.name, f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
-        if row.dead is not None and row.dead > most and _examples(row) >= DEAD_EXAMPLES:
+        if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
+            if is_faint:
+                cause = "what reaches it is too small against its biases"
             yield row.name, f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
         elif row.is_activation and row.std == 0 and not any(f"{r.name}.weight" in zero for r in activations[:i]):
             yield row.name, f"{_label(row)}: puts out the same number everywhere; are the weights before it all zero?"
@@ -278,7 +279,7 @@ def _update_ratios(weights, diagnosis, stuck, by_depth, begins_at_zero, inner):
         hidden = [p for p in weights[:-1] if p.update_to_data]
         slow = [p for p in hidden if (p.lr or 0) == quickest and _speed(p) < low / 10 and not inner]
         slow = [p for p in slow if "Embedding" not in p.type.__name__]  # a step moves few of its rows
-        outside = slow + [p for p in hidden if _judged(p, normalised) > high * 10]
+        outside = slow + [p for p in hidden if _judged(p, normalised) > min(high * 10, 1)]  # 1: it is made anew
         if outside:
             p = max(outside, key=lambda p: abs(log(p.update_to_data / middle)))
             text = f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight"

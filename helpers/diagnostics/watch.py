@@ -79,10 +79,10 @@ class watch:
         """What turned unhealthy, and when, a sentence each; "50% → 60%" is what it was at first and at last."""
         if not self.records:
             if self.optimizer is not None:
-                return [
-                    "no step was recorded: the optimizer that was given took none; is another one made in the loop?"
-                ]
-            return ["no step was recorded: give the optimizer, or call step() after each update"]
+                why = "the optimizer that was given took none; is another one made in the loop?"
+            else:
+                why = "give the optimizer, or call step() after each update"
+            return self._findings or [f"no step was recorded: {why}"]
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
@@ -134,15 +134,17 @@ class watch:
         if self.optimizer is None or self.is_closure:
             gradients = [p.grad for p in parameters.values()]
         steps = zip(parameters.values(), values, gradients, strict=True)
-        changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
+        ours = {id(p) for p in self._trained()}  # others may have moved before this optimizer's step
+        changes = [
+            None if (g is None or id(p) not in ours) and p.equal(old) else p.detach() - old for p, old, g in steps
+        ]
         if self.is_new:  # what is true of the whole training
             self.is_new = False
             calls = watching.cross_entropies()
             self.has_learned = any(call.has_learned for call in calls)
             found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
             self._findings += [text for text in found if text not in self._findings]
-            held = {id(p) for p in self._trained()}
-            kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
+            kept = {name: None if id(p) in ours else p.detach().clone() for name, p in parameters.items()}
             self._trainable = {name: (p, kept[name]) for name, p in parameters.items() if p.requires_grad}
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
