@@ -1,6 +1,7 @@
 """What trains well is left alone, and what does not is said: rates, schedules, groups, momentum, what begins at zero."""
 
 import sys
+from itertools import pairwise
 from types import ModuleType
 
 import pytest
@@ -38,7 +39,7 @@ def training(model, optimizer, data=clusters, loss_fn=F.cross_entropy, steps=100
 
 def deep(depth=2, init=None, activation=nn.ReLU):
     widths = [20] + [64] * depth
-    layers = [layer for a, b in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(a, b), activation())]
+    layers = [layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), activation())]
     net = nn.Sequential(*layers, nn.Linear(64, 10))
     for layer in net if init else ():
         if isinstance(layer, nn.Linear):
@@ -217,9 +218,9 @@ def rezero():
     return Net(lambda self, x: x + self.alpha * F.relu(self.linear(x)), linear=nn.Linear(12, 12), alpha=alpha)
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_rezero_is_healthy_whatever_the_seed(seed):
-    torch.manual_seed(seed)
+@pytest.mark.parametrize("start", range(8))
+def test_rezero_is_healthy_whatever_the_seed(start):
+    torch.manual_seed(start)
     net = nn.Sequential(rezero(), rezero(), rezero(), nn.Linear(12, 5))
     optimizer = sgd(net)
     assert not watched(net, optimizer, usual(net, optimizer), 60, 5).warnings
@@ -430,7 +431,7 @@ def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
     assert Plain.calls == 0 and not hasattr(Plain, "new") and Plain.log == [] and Plain.table.eq(0).all()
 
     class Slots:
-        __slots__ = ("W", "n", "later")
+        __slots__ = ("W", "later", "n")
 
         def __init__(self):
             self.W, self.n = (torch.randn(12, 5) * 0.1).requires_grad_(), 0

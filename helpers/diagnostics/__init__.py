@@ -17,10 +17,10 @@ from .hooks import Watcher, tensors_in
 from .learning import check_optimizer, computed_from, findings_for, fitting, loss_number, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
+from .rates import steps_are_long
 from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
 from .trial import Trial
-from .warnings import steps_are_long
 from .watch import watch
 
 __all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow", "diagnose", "layer_colors", "plot_activations"]

@@ -146,11 +146,9 @@ class Functions(TorchFunctionMode):
         elif key not in RECURRENT:
             self._used(weights, None)
             unit, gate = self._carried(key, first, tensors)
-            if key in BY_NAME and _is_activation(key, args, kwargs) and not (weights and weights[0] is tensors[0]):
-                kind, weights = (
-                    "Hardtanh" if key in ("clamp", "clip") and _limits(args, kwargs)[1] else BY_NAME[key],
-                    [],
-                )
+            name = _activation(key, args, kwargs)
+            if name and not (weights and weights[0] is tensors[0]):
+                kind, weights = name, []
         if kind:
             seen = self._seen(func, key, kind, unit, weights, _bounds(kind, args, kwargs))
             copy = self.watcher.function_called(seen, first)
@@ -281,19 +279,17 @@ def _is_lookup(table, index):
     return whole and table.dim() == 2 and table.requires_grad
 
 
-def _is_activation(key, args, kwargs):
-    """Whether a clamp or a threshold is a ReLU or a hardtanh; all else in BY_NAME is an activation."""
+def _activation(key, args, kwargs):
+    """The activation that a function is, or None: a clamp or a threshold is not always one."""
     if key == "threshold":
-        return _argument("threshold", 1, args, kwargs) == 0 == _argument("value", 2, args, kwargs)
+        return "ReLU" if _argument("threshold", 1, args, kwargs) == 0 == _argument("value", 2, args, kwargs) else None
     if not key.startswith(("clamp", "clip")):
-        return True
-    low, high = _limits(args, kwargs)
+        return BY_NAME.get(key)
+    limits = _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
     is_hidden = args[0].requires_grad or not torch.is_grad_enabled()  # inputs are clamped, too
-    return type(low) in (int, float) and ((low, high) == (0, None) or ((low, high) == (-1, 1) and is_hidden))
-
-
-def _limits(args, kwargs):
-    return _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
+    if type(limits[0]) not in (int, float):
+        return None
+    return "ReLU" if limits == (0, None) else "Hardtanh" if limits == (-1, 1) and is_hidden else None
 
 
 def _bounds(kind, args, kwargs):
