@@ -304,10 +304,12 @@ def test_what_begins_at_zero_on_purpose_is_healthy():
     block = Net(lambda self, x: torch.tanh(x + self.norm(self.a(x))), a=nn.Linear(12, 12), norm=nn.BatchNorm1d(12))
     nn.init.zeros_(block.norm.weight)
     assert diagnose(nn.Sequential(block, nn.Linear(12, 5)), X, Y, lr=0.1).warnings == []
-    plain = mlp()  # nothing leads past its last layer
-    for p in plain[4].parameters():
+    plain = mlp()
+    for p in plain[4].parameters():  # an output layer, as in many a diffusion model
         nn.init.zeros_(p)
-    assert says(diagnose(plain, X, Y, lr=0.1).warnings, "would not move")
+    for optimizer in sgd(plain), torch.optim.AdamW(plain.parameters(), 1e-3):
+        assert diagnose(plain, X, Y, optimizer=optimizer).warnings == []
+        assert watched(plain, optimizer, usual(plain, optimizer)).warnings == []
 
 
 def test_adam_has_converged():

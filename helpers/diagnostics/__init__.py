@@ -4,7 +4,6 @@
 ParameterRow, what counts as unhealthy in warnings.py. The folder needs torch and matplotlib and nothing else: copy it.
 """
 
-import copy
 from collections.abc import Mapping
 from inspect import isclass
 
@@ -15,11 +14,13 @@ from torch.utils._pytree import tree_map_only
 
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
-from .learning import computed_from, findings_for, fitting, loss_number, read_from_gradient
+from .learning import check_optimizer, computed_from, findings_for, fitting, loss_number, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
+from .rates import steps_are_long
 from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
+from .trial import Trial
 from .watch import watch
 
 __all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow", "diagnose", "layer_colors", "plot_activations"]
@@ -50,8 +51,7 @@ def diagnose(
         raise ValueError("targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no loss")
     if isclass(loss_fn):
         raise ValueError(f"loss_fn is the class {loss_fn.__name__}: give an object, {loss_fn.__name__}()")
-    if isclass(optimizer) or not (optimizer is None or hasattr(optimizer, "param_groups")):
-        raise ValueError("optimizer is no torch.optim.Optimizer: give one, made from the model's parameters, or lr=")
+    check_optimizer(optimizer, "param_groups", "lr=")
     if lr is not None and not (hasattr(lr, "__float__") and lr >= 0):
         raise ValueError(f"lr is {lr!r}: give one number, 0 or above")
     network = Network(model, parameters)
@@ -60,14 +60,16 @@ def diagnose(
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, histograms)
         seen.gradient = get_gradient_edge(tensor) if tensor.requires_grad else None
 
+    def again():
+        torch.set_rng_state(random_state)
+        return loss_number(loss_fn(*fitting(loss_fn, network(*_arguments(inputs)), targets)))
+
+    random_state = torch.get_rng_state()
     reached = network.reached | held(loss_fn, network.parameters, inputs, targets)
     with left_as_it_was(reached), torch.inference_mode(False), torch.set_grad_enabled(loss_fn is not None):
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))
             loss = None if loss_fn is None else loss_number(loss_fn(*fitting(loss_fn, output, targets)))
-        ends = [get_gradient_edge(t) for t in tensors_in(output) if t.requires_grad]
-        for row in watcher.seen[:-1]:
-            row.is_gate |= row.gradient in ends  # an output, like the last layer's, may be near 0 or 1
         seen, functions = watcher.seen, watcher.functions
         results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
@@ -75,16 +77,24 @@ def diagnose(
         at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
         if not functions.cross_entropies and at_logits is not None:
             functions.cross_entropies = read_from_gradient(logits, at_logits)
-        changes = _changes(parameters.values(), at_parameters, lr, optimizer)
-        told = parameters, inputs, targets, output, loss_fn, loss, lr, optimizer
+        told = parameters, at_parameters, inputs, targets, output, loss_fn, loss, lr, optimizer
         findings = findings_for(network, watcher, *told)
+        for row, gradient in zip(seen, at_layers, strict=True):
+            row.gradient = tensor_statistics(gradient, histograms)
+        activations, gradients = layer_rows(seen)
+        with Trial(optimizer, lr, parameters.values(), at_parameters) as trial:
+            changes = trial.changes()
+            tensors = trial.values, at_parameters, changes
+            rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
+            rises = trial.raises(loss, again) if steps_are_long(activations, rows) else None
 
-    for row, gradient in zip(seen, at_layers, strict=True):
-        row.gradient = tensor_statistics(gradient, histograms)
-    activations, gradients = layer_rows(seen)
-    tensors = parameters.values(), at_parameters, changes
-    rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
-    return Diagnosis(activations, gradients if loss_fn else [], rows, None if loss is None else loss.item(), findings)
+    numbers = (
+        None if loss is None else loss.item(),
+        findings,
+        rises,
+        any(call.has_learned for call in functions.cross_entropies),
+    )
+    return Diagnosis(activations, gradients if loss_fn else [], rows, *numbers)
 
 
 def _arguments(inputs):
@@ -101,27 +111,3 @@ def _gradients(loss, seen, parameters, logits):
         found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
     gradients = [None if edge is None else next(found, None) for edge in edges]
     return gradients[: len(seen)], gradients[len(seen) : -1], gradients[-1]
-
-
-def _changes(parameters, gradients, lr, optimizer):
-    """How the optimizer would change each parameter in its next step, tried on copies; None where it would not."""
-    if optimizer is None:
-        return [None for _ in parameters]
-    copies = {}  # deepcopy notes here what it copied, by id
-    try:
-        trial = copy.deepcopy(optimizer, copies)
-        lost = vars(optimizer).keys() - vars(trial).keys() - {"step", "zero_grad"}  # a scheduler wraps step
-        vars(trial).update({key: copy.deepcopy(vars(optimizer)[key], copies) for key in lost})
-        for p, gradient in zip(parameters, gradients, strict=True):
-            if id(p) in copies:
-                copies[id(p)].grad = None if gradient is None else gradient.clone()
-        for group in trial.param_groups if lr is not None else ():
-            group["lr"] = lr
-        trial.step()
-    except Exception as error:  # LBFGS and SAM want to call the loss again
-        name = type(optimizer).__name__
-        raise ValueError(f"{name} can't be tried on a copy ({error}): give lr= in place of optimizer=") from error
-    pairs = (
-        (p, None if gradient is None else copies.get(id(p))) for p, gradient in zip(parameters, gradients, strict=True)
-    )
-    return [None if changed is None else changed.detach() - p.detach() for p, changed in pairs]

@@ -61,6 +61,8 @@ class Seen:
     readings: dict | None = None  # None until it is measured
     gradient: object = None  # its place in the graph, or the readings of its gradient
     is_gate: bool = False
+    node: object = None  # of the graph
+    is_output: bool = False
 
 
 class CrossEntropy(NamedTuple):
@@ -72,6 +74,7 @@ class CrossEntropy(NamedTuple):
     is_softmaxed: bool
     of_logs: bool | None = None  # nll_loss: whether its input is log-probabilities
     is_matching: bool = False  # its classes are the batch's own examples, as in a contrastive loss
+    has_learned: bool = False
     own: str = "softmax"  # what it applies itself
 
 
@@ -143,8 +146,9 @@ class Functions(TorchFunctionMode):
         elif key not in RECURRENT:
             self._used(weights, None)
             unit, gate = self._carried(key, first, tensors)
-            if key in BY_NAME and _is_activation(key, args, kwargs) and not (weights and weights[0] is tensors[0]):
-                kind, weights = BY_NAME[key], []
+            name = _activation(key, args, kwargs)
+            if name and not (weights and weights[0] is tensors[0]):
+                kind, weights = name, []
         if kind:
             seen = self._seen(func, key, kind, unit, weights, _bounds(kind, args, kwargs))
             copy = self.watcher.function_called(seen, first)
@@ -215,7 +219,7 @@ class Functions(TorchFunctionMode):
         if values.dim() > 1 and values.numel() and loss.numel() == 1:
             is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
             of_logs = is_softmaxed(values.exp()) if key == "nllloss" else None
-            found = is_mean, is_softmaxed(values), of_logs, is_matching(values, target)
+            found = is_mean, is_softmaxed(values), of_logs, is_matching(values, target), has_learned(values, target)
             self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], *found))
 
 
@@ -237,6 +241,14 @@ def is_softmaxed(values):
 def is_matching(values, targets):
     """Whether the classes of square logits are the examples themselves, one after the other."""
     return targets.dim() == 1 and values.shape == (len(targets),) * 2 and bool((targets.diff() == 1).all())
+
+
+def has_learned(values, targets):
+    """Whether more examples are right than there are of any one class, by more than luck."""
+    targets = targets.argmax(1) if targets.is_floating_point() else targets
+    n = targets.numel()
+    share = targets[targets >= 0].bincount().max().item() / n if (targets >= 0).any() else 1
+    return bool((values.argmax(1) == targets).sum() > n * share + 3 * (n * share * (1 - share)) ** 0.5)
 
 
 def _base(t):
@@ -267,12 +279,17 @@ def _is_lookup(table, index):
     return whole and table.dim() == 2 and table.requires_grad
 
 
-def _is_activation(key, args, kwargs):
-    """Whether a clamp or a threshold is a ReLU; all else in BY_NAME is one."""
+def _activation(key, args, kwargs):
+    """The activation that a function is, or None: a clamp or a threshold is not always one."""
     if key == "threshold":
-        return _argument("threshold", 1, args, kwargs) == 0 == _argument("value", 2, args, kwargs)
-    low, high = _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
-    return not key.startswith(("clamp", "clip")) or (high is None and isinstance(low, (int, float)) and low == 0)
+        return "ReLU" if _argument("threshold", 1, args, kwargs) == 0 == _argument("value", 2, args, kwargs) else None
+    if not key.startswith(("clamp", "clip")):
+        return BY_NAME.get(key)
+    limits = _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
+    is_hidden = args[0].requires_grad or not torch.is_grad_enabled()  # inputs are clamped, too
+    if type(limits[0]) not in (int, float):
+        return None
+    return "ReLU" if limits == (0, None) else "Hardtanh" if limits == (-1, 1) and is_hidden else None
 
 
 def _bounds(kind, args, kwargs):

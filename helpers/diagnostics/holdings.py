@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import nn
 
-PLAIN = (str, bytes, int, float, complex, type(None), type, ModuleType, torch.dtype, torch.device, torch.Size)
+PLAIN = (str, bytes, int, float, complex, type(None), ModuleType, torch.dtype, torch.device, torch.Size)
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", "ipykernel", "tqdm", "pandas", "PIL"}
 TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
@@ -34,27 +34,24 @@ STATES = {
 
 def held(*roots):
     """Everything that the roots hold: id -> (path, object), through attributes, items and a function's variables."""
-    found, classes, queue = {}, set(), deque(("", "", root) for root in roots)
+    found, queue = {}, deque(("", "", root) for root in roots)
     while queue:
         above, key, value = queue.popleft()
-        if id(value) in found or isinstance(value, PLAIN):
+        if id(value) in found or isinstance(value, PLAIN) or (isinstance(value, type) and not _is_known(value)):
             continue
         path = f"{above}.{key}".strip(".")
         found[id(value)] = path, value
         if isinstance(value, torch.Tensor):
             continue
-        path = "" if isinstance(value, FunctionType) else path  # what a function uses has a name of its own
+        path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
         queue.extend((path, key, part) for key, part in parts(value))
-        if type(value) not in classes:  # its methods may use variables around them
-            classes.add(type(value))
-            spaces = [vars(base).values() for base in type(value).__mro__ if _is_known(base)]
-            queue.extend(("", "", f) for space in spaces for f in space if isinstance(f, FunctionType))
+        queue.extend(("", "", base) for base in type(value).__mro__ if id(base) not in found and _is_known(base))
     return found
 
 
 def is_own(value):
     """Whether an object's class is somebody's own, neither Python's nor a library's."""
-    return hasattr(value, "__dict__") and (_is_known(type(value)) or isinstance(value, HOLDERS))
+    return not isinstance(value, type) and (_is_known(type(value)) or isinstance(value, HOLDERS))
 
 
 def _is_known(value):
@@ -68,7 +65,16 @@ def _tables(value):
         return value._parameters, value._buffers, value._modules, vars(value)
     if isinstance(value, CONTAINERS):
         return (value,)
-    return (vars(value),) if is_own(value) else ()
+    return (vars(value),) if is_own(value) and hasattr(value, "__dict__") else ()
+
+
+def _attributes(value):
+    """Those of a class, and those of __slots__."""
+    if isinstance(value, type):
+        return dict(vars(value))
+    slots = [vars(base).get("__slots__", ()) for base in type(value).__mro__ if _is_known(base)]
+    names = [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
+    return {name: getattr(value, name) for name in names if hasattr(value, name)}
 
 
 def parts(value):
@@ -79,7 +85,7 @@ def parts(value):
         yield from (("", value.func), *enumerate(value.args), *value.keywords.items())
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
-        yield from ((k, value.__globals__[k]) for k in _names(value.__code__) if k in value.__globals__)
+        yield from ((k, space[k]) for space, names in _spaces(value) for k in names if k in space)
         if value.__defaults__ or value.__kwdefaults__:
             names = value.__code__.co_varnames[: value.__code__.co_argcount]
             yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
@@ -88,8 +94,15 @@ def parts(value):
         yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
         yield from ((k, v) for k, v in vars(value).items() if k not in TORCHS or (v and k.endswith("_hooks")))
         return
-    for table in _tables(value):
+    for table in (*_tables(value), _attributes(value)):
         yield from table.items() if isinstance(table, dict) else enumerate(table)
+
+
+def _spaces(function):
+    """(variables, names) of a function's globals, and of the modules of somebody's own that it names there."""
+    space, names = function.__globals__, _names(function.__code__)
+    modules = [space[k] for k in names if isinstance(space.get(k), ModuleType)]
+    return [(space, names), *((vars(m), names) for m in modules if m.__name__.partition(".")[0] not in FOREIGN)]
 
 
 def _cells(function):
@@ -165,9 +178,11 @@ def _snapshots(value):
     for kind, (get, put) in STATES.items():
         if isinstance(value, kind):
             yield partial(put, value, get(value))
+    if attributes := _attributes(value):
+        yield partial(_reset_attributes, value, attributes)
     if isinstance(value, FunctionType) and _is_known(value):
-        space = value.__globals__
-        yield partial(_reset, space, {name: space.get(name, MISSING) for name in _names(value.__code__)})
+        for space, names in _spaces(value):
+            yield partial(_reset, space, {name: space.get(name, MISSING) for name in names})
         yield from (partial(setattr, cell, "cell_contents", cell.cell_contents) for _, cell in _cells(value))
 
 
@@ -176,6 +191,13 @@ def _reset(space, before):
     for name, value in before.items():
         if space.get(name, MISSING) is not value:
             space.pop(name) if value is MISSING else space.update({name: value})
+
+
+def _reset_attributes(value, before):
+    now = _attributes(value)
+    for name in now.keys() | before.keys():
+        if now.get(name, MISSING) is not before.get(name, MISSING):
+            setattr(value, name, before[name]) if name in before else delattr(value, name)
 
 
 def _refill(container, before):

@@ -36,6 +36,10 @@ class Hook:
     def __call__(self, *args):
         return None if torch.compiler.is_compiling() else self.do(*args)
 
+    @property
+    def __name__(self):
+        raise RuntimeError("torch.jit.script does not take a model that is watched: call it before")
+
     def __reduce__(self):  # to what takes any arguments, returns None, and is found where this folder is not
         return getattr, (nullcontext(), "__exit__")
 
@@ -97,7 +101,15 @@ class Watcher:
                 self.functions.note(t, -1)
         output = self.network(args, kwargs)
         self.is_done = True
+        self.mark_outputs(output)
         return output
+
+    def mark_outputs(self, output):
+        """An output may be near 0 or 1, wherever it was computed."""
+        nodes = {t.grad_fn for t in tensors_in(output)} - {None}
+        for row in self.seen:
+            row.is_output = row.node in nodes
+            row.is_gate |= row.is_output and row is not self.seen[-1]
 
     def wants_rows(self):
         return not self.is_done
@@ -134,7 +146,7 @@ class Watcher:
                 self._measure(seen, tensor)
 
     def _measure(self, seen, tensor):
-        seen.shape = tuple(tensor.shape)
+        seen.shape, seen.node = tuple(tensor.shape), tensor.grad_fn
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             text = f"{seen.name} is inside vmap or another transform of torch.func, where a tensor's values are hidden"
             raise ValueError(f"{text}: call it without vmap")

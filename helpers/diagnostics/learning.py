@@ -1,17 +1,19 @@
 """The loss of any output, and what keeps a network from learning though its layers look well."""
 
-from math import log
+from math import inf, log
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_leaves
 
-from .functions import CrossEntropy, is_matching, is_softmaxed
+from .functions import CrossEntropy, has_learned, is_matching, is_softmaxed
 from .hooks import tensors_in
 from .warnings import CLEAN, some_of
 
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
 LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
+SMALL = 1e-3  # pixels that were divided by 255 twice: 1e-5
 NORMALISING = {f"{kind}{n}" for kind in ("BatchNorm", "Dropout") for n in ("", "1d", "2d", "3d")}
 
 
@@ -119,12 +121,15 @@ def all_pairs(loss_fn, output, targets, loss):
     return [f"the output has shape {shapes}, so each is compared with all: give targets.view_as(output)"]
 
 
-def findings_for(network, watcher, parameters, inputs, targets, output, loss_fn, loss, lr, optimizer):
-    """Sentences: what is wrong with the loss, the parameters, the mode."""
+def findings_for(network, watcher, parameters, gradients, inputs, targets, output, loss_fn, loss, lr, optimizer):
+    """Sentences: what is wrong with the loss, the parameters, the mode. gradients: in the order of the parameters."""
     trainable = {name: p for name, p in parameters.items() if p.requires_grad}
     others, found = outside(network, watcher, parameters, inputs, output), not_finite(inputs, targets, output, loss)
     if loss is not None and not loss.requires_grad and (trainable or others):
         found += _no_gradient(watcher, output)
+    elif loss is not None and trainable and not others and all(gradient is None for gradient in gradients):
+        text = "the loss has a gradient, but it reaches no parameter: it was cut off (detach, .item(), .data, torch.tensor)"
+        found.append(f"{text} and got requires_grad=True afterwards; leave both out")
     if loss is not None and not parameters and not others:
         text = "no parameters were found, so nothing learns: weights that are made inside the call are new each time"
         found.append(f"{text}; make them outside, with requires_grad=True, or give parameters=")
@@ -132,8 +137,11 @@ def findings_for(network, watcher, parameters, inputs, targets, output, loss_fn,
         found.append("no parameter needs a gradient, so nothing learns: call requires_grad_(True) on what is to learn")
     found += others
     found += not_held(optimizer, trainable) if optimizer is not None else []
+    found += _forgotten(network, watcher) if trainable else []
     found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
-    found += said_of_cross_entropy(watcher.functions.cross_entropies, inputs)
+    calls = watcher.functions.cross_entropies
+    found += said_of_cross_entropy(calls, inputs) or _unlike(watcher.seen, output, targets, loss)
+    found += _inputs_alike(inputs)
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
 
 
@@ -162,6 +170,44 @@ def outside(network, watcher, parameters, inputs, output):
     return found + ([f"{text} trains {it}; {remedy}"] if others else [])
 
 
+def _forgotten(network, watcher):
+    """Of plain tensors: what is multiplied with like weights, but was left out when they got their requires_grad."""
+    if isinstance(network.root, nn.Module):
+        return []
+    products = [t for t, kind in watcher.functions.uses.values() if kind and t.dim() > 1]
+    names = [network.tensor_name(t, "") for t in products if t.is_leaf and not t.requires_grad]
+    some, it, _ = some_of(names)
+    text = f"{some}: multiplied with like a weight, but needs no gradient, so no step changes {it}"
+    return [f"{text}; call requires_grad_(), if {it} should learn"] if names else []
+
+
+def _unlike(seen, output, targets, loss):
+    """What numbers as targets ask for, and the output cannot or does not reach; in a list."""
+    pair = [t.detach() for t in (output, targets) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    if loss is None or len(pair) < 2 or pair[0].numel() != pair[1].numel() or pair[0].numel() < 2:
+        return []
+    (low, high), last = pair[1].aminmax(), seen[-1] if seen and seen[-1].is_output else None
+    least, most = (0, inf) if last and last.bounds == "dies" else (last and last.bounds) or (-inf, inf)
+    if low < least - 0.01 or high > most + 0.01:
+        text = f"the targets reach from {low:.3g} to {high:.3g}, and {last.name} ({last.activation}) puts out {least} to {most}"
+        return [f"{text}: leave it out, or scale the targets"]
+    here, there = (max(t.mean().abs().item(), t.std().item()) for t in pair)
+    # What the loss_fn scales itself gives no such loss.
+    if there > LARGE * max(here, 1) and loss > there / 2:
+        text = f"the targets are about {there:.1e} in size, and the output {here:.1e}"
+        return [f"{text}: standardise the targets, (y - mean) / std"]
+    return []
+
+
+def _inputs_alike(inputs):
+    tensors = list(tensors_in(inputs))
+    whole = [t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor) and not t.is_floating_point()]
+    sizes = [t.std(0).max().item() for t in tensors if t.dim() > 1 and len(t) > 1 and t.numel() and _is_plain(t)]
+    if whole or not sizes or not max(sizes) <= SMALL:
+        return []
+    return [f"the inputs are tiny, or the same in all examples (std {max(sizes):.1e}): scale them to a std of about 1"]
+
+
 def _made_of_others(network, watcher):
     """The weights that were computed from a leaf that nobody holds: torch.randn(…, requires_grad=True) * 0.1."""
     used = [t for t, _ in watcher.functions.uses.values() if t.requires_grad and not t.is_leaf]
@@ -183,6 +229,13 @@ def _no_gradient(watcher, output):
     reached = [seen.name for seen in watcher.seen if seen.gradient is not None]
     after = f"after {reached[-1]}, the last layer that has one" if reached else "in the model"
     return [f"the loss has no gradient, and the model's output has none: {remedy}, {after}"]
+
+
+def check_optimizer(optimizer, needs, otherwise):
+    """needs: an attribute of torch's optimizers. otherwise: what to give in place of one."""
+    if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, needs)):
+        kind = f"class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
+        raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer over the parameters, or {otherwise}")
 
 
 def not_held(optimizer, trainable):
@@ -216,8 +269,9 @@ def said_of_cross_entropy(calls, inputs=()):
     size = max((t.std().item() for t in tensors_in(inputs) if t.numel() > 1 and _is_plain(t)), default=0)
     if size > LARGE:
         remedy = f"the inputs are large (std {size:.2g}); scale them to a std of about 1"
-    # The logits of a contrastive loss are similarities, as large as its temperature wants them.
-    far = call.is_mean and call.loss > uniform + FAR and not call.is_matching
+    # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
+    # sure, and wrong where it has learned by heart.
+    far = call.is_mean and call.loss > uniform + FAR and not (call.is_matching or call.has_learned)
     return [f"{text} ln({call.classes}) = {uniform:.3g}: {remedy}"] if far else []
 
 
@@ -237,5 +291,6 @@ def read_from_gradient(logits, gradient):
     if logits.shape[1] < 2 or not torch.allclose(gradient, expected, rtol=1e-2, atol=1e-4 / len(logits)):
         return []
     loss = -logits.log_softmax(1).gather(1, targets).mean().item()
-    found = is_softmaxed(logits), None, is_matching(logits, targets.flatten())
+    targets = targets.flatten()
+    found = is_softmaxed(logits), None, is_matching(logits, targets), has_learned(logits, targets)
     return [CrossEntropy(loss, logits.shape[1], True, *found)]

@@ -2,6 +2,8 @@
 
 import re
 
+EARLY = re.compile("activations grow|weight decay|rate is probably too low")  # from the start on, or not at all
+ALWAYS = re.compile("rate is probably too low|the learning rate is 0, or")  # up to the end, or not at all
 NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 
 
@@ -12,8 +14,9 @@ def over_time(records):
         for warning in warnings:
             said.setdefault(_kind(warning), []).append((step, warning))
     first, last = records[0][0], records[-1][0]
-    # A network that has learned moves less: a rate is too low from the start, or not at all.
-    said = [hits for hits in said.values() if "rate is probably too low" not in hits[0][1] or hits[0][0] == first]
+    # What has learned has small gradients and large logits; a rate that is warmed up is low, or 0, at first.
+    said = [hits for hits in said.values() if hits[0][0] == first or not EARLY.search(hits[0][1])]
+    said = [hits for hits in said if hits[-1][0] == last or not ALWAYS.search(hits[0][1])]
     return [f"{_when([step for step, _ in hits], last)}: {_merged(hits[0][1], hits[-1][1])}" for hits in said]
 
 

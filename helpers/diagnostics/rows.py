@@ -80,7 +80,10 @@ class ParameterRow:
     adam_to_data: under Adam and its kin only: 0.25 * lr / std, about what update_to_data is after the first
         hundred steps, whatever the gradients; at the first step it is lr / std.
     update_rule: "SGD" or "Adam", by whose measure update_to_data is judged; None for other optimizers.
-    adam_eps: under Adam and its kin: the eps below which the size of a gradient makes its steps smaller.
+    adam_eps: under Adam and its kin: the eps below which the size of a gradient makes its first steps smaller.
+    decay: how many times as hard weight decay pulls at it as its gradient does.
+    lr: the rate of its group. growth: how many times as long its steps may become with no other setting: by momentum,
+        1 / (1 - momentum), and where a scheduler has lowered the rate, or not raised it yet.
 
     None where undefined: for a constant tensor (a fresh bias, gamma or beta: its std is 0), for a parameter
     that is frozen or that the loss does not depend on, and update_to_data without lr and optimizer.
@@ -104,6 +107,9 @@ class ParameterRow:
     adam_to_data: float | None = None
     update_rule: str | None = None
     adam_eps: float | None = None
+    decay: float | None = None
+    lr: float | None = None
+    growth: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,9 @@ class Diagnosis:
     activations and gradients hold a LayerRow a call, in the order of the forward pass and in step with each
     other; gradients is empty with loss_fn=None. parameters: a ParameterRow a tensor. warnings: what looks
     unhealthy, in words, with the usual cause; an empty list is no proof of health. loss: the number, or None.
-    findings: those of the warnings that rows do not show, such as a loss without a gradient.
+    findings: those of the warnings that rows do not show, such as a loss without a gradient. rises: where steps
+    look too long, whether a few of them, on these examples, raise the loss; None where that was not tried.
+    has_learned: whether the loss is a cross-entropy, and more examples are right than one class has.
     """
 
     activations: list[LayerRow]
@@ -121,6 +129,8 @@ class Diagnosis:
     parameters: list[ParameterRow]
     loss: float | None = None
     findings: list[str] = field(default_factory=list, repr=False)
+    rises: bool | None = None
+    has_learned: bool = False
 
     @cached_property
     def warnings(self):
@@ -128,7 +138,7 @@ class Diagnosis:
 
     def all_warnings(self, learn=(), from_zero=()):
         """The same; learn: names of parameters that have a gradient in other steps, from_zero: of those that began at 0."""
-        found = warnings_for(self.activations, self.gradients, self.parameters, learn, from_zero)
+        found = warnings_for(self, learn, from_zero)
         is_explained = any(text.endswith(CLEAN) for text in self.findings)
         return [*self.findings, *(text for text in found if not (is_explained and "NaN or infinite" in text))]
 
@@ -172,8 +182,7 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
     kinds = {"SGD"} if optimizer is None else {base.__name__ for base in type(optimizer).__mro__}
     rule = next((name for names, name in RULES.items() if kinds & names), None)
     groups, rows = [] if optimizer is None else optimizer.param_groups, []
-    rates = {id(p): float(group["lr"] if lr is None else lr) for group in groups for p in group["params"]}
-    eps = groups[0].get("eps") if groups and rule == "Adam" else None
+    groups = {id(p): group for group in groups for p in group["params"]}
     for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
         row = tensor_statistics(value.detach(), histograms)
         row |= {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
@@ -181,13 +190,30 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         if optimizer is None and change is None and lr is not None and row.get("grad_std") is not None:
             update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
         row |= dict(grad_to_data=ratio(row.get("grad_std"), std), update_to_data=ratio(update_std, std))
-        if update_std is not None:
-            row |= dict(update_rule=rule, adam_eps=eps)
-            row |= dict(adam_to_data=ratio(0.25 * rates[id(p)], std) if rule == "Adam" else None)
+        if update_std is not None and (optimizer is None or id(p) in groups):  # else another optimizer moved it
+            group = groups.get(id(p), dict(lr=lr))
+            pull = 1 if kinds & {"AdamW"} or group.get("decoupled_weight_decay") else row.get("grad_std")
+            row |= dict(update_rule=rule, decay=ratio(group.get("weight_decay", 0) * (std or 0), pull))
+            row |= _rates(group, lr)
+            if rule == "Adam":
+                is_fresh = optimizer.state.get(p, {}).get("step", 0) <= 1
+                eps = group.get("eps") if is_fresh else None
+                row |= dict(adam_to_data=ratio(0.25 * row["lr"], std), adam_eps=eps)
         kind = network.owners.get(id(p)) or uses.get(id(p), (p, None))[1]
         kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
         rows.append(ParameterRow(name, kind, tuple(p.shape), p.requires_grad, **row, update_std=update_std))
     return rows
+
+
+def _rates(group, lr):
+    """lr and growth, for a ParameterRow."""
+    rate = group["lr"] if lr is None else lr
+    if rate is None:
+        return {}  # a rule of the user's own
+    rate = float(rate)
+    full = max(rate, float(group.get("initial_lr", 0)) if lr is None else 0)
+    growth = full / max(rate, full / 1e9) if full else 1
+    return dict(lr=rate, growth=growth / (1 - min(group.get("momentum", 0), 0.999)))
 
 
 def _plain(row):

@@ -5,11 +5,10 @@ on; part 2's at gain 5/3 without BatchNorm and at gain 1 with it; at step 0 and 
 rate 0.1) and its unhealthy ones. Each comment gives both.
 """
 
-import re
 from collections import Counter
-from itertools import pairwise
-from math import log, prod
-from statistics import median
+from math import inf, prod
+
+from .rates import DIGITS, NORMS, fast_output, update_ratios
 
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
@@ -20,37 +19,24 @@ CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at ga
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
 # Loss at the last step only. Weights of std 1 / sqrt(n): 200 over 12 steps, 3e4 over 30; half of that: 4e4 and 1e12.
 THROUGH_TIME = 1e6
-UPDATE_RATIO = 1e-4, 1e-2  # a factor of 10 around 1e-3; healthy: 10**-3.6 to 10**-2.2; lr 0.001, 1: -5, -1.6
-# Adam moves a weight by about lr a step at first, by 0.25 * lr later. Healthy: 10**-3.2 (p1's W1 at 1e-3) to
-# 10**-1.8 (part 2 at 1e-2), 10**-4.2 (a trained transformer tuned at 1e-5); 3e-4 for a weight of std 1: 10**-4.1.
-ADAM_RATIO = 5e-5, 3e-2
-# Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm. Under Adam three
-# networks with weights of std 0.02 or torch's own: best at 0.004 to 0.025, worse from 0.042 on, where lr / std alone
-# says 0.38. Under SGD that holds for torch's own init only, 0.58 / sqrt(fan_in): a healthy recurrent network (lr 0.3)
-# has 0.016; smaller ones are a fault (gain 0.5 breaks at lr 3).
-TORCHS = 0.55
-# The size of weights before a BatchNorm makes no difference to what comes out: too long a step makes them grow, and the
-# next ones shorter. In 60 to 400 steps: three convolutions are best at 0.03, spike at 0.07, are worse at 0.17; a small
-# ResNet learns at 0.02 (lr 0.1, momentum 0.9); six layers of the course are as good as ever at 0.02, worse at 0.07.
-NORMALISED = 5  # times as far they may move
-NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
-ADAM_STUCK = 0.1  # of 0.25 * lr; healthy: 1 to 4; gradients as small as eps: 1e-3
-NEAR_EPS = 100  # times eps. With larger gradients (1e5 times) steps are small since they were larger once: converged
-FASTER = 25  # healthy: 20, before a gated MLP; five layers of sigmoids: 12,000
 CLEAN = "clean the data"  # ends the finding that explains every NaN after it
-DIGITS = re.compile(r"\d+")
 
 
-def warnings_for(activations, gradients, parameters, learn=(), from_zero=()):
+def warnings_for(diagnosis, learn=(), from_zero=()):
     """The warnings, most urgent first, as a list of strings; empty where nothing looks wrong.
 
     learn: names of parameters that have a gradient in other steps, such as those of an expert that had no example.
     from_zero: of those that were 0 at the first step; they grow from nothing, and those behind them learn slowly at first.
     """
-    weights = [p for p in parameters if len(p.shape) > 1 and p.name not in from_zero]
-    stuck, by_depth = _stuck(activations), list(_by_depth(activations, gradients))
-    # Around what is zero on purpose something leads past it, so that the output says something all the same.
-    begins = not stuck and bool(activations and activations[-1].std) and bool(begin_at_zero(parameters))
+    activations, gradients, parameters = diagnosis.activations, diagnosis.gradients, diagnosis.parameters
+    weights = [p for p in parameters if len(p.shape) > 1]
+    # What began at 0 inside, and not as the output layer, lets gradients through as it grows.
+    zero, inner = begin_at_zero(parameters), {*from_zero} - {p.name for p in weights[-1:]}
+    weights = [p for p in weights if p.name not in from_zero]
+    by_depth = list(_by_depth(activations, gradients, inner))
+    stuck = _stuck(activations, zero, by_depth)
+    # What is zero on purpose gets a gradient, and the weights around it are drawn at random.
+    begins = not stuck and bool(zero) and any(p.std for p in weights)
     return [
         *_not_finite(activations, gradients, parameters),
         *stuck,
@@ -58,8 +44,8 @@ def warnings_for(activations, gradients, parameters, learn=(), from_zero=()):
         *_through_time(gradients),
         *_unused(parameters, learn),
         *_blocked(weights, stuck or begins, learn),
-        *_update_ratios(weights, activations, stuck, by_depth, begins),
-        *([] if from_zero else _fast_output(weights)),
+        *update_ratios(weights, diagnosis, stuck, by_depth, begins, inner),
+        *([] if from_zero else fast_output(weights)),
     ]
 
 
@@ -76,15 +62,15 @@ def _not_finite(activations, gradients, parameters):
     return []
 
 
-def _stuck(activations):
-    """Of the calls of one layer only the first one that is stuck speaks."""
-    calls = {}
-    for name, text in _stuck_calls(activations):
+def _stuck(activations, zero, by_depth):
+    """Of the calls of one layer only the first one that is stuck speaks. zero: names of weights that begin at 0."""
+    calls, is_faint = {}, any(" vanish " in text or " shrink " in text for text in by_depth)
+    for name, text in _stuck_calls(activations, zero, is_faint):
         calls.setdefault(name.partition(" (call ")[0], []).append(text)
     return [f"{text}; {len(more)} more of its calls are like it" if more else text for text, *more in calls.values()]
 
 
-def _stuck_calls(activations):
+def _stuck_calls(activations, zero, is_faint):
     for i, row in enumerate(activations):
         # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
         inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
@@ -92,13 +78,19 @@ def _stuck_calls(activations):
             yield row.name, f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
         if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
+            if is_faint:
+                cause = "what reaches it is too small against its biases"
             yield row.name, f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
-        elif row.is_activation and row.std == 0:
+        elif row.is_activation and row.std == 0 and not any(f"{r.name}.weight" in zero for r in activations[:i]):
             yield row.name, f"{_label(row)}: puts out the same number everywhere; are the weights before it all zero?"
 
 
-def _by_depth(activations, gradients):
-    """Whether a std grows or shrinks from the first to the last layer of one role."""
+def _by_depth(activations, gradients, inner):
+    """Whether a std grows or shrinks from the first to the last layer of one role.
+
+    Beside a way that leads past them (their block computes something after them) it may do so within wide limits;
+    inner: names of weights that began at 0, with which gradients may do anything at first.
+    """
     compared = [i for i, row in enumerate(activations) if row.is_activation]
     layers = _one_role(compared, activations)
     if len(layers) < 3:
@@ -107,13 +99,16 @@ def _by_depth(activations, gradients):
     if len(layers) < 3:
         return
     steps = compared.index(layers[-1]) - compared.index(layers[0])  # layers of other roles count as depth
+    blocks = {row.name for row in activations if not row.is_activation}
+    if any(before in blocks for i in layers for before in _paths(activations[i].name)):
+        steps = inf
     first, last = activations[layers[0]], activations[layers[-1]]
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
     if change:
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
         stds = f"std {first.std:.2g} in {first.name}, {last.std:.2g} in {last.name}"
         yield f"activations {verb} with depth: {stds}; the gain is probably too {cause}"
-    if not gradients:
+    if not gradients or inner:
         return
     first, last = gradients[layers[0]], gradients[layers[-1]]
     # The norm rather than the std: in a larger feature map the same gradient is spread over more entries.
@@ -150,12 +145,19 @@ def _one_role(indices, rows):
     """
     indices = [i for i in indices if " (call " not in rows[i].name]
     paths = [rows[i].name.rpartition(".") for i in indices]
-    roles = [(rows[i].type, DIGITS.sub("", outer), last) for i, (outer, _, last) in zip(indices, paths, strict=True)]
+    roles = [(rows[i].type, rows[i].shape[:1], DIGITS.sub("", outer), last)
+             for i, (outer, _, last) in zip(indices, paths, strict=True)]  # fmt: skip
     if len(set(roles)) == len(roles):
         shapes = [None if rows[i].is_activation else rows[i].shape for i in indices]
-        roles = [(*role[:2], DIGITS.sub("", role[2]), shape) for role, shape in zip(roles, shapes, strict=True)]
+        roles = [(*role[:3], DIGITS.sub("", role[3]), shape) for role, shape in zip(roles, shapes, strict=True)]
     common = Counter(roles).most_common(1)
     return [i for i, role in zip(indices, roles, strict=True) if role == common[0][0]]
+
+
+def _paths(name):
+    """a.b.c: a.b, a."""
+    while name := name.rpartition(".")[0]:
+        yield name
 
 
 def _norm(row):
@@ -191,9 +193,12 @@ def _blocked(weights, is_explained, learn):
         yield f"{some}: the same number everywhere, so the units of a layer stay equal; draw {it} at random"
     with_gradient = [p for p in weights if p.trainable and p.grad_std is not None]
     zero = [p.name for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in learn]
-    if zero and len(zero) < len(with_gradient) and not is_explained:
-        some, it, _ = some_of(zero)
-        yield f"{some}: the gradient is exactly 0 everywhere; look for sign, round, floor or dead units after {it}"
+    if zero and not is_explained:
+        some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of(zero)
+        cause = f"look for sign, round, floor or dead units after {it}"
+        if all("weight_hh" in name for name in zero):
+            cause = "the state before it is 0: one step only (is batch_first right?), or a reverse direction read at its start (take h_n)"
+        yield f"{some}: the gradient is exactly 0 everywhere; {cause}"
 
 
 def begin_at_zero(parameters):
@@ -209,90 +214,13 @@ def some_of(names):
     return text, *(("it", "it") if len(names) == 1 else ("them", "they"))
 
 
-def _update_ratios(weights, activations, stuck, by_depth, begins_at_zero):
-    weights = [p for p in weights if p.update_to_data is not None and (p.grad_std or not begins_at_zero)]
-    if not weights:
-        return
-    middle = median(p.update_to_data for p in weights)
-    if middle == 0:
-        cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
-        if median(p.grad_std or 0 for p in weights) > 0:
-            cause = "the learning rate is 0, or its step is lost in rounding (keep the weights in float32)"
-        yield f"the median weight would not move at all: {cause}"
-        return
-    if any(p.update_rule is None for p in weights) or len(weights) == 1:
-        return  # an optimizer with a measure of its own; a linear model, whose weights go where the data want them
-    normalised = {row.name for row, after in pairwise(activations) if NORMS.match(after.type.__name__)}
-    adams = [p for p in weights if p.adam_to_data]
-    low, high = ADAM_RATIO if adams else UPDATE_RATIO
-    least = median(map(_speed, adams or weights))
-    most = median(_judged(p, normalised) for p in adams or weights)
-    kind = "1e-04 to 1e-02 is usual"
-    if adams:
-        later = most if most > high else least
-        kind = f"under Adam 0.25 * lr / std is about {later:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
-    if len(weights) < 3:  # a median of few says little
-        low, high = low / 10, high * 10
-    text = f"update:data is {middle:.1e} for the median weight, and {kind}"
-    if float(f"{most:.1e}") > high:  # judged as it is printed
-        cause = "" if stuck or by_depth else ", or the weights are too small"
-        yield f"{text}; the learning rate is probably too high{cause}"
-    elif float(f"{least:.1e}") < low:
-        cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
-        yield f"{text}; the learning rate is probably too low, or {cause}"
-    elif (
-        adams
-        and middle < ADAM_STUCK * least
-        and median(p.grad_std or 0 for p in weights) < NEAR_EPS * (adams[0].adam_eps or 0)
-    ):
-        yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
-    elif len(weights) > 2:
-        # A single one lies outside from ten times as far on. The output layer is judged by _fast_output.
-        hidden = [p for p in weights[:-1] if p.update_to_data]
-        slow = [p for p in hidden if _speed(p) < low / 10 and "Embedding" not in p.type.__name__]  # of few rows a step
-        outside = slow + [p for p in hidden if _judged(p, normalised) > high * 10]
-        if outside:
-            p = max(outside, key=lambda p: abs(log(p.update_to_data / middle)))
-            text = f"{p.name}: update:data is {p.update_to_data:.1e}, and {middle:.1e} for the median weight"
-            more = f"; {len(outside) - 1} more are as far out" if len(outside) > 1 else ""
-            yield f"{text}: it learns too {'fast' if p.update_to_data > middle else 'slowly'} for its size{more}"
-
-
-def _speed(p):
-    """What is judged: under Adam lr / std, for the gradients' size makes no difference to its steps."""
-    return p.update_to_data if p.adam_to_data is None else p.adam_to_data
-
-
-def _judged(p, normalised):
-    """The same, for the upper bound: small weights may grow, and normalised ones may move, at no harm."""
-    if p.adam_to_data is not None:
-        return p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
-    small = min(1, p.std * max(p.shape[0], prod(p.shape[1:])) ** 0.5)
-    is_normalised = p.name.rpartition(".")[0] in normalised
-    return p.update_to_data * (small if small > TORCHS else 1) / (NORMALISED if is_normalised else 1)
-
-
-def _fast_output(weights):
-    """Whether the output layer learns faster than the hidden ones, by more than its small size explains."""
-    weights = [p for p in weights if p.grad_to_data and len(p.shape) == 2 and p.type is weights[-1].type]
-    if len(weights) < 3:
-        return
-    measure = "update" if all(p.update_to_data for p in weights) else "grad"  # updates know of rates of their own
-    *hidden, speed = [getattr(p, f"{measure}_to_data") for p in weights]
-    faster = speed / median(hidden)
-    # An output layer half the size (it is often made small on purpose, for the initial loss) has twice the
-    # grad:data, and sends half the gradient back to all others.
-    small = min(1, weights[-1].std / median(p.std for p in weights[:-1]))
-    if faster * small**2 > FASTER:
-        faster = f"{faster:.0f}" if faster < 1e5 else f"{faster:.0e}"
-        text = f"{weights[-1].name}: learns {faster} times faster than the median hidden layer"
-        cause = "the layers before it get too little gradient, or it needs a lower learning rate"
-        yield f"{text} ({measure}:data {speed:.1e}); {cause}"
-
-
 def _examples(row):
-    """How many values each unit of a layer has, at least: features are the last dimension, or dimension 1."""
-    return prod(row.shape) // max(row.shape[1], row.shape[-1])
+    """How many values each unit of a layer has, at least: features are the last dimension, or dimension 1.
+
+    The places of one image are alike: they count as four.
+    """
+    values = prod(row.shape) // max(row.shape[1], row.shape[-1])
+    return min(values, 4 * row.shape[0]) if len(row.shape) > 3 else values
 
 
 def _label(row):

@@ -1,19 +1,17 @@
 """Watch a training: the statistics of its own forward and backward passes, and what its steps really change."""
 
 import sys
-from contextlib import suppress
 
 import torch
 from torch import nn
 
-from .hooks import Hook, Watcher, tensors_in
-from .learning import eval_mode, not_held, outside, read_from_gradient, said_of_cross_entropy
+from .learning import check_optimizer, eval_mode, not_held, said_of_cross_entropy
 from .live import Live
 from .networks import Network
 from .over_time import over_time
+from .passes import Pass
 from .pictures import plot_training
 from .rows import Diagnosis, layer_rows, parameter_rows
-from .statistics import layer_statistics, tensor_statistics
 from .warnings import begin_at_zero
 
 
@@ -31,15 +29,11 @@ class watch:
     def __init__(self, model, optimizer=None, *, every=10, live=False):
         if not isinstance(every, int) or every < 1:
             raise ValueError(f"every is {every!r}: give 1 to record every step, 10 for every tenth")
-        compiled = [name for name, m in _modules(model) if _is_compiled(m)]
-        if compiled:
-            where = f" ({compiled[0]})" if compiled[0] else ""
-            raise ValueError(
-                f"a compiled model{where} can't be watched: watch it before torch.compile, or use diagnose"
-            )
-        if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, "_optimizer_step_post_hooks")):
-            kind = f"class, {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
-            raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer, or none and step()")
+        modules = nn.Module.named_modules(model) if isinstance(model, nn.Module) else [("", model)]
+        for name in [name for name, m in modules if _is_compiled(m)][:1]:
+            where = f" ({name})" if name else ""
+            raise ValueError(f"a compiled model{where} can't be watched: do it before torch.compile, or use diagnose")
+        check_optimizer(optimizer, "_optimizer_step_post_hooks", "none and step()")
         self.model, self.optimizer, self.every = model, optimizer, every
         self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
         self.live = Live(self) if live else None
@@ -68,7 +62,11 @@ class watch:
         """A step is done: called after every update, by the optimizer if there is one, else by you."""
         if self.watching:
             self.watching.__exit__()
-            self._record()
+            try:
+                self._record()
+            except Exception as error:  # noqa: BLE001  the training goes on
+                self._findings.append(f"step {self.steps:,} could not be recorded: {type(error).__name__}: {error}")
+            self.watching = None
         self.steps += 1
         self._start_if_due()
 
@@ -76,11 +74,10 @@ class watch:
     def warnings(self):
         """What turned unhealthy, and when, a sentence each; "50% → 60%" is what it was at first and at last."""
         if not self.records:
+            why = "give the optimizer, or call step() after each update"
             if self.optimizer is not None:
-                return [
-                    "no step was recorded: the optimizer that was given took none; is another one made in the loop?"
-                ]
-            return ["no step was recorded: give the optimizer, or call step() after each update"]
+                why = "the optimizer that was given took none; is another one made in the loop?"
+            return self._findings or [f"no step was recorded: {why}"]
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
@@ -106,7 +103,7 @@ class watch:
         if self.steps % self.every == 0:
             if self.own != _ids_of_parameters(self.model):  # a layer was replaced
                 self._read()
-            self.watching = _Pass(self.network, self.is_new, self._trained())
+            self.watching = Pass(self.network, self.is_new, self._trained())
             self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
             self.watching.__enter__()
 
@@ -131,15 +128,20 @@ class watch:
         values, gradients = zip(*known, strict=True) if known else ((), ())
         if self.optimizer is None or self.is_closure:
             gradients = [p.grad for p in parameters.values()]
-        steps = zip(parameters.values(), values, gradients, strict=True)
+        ours = {id(p) for p in self._trained()}  # others may have moved before this optimizer's step
+        steps = [
+            (p, old, g if id(p) in ours else None)
+            for p, old, g in zip(parameters.values(), values, gradients, strict=True)
+        ]
         changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
         if self.is_new:  # what is true of the whole training
             self.is_new = False
-            found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies(), watching.inputs)]
+            calls = watching.cross_entropies()
+            self.has_learned = any(call.has_learned for call in calls)
+            found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
             self._findings += [text for text in found if text not in self._findings]
-            held = {id(p) for p in self._trained()}
-            kept = {name: None if id(p) in held else p.detach().clone() for name, p in parameters.items()}
-            self._trainable = {name: (p, kept[name]) for name, p in parameters.items() if p.requires_grad}
+            learn = [(name, p, None if id(p) in ours else p.detach().clone()) for name, p in parameters.items()]
+            self._trainable = {name: (p, first) for name, p, first in learn if p.requires_grad}
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
         seen = watching.rows()
@@ -148,14 +150,10 @@ class watch:
         if seen and not watching.was_called and watching.is_module:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
-        self.records.append((self.steps, Diagnosis(*layer_rows(seen), rows, findings=found)))
-        self.watching = None
+        diagnosis = Diagnosis(*layer_rows(seen), rows, findings=found, has_learned=self.has_learned)
+        self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()
-
-
-def _modules(model):
-    return nn.Module.named_modules(model) if isinstance(model, nn.Module) else [("", model)]
 
 
 def _ids_of_parameters(model):
@@ -181,118 +179,10 @@ def _loss_scale():
     return scaler.get_scale() if frame else 1
 
 
-class _Pass(Watcher):
-    """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
-
-    seen, with_gradients, was_called, inputs = (), None, False, ()
-
-    def __init__(self, network, is_first, trained):
-        super().__init__(network, self._see)
-        self.is_first, self.trained, self.found, self.logits, self.mode = is_first, trained, [], [], []
-
-    def restart(self):
-        if any(row.gradient for row in self.seen):
-            self.with_gradients = self.seen
-        super().restart()
-
-    def rows(self):
-        """Of the last pass that a backward pass went through: the batch's accuracy, after it, has none."""
-        return self.seen if self.with_gradients is None or any(r.gradient for r in self.seen) else self.with_gradients
-
-    def __enter__(self):
-        super().__enter__()
-        root = self.network.root
-        self.is_module = isinstance(root, nn.Module) and not self.network.own_call(root)
-        if self.is_module:
-            # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
-            self.listen(False)
-            begin, end = Hook(lambda *_: self._begin()), Hook(self._end)
-            self.undo.append(root.register_forward_pre_hook(begin, prepend=True).remove)
-            self.undo.append(root.register_forward_hook(end, always_call=True, with_kwargs=True).remove)
-        self._keep_a_gradient()
-        return self
-
-    def wants_rows(self):
-        # Without gradients it is an evaluation; after the end, a checkpoint that computes its layers once more.
-        return torch.is_grad_enabled() and not self.is_done and self._is_inside()
-
-    def _is_inside(self):
-        """Whether the network is being called, rather than a loss or another network; of a list nobody knows."""
-        root = self.network.root
-        if id(root) in self.network.layers:
-            return not self.network.own_call(root) or self.is_open(root)
-        code, frame = getattr(root, "__code__", None), sys._getframe(1)
-        while code and frame and frame.f_code is not code:
-            frame = frame.f_back
-        return frame is not None
-
-    def _begin(self):
-        self.listen(torch.is_grad_enabled())
-        self.was_called = True
-        if torch.is_grad_enabled():
-            self.is_done = False
-            self.restart()
-
-    def _end(self, root, args, kwargs, output):
-        self.listen(False)
-        if not torch.is_grad_enabled():
-            return
-        self.is_done, self.mode = True, eval_mode(self.network)
-        if not self.is_first:
-            return
-        self.found, self.logits, self.inputs = [], [], (args, kwargs)
-        with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
-            self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
-        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
-        if logits is not None:
-            logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
-
-    def divide_gradients(self, scale):
-        """Those of the layers, as they would be without a GradScaler."""
-        for seen in self.rows() if scale != 1 else ():
-            if seen.gradient:
-                seen.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in seen.gradient.items()}
-
-    def _see(self, seen, tensor):
-        seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
-        if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
-
-    def cross_entropies(self):
-        """Those that were called inside; else the one that the gradient at the output tells of."""
-        return self.functions.cross_entropies or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
-
-    def _keep_a_gradient(self):
-        """Notice when the gradient that a step has used is still there as the next one is added to it."""
-        self.is_left, self.adds_up = None, False
-        parameters = [p for p in self.trained if p.requires_grad and p.is_leaf and p.grad is not None]
-        parameters = (p for p in sorted(parameters, key=torch.Tensor.numel) if p.grad.layout is torch.strided)
-        p = next((p for p in parameters if p.grad.any()), None)
-        if self.is_first or p is None:
-            return
-        used = p.grad.clone()
-
-        def before(_):
-            if p.grad is None or not p.grad.any():
-                self.is_left = False
-            elif self.is_left is None:
-                self.is_left = torch.equal(p.grad, used)
-
-        def after(_):  # autograd.grad does not come here
-            self.adds_up = bool(self.is_left)
-
-        self.undo.append(p.register_hook(before).remove)
-        self.undo.append(p.register_post_accumulate_grad_hook(after).remove)
-
-    def left_over(self):
-        text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
-        return [text] if self.adds_up else []
-
-
 def _not_trained(rows, gradients):
     """Why the optimizer's step changes nothing, a sentence in a list; or []."""
     if not rows:
-        text = "the watched model was not called before this step, or inside torch.compile"
+        text = "the watched model was not called before this step, or inside torch.compile or torch.func"
         return [f"{text}: watch the one that the loop trains (was its cell run again?)"]
     if gradients and all(gradient is None for gradient in gradients):
         text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"

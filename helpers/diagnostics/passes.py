@@ -1,0 +1,128 @@
+"""One step of a training, watched: the forward pass that counts, and its backward pass."""
+
+import sys
+from contextlib import suppress
+
+import torch
+from torch import nn
+
+from .hooks import Hook, Watcher, tensors_in
+from .learning import eval_mode, outside, read_from_gradient
+from .statistics import layer_statistics, tensor_statistics
+
+
+class Pass(Watcher):
+    """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
+
+    seen, with_gradients, was_called, inputs = (), None, False, ()
+
+    def __init__(self, network, is_first, trained):
+        super().__init__(network, self._see)
+        self.is_first, self.trained, self.found, self.logits, self.mode = is_first, trained, [], [], []
+
+    def restart(self):
+        if any(row.gradient for row in self.seen):
+            self.with_gradients = self.seen
+        super().restart()
+
+    def rows(self):
+        """Of the last pass that a backward pass went through: the batch's accuracy, after it, has none."""
+        return self.seen if self.with_gradients is None or any(r.gradient for r in self.seen) else self.with_gradients
+
+    def __enter__(self):
+        super().__enter__()
+        root = self.network.root
+        self.is_module = isinstance(root, nn.Module) and not self.network.own_call(root)
+        if self.is_module:
+            # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
+            self.listen(False)
+            begin, end = Hook(lambda *_: self._begin()), Hook(self._end)
+            self.undo.append(root.register_forward_pre_hook(begin, prepend=True).remove)
+            self.undo.append(root.register_forward_hook(end, always_call=True, with_kwargs=True).remove)
+        self._keep_a_gradient()
+        return self
+
+    def wants_rows(self):
+        # Without gradients it is an evaluation; after the end, a checkpoint that computes its layers once more.
+        return _is_counted() and not self.is_done and self._is_inside()
+
+    def _is_inside(self):
+        """Whether the network is being called, rather than a loss or another network; of a list nobody knows."""
+        root = self.network.root
+        if id(root) in self.network.layers:
+            return not self.network.own_call(root) or self.is_open(root)
+        code, frame = getattr(root, "__code__", None), sys._getframe(1)
+        while code and frame and frame.f_code is not code:
+            frame = frame.f_back
+        return frame is not None
+
+    def _begin(self):
+        self.was_called = True
+        self.listen(_is_counted())
+        if _is_counted():
+            self.is_done = False
+            self.restart()
+
+    def _end(self, root, args, kwargs, output):
+        self.listen(False)
+        if not _is_counted():
+            return
+        self.is_done, self.mode = True, eval_mode(self.network)
+        self.mark_outputs(output)
+        if not self.is_first:
+            return
+        self.found, self.logits, self.inputs = [], [], (args, kwargs)
+        with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
+            self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
+        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
+        if logits is not None:
+            logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
+
+    def divide_gradients(self, scale):
+        """Those of the layers, as they would be without a GradScaler."""
+        for seen in self.rows() if scale != 1 else ():
+            if seen.gradient:
+                seen.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in seen.gradient.items()}
+
+    def _see(self, seen, tensor):
+        seen.readings = {}
+        with suppress(RuntimeError, TypeError):  # a FakeTensor has no values
+            seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
+        if tensor.requires_grad:
+            tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
+
+    def cross_entropies(self):
+        """Those that were called inside; else the one that the gradient at the output tells of."""
+        return self.functions.cross_entropies or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
+
+    def _keep_a_gradient(self):
+        """Notice when the gradient that a step has used is still there as the next one is added to it."""
+        self.is_left, self.adds_up = None, False
+        parameters = [p for p in self.trained if p.requires_grad and p.is_leaf and p.grad is not None]
+        parameters = (p for p in sorted(parameters, key=torch.Tensor.numel) if p.grad.layout is torch.strided)
+        p = next((p for p in parameters if p.grad.any()), None)
+        if self.is_first or p is None:
+            return
+        used = p.grad.clone()
+
+        def before(_):
+            if p.grad is None or not p.grad.any():
+                self.is_left = False
+            elif self.is_left is None:
+                self.is_left = torch.equal(p.grad, used)
+
+        def after(_):  # autograd.grad does not come here
+            self.adds_up = bool(self.is_left)
+
+        self.undo.append(p.register_hook(before).remove)
+        self.undo.append(p.register_post_accumulate_grad_hook(after).remove)
+
+    def left_over(self):
+        text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
+        return [text] if self.adds_up else []
+
+
+def _is_counted():
+    """Whether there are gradients, and no transform of torch.func or trace, in which tensors hide their values."""
+    is_hidden = torch._C._functorch.peek_interpreter_stack() is not None or torch.jit.is_tracing()
+    return torch.is_grad_enabled() and not is_hidden
