@@ -117,8 +117,8 @@ def plot_loss(losses, *, ax=None, window=None, label=None, color=None):
 def plot_histogram(values, *, ax=None, bins=60, range=None, label=None, color=None):
     """The distribution of a tensor's entries, as a density: the filled outline of its histogram."""
     ax = ax or plt.subplots()[1]
-    look = dict(label=label, color=color, density=True, histtype="stepfilled")
-    _, _, (outline,) = ax.hist(_array(values).ravel(), bins, range, **look)
+    look = dict(bins=bins, range=range, label=label, color=color, density=True, histtype="stepfilled")
+    _, _, (outline,) = ax.hist(_array(values).ravel(), **look)
     color = outline.get_facecolor()
     outline.set(facecolor=(*color[:3], 0.18), edgecolor=color, linewidth=1.6)
     ax.set(ylabel="density")
