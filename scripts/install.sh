@@ -39,6 +39,10 @@ if [ $# -gt 2 ]; then is_whole; exit; fi
     refuse "$(pwd -P) is not yours to install into, and its .venv does not run for you as it is. Ask its owner to run \`make lab\` once with a Python that everybody may run, or clone the course for yourself."
 
 # Two at once would delete each other's .venv. The lock is a link, which is made at once with its content: who holds it.
+installs() { # whether this process lives and is such a one: after a restart its number may be another's
+    [ "$1" != $$ ] && kill -0 "$1" 2>/dev/null &&
+        { ! command -v ps >/dev/null || ps -p "$1" -o args= | grep -q 'install\.sh'; }
+}
 waited=
 unread=
 while ! ln -s $$ .installing 2>/dev/null; do
@@ -47,7 +51,7 @@ while ! ln -s $$ .installing 2>/dev/null; do
         unread=yes
         continue
     fi
-    if ! kill -0 "$holder" 2>/dev/null; then rm -f .installing; continue; fi # it was killed
+    if ! installs "$holder"; then rm -f .installing; continue; fi # it was killed
     [ -n "$waited" ] || echo "Another command installs here (process $holder): waiting for it …"
     waited=yes
     sleep 1
