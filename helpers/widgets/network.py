@@ -1,6 +1,6 @@
 """A network at a setting: what diagnose says of it, its pictures, and two panels that turn the setting.
 
-The pictures serve two other panels too. To those of helpers.plots they add still limits, and a number for a title.
+Its pictures are those of helpers.plots, with limits that stand still and a telling number as the title.
 """
 
 import math
