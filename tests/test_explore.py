@@ -13,16 +13,12 @@ from torch import nn
 from helpers.data import ALPHABET
 from helpers.diagnostics import diagnose
 from helpers.layers import Linear
-from helpers.models import NONLINEARITIES, SEED, STAGES, deep_mlp, lecture_mlp
+from helpers.models import NONLINEARITIES, STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.train import train
 from helpers.widgets.batch_norm import read_batch_norm
 from helpers.widgets.logits import read_logits
 from helpers.widgets.network import default_splits, expected_std, read_network, read_update_ratios
 from helpers.widgets.training_lab import NETWORKS, STEPS, TrainingRun
-
-
-def generator(seed=SEED):
-    return torch.Generator().manual_seed(seed)
 
 
 def trained(model, g, **options):
@@ -36,7 +32,7 @@ def same(one, other):
 class TestReadNetwork:
     def test_reads_what_diagnose_reads_of_the_same_deep_mlp(self):
         setting = dict(depth=4, nonlinearity="relu", batch_norm=True)
-        model = deep_mlp(gain=1.3, n_hidden=50, generator=generator(7), **setting)
+        model = deep_mlp(gain=1.3, n_hidden=50, generator=seeded(7), **setting)
         expected = diagnose(model, *(part[:200] for part in default_splits().train), lr=0.2)
         reading = read_network(init_gain=1.3, width=50, seed=7, lr=0.2, **setting)
         for rows, all_rows in (reading.activations, expected.activations), (reading.gradients, expected.gradients):
@@ -62,13 +58,13 @@ class TestReadNetwork:
         assert read_network(seed=1).parameters[0].std != low.parameters[0].std
 
     def test_the_curve_starts_from_the_networks_own_input(self):
-        model = deep_mlp(generator=generator())
+        model = deep_mlp(generator=seeded())
         square = model.embedding(default_splits().train[0][:200]).square().mean().item()
         reading = read_network(nonlinearity="linear", depth=6, init_gain=1.5)
         assert reading.expected_std == pytest.approx([1.5**k * math.sqrt(square) for k in range(1, 6)], rel=1e-5)
 
     def test_update_ratios_are_what_train_records_and_the_rows_those_of_step_0(self):
-        model = deep_mlp(gain=1.2, batch_norm=True, generator=(g := generator(5)))
+        model = deep_mlp(gain=1.2, batch_norm=True, generator=(g := seeded(5)))
         history = trained(model, g, steps=12, lr=0.3, record_ratios_every=1)
         reading = read_update_ratios(learning_rate=0.3, init_gain=1.2, batch_norm=True, steps=12, seed=5)
         assert reading.losses == history.loss.tolist()
@@ -105,7 +101,7 @@ class TestExpectedStd:
     @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
     @pytest.mark.parametrize("gain", [0.5, 5 / 3, 4.0])
     def test_wide_layers_come_close(self, nonlinearity, gain):
-        width, square, g = 2000, 2.0, generator()
+        width, square, g = 2000, 2.0, seeded()
         x = torch.randn(100, width, generator=g) * math.sqrt(square)
         x *= math.sqrt(square) / x.square().mean(1, keepdim=True).sqrt()
         f = (NONLINEARITIES[nonlinearity] or nn.Identity)()
@@ -126,7 +122,7 @@ class TestReadLogits:
             assert loss == pytest.approx(F.cross_entropy(logits * float(s), torch.tensor([label])).item(), abs=1e-5)
 
     def test_draws_27_one_per_character(self):
-        assert read_logits(None, 26, seed=3).logits == torch.randn(27, generator=generator(3)).tolist()
+        assert read_logits(None, 26, seed=3).logits == torch.randn(27, generator=seeded(3)).tolist()
         assert list(ALPHABET) == [default_splits().itos[i] for i in range(27)]
 
     def test_extreme_logits_do_not_overflow_and_a_label_outside_is_refused(self):
@@ -149,7 +145,7 @@ class TestReadBatchNorm:
 
     def test_the_running_statistics_are_torchs_and_come_to_the_true_ones(self):
         reading = read_batch_norm(batch_size=32, momentum=0.02, batches_seen=500)
-        torch.randn(32, generator=(g := generator()))
+        torch.randn(32, generator=(g := seeded()))
         theirs = nn.BatchNorm1d(1, momentum=0.02)
         assert (reading.running_mean[0], reading.running_std[0]) == (0, 1)
         for mean, std in zip(reading.running_mean[1:], reading.running_std[1:], strict=True):
@@ -161,7 +157,7 @@ class TestReadBatchNorm:
 
 class TestTrainingRun:
     def test_a_stage_is_the_lectures_network(self):
-        assert same(TrainingRun("one hidden layer, softmax").model, lecture_mlp("softmax", generator=generator()))
+        assert same(TrainingRun("one hidden layer, softmax").model, lecture_mlp("softmax", generator=seeded()))
         assert {f"one hidden layer, {stage}" for stage in STAGES} < set(NETWORKS)
         with pytest.raises(ValueError, match="unknown network 'resnet'.*deep, batch norm"):
             TrainingRun("resnet")
@@ -174,7 +170,7 @@ class TestTrainingRun:
         run.read()  # a look changes nothing
         run.learning_rate = 0.01  # on the fly
         run.advance()
-        model = NETWORKS[name][0](generator=(g := generator()))
+        model = NETWORKS[name][0](generator=(g := seeded()))
         history = trained(model, g, steps=5 * STEPS, lr=lambda step: 0.05 if step < 4 * STEPS else 0.01)
         assert run.losses == history.loss.tolist() and same(run.model, model)
 
@@ -194,7 +190,7 @@ class TestTrainingRun:
         turned.set_gain(3.0)
         turned.set_gain(0.6)
         setting = dict(batch_norm=name == "deep, batch norm", nonlinearity="linear" if "linear" in name else "tanh")
-        drawn = deep_mlp(gain=0.6, generator=generator(), **setting)
+        drawn = deep_mlp(gain=0.6, generator=seeded(), **setting)
         for run in turned, reset:
             for a, b in zip(drawn.parameters(), run.model.parameters(), strict=True):
                 torch.testing.assert_close(a, b)
@@ -211,7 +207,7 @@ class TestTrainingRun:
 
     def test_ratios_are_thinned_but_stay_in_step(self, monkeypatch):
         monkeypatch.setattr(import_module("helpers.widgets.training_lab"), "MOST_RATIOS", 8)
-        run, model = TrainingRun("one hidden layer, kaiming"), lecture_mlp("kaiming", generator=(g := generator()))
+        run, model = TrainingRun("one hidden layer, kaiming"), lecture_mlp("kaiming", generator=(g := seeded()))
         every_step = trained(model, g, steps=40 * STEPS, lr=0.1, record_ratios_every=1).update_ratio
         for _ in range(40):
             run.advance()

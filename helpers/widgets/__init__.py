@@ -1,6 +1,6 @@
 """Slider panels, one line each in a notebook; each stands on ordinary functions that need no widget.
 
-00: first_look. 02: logit_explorer. 03: saturation_explorer. 04, 08, 09, 10 and 13: gain_explorer. 05: batch_norm_explorer.
+00: first_look. 02: logit_explorer. 03: saturation_explorer. 04, 08 to 10, 13: gain_explorer. 05: batch_norm_explorer.
 07: layer_list_explorer. 08: patients. 10: bend_explorer. 12: update_ratio_explorer. 12 to 14: training_lab. X03:
 valley_explorer. X05: clinic_explorer. panel.py says how to add one.
 """

@@ -19,7 +19,7 @@ def read_bend(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
     """The square from -1 to 1 after some layers of two units with random weights and biases.
 
     bend: 0 puts nothing behind a layer, 1 a tanh, and between them their mixture (1 - bend) * z + bend * tanh(z).
-    Where its points come to: grid (lines, points, 2), circle (points, 2), corners (4, 2). cut: find_cut's of the corners.
+    Where its points come to: grid (lines, points, 2), circle (points, 2), corners (4, 2). cut: find_cut(corners).
     """
     generator, angle = seeded(seed), torch.linspace(0, 2 * math.pi, 121)
     at, along = torch.meshgrid(torch.linspace(-1, 1, 11), torch.linspace(-1, 1, 61), indexing="ij")
@@ -37,7 +37,7 @@ def read_bend(*, layers=1, bend=0.0, init_gain=2.0, seed=SEED):
 
 
 def find_cut(corners):
-    """((cos, sin), offset) of a straight line with the first two points on one side and the others beyond it, or None."""
+    """((cos, sin), offset) of a straight line between the first two points and the others, or None."""
     angle = torch.arange(0, 360, 0.5) * math.pi / 180
     along = torch.stack([angle.cos(), angle.sin()], -1)
     one, other = (along @ corners.T).split(2, -1)

@@ -17,7 +17,7 @@ EXAMPLES, NAMES, LETTERS = 32, 10, 16
 
 @torch.no_grad()
 def read_first_look(*, w1_scale=1.0, w2_scale=1.0, seed=SEED, splits=None):
-    """The lecture's first network, untrained, both layers scaled: h (examples, units) and loss on a batch, and names."""
+    """The lecture's first network, untrained, both layers scaled: h (examples, units), loss on a batch, names."""
     splits, generator = splits or default_splits(), seeded(seed)
     X, Y = splits.train
     model = lecture_mlp("original", generator=generator)

@@ -70,6 +70,6 @@ def layer_list_explorer(*, batch_norm=False, hidden_layers=5, width=100):
         slider("hidden layers", "How many Linears have a Tanh behind them.", hidden_layers, 1, (MOST - 3) // 3, 1),
         slider("width", "The units of each hidden layer.", width, 10, 200, 10),
     ]
-    alt = f"The network as a row of boxes, {'with' if batch_norm else 'without'} BatchNorm, {hidden_layers} hidden layers."
+    alt = f"The network as a row of boxes, with{'' if batch_norm else 'out'} BatchNorm, {hidden_layers} hidden layers."
     margins = dict(left=0.01, right=0.99, bottom=0.02, top=0.9)
     return Panel(read_layer_list, [draw_layers], controls, alt=alt, figsize=(10, 3.2), margins=margins)

@@ -1,6 +1,6 @@
 """A network at a setting: what diagnose says of it, its pictures, and two panels that turn the setting.
 
-The pictures serve two other panels too. To those of helpers.plots they add still limits, and a number for a title.
+Its pictures are those of helpers.plots, with limits that stand still and a telling number as the title.
 """
 
 import math
@@ -237,7 +237,7 @@ def gain_explorer(
 ):
     """Turn the init gain, and see what a fresh network makes of it: two pictures at a time, of four.
 
-    While a slider moves, all random draws stay the same. "pin" keeps the present setting as faint lines to compare with.
+    While a slider moves, all random draws stay the same. "pin" keeps the present setting as faint lines.
     """
     kinds = list(NONLINEARITIES)
     controls = [
@@ -254,7 +254,7 @@ def gain_explorer(
 
 
 def update_ratio_explorer(*, lr=0.1, gain=5 / 3, batch_norm=False, fan_in=True, steps=50, seed=SEED, splits=None):
-    """Turn the learning rate and the gain: update:data of every weight at step 0, and by step. Each move trains anew."""
+    """Turn the learning rate and the gain: update:data of each weight at step 0, and by step. Each move trains anew."""
     controls = [
         log_slider("learning rate", "What each gradient is multiplied by.", lr, -4, 1, 2),
         gain_slider(gain),

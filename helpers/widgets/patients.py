@@ -96,7 +96,7 @@ def _by_layer(ax, xlabel, xlim, title):
 
 
 class Patients(Panel):
-    """The game: of four buttons one is right, the first answer to each patient counts. A reading as PatientReading's."""
+    """The game: of four buttons one is right, the first answer to a patient counts. It reads PatientReadings."""
 
     def __init__(self, read, pictures, patient, alt, **shown):
         self.right, self.seen, self.judged, self.verdict = 0, 0, None, ()  # judged: the reading that was answered

@@ -28,7 +28,7 @@ def axes_of(turn):
 
 
 def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step=STEPS):
-    """Four walks down height = loss_times * ½ (0.1 along² + 5 across²), by name: paths (STEPS + 1, 2), heights (STEPS + 1,).
+    """Four walks down height = loss_times * ½ (0.1 along² + 5 across²), by name: paths (steps, 2) and heights (steps,).
 
     momentum: of momentum and of Adam, whose beta1 it is. RMSprop and Adam correct their running squares.
     A walk that leaves the valley ends there. step: how far they are shown.
