@@ -414,21 +414,27 @@ def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
     monkeypatch.setitem(sys.modules, "settings", settings)
 
     class Plain(nn.Module):
-        calls, log, table = 0, [], torch.zeros(3)
+        calls, log, table, mode = 0, [], torch.zeros(3), "new"
 
         def __init__(self):
             super().__init__()
             self.a = nn.Linear(12, 5)
 
         def forward(self, x):
-            Plain.calls, Plain.new = Plain.calls + 1, 3
+            Plain.calls, Plain.new, Plain.mode = Plain.calls + 1, 3, "used"
             self.log.append(1)
             Plain.table += 1
             settings.calls += 1
             return self.a(x)
 
     diagnose(Plain(), X, Y)
-    assert Plain.calls == 0 and not hasattr(Plain, "new") and Plain.log == [] and Plain.table.eq(0).all()
+    assert (
+        Plain.calls == 0
+        and Plain.mode == "new"
+        and not hasattr(Plain, "new")
+        and Plain.log == []
+        and Plain.table.eq(0).all()
+    )
 
     class Slots:
         __slots__ = ("W", "later", "n")

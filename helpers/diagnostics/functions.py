@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -246,9 +247,9 @@ def is_matching(values, targets):
 def has_learned(values, targets):
     """Whether more examples are right than there are of any one class, by more than luck."""
     targets = targets.argmax(1) if targets.is_floating_point() else targets
-    n = targets.numel()
-    share = targets[targets >= 0].bincount().max().item() / n if (targets >= 0).any() else 1
-    return bool((values.argmax(1) == targets).sum() > n * share + 3 * (n * share * (1 - share)) ** 0.5)
+    targets, guessed = (t.numpy(force=True).ravel() for t in (targets, values.argmax(1)))
+    n, most = len(targets), np.bincount(targets[targets >= 0], minlength=1).max()
+    return bool(n) and np.count_nonzero(guessed == targets) > most + 3 * (most * (1 - most / n)) ** 0.5
 
 
 def _base(t):

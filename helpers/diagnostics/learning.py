@@ -200,10 +200,11 @@ def _unlike(seen, output, targets, loss):
 
 
 def _inputs_alike(inputs):
-    tensors = list(tensors_in(inputs))
-    whole = [t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor) and not t.is_floating_point()]
-    sizes = [t.std(0).max().item() for t in tensors if t.dim() > 1 and len(t) > 1 and t.numel() and _is_plain(t)]
-    if whole or not sizes or not max(sizes) <= SMALL:
+    """Of what has numbers and no words (whole numbers)."""
+    tensors = [t for t in tensors_in(inputs) if t.dim() > 1 and len(t) > 1 and t.numel() and _is_plain(t)]
+    sizes = [t.std(0).max().item() for t in tensors]
+    words = (t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor) and not t.is_floating_point())
+    if not sizes or not max(sizes) <= SMALL or any(True for _ in words):
         return []
     return [f"the inputs are tiny, or the same in all examples (std {max(sizes):.1e}): scale them to a std of about 1"]
 
