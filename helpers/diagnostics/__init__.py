@@ -67,7 +67,7 @@ def diagnose(
         return loss_number(loss_fn(*fitting(loss_fn, network(*_arguments(inputs)), targets)))
 
     random_state = torch.get_rng_state()
-    reached = network.reached | held(loss_fn, network.parameters, inputs, targets)
+    reached = network.reached | held(loss_fn, network.parameters, inputs, targets, type(optimizer))
     with left_as_it_was(reached), torch.inference_mode(False), torch.set_grad_enabled(loss_fn is not None):
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))

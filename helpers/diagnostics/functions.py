@@ -179,7 +179,8 @@ class Functions(TorchFunctionMode):
         gates = [gate for *_, gate in notes if gate is not None]
         if key == "mul" and gates and len(notes) > 1 and all(unit is not None or gate for _, unit, gate in notes):
             # It opens and closes what it is multiplied by: it may be saturated.
-            next((g for g in gates if "igmoid" in g.activation), gates[0]).is_gate = True
+            for g in gates if any("igmoid" in g.activation for g in gates) else gates[:1]:
+                g.is_gate = True
         return (units.pop() if len(units) == 1 else None), (gates[0] if gates and len(notes) == 1 else None)
 
     def _seen(self, func, key, kind, unit, weights, bounds):

@@ -56,7 +56,8 @@ def is_own(value):
 
 def _is_known(value):
     """Whether a class or function is somebody's own."""
-    return (value.__module__ or "").partition(".")[0] not in FOREIGN
+    module = value.__module__ or ""  # of some classes written in C a descriptor
+    return isinstance(module, str) and module.partition(".")[0] not in FOREIGN
 
 
 def _tables(value):
