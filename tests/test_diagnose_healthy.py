@@ -150,6 +150,14 @@ def test_a_schedule_by_hand_too_and_a_rate_of_zero_is_still_said():
     assert says(diagnose(net, *clusters(0), optimizer=optimizer).warnings, "learning rate is 0")
 
 
+def test_a_schedule_by_epoch_that_is_stepped_per_batch_is_said():
+    net = deep()
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, 1, 0.1)
+    said, start, end = training(net, optimizer, every=5, after=lambda step: schedule.step())
+    assert says(said, "scheduler", "per epoch") and end > 0.9 * start
+
+
 def test_what_has_learned_may_be_tuned_in_small_steps():
     net = deep()
     tune = lambda: torch.optim.AdamW(net.parameters(), 1e-6)
@@ -208,6 +216,13 @@ def test_weight_decay_that_eats_the_weights(name):
     assert says(diagnose(net, *clusters(0), optimizer=make(net.parameters())).warnings, "weight_decay") == is_fault
     said, start, end = training(net, make(net.parameters()), steps=200)
     assert says(said, "weight_decay") == is_fault == (end > 0.9 * start)
+
+
+def test_a_usual_decay_of_what_has_converged_is_no_fault():
+    net, (x, _) = deep(), clusters(0)
+    optimizer, y = torch.optim.SGD(net.parameters(), 0.1, weight_decay=1e-4), 0.5 * x[:, :10]
+    training(net, optimizer, lambda step: (x, y), F.mse_loss, steps=400)
+    assert not says(diagnose(net, x, y, loss_fn=F.mse_loss, optimizer=optimizer).warnings, "decay")
 
 
 # Begun at zero
@@ -374,6 +389,8 @@ def test_inputs_that_say_nothing():
     for x in X / 1e5, torch.zeros(64, 12), X[:1].expand(64, -1):
         assert says(diagnose(mlp(), x, Y).warnings, "inputs")
     assert not diagnose(mlp(), X / 10, Y).warnings
+    normed = nn.Sequential(nn.BatchNorm1d(12), nn.Linear(12, 5))  # the scale of its inputs is no matter
+    assert not diagnose(normed, X / 1e4, Y).warnings
     net = Net(lambda self, i, mask: self.b(self.a(i) * mask), a=nn.Embedding(5, 8), b=nn.Linear(8, 5))
     assert not says(diagnose(net, (Y, torch.ones(64, 8)), Y).warnings, "inputs")
 
@@ -408,27 +425,47 @@ def test_recurrent_weights_that_see_only_the_state_before(how):
 # Left as it was
 
 
+def test_the_class_of_an_optimizer_is_put_back_after_a_trial():
+    class Counting(torch.optim.SGD):
+        n, log = 0, []
+
+        def step(self, closure=None):
+            Counting.n += 1
+            Counting.log.append(1)
+            return super().step(closure)
+
+    net = deep()
+    assert diagnose(net, *clusters(0), optimizer=Counting(net.parameters(), 50.0)).rises
+    assert Counting.n == 0 and Counting.log == []
+
+
 def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
     settings = ModuleType("settings")
     settings.calls = 0
     monkeypatch.setitem(sys.modules, "settings", settings)
 
     class Plain(nn.Module):
-        calls, log, table = 0, [], torch.zeros(3)
+        calls, log, table, mode = 0, [], torch.zeros(3), "new"
 
         def __init__(self):
             super().__init__()
             self.a = nn.Linear(12, 5)
 
         def forward(self, x):
-            Plain.calls, Plain.new = Plain.calls + 1, 3
+            Plain.calls, Plain.new, Plain.mode = Plain.calls + 1, 3, "used"
             self.log.append(1)
             Plain.table += 1
             settings.calls += 1
             return self.a(x)
 
     diagnose(Plain(), X, Y)
-    assert Plain.calls == 0 and not hasattr(Plain, "new") and Plain.log == [] and Plain.table.eq(0).all()
+    assert (
+        Plain.calls == 0
+        and Plain.mode == "new"
+        and not hasattr(Plain, "new")
+        and Plain.log == []
+        and Plain.table.eq(0).all()
+    )
 
     class Slots:
         __slots__ = ("W", "later", "n")

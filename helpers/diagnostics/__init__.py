@@ -41,7 +41,9 @@ def diagnose(
     price.
 
     The mode, train or eval, is the one that the model is in. What the model, the loss_fn and the inputs hold, the
-    optimizer and the random states stay exactly as they are, even when the model raises.
+    optimizer and the random states stay exactly as they are, even when the model raises. (Not caches of functools,
+    iterators, files. All tensors are copied for that: a model that holds its data set makes a look slow.) Scripted
+    functions are not looked into. Where steps look too long, a few are tried on the same examples, and taken back.
 
     A container that only hands on what its last layer returned has no row; one that computes something itself
     (a residual sum) has. Raises ValueError, with the remedy, for a loss that is not one number and for what can't be
@@ -65,7 +67,7 @@ def diagnose(
         return loss_number(loss_fn(*fitting(loss_fn, network(*_arguments(inputs)), targets)))
 
     random_state = torch.get_rng_state()
-    reached = network.reached | held(loss_fn, network.parameters, inputs, targets)
+    reached = network.reached | held(loss_fn, network.parameters, inputs, targets, type(optimizer))
     with left_as_it_was(reached), torch.inference_mode(False), torch.set_grad_enabled(loss_fn is not None):
         with Watcher(network, see) as watcher:
             output = watcher.call(*_arguments(inputs))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
@@ -178,7 +179,8 @@ class Functions(TorchFunctionMode):
         gates = [gate for *_, gate in notes if gate is not None]
         if key == "mul" and gates and len(notes) > 1 and all(unit is not None or gate for _, unit, gate in notes):
             # It opens and closes what it is multiplied by: it may be saturated.
-            next((g for g in gates if "igmoid" in g.activation), gates[0]).is_gate = True
+            for g in gates if any("igmoid" in g.activation for g in gates) else gates[:1]:
+                g.is_gate = True
         return (units.pop() if len(units) == 1 else None), (gates[0] if gates and len(notes) == 1 else None)
 
     def _seen(self, func, key, kind, unit, weights, bounds):
@@ -246,9 +248,9 @@ def is_matching(values, targets):
 def has_learned(values, targets):
     """Whether more examples are right than there are of any one class, by more than luck."""
     targets = targets.argmax(1) if targets.is_floating_point() else targets
-    n = targets.numel()
-    share = targets[targets >= 0].bincount().max().item() / n if (targets >= 0).any() else 1
-    return bool((values.argmax(1) == targets).sum() > n * share + 3 * (n * share * (1 - share)) ** 0.5)
+    targets, guessed = (t.numpy(force=True).ravel() for t in (targets, values.argmax(1)))
+    n, most = len(targets), np.bincount(targets[targets >= 0], minlength=1).max()
+    return bool(n) and np.count_nonzero(guessed == targets) > most + 3 * (most * (1 - most / n)) ** 0.5
 
 
 def _base(t):

@@ -45,7 +45,7 @@ def held(*roots):
             continue
         path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
         queue.extend((path, key, part) for key, part in parts(value))
-        queue.extend(("", "", base) for base in type(value).__mro__ if id(base) not in found and _is_known(base))
+        queue.extend(("", "", base) for base in _own(type(value))[0] if id(base) not in found)
     return found
 
 
@@ -56,7 +56,8 @@ def is_own(value):
 
 def _is_known(value):
     """Whether a class or function is somebody's own."""
-    return (value.__module__ or "").partition(".")[0] not in FOREIGN
+    module = value.__module__ or ""  # of some classes written in C a descriptor
+    return isinstance(module, str) and module.partition(".")[0] not in FOREIGN
 
 
 def _tables(value):
@@ -72,9 +73,15 @@ def _attributes(value):
     """Those of a class, and those of __slots__."""
     if isinstance(value, type):
         return dict(vars(value))
-    slots = [vars(base).get("__slots__", ()) for base in type(value).__mro__ if _is_known(base)]
-    names = [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
-    return {name: getattr(value, name) for name in names if hasattr(value, name)}
+    return {name: getattr(value, name) for name in _own(type(value))[1] if hasattr(value, name)}
+
+
+@cache
+def _own(cls):
+    """(a class and its bases, as far as they are somebody's own; their __slots__)."""
+    bases = [base for base in cls.__mro__ if _is_known(base)]
+    slots = [vars(base).get("__slots__", ()) for base in bases]
+    return bases, [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
 
 
 def parts(value):

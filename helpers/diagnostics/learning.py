@@ -9,6 +9,7 @@ from torch.utils._pytree import tree_leaves
 
 from .functions import CrossEntropy, has_learned, is_matching, is_softmaxed
 from .hooks import tensors_in
+from .rates import NORMS
 from .warnings import CLEAN, some_of
 
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
@@ -141,7 +142,7 @@ def findings_for(network, watcher, parameters, gradients, inputs, targets, outpu
     found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
     calls = watcher.functions.cross_entropies
     found += said_of_cross_entropy(calls, inputs) or _unlike(watcher.seen, output, targets, loss)
-    found += _inputs_alike(inputs)
+    found += _inputs_alike(inputs) if not NORMS.match(watcher.seen[0].type.__name__ if watcher.seen else "") else []
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
 
 
@@ -200,10 +201,11 @@ def _unlike(seen, output, targets, loss):
 
 
 def _inputs_alike(inputs):
-    tensors = list(tensors_in(inputs))
-    whole = [t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor) and not t.is_floating_point()]
-    sizes = [t.std(0).max().item() for t in tensors if t.dim() > 1 and len(t) > 1 and t.numel() and _is_plain(t)]
-    if whole or not sizes or not max(sizes) <= SMALL:
+    """Of what has numbers and no words (whole numbers)."""
+    tensors = [t for t in tensors_in(inputs) if t.dim() > 1 and len(t) > 1 and t.numel() and _is_plain(t)]
+    sizes = [t.std(0).max().item() for t in tensors]
+    words = (t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor) and not t.is_floating_point())
+    if not sizes or not max(sizes) <= SMALL or any(True for _ in words):
         return []
     return [f"the inputs are tiny, or the same in all examples (std {max(sizes):.1e}): scale them to a std of about 1"]
 

@@ -94,8 +94,11 @@ def _unmoved(weights):
 def steps_are_long(activations, parameters):
     """Whether SGD's steps look too long, so that it is worth the time to try a few."""
     weights = [p for p in parameters if len(p.shape) > 1 and p.update_rule == "SGD" and p.update_to_data]
-    speeds, high = [_judged(p, _normalised(activations)) for p in weights], _bounds(weights)[1]
-    return len(weights) > 1 and (median(speeds) > high or max(speeds) > 10 * high)
+    if len(weights) < 2:
+        return False
+    normalised, high = _normalised(activations), _bounds(weights)[1]
+    speeds = [_judged(p, normalised) for p in weights]
+    return median(speeds) > high or max(speeds) > 10 * high
 
 
 def _bounds(weights):

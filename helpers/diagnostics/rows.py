@@ -19,6 +19,7 @@ ACTIVATIONS |= {"ReLU": "dies", "ReLU6": "dies"}
 ACTIVATIONS |= dict.fromkeys(["LeakyReLU", "PReLU", "RReLU", "ELU", "CELU", "SELU", "GELU", "SiLU", "Mish"])
 ACTIVATIONS |= dict.fromkeys(["Hardswish", "Softplus", "LogSigmoid"])
 # By whose measure an optimizer is judged. (RAdam's first steps are none of both.)
+USUAL_DECAY = 0.01  # at the end of a training the gradient is as small as that pulls, or smaller
 RULES = {frozenset({"SGD", "ASGD"}): "SGD", frozenset({"Adam", "AdamW", "NAdam", "Adamax"}): "Adam"}
 
 
@@ -81,7 +82,7 @@ class ParameterRow:
         hundred steps, whatever the gradients; at the first step it is lr / std.
     update_rule: "SGD" or "Adam", by whose measure update_to_data is judged; None for other optimizers.
     adam_eps: under Adam and its kin: the eps below which the size of a gradient makes its first steps smaller.
-    decay: how many times as hard weight decay pulls at it as its gradient does.
+    decay: how many times as hard a weight decay above 0.01 pulls at it as its gradient does.
     lr: the rate of its group. growth: how many times as long its steps may become with no other setting: by momentum,
         1 / (1 - momentum), and where a scheduler has lowered the rate, or not raised it yet.
 
@@ -193,7 +194,8 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         if update_std is not None and (optimizer is None or id(p) in groups):  # else another optimizer moved it
             group = groups.get(id(p), dict(lr=lr))
             pull = 1 if kinds & {"AdamW"} or group.get("decoupled_weight_decay") else row.get("grad_std")
-            row |= dict(update_rule=rule, decay=ratio(group.get("weight_decay", 0) * (std or 0), pull))
+            decay = group.get("weight_decay", 0)
+            row |= dict(update_rule=rule, decay=ratio(decay * (std or 0), pull) if decay > USUAL_DECAY else None)
             row |= _rates(group, lr)
             if rule == "Adam":
                 is_fresh = optimizer.state.get(p, {}).get("step", 0) <= 1

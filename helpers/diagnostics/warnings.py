@@ -76,7 +76,9 @@ def _stuck_calls(activations, zero, is_faint):
         inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
         if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
             yield row.name, f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
-        if row.dead is not None and row.dead > DEAD and _examples(row) >= DEAD_EXAMPLES:
+        units = row.shape[1 if len(row.shape) > 3 else -1] if row.shape else 1
+        is_dead = row.dead is not None and row.dead > DEAD + 0.5 / units**0.5  # of 16 units 9 are a coin's luck
+        if is_dead and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
             if is_faint:
                 cause = "what reaches it is too small against its biases"

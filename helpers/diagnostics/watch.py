@@ -86,6 +86,7 @@ class watch:
         first, *later = self.records
         zero = begin_at_zero(first[1].parameters)
         said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
+        found += _fallen([(step, max((p.lr or 0 for p in d.parameters), default=0)) for step, d in self.records])
         return found + over_time([(first[0], first[1].all_warnings(learn)), *said])
 
     def plot(self):
@@ -154,6 +155,17 @@ class watch:
         self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()
+
+
+def _fallen(rates):
+    """A learning rate that was next to nothing for more than a third of the training, after its peak; in a list."""
+    most = max(rate for _, rate in rates)
+    peak = [rate for _, rate in rates].index(most)
+    low = [(step, rate) for step, rate in rates[peak:] if rate < 5e-4 * most]
+    if not low or len(low) <= max(2, len(rates) / 3):
+        return []
+    text = f"the learning rate fell from {most:.1e} to {low[0][1]:.1e} by step {low[0][0]:,}"
+    return [f"{text}: is the scheduler stepped per batch in place of per epoch?"]
 
 
 def _ids_of_parameters(model):
