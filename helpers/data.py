@@ -13,7 +13,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 import torch
 from platformdirs import user_cache_path
 
@@ -201,6 +200,8 @@ def fetch_names():
 
 def _download(url, path, _):
     """A downloader for pooch that ends after FETCH_SECONDS; path is pooch's temporary file."""
+    import requests  # needed here alone
+
     answer = Future()
 
     def get():

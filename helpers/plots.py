@@ -70,7 +70,7 @@ def pixels(fig, dpi):
 
 def few_colors(image, colors=128):
     """An RGB image with a palette: 128 colours are plenty for lines and text, and a PNG has a third of the size."""
-    return image.quantize(colors, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    return image.quantize(colors, dither=Image.Dither.NONE)
 
 
 def gain_color(gain):

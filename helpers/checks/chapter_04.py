@@ -95,7 +95,7 @@ def _through(f, gain, layers=50, width=200):
         inputs.append(h @ (torch.randn(width, width, generator=generator) * gain / width**0.5))
         h = f(inputs[-1])
         outputs.append(h)
-    gradients = torch.autograd.grad(h, inputs, torch.randn(h.shape, generator=generator))
+    gradients = torch.autograd.grad((h * torch.randn(h.shape, generator=generator)).sum(), inputs)
     forward, backward = ([t.detach().square().mean().sqrt().item() for t in part] for part in (outputs, gradients))
     return forward, [size / backward[-1] for size in backward]
 

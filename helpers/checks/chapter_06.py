@@ -44,10 +44,16 @@ IMAGES = [(seeded_randn(*x, seed=i), seeded_randn(*w, seed=9 + i), s, p) for i, 
 
 
 class _NoConvolution(TorchDispatchMode):
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        if func.overloadpacket in (torch.ops.aten.convolution, torch.ops.aten.im2col):
-            raise Verdict("your code leaves the work to torch's convolution or F.unfold", _OWN)
-        return func(*args, **(kwargs or {}))
+    """Whatever runs inside may not call torch's convolution, or F.unfold."""
+
+
+def _refuse(mode, func, types, args=(), kwargs=None):
+    if func.overloadpacket in (torch.ops.aten.convolution, torch.ops.aten.im2col):
+        raise Verdict("your code leaves the work to torch's convolution or F.unfold", _OWN)
+    return func(*args, **(kwargs or {}))
+
+
+_NoConvolution.__torch_dispatch__ = _refuse  # inside the class it would make torch import its compiler: a second
 
 
 def _by_hand(answer, *args):
