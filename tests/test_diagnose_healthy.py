@@ -490,7 +490,14 @@ SIDE = {
     "jacrev": lambda net, x: torch.func.jacrev(net)(x[0]),
     "hessian": lambda net, x: torch.func.hessian(lambda t: net(t).sum())(x[0]),
     "trace": lambda net, x: torch.jit.trace(net, x),
+    "script": lambda net, x: _scripted(net, x),
+    "jacobian": lambda net, x: torch.autograd.functional.jacobian(net, x[:2], vectorize=True),
 }
+
+
+def _scripted(net, x):
+    layers, script = list(net), torch.jit.script(net)
+    assert all(a is b for a, b in zip(layers, net, strict=True)) and torch.equal(script(x), net(x))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -508,9 +515,41 @@ def test_transforms_of_the_watched_model_do_not_stop_the_loop(name):
     assert all(row.std > 0 for row in seen.records[1][1].gradients)
 
 
+def test_a_pass_that_cannot_be_read_is_said_once_and_the_loop_goes_on(monkeypatch):
+    net = mlp()
+    optimizer = sgd(net)
+
+    def of_large_batches(tensor, *args):
+        if len(tensor) == len(X):
+            raise ValueError("hidden")
+        return layer_statistics(tensor, *args)
+
+    layer_statistics = sys.modules["helpers.diagnostics.passes"].layer_statistics
+    monkeypatch.setattr(sys.modules["helpers.diagnostics.passes"], "layer_statistics", of_large_batches)
+    seen = watched(net, optimizer, usual(net, optimizer), 4, 2)
+    (said,) = seen.warnings
+    assert seen.steps == 4 and says([said], "step 0 could not be recorded", "hidden")
+    assert all(d.activations == [] for _, d in seen.records)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_layer_that_is_replaced_by_a_script_is_said_and_the_loop_goes_on():
+    net = mlp()
+    optimizer = sgd(net)
+
+    def body(step):
+        if step == 1:
+            net[2] = torch.jit.script(nn.Linear(*net[2].weight.shape[::-1]))
+        usual(net, optimizer)(step)
+
+    seen = watched(net, optimizer, body, 6, 2)
+    assert [step for step, _ in seen.records] == [0]
+    assert seen.steps == 6 and says(seen.warnings, "step 2 could not be recorded", "ScriptModule lets nobody look")
+
+
 def test_what_cannot_be_recorded_is_said_and_the_loop_goes_on(monkeypatch):
     net = mlp()
     optimizer = sgd(net)
     monkeypatch.setattr(sys.modules["helpers.diagnostics.watch"], "parameter_rows", lambda *args: 1 / 0)
     seen = watched(net, optimizer, usual(net, optimizer), 3, 2)
-    assert seen.steps == 3 and says(seen.warnings, "step 2 could not be recorded", "ZeroDivisionError")
+    assert seen.steps == 3 and len(seen.warnings) == 1 and says(seen.warnings, "step 0 could not be recorded", "ZeroDivisionError")

@@ -97,14 +97,15 @@ class Functions(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, key = kwargs or {}, _key(func)
         if key and args and func.__name__.endswith("_"):
-            self.watcher.about_to_change(args[0])
+            self.watcher.attempt(self.watcher.about_to_change, args[0])
         output = func(*args, **kwargs)
         if key in MADE or kwargs.get("requires_grad"):
             self.made.append(args[0] if key in MADE else output)
         if key is None or key in MADE:
             return output
         with torch._C.DisableTorchFunction():
-            return self._look(func, key, output, args, kwargs)
+            seen = self.watcher.attempt(self._look, func, key, output, args, kwargs)
+        return output if seen is None else seen
 
     def note(self, tensor, unit, gate=None):
         """Keep in mind the dimension that counts a tensor's units, from the end, and the gate that it is."""

@@ -1,5 +1,6 @@
 """Watch a network while it runs: what every layer, activation and product puts out, in the order of the calls."""
 
+import copy
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -36,10 +37,6 @@ class Hook:
     def __call__(self, *args):
         return None if torch.compiler.is_compiling() else self.do(*args)
 
-    @property
-    def __name__(self):
-        raise RuntimeError("torch.jit.script does not take a model that is watched: call it before")
-
     def __reduce__(self):  # to what takes any arguments, returns None, and is found where this folder is not
         return getattr, (nullcontext(), "__exit__")
 
@@ -64,13 +61,16 @@ class Watcher:
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
         self.undo.append(partial(mha.set_fastpath_enabled, mha.get_fastpath_enabled()))
         mha.set_fastpath_enabled(False)
-        before = Hook(lambda layer, args: self._before(layer))
-        after = Hook(lambda layer, args, out: self._after(layer, out))
+        before = Hook(lambda layer, args: self.attempt(self._before, layer))
+        after = Hook(lambda layer, args, out: self.attempt(self._after, layer, out))
         layers = [layer for _, layer in self.network.layers.values()]
         for layer in layers:
             if not self.network.own_call(layer):
                 self.undo.append(layer.register_forward_pre_hook(before).remove)
                 self.undo.append(layer.register_forward_hook(after).remove)
+        scripts = patch.object(nn.Module, "__prepare_scriptable__", _without_hooks, create=True)
+        scripts.start()
+        self.undo.append(scripts.stop)
         for cls in {type(layer) for layer in layers if self.network.own_call(layer)}:  # torch's hooks do not see them
             _watch_calls(cls, self)
             self.undo.append(partial(_watch_calls_no_more, cls, self))
@@ -81,6 +81,10 @@ class Watcher:
         self.listen(False)
         while self.undo:
             self.undo.pop()()
+
+    def attempt(self, do, *args):
+        """What is done as the network runs; None where that failed and the network's run goes on."""
+        return do(*args)
 
     def listen(self, wanted):
         """See functions, or no longer."""
@@ -211,6 +215,17 @@ class Watcher:
         return copy
 
 
+def _without_hooks(module):
+    """What torch.jit.script takes in place of a watched module: it would compile the hooks as well."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    bare = copy.copy(module)
+    for name in "_forward_hooks", "_forward_pre_hooks", "_modules":
+        kept = {key: value for key, value in getattr(module, name).items() if not isinstance(value, Hook)}
+        vars(bare)[name] = type(getattr(module, name))(kept)
+    return bare
+
+
 def _watch_calls(cls, watcher):
     """Let a watcher see the calls of a class. Several take turns on one class, so they share what replaces it."""
     if cls not in PATCHED:
@@ -219,10 +234,11 @@ def _watch_calls(cls, watcher):
         def watched(layer, *args, **kwargs):
             those = [w for w in watchers if id(layer) in w.network.layers and not w.is_open(layer)]
             for w in those:
-                w._before(layer)
+                w.attempt(w._before, layer)
             output = call(layer, *args, **kwargs)
             for w in reversed(those):
-                output = w._after(layer, output)
+                replaced = w.attempt(w._after, layer, output)
+                output = output if replaced is None else replaced
             return output
 
         patched = patch.object(cls, "__call__", watched)

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from functools import partial
 
 import torch
 from torch import nn
@@ -10,11 +11,13 @@ from .hooks import Hook, Watcher, tensors_in
 from .learning import eval_mode, outside, read_from_gradient
 from .statistics import layer_statistics, tensor_statistics
 
+HIDDEN = suppress(RuntimeError, TypeError)  # a FakeTensor has no values, and many gradients at once hide theirs
+
 
 class Pass(Watcher):
     """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
 
-    seen, with_gradients, was_called, inputs = (), None, False, ()
+    seen, with_gradients, was_called, inputs, failure = (), None, False, (), None
 
     def __init__(self, network, is_first, trained):
         super().__init__(network, self._see)
@@ -24,6 +27,13 @@ class Pass(Watcher):
         if any(row.gradient for row in self.seen):
             self.with_gradients = self.seen
         super().restart()
+
+    def attempt(self, do, *args):
+        try:
+            return do(*args)
+        except Exception as error:  # noqa: BLE001  the training goes on, and this pass is not recorded
+            self.restart()
+            self.is_done, self.failure = True, f"{type(error).__name__}: {error}"
 
     def rows(self):
         """Of the last pass that a backward pass went through: the batch's accuracy, after it, has none."""
@@ -36,7 +46,7 @@ class Pass(Watcher):
         if self.is_module:
             # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
             self.listen(False)
-            begin, end = Hook(lambda *_: self._begin()), Hook(self._end)
+            begin, end = Hook(lambda *_: self.attempt(self._begin)), Hook(partial(self.attempt, self._end))
             self.undo.append(root.register_forward_pre_hook(begin, prepend=True).remove)
             self.undo.append(root.register_forward_hook(end, always_call=True, with_kwargs=True).remove)
         self._keep_a_gradient()
@@ -76,7 +86,11 @@ class Pass(Watcher):
             self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         if logits is not None:
-            logits.register_hook(lambda gradient: self.logits.append((logits.detach(), gradient.detach())))
+            logits.register_hook(lambda gradient: self._keep_logits(logits, gradient))
+
+    def _keep_logits(self, logits, gradient):
+        with HIDDEN:
+            self.logits.append((logits.detach(), gradient.detach()))
 
     def divide_gradients(self, scale):
         """Those of the layers, as they would be without a GradScaler."""
@@ -86,10 +100,14 @@ class Pass(Watcher):
 
     def _see(self, seen, tensor):
         seen.readings = {}
-        with suppress(RuntimeError, TypeError):  # a FakeTensor has no values
+        with HIDDEN:
             seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: setattr(seen, "gradient", tensor_statistics(gradient, False)))
+            tensor.register_hook(lambda gradient: self._see_gradient(seen, gradient))
+
+    def _see_gradient(self, seen, gradient):
+        with HIDDEN:
+            seen.gradient = tensor_statistics(gradient, False)
 
     def cross_entropies(self):
         """Those that were called inside; else the one that the gradient at the output tells of."""

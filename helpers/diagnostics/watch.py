@@ -1,6 +1,7 @@
 """Watch a training: the statistics of its own forward and backward passes, and what its steps really change."""
 
 import sys
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -62,13 +63,25 @@ class watch:
         """A step is done: called after every update, by the optimizer if there is one, else by you."""
         if self.watching:
             self.watching.__exit__()
-            try:
+            with self._going_on():
                 self._record()
-            except Exception as error:  # noqa: BLE001  the training goes on
-                self._findings.append(f"step {self.steps:,} could not be recorded: {type(error).__name__}: {error}")
             self.watching = None
         self.steps += 1
-        self._start_if_due()
+        with self._going_on():  # a layer may have been replaced by one that cannot be watched
+            self._start_if_due()
+
+    @contextmanager
+    def _going_on(self):
+        """The training goes on, whatever happens here; it is said once."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001
+            self._say_not_recorded(f"{type(error).__name__}: {error}")
+
+    def _say_not_recorded(self, why):
+        text = f"could not be recorded: {why}"
+        if not any(said.endswith(text) for said in self._findings):
+            self._findings.append(f"step {self.steps:,} {text}")
 
     @property
     def warnings(self):
@@ -146,8 +159,10 @@ class watch:
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
         seen = watching.rows()
+        if watching.failure:
+            self._say_not_recorded(watching.failure)
         found = [*watching.left_over(), *watching.mode]
-        found += _not_trained(seen, gradients) if self.optimizer is not None else []
+        found += _not_trained(seen, gradients) if self.optimizer is not None and not watching.failure else []
         if seen and not watching.was_called and watching.is_module:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
