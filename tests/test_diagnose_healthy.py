@@ -552,4 +552,8 @@ def test_what_cannot_be_recorded_is_said_and_the_loop_goes_on(monkeypatch):
     optimizer = sgd(net)
     monkeypatch.setattr(sys.modules["helpers.diagnostics.watch"], "parameter_rows", lambda *args: 1 / 0)
     seen = watched(net, optimizer, usual(net, optimizer), 3, 2)
-    assert seen.steps == 3 and len(seen.warnings) == 1 and says(seen.warnings, "step 0 could not be recorded", "ZeroDivisionError")
+    assert (
+        seen.steps == 3
+        and len(seen.warnings) == 1
+        and says(seen.warnings, "step 0 could not be recorded", "ZeroDivisionError")
+    )

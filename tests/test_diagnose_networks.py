@@ -394,7 +394,7 @@ NETWORKS = {
     "gradients of its inputs": lambda: (grad_penalty, X, dict(loss_fn=lambda out: 20 * out.square().mean()), "POTENTIAL.0", "POTENTIAL.2.bias: no gradient"),
     "generator of a GAN": lambda: (GENERATED, X, dict(loss_fn=lambda out: -CRITIC(out).mean()), "0 1 2 3"),
     "functional_call": lambda: (functional, X, dict(targets=Y), "FUNCTIONAL.0 FUNCTIONAL.1"),
-    "a named tuple is one input": lambda: (module(lambda self, pair: self.a(pair.left - pair.right), a=nn.Linear(12, 5)), Pair(X, X + 1),
+    "a named tuple is one input": lambda: (module(lambda self, pair: self.a(pair.left * pair.right), a=nn.Linear(12, 5)), Pair(X, X + 1),
                                            dict(targets=Y), "a"),
     "dict of tensors in and out": lambda: (module(lambda self, x, mask: {"logits": self.a(x * mask)}, a=nn.Linear(12, 5)),
                                            dict(x=X, mask=torch.ones(12)),

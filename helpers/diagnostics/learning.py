@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 from .functions import CrossEntropy, has_learned, is_matching, is_softmaxed
 from .hooks import tensors_in
 from .rates import NORMS
-from .warnings import CLEAN, some_of
+from .warnings import CLEAN, same_for_all, some_of
 
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
 LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
@@ -142,6 +142,8 @@ def findings_for(network, watcher, parameters, gradients, inputs, targets, outpu
     found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
     calls = watcher.functions.cross_entropies
     found += said_of_cross_entropy(calls, inputs) or _unlike(watcher.seen, output, targets, loss)
+    weights = [p for p in trainable.values() if p.dim() > 1]
+    found += same_for_all(tensors_in(output), tree_leaves(inputs), weights)
     found += _inputs_alike(inputs) if not NORMS.match(watcher.seen[0].type.__name__ if watcher.seen else "") else []
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
 

@@ -8,6 +8,8 @@ rate 0.1) and its unhealthy ones. Each comment gives both.
 from collections import Counter
 from math import inf, prod
 
+from torch import Tensor, strided
+
 from .rates import DIGITS, NORMS, fast_output, update_ratios
 
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
@@ -83,8 +85,32 @@ def _stuck_calls(activations, zero, is_faint):
             if is_faint:
                 cause = "what reaches it is too small against its biases"
             yield row.name, f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
-        elif row.is_activation and row.std == 0 and not any(f"{r.name}.weight" in zero for r in activations[:i]):
+        elif row.is_activation and row.std == 0 and not (any(f"{r.name}.weight" in zero for r in activations[:i])
+                                                         and _leads_past(activations, i)):  # fmt: skip
             yield row.name, f"{_label(row)}: puts out the same number everywhere; are the weights before it all zero?"
+
+
+def _leads_past(activations, i):
+    """Whether the network says something beside this row, or ends with it, as with an output layer that begins at 0."""
+    return bool(activations[-1].std) or all(row.is_activation for row in activations[i + 1 :])
+
+
+def same_for_all(outputs, inputs, weights):
+    """A sentence, in a list, where differing inputs get one answer; an output layer that begins at 0 may do that."""
+    several = [t for t in outputs if t.dim() and len(t) > 1 and t.numel()]
+    inputs = [t for t in inputs if isinstance(t, Tensor) and t.layout is strided and t.dim() and len(t) > 1]
+    differ = any(_differs(t) for t in inputs)
+    if not several or not differ or not weights or not weights[-1].any() or any(_differs(t) for t in several):
+        return []
+    text = f"the output is the same for all {len(several[0])} examples: nothing of the inputs reaches it"
+    return [f"{text}; look for weights that are all zero, dead units, or an input that forward does not use"]
+
+
+def _differs(t):
+    """Whether its examples differ, by more than the roundings of one product."""
+    if not (t.is_floating_point() or t.is_complex()):
+        return bool((t != t[:1]).any())
+    return not bool((t - t[:1]).abs().max() <= 1e-6 * t.abs().max())  # NaN differs
 
 
 def _by_depth(activations, gradients, inner):
