@@ -16,11 +16,10 @@ pytestmark = pytest.mark.skipif(not shutil.which("make"), reason="needs make; Wi
 @pytest.fixture
 def course(tmp_path):
     """A folder with the course's files alone, so that the learner's own study/ is left in peace."""
-    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for name in filter(None, files.stdout.split("\0")):
-        target = tmp_path / "my course" / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / name, target)
+    others = shutil.ignore_patterns(
+        ".*_cache", ".git", ".venv", "__pycache__", "study", "names.txt", ".ipynb_checkpoints"
+    )
+    shutil.copytree(ROOT, tmp_path / "my course", ignore=others)
     return tmp_path / "my course"
 
 
