@@ -225,6 +225,28 @@ def test_a_usual_decay_of_what_has_converged_is_no_fault():
     assert not says(diagnose(net, x, y, loss_fn=F.mse_loss, optimizer=optimizer).warnings, "decay")
 
 
+BCE = F.binary_cross_entropy_with_logits
+CONVERGED = {
+    "regression": (lambda x, y: 0.5 * x[:, :1], F.mse_loss, 1500, []),
+    "two classes": (lambda x, y: (y < 5).float()[:, None], BCE, 600, []),
+    "two classes, probabilities": (lambda x, y: (y < 5).float()[:, None], F.binary_cross_entropy, 600, [nn.Sigmoid()]),
+}
+
+
+@pytest.mark.parametrize("name", CONVERGED)
+def test_what_has_converged_is_not_accused_of_its_small_steps(name):
+    targets, loss_fn, steps, end = CONVERGED[name]
+    x, y = clusters(0)
+    net, y = nn.Sequential(*deep()[:-1], nn.Linear(64, 1), *end), targets(x, y)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=1e-4)
+    assert not diagnose(net, x, y, loss_fn=loss_fn).has_learned
+    training(net, optimizer, lambda step: (x, y), loss_fn, steps=steps)
+    found = diagnose(net, x, y, loss_fn=loss_fn, optimizer=optimizer)
+    assert found.has_learned and not found.warnings
+    slow = diagnose(net, x, y[torch.randperm(len(y))], loss_fn=loss_fn, lr=1e-7)
+    assert not slow.has_learned and says(slow.warnings, "too low")
+
+
 # Begun at zero
 
 
@@ -552,4 +574,8 @@ def test_what_cannot_be_recorded_is_said_and_the_loop_goes_on(monkeypatch):
     optimizer = sgd(net)
     monkeypatch.setattr(sys.modules["helpers.diagnostics.watch"], "parameter_rows", lambda *args: 1 / 0)
     seen = watched(net, optimizer, usual(net, optimizer), 3, 2)
-    assert seen.steps == 3 and len(seen.warnings) == 1 and says(seen.warnings, "step 0 could not be recorded", "ZeroDivisionError")
+    assert (
+        seen.steps == 3
+        and len(seen.warnings) == 1
+        and says(seen.warnings, "step 0 could not be recorded", "ZeroDivisionError")
+    )

@@ -148,7 +148,7 @@ def test_plain_tensors_need_a_call_of_step(kind):
                 p.data += -0.1 * p.grad
             seen.step()
             with torch.no_grad():
-                forward(X[:1])
+                forward(X[:2])
     assert [step for step, _ in seen.records] == [0, 2, 4] and not modes()
     diagnosis = seen.records[-1][1]
     assert len(diagnosis.parameters) == len(parameters)
@@ -366,8 +366,10 @@ def test_what_was_not_recorded_and_what_cannot_be_watched():
         watch(compiled)
 
 
+@pytest.mark.filterwarnings("error:This figure was using a layout engine")
 def test_live_needs_ipython_and_takes_a_tenth_of_the_time(monkeypatch):
     displays = pytest.importorskip("IPython.display")
+    monkeypatch.setitem(matplotlib.rcParams, "figure.constrained_layout.use", True)  # the user's own style
     shown = []
 
     class Handle:

@@ -6,13 +6,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from .learning import check_optimizer, eval_mode, not_held, said_of_cross_entropy
+from .learning import eval_mode, said_of_cross_entropy
 from .live import Live
 from .networks import Network
 from .over_time import over_time
 from .passes import Pass
 from .pictures import plot_training
 from .rows import Diagnosis, layer_rows, parameter_rows
+from .trial import check_optimizer, not_held
 from .warnings import begin_at_zero
 
 
