@@ -243,6 +243,7 @@ def test_what_has_converged_is_not_accused_of_its_small_steps(name):
     training(net, optimizer, lambda step: (x, y), loss_fn, steps=steps)
     found = diagnose(net, x, y, loss_fn=loss_fn, optimizer=optimizer)
     assert found.has_learned and not found.warnings
+    assert not training(net, optimizer, lambda step: (x, y), loss_fn, steps=60)[0]  # watched from there on
     slow = diagnose(net, x, y[torch.randperm(len(y))], loss_fn=loss_fn, lr=1e-7)
     assert not slow.has_learned and says(slow.warnings, "too low")
 
@@ -405,6 +406,30 @@ def test_targets_that_the_output_does_not_reach():
     own = lambda out, y: F.mse_loss(out, y.log())
     assert not diagnose(tail(), X, 1e5 + 1e4 * x.abs(), loss_fn=own).warnings
     assert not diagnose(tail(nn.Sigmoid()), X, (x > 0).float(), loss_fn=F.binary_cross_entropy).warnings
+
+
+PULLS = {
+    "prices": (lambda x: 1e5 + 1e4 * x, F.mse_loss, 1e-3, True),
+    "bounded": (lambda x: 200 + 20 * x, F.mse_loss, 1e-2, True),
+    "scaled": (lambda x: x, F.mse_loss, 1e-3, False),
+    "a sum": (lambda x: x, lambda out, y: F.mse_loss(out, y, reduction="sum"), 1e-3, False),
+    "far, but reached": (lambda x: 50 + 10 * x, F.mse_loss, 3e-2, False),
+    "one class": (lambda x: torch.ones_like(x), lambda out, y: BCE(out, y, reduction="sum"), 1e-4, False),
+    "a critic": (lambda x: x, lambda out, y: 50 * out.mean(), 1e-4, False),
+}
+
+
+@pytest.mark.parametrize("name", PULLS)
+def test_targets_that_are_far_from_the_output_all_the_way(name):
+    targets, loss_fn, rate, is_far = PULLS[name]
+    net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 1), *([nn.Sigmoid()] if name == "bounded" else []))
+
+    def data(step):
+        x, _ = clusters(step)
+        return x, targets(x[:, :1])
+
+    said, *_ = training(net, torch.optim.Adam(net.parameters(), rate), data, loss_fn, steps=200)
+    assert says(said, "the loss pulls", "standardise") == is_far and len(said) == is_far
 
 
 def test_inputs_that_say_nothing():

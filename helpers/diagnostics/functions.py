@@ -127,8 +127,7 @@ class Functions(TorchFunctionMode):
     def _look(self, func, key, output, args, kwargs):
         first = output[0] if isinstance(output, tuple) else output
         if key == BINARY:
-            gate = self.noted(args[0])[1]
-            if gate is not None and "igmoid" in gate.activation:
+            if (gate := self.noted(args[0])[1]) is not None and "igmoid" in gate.activation:
                 self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
         elif key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)

@@ -152,7 +152,7 @@ class watch:
         if self.is_new:  # what is true of the whole training
             self.is_new = False
             calls = watching.cross_entropies()
-            self.has_learned = any(call.has_learned for call in calls)
+            self.has_learned = watching.has_learned()
             found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
             self._findings += [text for text in found if text not in self._findings]
             learn = [(name, p, None if id(p) in ours else p.detach().clone()) for name, p in parameters.items()]
@@ -162,7 +162,7 @@ class watch:
         seen = watching.rows()
         if watching.failure:
             self._say_not_recorded(watching.failure)
-        found = [*watching.left_over(), *watching.mode]
+        found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
         found += _not_trained(seen, gradients) if self.optimizer is not None and not watching.failure else []
         if seen and not watching.was_called and watching.is_module:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
