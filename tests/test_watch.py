@@ -291,13 +291,13 @@ def test_watch_says_what_diagnose_says_of_the_loss_and_the_parameters(fault):
     assert not any("zero_grad" in w for w in seen.warnings)  # nor where the optimizer's leaves out what it lacks
 
 
-def test_a_reentrant_checkpoint_does_not_stop_the_training():
+def test_a_reentrant_checkpoint_is_said_and_does_not_stop_the_training():
     net = module(
         lambda self, x: self.b(checkpoint(self.a, x, use_reentrant=True)), a=nn.Linear(12, 9), b=nn.Linear(9, 5)
     )
     sgd = torch.optim.SGD(net.parameters(), lr=0.01)
     _, seen = loop(net, sgd, watched=watch(net, sgd, every=2), data=(X.clone().requires_grad_(), Y))
-    assert len(seen.records) == 4
+    assert len(seen.records) == 4 and "use_reentrant=False" in seen.warnings[0]
 
 
 def test_two_optimizers_and_other_losses_are_no_fault():

@@ -84,8 +84,10 @@ class Pass(Watcher):
         if not self.is_first:
             return
         self.found, self.logits, self.inputs = [], [], (args, kwargs)
-        with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
+        try:
             self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
+        except ValueError as error:  # a reentrant checkpoint hides what the output depends on
+            self.found.append(str(error))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         if logits is not None:
             logits.register_hook(lambda gradient: self._keep_logits(logits, gradient))
