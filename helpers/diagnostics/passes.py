@@ -13,7 +13,7 @@ from .learning import LARGE, eval_mode, outside, reaches, read_from_gradient
 from .statistics import layer_statistics, tensor_statistics
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
-HIDDEN = suppress(RuntimeError, TypeError)  # a FakeTensor has no values, and many gradients at once hide theirs
+HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=True) hide their values
 
 
 class Pass(Watcher):
@@ -35,7 +35,7 @@ class Pass(Watcher):
             return do(*args)
         except Exception as error:  # noqa: BLE001  the training goes on, and this pass is not recorded
             self.restart()
-            self.is_done, self.failure = True, f"{type(error).__name__}: {error}"
+            self.is_done, self.failure = True, error
 
     def rows(self):
         """Of the last pass that a backward pass went through: the batch's accuracy, after it, has none."""
@@ -103,9 +103,7 @@ class Pass(Watcher):
                 seen.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in seen.gradient.items()}
 
     def _see(self, seen, tensor):
-        seen.readings = {}
-        with HIDDEN:
-            seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
+        seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
         if tensor.requires_grad:
             tensor.register_hook(lambda gradient: self._see_gradient(seen, gradient))
 

@@ -77,12 +77,9 @@ class watch:
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            self._say_not_recorded(f"{type(error).__name__}: {error}")
-
-    def _say_not_recorded(self, why):
-        text = f"could not be recorded: {why}"
-        if not any(said.endswith(text) for said in self._findings):
-            self._findings.append(f"step {self.steps:,} {text}")
+            text = f"could not be recorded: {type(error).__name__}: {error}"
+            if not any(said.endswith(text) for said in self._findings):
+                self._findings.append(f"step {self.steps:,} {text}")
 
     @property
     def warnings(self):
@@ -138,7 +135,10 @@ class watch:
         return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
 
     def _record(self):
-        watching, parameters = self.watching, self.watching.functions.parameters()
+        watching, seen = self.watching, self.watching.rows()
+        if watching.failure and not seen:
+            raise watching.failure
+        parameters = watching.functions.parameters()
         known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
         values, gradients = zip(*known, strict=True) if known else ((), ())
         if self.optimizer is None or self.is_closure:
@@ -159,11 +159,8 @@ class watch:
             self._trainable = {name: (p, first) for name, p, first in learn if p.requires_grad}
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
-        seen = watching.rows()
-        if watching.failure:
-            self._say_not_recorded(watching.failure)
         found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
-        found += _not_trained(seen, gradients) if self.optimizer is not None and not watching.failure else []
+        found += _not_trained(seen, gradients) if self.optimizer is not None else []
         if seen and not watching.was_called and watching.is_module:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
