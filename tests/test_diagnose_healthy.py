@@ -488,9 +488,9 @@ def test_the_class_of_an_optimizer_is_put_back_after_a_trial():
 
 
 def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
-    settings = ModuleType("settings")
-    settings.calls = 0
-    monkeypatch.setitem(sys.modules, "settings", settings)
+    module = ModuleType("settings")
+    module.calls = 0
+    monkeypatch.setitem(globals(), "settings", module)
 
     class Plain(nn.Module):
         calls, log, table, mode = 0, [], torch.zeros(3), "new"
@@ -503,7 +503,8 @@ def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
             Plain.calls, Plain.new, Plain.mode = Plain.calls + 1, 3, "used"
             self.log.append(1)
             Plain.table += 1
-            settings.calls += 1
+            settings.calls += 1  # noqa: F821  a global variable
+            settings.fresh = Plain.table.requires_grad_()  # noqa: F821
             return self.a(x)
 
     diagnose(Plain(), X, Y)
@@ -513,6 +514,9 @@ def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
         and not hasattr(Plain, "new")
         and Plain.log == []
         and Plain.table.eq(0).all()
+        and not Plain.table.requires_grad
+        and not hasattr(module, "fresh")
+        and module.calls == 0
     )
 
     class Slots:
