@@ -501,6 +501,7 @@ def test_other_optimizers_have_a_measure_of_their_own():
         assert result.parameters[0].update_to_data > 0 and not result.warnings
 
 
+@pytest.mark.filterwarnings("error:Casting complex values")
 def test_complex_entries_are_measured_whole():
     net = module(
         lambda self, x: x.to(torch.complex64) @ self.W, W=nn.Parameter(torch.randn(12, 5, dtype=torch.complex64))

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from helpers.diagnostics import diagnose, watch
 from test_diagnose_faults import Net, X, Y, mlp, says, seed, sgd, usual, watched  # noqa: F401  seed: of each test
@@ -225,6 +226,29 @@ def test_a_usual_decay_of_what_has_converged_is_no_fault():
     assert not says(diagnose(net, x, y, loss_fn=F.mse_loss, optimizer=optimizer).warnings, "decay")
 
 
+BCE = F.binary_cross_entropy_with_logits
+CONVERGED = {
+    "regression": (lambda x, y: 0.5 * x[:, :1], F.mse_loss, 1500, []),
+    "two classes": (lambda x, y: (y < 5).float()[:, None], BCE, 600, []),
+    "two classes, probabilities": (lambda x, y: (y < 5).float()[:, None], F.binary_cross_entropy, 600, [nn.Sigmoid()]),
+}
+
+
+@pytest.mark.parametrize("name", CONVERGED)
+def test_what_has_converged_is_not_accused_of_its_small_steps(name):
+    targets, loss_fn, steps, end = CONVERGED[name]
+    x, y = clusters(0)
+    net, y = nn.Sequential(*deep()[:-1], nn.Linear(64, 1), *end), targets(x, y)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1, weight_decay=1e-4)
+    assert not diagnose(net, x, y, loss_fn=loss_fn).has_learned
+    training(net, optimizer, lambda step: (x, y), loss_fn, steps=steps)
+    found = diagnose(net, x, y, loss_fn=loss_fn, optimizer=optimizer)
+    assert found.has_learned and not found.warnings
+    assert not training(net, optimizer, lambda step: (x, y), loss_fn, steps=60)[0]  # watched from there on
+    slow = diagnose(net, x, y[torch.randperm(len(y))], loss_fn=loss_fn, lr=1e-7)
+    assert not slow.has_learned and says(slow.warnings, "too low")
+
+
 # Begun at zero
 
 
@@ -385,6 +409,30 @@ def test_targets_that_the_output_does_not_reach():
     assert not diagnose(tail(nn.Sigmoid()), X, (x > 0).float(), loss_fn=F.binary_cross_entropy).warnings
 
 
+PULLS = {
+    "prices": (lambda x: 1e5 + 1e4 * x, F.mse_loss, 1e-3, True),
+    "bounded": (lambda x: 200 + 20 * x, F.mse_loss, 1e-2, True),
+    "scaled": (lambda x: x, F.mse_loss, 1e-3, False),
+    "a sum": (lambda x: x, lambda out, y: F.mse_loss(out, y, reduction="sum"), 1e-3, False),
+    "far, but reached": (lambda x: 50 + 10 * x, F.mse_loss, 3e-2, False),
+    "one class": (lambda x: torch.ones_like(x), lambda out, y: BCE(out, y, reduction="sum"), 1e-4, False),
+    "a critic": (lambda x: x, lambda out, y: 50 * out.mean(), 1e-4, False),
+}
+
+
+@pytest.mark.parametrize("name", PULLS)
+def test_targets_that_are_far_from_the_output_all_the_way(name):
+    targets, loss_fn, rate, is_far = PULLS[name]
+    net = nn.Sequential(nn.Linear(20, 64), nn.ReLU(), nn.Linear(64, 1), *([nn.Sigmoid()] if name == "bounded" else []))
+
+    def data(step):
+        x, _ = clusters(step)
+        return x, targets(x[:, :1])
+
+    said, *_ = training(net, torch.optim.Adam(net.parameters(), rate), data, loss_fn, steps=200)
+    assert says(said, "the loss pulls", "standardise") == is_far and len(said) == is_far
+
+
 def test_inputs_that_say_nothing():
     for x in X / 1e5, torch.zeros(64, 12), X[:1].expand(64, -1):
         assert says(diagnose(mlp(), x, Y).warnings, "inputs")
@@ -440,9 +488,9 @@ def test_the_class_of_an_optimizer_is_put_back_after_a_trial():
 
 
 def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
-    settings = ModuleType("settings")
-    settings.calls = 0
-    monkeypatch.setitem(sys.modules, "settings", settings)
+    module = ModuleType("settings")
+    module.calls = 0
+    monkeypatch.setitem(globals(), "settings", module)
 
     class Plain(nn.Module):
         calls, log, table, mode = 0, [], torch.zeros(3), "new"
@@ -455,7 +503,8 @@ def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
             Plain.calls, Plain.new, Plain.mode = Plain.calls + 1, 3, "used"
             self.log.append(1)
             Plain.table += 1
-            settings.calls += 1
+            settings.calls += 1  # noqa: F821  a global variable
+            settings.fresh = Plain.table.requires_grad_()  # noqa: F821
             return self.a(x)
 
     diagnose(Plain(), X, Y)
@@ -465,6 +514,9 @@ def test_class_attributes_slots_and_modules_are_put_back(monkeypatch):
         and not hasattr(Plain, "new")
         and Plain.log == []
         and Plain.table.eq(0).all()
+        and not Plain.table.requires_grad
+        and not hasattr(module, "fresh")
+        and module.calls == 0
     )
 
     class Slots:
@@ -491,6 +543,7 @@ SIDE = {
     "hessian": lambda net, x: torch.func.hessian(lambda t: net(t).sum())(x[0]),
     "trace": lambda net, x: torch.jit.trace(net, x),
     "script": lambda net, x: _scripted(net, x),
+    "fake": lambda net, x: _faked(net, x),
     "jacobian": lambda net, x: torch.autograd.functional.jacobian(net, x[:2], vectorize=True),
 }
 
@@ -498,6 +551,13 @@ SIDE = {
 def _scripted(net, x):
     layers, script = list(net), torch.jit.script(net)
     assert all(a is b for a, b in zip(layers, net, strict=True)) and torch.equal(script(x), net(x))
+    torch.jit.script(nn.Sequential(script, net[0]))
+
+
+def _faked(net, x):
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
+        net(mode.from_tensor(x))
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -529,7 +589,7 @@ def test_a_pass_that_cannot_be_read_is_said_once_and_the_loop_goes_on(monkeypatc
     seen = watched(net, optimizer, usual(net, optimizer), 4, 2)
     (said,) = seen.warnings
     assert seen.steps == 4 and says([said], "step 0 could not be recorded", "hidden")
-    assert all(d.activations == [] for _, d in seen.records)
+    assert not seen.records
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -557,3 +617,19 @@ def test_what_cannot_be_recorded_is_said_and_the_loop_goes_on(monkeypatch):
         and len(seen.warnings) == 1
         and says(seen.warnings, "step 0 could not be recorded", "ZeroDivisionError")
     )
+
+
+@pytest.mark.parametrize("place", ["project", "site-packages"])
+def test_a_package_is_not_searched_for_what_the_model_holds(monkeypatch, place):
+    """Through a library's module all of it could be reached, and would be put back."""
+    module = ModuleType("settings")
+    module.__file__, module.table = f"/somewhere/{place}/settings.py", {"seen": 0}
+    monkeypatch.setitem(globals(), "settings", module)
+
+    def forward(x):
+        settings.table["seen"] += 1  # noqa: F821
+        return x @ W
+
+    W = torch.randn(12, 5, requires_grad=True)
+    diagnose(forward, X, Y)
+    assert module.table["seen"] == (place != "project")

@@ -115,3 +115,12 @@ def test_update_ratios_are_drawn_by_step_on_a_log_axis_with_the_rule_of_thumb():
         assert list(line.get_xdata()) == [0, 3, 6] and line.get_ydata().tolist() == ratio.tolist()
     ax = plots.plot_update_ratios({"w": [1e-2, 1e-3]}, every=5)
     assert list(ax.get_lines()[0].get_xdata()) == [0, 5]
+
+
+def test_under_adam_its_later_ratios_are_marked_in_place_of_the_rule_of_thumb():
+    net = deep_mlp(generator=generator())
+    result = diagnose(net, X, Y, optimizer=torch.optim.Adam(net.parameters()))
+    (ax,) = (ax for ax in result.plot().axes if ax.get_legend() and "Adam" in "".join(legend(ax)))
+    weights = [row for row in result.parameters if len(row.shape) > 1 and row.adam_to_data]
+    marked = ax.get_lines()[-1].get_ydata()
+    assert set(marked[np.isfinite(marked)]) <= {row.adam_to_data for row in weights} and len(legend(ax)) == 1

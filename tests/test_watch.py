@@ -148,7 +148,7 @@ def test_plain_tensors_need_a_call_of_step(kind):
                 p.data += -0.1 * p.grad
             seen.step()
             with torch.no_grad():
-                forward(X[:1])
+                forward(X[:2])
     assert [step for step, _ in seen.records] == [0, 2, 4] and not modes()
     diagnosis = seen.records[-1][1]
     assert len(diagnosis.parameters) == len(parameters)
@@ -291,13 +291,13 @@ def test_watch_says_what_diagnose_says_of_the_loss_and_the_parameters(fault):
     assert not any("zero_grad" in w for w in seen.warnings)  # nor where the optimizer's leaves out what it lacks
 
 
-def test_a_reentrant_checkpoint_does_not_stop_the_training():
+def test_a_reentrant_checkpoint_is_said_and_does_not_stop_the_training():
     net = module(
         lambda self, x: self.b(checkpoint(self.a, x, use_reentrant=True)), a=nn.Linear(12, 9), b=nn.Linear(9, 5)
     )
     sgd = torch.optim.SGD(net.parameters(), lr=0.01)
     _, seen = loop(net, sgd, watched=watch(net, sgd, every=2), data=(X.clone().requires_grad_(), Y))
-    assert len(seen.records) == 4
+    assert len(seen.records) == 4 and "use_reentrant=False" in seen.warnings[0]
 
 
 def test_two_optimizers_and_other_losses_are_no_fault():
@@ -366,8 +366,10 @@ def test_what_was_not_recorded_and_what_cannot_be_watched():
         watch(compiled)
 
 
+@pytest.mark.filterwarnings("error:This figure was using a layout engine")
 def test_live_needs_ipython_and_takes_a_tenth_of_the_time(monkeypatch):
     displays = pytest.importorskip("IPython.display")
+    monkeypatch.setitem(matplotlib.rcParams, "figure.constrained_layout.use", True)  # the user's own style
     shown = []
 
     class Handle:

@@ -14,13 +14,13 @@ from torch.utils._pytree import tree_map_only
 
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
-from .learning import check_optimizer, computed_from, findings_for, fitting, loss_number, read_from_gradient
+from .learning import computed_from, findings_for, fitting, loss_number, reaches, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
 from .rates import steps_are_long
 from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
 from .statistics import layer_statistics, tensor_statistics
-from .trial import Trial
+from .trial import Trial, check_optimizer
 from .watch import watch
 
 __all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow", "diagnose", "layer_colors", "plot_activations"]
@@ -90,13 +90,9 @@ def diagnose(
             rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
             rises = trial.raises(loss, again) if steps_are_long(activations, rows) else None
 
-    numbers = (
-        None if loss is None else loss.item(),
-        findings,
-        rises,
-        any(call.has_learned for call in functions.cross_entropies),
-    )
-    return Diagnosis(activations, gradients if loss_fn else [], rows, *numbers)
+    number = None if loss is None else loss.item()
+    learned = any(call.has_learned for call in functions.cross_entropies) or reaches(output, targets)
+    return Diagnosis(activations, gradients if loss_fn else [], rows, number, findings, rises, learned)
 
 
 def _arguments(inputs):

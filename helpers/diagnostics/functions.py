@@ -127,8 +127,7 @@ class Functions(TorchFunctionMode):
     def _look(self, func, key, output, args, kwargs):
         first = output[0] if isinstance(output, tuple) else output
         if key == BINARY:
-            _, gate = self.noted(args[0])
-            if gate is not None and "igmoid" in gate.activation:
+            if (gate := self.noted(args[0])[1]) is not None and "igmoid" in gate.activation:
                 self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
         elif key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)
@@ -251,7 +250,7 @@ def has_learned(values, targets):
     targets = targets.argmax(1) if targets.is_floating_point() else targets
     targets, guessed = (t.numpy(force=True).ravel() for t in (targets, values.argmax(1)))
     n, most = len(targets), np.bincount(targets[targets >= 0], minlength=1).max()
-    return bool(n) and np.count_nonzero(guessed == targets) > most + 3 * (most * (1 - most / n)) ** 0.5
+    return bool(n and np.count_nonzero(guessed == targets) > most + 3 * (most * (1 - most / n)) ** 0.5)
 
 
 def _base(t):

@@ -1,6 +1,7 @@
 """What an object holds, however it holds it; and how to leave all of it exactly as it was."""
 
 import random
+import re
 import sys
 from argparse import Namespace
 from collections import UserDict, UserList, deque
@@ -109,7 +110,13 @@ def _spaces(function):
     """(variables, names) of a function's globals, and of the modules of somebody's own that it names there."""
     space, names = function.__globals__, _names(function.__code__)
     modules = [space[k] for k in names if isinstance(space.get(k), ModuleType)]
-    return [(space, names), *((vars(m), names) for m in modules if m.__name__.partition(".")[0] not in FOREIGN)]
+    return [(space, names), *((vars(m), names) for m in modules if not _is_installed(m))]
+
+
+def _is_installed(module):
+    """Whether a module is Python's or a package's, through which all of it could be reached."""
+    is_foreign = module.__name__.partition(".")[0] in FOREIGN
+    return is_foreign or re.search("(site|dist)-packages", getattr(module, "__file__", None) or "") is not None
 
 
 def _cells(function):

@@ -10,6 +10,7 @@ from torch.utils._pytree import tree_leaves
 from .functions import CrossEntropy, has_learned, is_matching, is_softmaxed
 from .hooks import tensors_in
 from .rates import NORMS
+from .trial import not_held
 from .warnings import CLEAN, same_for_all, some_of
 
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
@@ -202,6 +203,18 @@ def _unlike(seen, output, targets, loss):
     return []
 
 
+def reaches(output, targets):
+    """Whether numbers as targets are met: nine tenths of their variance, and of 0 and 1 as many as has_learned asks."""
+    pair = [t.detach().reshape(-1) for t in (output, targets) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    if len(pair) < 2 or pair[0].numel() != pair[1].numel() or pair[0].numel() < 2:
+        return False
+    out, wanted = pair
+    if ((wanted == 0) | (wanted == 1)).all():
+        margin = out - (0.5 if out.aminmax() == out.clamp(0, 1).aminmax() else 0)  # probabilities, or logits
+        return has_learned(torch.stack([-margin, margin], 1), wanted.long())
+    return bool((out - wanted).square().mean() < 0.1 * wanted.var())
+
+
 def _inputs_alike(inputs):
     """Of what has numbers and no words (whole numbers)."""
     tensors = [t for t in tensors_in(inputs) if t.dim() > 1 and len(t) > 1 and t.numel() and _is_plain(t)]
@@ -233,24 +246,6 @@ def _no_gradient(watcher, output):
     reached = [seen.name for seen in watcher.seen if seen.gradient is not None]
     after = f"after {reached[-1]}, the last layer that has one" if reached else "in the model"
     return [f"the loss has no gradient, and the model's output has none: {remedy}, {after}"]
-
-
-def check_optimizer(optimizer, needs, otherwise):
-    """needs: an attribute of torch's optimizers. otherwise: what to give in place of one."""
-    if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, needs)):
-        kind = f"class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
-        raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer over the parameters, or {otherwise}")
-
-
-def not_held(optimizer, trainable):
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    missing = [name for name, p in trainable.items() if id(p) not in held]
-    some, it, _ = some_of(missing)
-    if missing and len(missing) == len(trainable):
-        remedy = "make it anew from model.parameters(), after the model was made (or moved, or its cell run again)"
-        return [f"the optimizer holds none of the model's parameters: {remedy}"]
-    remedy = f"give the optimizer all parameters, or freeze {it} with requires_grad_(False)"
-    return [f"{some}: not held by the optimizer, so no step changes {it}; {remedy}"] if missing else []
 
 
 def said_of_cross_entropy(calls, inputs=()):
@@ -288,6 +283,8 @@ def read_from_gradient(logits, gradient):
 
     Of cross-entropy's mean the gradient is (softmax - one-hot) / n, and of no other loss.
     """
+    if logits.is_complex():
+        return []
     logits, gradient = (t.detach().reshape(-1, t.shape[-1]).double() for t in (logits, gradient))
     softmax = logits.softmax(1)
     targets = (gradient - softmax / len(logits)).argmin(1, keepdim=True)  # the gradient alone is 0 where p is 1

@@ -29,7 +29,7 @@ class Live:
 
     def draw(self):
         start, pixels = time.perf_counter(), io.BytesIO()
-        fig = Figure(figsize=(10, 13))  # a constrained layout would take twice the time
+        fig = Figure(figsize=(10, 13), layout="none")  # a constrained layout would take twice the time
         fig.subplots_adjust(left=0.08, right=0.72, bottom=0.05, top=0.98, hspace=0.12)
         plot_training(self.seen.records, fig).savefig(pixels, dpi=60)
         picture = self.image(pixels.getvalue())

@@ -3,15 +3,17 @@
 import sys
 from contextlib import suppress
 from functools import partial
+from math import prod
 
 import torch
 from torch import nn
 
 from .hooks import Hook, Watcher, tensors_in
-from .learning import eval_mode, outside, read_from_gradient
+from .learning import LARGE, eval_mode, outside, reaches, read_from_gradient
 from .statistics import layer_statistics, tensor_statistics
 
-HIDDEN = suppress(RuntimeError, TypeError)  # a FakeTensor has no values, and many gradients at once hide theirs
+ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
+HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=True) hide their values
 
 
 class Pass(Watcher):
@@ -33,7 +35,7 @@ class Pass(Watcher):
             return do(*args)
         except Exception as error:  # noqa: BLE001  the training goes on, and this pass is not recorded
             self.restart()
-            self.is_done, self.failure = True, f"{type(error).__name__}: {error}"
+            self.is_done, self.failure = True, error
 
     def rows(self):
         """Of the last pass that a backward pass went through: the batch's accuracy, after it, has none."""
@@ -82,8 +84,10 @@ class Pass(Watcher):
         if not self.is_first:
             return
         self.found, self.logits, self.inputs = [], [], (args, kwargs)
-        with suppress(ValueError):  # a reentrant checkpoint hides what the output depends on
+        try:
             self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
+        except ValueError as error:  # a reentrant checkpoint hides what the output depends on
+            self.found.append(str(error))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         if logits is not None:
             logits.register_hook(lambda gradient: self._keep_logits(logits, gradient))
@@ -99,9 +103,7 @@ class Pass(Watcher):
                 seen.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in seen.gradient.items()}
 
     def _see(self, seen, tensor):
-        seen.readings = {}
-        with HIDDEN:
-            seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
+        seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
         if tensor.requires_grad:
             tensor.register_hook(lambda gradient: self._see_gradient(seen, gradient))
 
@@ -112,6 +114,32 @@ class Pass(Watcher):
     def cross_entropies(self):
         """Those that were called inside; else the one that the gradient at the output tells of."""
         return self.functions.cross_entropies or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
+
+    def has_learned(self):
+        """What reaches() and has_learned() say; of other losses as if they were means of squares, or binary ones."""
+        if (calls := self.cross_entropies()) or not self.logits:
+            return any(call.has_learned for call in calls)
+        output, gradient = self.logits[0]
+        pull = gradient * gradient.numel()
+        for labels in output.sigmoid() - pull, output - pull * output * (1 - output):  # of logits, of probabilities
+            if torch.allclose(labels, labels.round().clamp(0, 1), atol=1e-2):
+                return reaches(output, labels.round())
+        return reaches(output, output - pull / 2)
+
+    def far_from_targets(self):
+        """A sentence, in a list, of an output that all examples pull the same way, and far; or [].
+
+        Of a mean of squares the gradient is twice the difference to the targets, by the number of outputs. Those of
+        losses that are bounded, such as cross-entropy, are 1 at most.
+        """
+        for row in self.rows()[-1:]:
+            if row.is_output and row.gradient and row.gradient.get("std") and row.readings.get("std"):
+                pull, spread = abs(row.gradient["mean"]), row.gradient["std"]
+                size = max(1, abs(row.readings["mean"]), row.readings["std"])
+                if pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape)):
+                    text = f"the loss pulls the output, {row.name}, the same way in all examples, and far"
+                    return [f"{text}: standardise the targets, (y - mean) / std, or is the last layer bounded?"]
+        return []
 
     def _keep_a_gradient(self):
         """Notice when the gradient that a step has used is still there as the next one is added to it."""

@@ -192,10 +192,10 @@ def _by_layer(ax, rows, field, label):
     shown = range(0, len(rows), -(-len(rows) // MANY))
     ax.set_xticks(shown, [_short(rows[i].name) for i in shown], rotation=30, ha="right", fontsize=9.5)
     if field == "update_to_data":
-        adam = [row.adam_to_data or np.nan for row in rows]
         if rows[0].adam_to_data is None:
             _rule_of_thumb(ax)
         else:
+            adam = [row.adam_to_data or np.nan for row in rows]
             ax.plot(range(len(rows)), adam, "_", color=GRAY, label="0.25 lr / std, Adam's later")
         ax.legend(**BESIDE)
 

@@ -122,7 +122,7 @@ class Diagnosis:
     unhealthy, in words, with the usual cause; an empty list is no proof of health. loss: the number, or None.
     findings: those of the warnings that rows do not show, such as a loss without a gradient. rises: where steps
     look too long, whether a few of them, on these examples, raise the loss; None where that was not tried.
-    has_learned: whether the loss is a cross-entropy, and more examples are right than one class has.
+    has_learned: whether more examples are right than one class has, or numbers are met to a tenth of their variance.
     """
 
     activations: list[LayerRow]

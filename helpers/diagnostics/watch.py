@@ -6,13 +6,14 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from .learning import check_optimizer, eval_mode, not_held, said_of_cross_entropy
+from .learning import eval_mode, said_of_cross_entropy
 from .live import Live
 from .networks import Network
 from .over_time import over_time
 from .passes import Pass
 from .pictures import plot_training
 from .rows import Diagnosis, layer_rows, parameter_rows
+from .trial import check_optimizer, not_held
 from .warnings import begin_at_zero
 
 
@@ -76,12 +77,9 @@ class watch:
         try:
             yield
         except Exception as error:  # noqa: BLE001
-            self._say_not_recorded(f"{type(error).__name__}: {error}")
-
-    def _say_not_recorded(self, why):
-        text = f"could not be recorded: {why}"
-        if not any(said.endswith(text) for said in self._findings):
-            self._findings.append(f"step {self.steps:,} {text}")
+            text = f"could not be recorded: {type(error).__name__}: {error}"
+            if not any(said.endswith(text) for said in self._findings):
+                self._findings.append(f"step {self.steps:,} {text}")
 
     @property
     def warnings(self):
@@ -137,7 +135,10 @@ class watch:
         return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
 
     def _record(self):
-        watching, parameters = self.watching, self.watching.functions.parameters()
+        watching, seen = self.watching, self.watching.rows()
+        if watching.failure and not seen:
+            raise watching.failure
+        parameters = watching.functions.parameters()
         known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
         values, gradients = zip(*known, strict=True) if known else ((), ())
         if self.optimizer is None or self.is_closure:
@@ -151,18 +152,15 @@ class watch:
         if self.is_new:  # what is true of the whole training
             self.is_new = False
             calls = watching.cross_entropies()
-            self.has_learned = any(call.has_learned for call in calls)
+            self.has_learned = watching.has_learned()
             found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
             self._findings += [text for text in found if text not in self._findings]
             learn = [(name, p, None if id(p) in ours else p.detach().clone()) for name, p in parameters.items()]
             self._trainable = {name: (p, first) for name, p, first in learn if p.requires_grad}
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
-        seen = watching.rows()
-        if watching.failure:
-            self._say_not_recorded(watching.failure)
-        found = [*watching.left_over(), *watching.mode]
-        found += _not_trained(seen, gradients) if self.optimizer is not None and not watching.failure else []
+        found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
+        found += _not_trained(seen, gradients) if self.optimizer is not None else []
         if seen and not watching.was_called and watching.is_module:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
