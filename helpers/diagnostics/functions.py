@@ -96,8 +96,8 @@ class Functions(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, key = kwargs or {}, _key(func)
-        if key and args and func.__name__.endswith("_"):
-            self.watcher.attempt(self.watcher.about_to_change, args[0])
+        if key and func.__name__.endswith("_"):
+            self.watcher.attempt(self.watcher.settle)
         output = func(*args, **kwargs)
         if key in MADE or kwargs.get("requires_grad"):
             self.made.append(args[0] if key in MADE else output)

@@ -126,16 +126,11 @@ class Watcher:
     def is_open(self, layer):
         return any(call.layer is layer for call in self.open)
 
-    def about_to_change(self, tensor):
-        """A product that waits is measured before a function changes it in place."""
-        if any(waiting is tensor for _, waiting, _ in self.open[-1].put[-1:]):
-            self._settle()
-
     def function_called(self, seen, output):
         """The tensor to go on with. In a leaf a product waits: if it is not the last one, the row is the layer's."""
         if not self.wants_rows():
             return output
-        self._settle()
+        self.settle()
         output, call = _safe(output), self.open[-1]
         seen.name = self._numbered(seen.name)
         self.seen.append(seen)
@@ -144,7 +139,8 @@ class Watcher:
             self._measure(seen, output)
         return output
 
-    def _settle(self):
+    def settle(self):
+        """A product that waits is measured, before anything changes it in place."""
         for seen, tensor, _ in self.open[-1].put[-1:]:
             if seen is not None and seen.readings is None:
                 self._measure(seen, tensor)
@@ -164,7 +160,7 @@ class Watcher:
         return name + (f" (call {self.calls[name]})" if self.calls[name] > 1 else "")
 
     def _before(self, layer):
-        self._settle()
+        self.settle()
         self.open.append(_Call(layer, id(layer) not in self.network.containers))
 
     def _after(self, layer, output):
