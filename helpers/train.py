@@ -126,8 +126,8 @@ class Autograd:
         return self.loss.detach()
 
     def backward(self):
-        # The sum trains every network of a stack on its own loss.
-        return torch.autograd.grad(self.loss.sum(), self.parameters, allow_unused=True)
+        total = self.loss.sum() if self.stacked else self.loss  # the sum trains every network on its own loss
+        return torch.autograd.grad(total, self.parameters, allow_unused=True)
 
 
 class Update:
@@ -152,10 +152,12 @@ class Update:
         self.steps += 1
 
     def _sgd_step(self, gradients, lr):
-        rows = zip(self.values, gradients, self.ones, strict=True)
-        values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
-        if any(gradient.is_sparse for gradient in gradients):
-            raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
+        values, ones = self.values, self.ones
+        if any(gradient is None or gradient.is_sparse for gradient in gradients):
+            rows = zip(values, gradients, ones, strict=True)
+            values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
+            if any(gradient.is_sparse for gradient in gradients):
+                raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
         # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
         # without a second array of that size, which would cost more than the sums.
         torch._foreach_addcmul_(values, gradients, ones, value=-float(lr))
