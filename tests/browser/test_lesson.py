@@ -85,7 +85,11 @@ def assert_sources_stay_folded(opened):
 
 def assert_collapsed(opened, *titles):
     for title in titles:
-        words, section = opened.hidden_cells(title)
+        for _ in range(100):  # a busy machine folds a little later
+            words, section = opened.hidden_cells(title)
+            if words:
+                break
+            opened.page.wait_for_timeout(200)
         hidden = section.stop - section.start - 1
         assert f"{hidden} cell{'s' * (hidden > 1)} hidden" in words
         assert not any(opened.cell(k).is_visible() for k in range(section.start + 1, section.stop))
