@@ -633,3 +633,10 @@ def test_a_package_is_not_searched_for_what_the_model_holds(monkeypatch, place):
     W = torch.randn(12, 5, requires_grad=True)
     diagnose(forward, X, Y)
     assert module.table["seen"] == (place != "project")
+
+
+def test_empty_inputs_and_sparse_outputs_are_read():
+    net = nn.Linear(12, 5)
+    assert diagnose(lambda nothing, x: net(x), (torch.empty(len(X), 0), X), Y).warnings == []
+    squares = dict(loss_fn=lambda out: out.to_dense().square().mean())
+    assert diagnose(lambda x: net(x).to_sparse(), X, **squares).loss == pytest.approx(net(X).square().mean().item())

@@ -111,8 +111,7 @@ def not_finite(inputs, targets, output, loss):
 
 def all_pairs(loss_fn, output, targets, loss):
     """A sentence, in a list, of (N, 1) against (N,), where each is compared with all; or []."""
-    pair = [t for t in (output, targets) if isinstance(t, torch.Tensor) and t.is_floating_point()]
-    if len(pair) < 2 or output.shape == targets.shape or output.numel() != targets.numel() or output.numel() < 2:
+    if not _numbers(output, targets) or output.shape == targets.shape:
         return []
     try:
         if torch.isclose(loss_number(loss_fn(output.view_as(targets), targets)), loss.detach(), equal_nan=True).all():
@@ -143,8 +142,7 @@ def findings_for(network, watcher, parameters, gradients, inputs, targets, outpu
     found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
     calls = watcher.functions.cross_entropies
     found += said_of_cross_entropy(calls, inputs) or _unlike(watcher.seen, output, targets, loss)
-    weights = [p for p in trainable.values() if p.dim() > 1]
-    found += same_for_all(tensors_in(output), tree_leaves(inputs), weights)
+    found += same_for_all(tensors_in(output), tree_leaves(inputs), [p for p in trainable.values() if p.dim() > 1])
     found += _inputs_alike(inputs) if not NORMS.match(watcher.seen[0].type.__name__ if watcher.seen else "") else []
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
 
@@ -187,8 +185,7 @@ def _forgotten(network, watcher):
 
 def _unlike(seen, output, targets, loss):
     """What numbers as targets ask for, and the output cannot or does not reach; in a list."""
-    pair = [t.detach() for t in (output, targets) if isinstance(t, torch.Tensor) and t.is_floating_point()]
-    if loss is None or len(pair) < 2 or pair[0].numel() != pair[1].numel() or pair[0].numel() < 2:
+    if loss is None or not (pair := _numbers(output, targets)):
         return []
     (low, high), last = pair[1].aminmax(), seen[-1] if seen and seen[-1].is_output else None
     least, most = (0, inf) if last and last.bounds == "dies" else (last and last.bounds) or (-inf, inf)
@@ -203,12 +200,18 @@ def _unlike(seen, output, targets, loss):
     return []
 
 
+def _numbers(output, targets):
+    """Both, where they are as many numbers, two or more; else []."""
+    pair = [t.detach() for t in (output, targets) if isinstance(t, torch.Tensor) and t.is_floating_point()]
+    fits = len(pair) == 2 and pair[0].numel() == pair[1].numel() > 1 and all(map(_is_plain, pair))
+    return pair if fits else []
+
+
 def reaches(output, targets):
     """Whether numbers as targets are met: nine tenths of their variance, and of 0 and 1 as many as has_learned asks."""
-    pair = [t.detach().reshape(-1) for t in (output, targets) if isinstance(t, torch.Tensor) and t.is_floating_point()]
-    if len(pair) < 2 or pair[0].numel() != pair[1].numel() or pair[0].numel() < 2:
+    if not (pair := _numbers(output, targets)):
         return False
-    out, wanted = pair
+    out, wanted = (t.reshape(-1) for t in pair)
     if ((wanted == 0) | (wanted == 1)).all():
         margin = out - (0.5 if out.aminmax() == out.clamp(0, 1).aminmax() else 0)  # probabilities, or logits
         return has_learned(torch.stack([-margin, margin], 1), wanted.long())
@@ -219,8 +222,8 @@ def _inputs_alike(inputs):
     """Of what has numbers and no words (whole numbers)."""
     tensors = [t for t in tensors_in(inputs) if t.dim() > 1 and len(t) > 1 and t.numel() and _is_plain(t)]
     sizes = [t.std(0).max().item() for t in tensors]
-    words = (t for t in tree_leaves(inputs) if isinstance(t, torch.Tensor) and not t.is_floating_point())
-    if not sizes or not max(sizes) <= SMALL or any(True for _ in words):
+    words = any(isinstance(t, torch.Tensor) and not t.is_floating_point() for t in tree_leaves(inputs))
+    if not sizes or not max(sizes) <= SMALL or words:
         return []
     return [f"the inputs are tiny, or the same in all examples (std {max(sizes):.1e}): scale them to a std of about 1"]
 
@@ -283,7 +286,7 @@ def read_from_gradient(logits, gradient):
 
     Of cross-entropy's mean the gradient is (softmax - one-hot) / n, and of no other loss.
     """
-    if logits.is_complex():
+    if not (_is_plain(logits) and _is_plain(gradient)):
         return []
     logits, gradient = (t.detach().reshape(-1, t.shape[-1]).double() for t in (logits, gradient))
     softmax = logits.softmax(1)

@@ -2,12 +2,9 @@
 
 import re
 
-EARLY = re.compile(
-    "activations grow|the loss pulls|weight decay|rate is probably too low"
-)  # from the start on, or not at all
-ALWAYS = re.compile(
-    "the loss pulls|rate is probably too low|the learning rate is 0, or"
-)  # up to the end, or not at all
+# From the start on, or not at all; and up to the end, or not at all.
+EARLY = re.compile("activations grow|the loss pulls|weight decay|rate is probably too low")
+ALWAYS = re.compile("the loss pulls|rate is probably too low|the learning rate is 0, or")
 NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 
 

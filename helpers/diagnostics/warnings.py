@@ -97,13 +97,18 @@ def _leads_past(activations, i):
 
 def same_for_all(outputs, inputs, weights):
     """A sentence, in a list, where differing inputs get one answer; an output layer that begins at 0 may do that."""
-    several = [t for t in outputs if t.dim() and len(t) > 1 and t.numel()]
-    inputs = [t for t in inputs if isinstance(t, Tensor) and t.layout is strided and t.dim() and len(t) > 1]
-    differ = any(_differs(t) for t in inputs)
-    if not several or not differ or not weights or not weights[-1].any() or any(_differs(t) for t in several):
+    outputs, inputs = map(_of_several_examples, (outputs, inputs))
+    if not outputs or not weights or not weights[-1].any() or any(map(_differs, outputs)):
         return []
-    text = f"the output is the same for all {len(several[0])} examples: nothing of the inputs reaches it"
+    if not any(map(_differs, inputs)):
+        return []
+    text = f"the output is the same for all {len(outputs[0])} examples: nothing of the inputs reaches it"
     return [f"{text}; look for weights that are all zero, dead units, or an input that forward does not use"]
+
+
+def _of_several_examples(values):
+    tensors = [t for t in values if isinstance(t, Tensor) and t.layout is strided]
+    return [t for t in tensors if t.dim() and len(t) > 1 and t.numel()]
 
 
 def _differs(t):
