@@ -640,3 +640,15 @@ def test_empty_inputs_and_sparse_outputs_are_read():
     assert diagnose(lambda nothing, x: net(x), (torch.empty(len(X), 0), X), Y).warnings == []
     squares = dict(loss_fn=lambda out: out.to_dense().square().mean())
     assert diagnose(lambda x: net(x).to_sparse(), X, **squares).loss == pytest.approx(net(X).square().mean().item())
+
+
+def test_what_follows_an_output_layer_of_zeros_is_not_stuck():
+    """A policy's last tanh."""
+    net = nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 5), nn.Tanh())
+    nn.init.zeros_(net[2].weight)
+    nn.init.zeros_(net[2].bias)
+    far = dict(targets=torch.linspace(-0.9, 0.9, len(X) * 5).view(-1, 5), loss_fn=F.mse_loss)
+    assert diagnose(net, X, **far).warnings == []
+    nn.init.zeros_(net[0].weight)  # and what a hidden one leaves is
+    nn.init.zeros_(net[0].bias)
+    assert any(text.startswith("1 (Tanh): puts out the same number") for text in diagnose(net, X, **far).warnings)
