@@ -1,6 +1,7 @@
 """What trains well is left alone, and what does not is said: rates, schedules, groups, momentum, what begins at zero."""
 
 import sys
+from functools import cache
 from itertools import pairwise
 from types import ModuleType
 
@@ -652,3 +653,43 @@ def test_what_follows_an_output_layer_of_zeros_is_not_stuck():
     nn.init.zeros_(net[0].weight)  # and what a hidden one leaves is
     nn.init.zeros_(net[0].bias)
     assert any(text.startswith("1 (Tanh): puts out the same number") for text in diagnose(net, X, **far).warnings)
+
+
+def test_small_gradients_are_as_small_as_adams_eps_at_the_start_only():
+    net, (x, y) = deep().double(), clusters(0)  # in float32 such small steps are lost in rounding
+    x = x.double()
+    tiny = dict(loss_fn=lambda out, y: 1e-9 * F.cross_entropy(out, y))
+    stuck = lambda optimizer: any("Adam's eps" in w for w in diagnose(net, x, y, optimizer=optimizer, **tiny).warnings)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    assert stuck(optimizer)
+    for _ in range(3):
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for state in optimizer.state.values():  # gradients that have cancelled each other, as at the end of a training
+        state["exp_avg"].zero_()
+    assert not stuck(optimizer)
+
+
+def test_weights_that_only_the_graph_knows_are_put_back_after_a_trial():
+    @cache
+    def weights():
+        return [torch.randn(shape, requires_grad=True) for shape in ((12, 20), (20, 5))]
+
+    before = [p.detach().clone() for p in weights()]
+    assert diagnose(lambda x: (x @ weights()[0]).tanh() @ weights()[1], X, Y, lr=100.0).rises
+    assert all(map(torch.equal, weights(), before))
+
+
+def test_an_output_that_lies_beside_its_targets_is_not_far_from_them():
+    """In a sum each gradient is above 1, though the output is right up to two per cent."""
+    net = nn.Linear(12, 1)
+    nn.init.constant_(net.bias, 100.0)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1e-6)
+    with watch(net, optimizer, every=1) as seen:
+        for _ in range(3):
+            loss = (net(X) - 98).square().sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    assert not any("the loss pulls" in text for text in seen.warnings), seen.warnings
