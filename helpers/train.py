@@ -103,14 +103,13 @@ def train(
 
 def _minibatches(X, Y, steps, batch_size, generator, ahead):
     """Drawn as the lecture does; with a list of generators one for each network, (num_models, batch_size, …)."""
-
-    def draw(generator):
-        if isinstance(generator, (list, tuple)):
-            return torch.stack([draw(g) for g in generator])
-        return torch.randint(0, len(X), (batch_size,), generator=generator)
-
     for step in range(0, steps, ahead):
-        ix = torch.stack([draw(generator) for _ in range(min(ahead, steps - step))])
+        # Drawing for several steps at once takes the same numbers from a generator as drawing for each.
+        shape = min(ahead, steps - step), batch_size
+        if isinstance(generator, (list, tuple)):
+            ix = torch.stack([torch.randint(0, len(X), shape, generator=g) for g in generator], 1)
+        else:
+            ix = torch.randint(0, len(X), shape, generator=generator)
         yield from zip(X[ix], Y[ix], strict=True)
 
 
