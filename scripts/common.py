@@ -7,6 +7,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = ROOT / "notebooks"
 RESULTS = ROOT / "data" / "results"
+LAB_SETTINGS = ROOT / "scripts" / "lab_settings"  # JupyterLab's, where the course's differ from its own
 
 
 def write_atomically(path, content):

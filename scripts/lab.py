@@ -15,7 +15,7 @@ from pathlib import Path
 import zmq
 from jupyter_core.paths import jupyter_runtime_dir
 
-from common import NOTEBOOKS, ROOT
+from common import LAB_SETTINGS, NOTEBOOKS, ROOT
 from study import prepare
 
 try:
@@ -59,6 +59,8 @@ def main():
     root = ROOT if study.is_relative_to(ROOT) else study  # the folder that JupyterLab shows
     first = (study / "00_start_here.ipynb").relative_to(root).as_posix()
     settings = [f"--ServerApp.root_dir={root}", f"--LabApp.default_url=/lab/tree/{first}"]
+    # A saved notebook keeps its panels, to be seen again before they run again; and nobody is asked about news.
+    settings.append(f"--LabServerApp.app_settings_dir={LAB_SETTINGS}")
     if zmq.has("curve"):  # else each kernel warns, in the learner's terminal, that others might listen
         settings.append("--KernelManager.transport_encryption=auto")
     if hasattr(os, "getuid") and os.getuid() == 0:

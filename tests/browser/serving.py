@@ -1,7 +1,6 @@
 """A real JupyterLab with settings of its own, a real Chromium, and a notebook open in both."""
 
 import contextlib
-import json
 import os
 import shutil
 import signal
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 
+from common import LAB_SETTINGS
 from refresh import KERNELSPEC
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -21,7 +21,6 @@ INSTALL = "Browser tests need Chromium: `sudo apt install chromium` on Debian an
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 MAC = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
 FLAGS = "--disable-gpu --disable-quic --no-first-run --disable-background-networking --disable-component-update"
-NO_NEWS = {"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False}}
 KERNEL = "window.jupyterapp?.shell.currentWidget?.sessionContext?.session?.kernel"
 
 
@@ -81,17 +80,15 @@ def launched():
 
 @contextlib.contextmanager
 def quiet_lab(home):
-    """A JupyterLab without password and news, in an empty folder of `home`: (its address, that folder)."""
-    folder, settings = home / "notebooks", home / "settings"
+    """A JupyterLab with the course's settings and no password, in an empty folder of `home`: (its address, that folder)."""
+    folder = home / "notebooks"
     folder.mkdir()
-    settings.mkdir()
-    (settings / "overrides.json").write_text(json.dumps(NO_NEWS), encoding="utf-8")
     options = {
         "ServerApp.root_dir": folder,
         "IdentityProvider.token": "",
         "LabApp.expose_app_in_browser": True,
         "LabApp.extension_manager": "readonly",
-        "LabServerApp.app_settings_dir": settings,
+        "LabServerApp.app_settings_dir": LAB_SETTINGS,
     }
     command = [sys.executable, "-m", "jupyter", "lab"]
     with served(command, folder, home / "jupyter", **options) as (address, _):
@@ -108,8 +105,8 @@ class Notebook:
         nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
         nb.metadata.kernelspec = KERNELSPEC
         nbformat.write(nb, folder / name)
-        page.goto(f"{address}/lab/tree/{name}?reset", wait_until="domcontentloaded")
-        page.wait_for_function(f"() => {KERNEL}?.status === 'idle'", timeout=120_000)
+        self.address = f"{address}/lab/tree/{name}?reset"
+        self.open()
         # An exception in a widget's callback never reaches the notebook, only the kernel's channel.
         page.evaluate(
             f"""() => {{ window.errors = [];
@@ -118,6 +115,10 @@ class Notebook:
             }}); }}"""
         )
         self.run_all()
+
+    def open(self):
+        self.page.goto(self.address, wait_until="domcontentloaded")
+        self.page.wait_for_function(f"() => {KERNEL}?.status === 'idle'", timeout=120_000)
 
     def run_all(self):
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")

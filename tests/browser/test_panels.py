@@ -249,3 +249,14 @@ class TestTrainingLab:
         assert not math.isfinite(float(opened.value("panel.run.losses[-1]").replace("nan", "nan")))
         assert opened.page.get_by_role("button", name="start", exact=True).is_enabled()
         assert opened.errors() == []
+
+
+def test_a_saved_page_that_is_opened_again_shows_its_panels(notebook):
+    opened = notebook("from helpers.widgets import saturation_explorer\nsaturation_explorer()")
+    opened.picture.wait_for()
+    opened.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+    opened.shut_down()
+    opened.page.goto("about:blank")
+    opened.open()
+    opened.picture.wait_for()
+    assert opened.control("W1 scale").is_visible()
