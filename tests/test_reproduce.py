@@ -58,12 +58,6 @@ def test_other_settings_put_the_old_log_aside_and_overwrite_nothing(path, capsys
     assert path.with_suffix(".old1.json").read_text(encoding="utf-8") == old
 
 
-def test_the_same_settings_go_on(path):
-    assert resume(path, log_with()) == log_with()  # nothing there yet
-    path.write_text(as_json(log_with(a=1)), encoding="utf-8")
-    assert resume(path, log_with())["runs"] == {"a": 1}
-
-
 @pytest.mark.parametrize(
     "text", ['{"runs": {"tanh": {"tr', "[]", '{"steps": 1000}', '{"runs": {"other": 1}}', '{"runs": ["tanh"]}', "", "1"]
 )
