@@ -1,6 +1,5 @@
 """Every panel, turned by keyboard and by hand in a real JupyterLab."""
 
-import math
 import re
 from ast import literal_eval
 
@@ -130,19 +129,6 @@ def press_knob(opened, key):
     opened.page.wait_for_timeout(500)
 
 
-def test_running_cells_again_leaks_nothing(notebook):
-    imported = f"from helpers.widgets import {', '.join(PANELS)}"
-    opened = notebook(imported, *(f"panel = {name}()\npanel" for name in PANELS))
-    alive = "len(__import__('ipywidgets').widgets.widget._instances)"
-    opened.run_all()
-    after_two = int(opened.value(alive))
-    for _ in range(3):
-        opened.run_all()
-    assert int(opened.value(alive)) == after_two
-    assert opened.value("__import__('matplotlib.pyplot').pyplot.get_fignums()") == "[]"
-    assert opened.page.locator(".widget-image").count() == len(PANELS)
-
-
 def test_a_panel_shown_after_its_cell_ran_again_says_so(page, notebook):
     page.set_viewport_size({"width": 1400, "height": 1800})  # JupyterLab leaves out what is far below
     opened = notebook("from helpers.widgets import logit_explorer", "panel = logit_explorer()\npanel", "Out[2]")
@@ -214,7 +200,6 @@ class TestTrainingLab:
         fresh = opened.value(weights)
         with opened.redraws():
             self.press(opened, "start")
-        opened.page.wait_for_function("() => true")
         opened.do("answer = 2 * answer")
         assert opened.value("answer") == "84"  # the kernel answers while it trains
         first = self.steps(opened)
@@ -236,16 +221,4 @@ class TestTrainingLab:
             self.press(opened, "reset")
         assert self.steps(opened) == 0
         assert opened.value(weights) == fresh
-        assert opened.errors() == []
-
-    def test_a_loss_that_is_no_number_is_explained(self, lab_panel):
-        opened = lab_panel
-        with opened.redraws():
-            opened.control("network").locator("select").select_option("deep, linear")
-        self.press(opened, "start")
-        alert = opened.page.get_by_role("alert").filter(has_text="no longer a finite number")
-        alert.wait_for()
-        assert "learning rate" in alert.inner_text()
-        assert not math.isfinite(float(opened.value("panel.run.losses[-1]").replace("nan", "nan")))
-        assert opened.page.get_by_role("button", name="start", exact=True).is_enabled()
         assert opened.errors() == []
