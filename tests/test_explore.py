@@ -216,16 +216,6 @@ class TestTrainingRun:
         for name, values in reading.update_ratio.items():
             assert values == every_step[name][:: reading.ratios_every].tolist()  # from the first to the newest
 
-    def test_a_blown_up_loss_is_noticed_and_can_be_read(self):
-        run = TrainingRun("deep, linear", learning_rate=10.0)
-        assert not run.failed
-        run.advance(20)
-        assert run.failed and run.read().warnings
-        run.learning_rate = 0.01
-        run.reset()
-        run.advance()
-        assert not run.failed
-
     def test_its_reading_says_the_step_and_the_recent_loss(self):
         run = TrainingRun("deep")
         assert "step 0" in run.read().headline

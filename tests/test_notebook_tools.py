@@ -56,19 +56,16 @@ def problems(tmp_path, cells):
     return check_notebooks.check(write(tmp_path / "01_good.ipynb", cells))
 
 
-def test_a_good_notebook_has_no_problems(tmp_path):
-    assert problems(tmp_path, good_cells()) == []
+@pytest.mark.parametrize("folded", [None, text("loss of the first step:\n27.9\n"), figure("a grey pixel")])
+def test_a_good_notebook_has_no_problems(tmp_path, folded):
+    cells = good_cells()
+    if folded:  # it may begin with a heading or a figure
+        show(3, folded, **FOLDED)(cells)
+    assert problems(tmp_path, cells) == []
 
 
 def set_source(index, source):
     return lambda cells: cells[index].update(source=source)
-
-
-def test_a_folded_output_may_begin_with_a_heading_or_a_figure(tmp_path):
-    for output in text("loss of the first step:\n27.9\n"), figure("a grey pixel"):
-        cells = good_cells()
-        show(3, output, **FOLDED)(cells)
-        assert problems(tmp_path, cells) == []
 
 
 ERROR = v4.new_output("error", ename="ValueError", evalue="no", traceback=[])
