@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import ipywidgets
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -19,9 +20,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jupyter_client.manager import run_kernel
 from PIL import Image
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from helpers import widgets as panels
 from helpers.widgets import board as board_module
@@ -268,21 +266,12 @@ def test_whatever_changes_of_the_frame_is_redrawn(change):
     assert board.render(0) == first
 
 
-class Shell:
-    """As much of IPython's shell as a panel looks at."""
-
-    execution_count = 1
-
-    def __init__(self, key):
-        self.key, self.cell = key, "a"
-
-    def get_parent(self):
-        return {"metadata": {"cellId": self.cell}} if self.key == "id" else {"content": {"code": self.cell}}
-
-
 @pytest.mark.parametrize("key", ["id", "code"])  # JupyterLab names the cell, others don't
 def test_running_a_cell_again_closes_what_it_opened_before(monkeypatch, key):
-    shell = Shell(key)
+    shell = SimpleNamespace(execution_count=1, cell="a")  # as much of IPython's shell as a panel looks at
+    shell.get_parent = lambda: (
+        {"metadata": {"cellId": shell.cell}} if key == "id" else {"content": {"code": shell.cell}}
+    )
     monkeypatch.setattr(panel_module, "get_ipython", lambda: shell)
     monkeypatch.setattr(panel_module, "_open", {})
     monkeypatch.setattr(panel_module, "gc", SimpleNamespace(collect=lambda: None))  # slow, and measured below
