@@ -6,11 +6,11 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT
+
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 FILES = ("Makefile", "pyproject.toml", "constraints.txt", "scripts/install.sh")
 TARGETS = ["lab", "test", "test-all", "check", "browser", "refresh", "reset", "restore", "data", "reproduce", "sweeps",

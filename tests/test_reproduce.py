@@ -9,19 +9,18 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
 import reproduce
+from common import ROOT
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import evaluate, train
 from reproduce import MINIBATCH_SEEDS, run_stage
 from sweep import as_json, resume, sweep
 
-ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"steps": 1000, "seeds": (1, 2)}
 
 

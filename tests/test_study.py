@@ -12,9 +12,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 import lab
 import study
-from common import find_notebook
-
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT, find_notebook
 
 
 def write_notebook(path, *, source_hash="a", text="from the course", code=()):
