@@ -6,14 +6,14 @@ pin each of them inside its range. It reads the files; whether conda can solve t
 
 import sys
 import tomllib
-from pathlib import Path
 
 import yaml
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT
+
 CONDA_NAMES = {
     "torch": "pytorch",
     "matplotlib": "matplotlib-base",  # without a desktop toolkit

@@ -5,6 +5,7 @@ reading numbers: a mistake in it cannot make everything pass.
 """
 
 import copy
+import math
 import re
 from decimal import Decimal
 
@@ -124,22 +125,14 @@ def test_a_tolerance_is_for_its_kind_of_number():
     assert not agree("12:58 of W1", "12:59 of W1", counts=1) and not agree("W1", "W2", counts=1)
 
 
+REASON = {"reason": "a test"}
+MARGINS = [{"relativ": 0.1}, {"relative": "0.1"}, {"absolute": -1}, {"relative": 1}, {"factor": 0.5}, {"counts": 0.5}]
+
+
 @pytest.mark.parametrize(
     "tolerance",
-    [
-        0.1,
-        {"relative": 0.1},
-        {"relative": 0.1, "reason": " "},
-        {"reason": "none"},
-        {},
-        {"relativ": 0.1, "reason": "a test"},
-        {"relative": "0.1", "reason": "a test"},
-        {"absolute": -1, "reason": "a test"},
-        {"relative": 1, "reason": "a test"},
-        {"factor": 0.5, "reason": "a test"},
-        {"counts": 0.5, "reason": "a test"},
-        {"counts": True, "reason": "a test"},
-    ],
+    [0.1, {}, {"relative": 0.1}, {"relative": 0.1, "reason": " "}, {"reason": "none"}]
+    + [margin | REASON for margin in [*MARGINS, {"counts": True}]],
 )
 def test_an_unusable_tolerance_is_refused(tolerance):
     with pytest.raises(ValueError, match="tolerance"):
@@ -182,24 +175,24 @@ def stream(text, name="stdout"):
     return {"output_type": "stream", "name": name, "text": text}
 
 
-def shown(data, metadata=None):
-    return {"output_type": "display_data", "data": data, "metadata": metadata or {}}
+def shown(content, kind="text/plain", **metadata):
+    return {"output_type": "display_data", "data": {kind: content}, "metadata": metadata}
 
 
+HTML, PNG, CLAIM = "text/html", "image/png", claims.MIME
 ROW = {"text": "loss", "measured": 2.1027, "stated": 2.1, "tolerance": 0.01, "verdict": "holds"}
+COUNT = ROW | {"measured": 27, "tolerance": 0}
+ERROR = {"output_type": "error", "ename": "ValueError", "evalue": "3 names", "traceback": []}
 
 
 @pytest.mark.parametrize(
     ("committed", "fresh"),
     [
         ([stream("a\nb\n")], [stream("a\n"), stream("b\n")]),
-        (
-            [shown({"text/html": "<td>&minus;0.5</td>\n <td>1</td>"})],
-            [shown({"text/html": "<td>-0.5</td> <td>1</td>"})],
-        ),
-        ([shown({claims.MIME: ROW})], [shown({claims.MIME: ROW | {"measured": 2.1031}})]),
-        ([shown({claims.MIME: [ROW, ROW]})], [shown({claims.MIME: [ROW, ROW | {"measured": 2.1021}]})]),
-        ([shown({"image/png": "one"})], [shown({"image/png": "other"})]),
+        ([shown("<td>&minus;0.5</td>\n <td>1</td>", HTML)], [shown("<td>-0.5</td> <td>1</td>", HTML)]),
+        ([shown(ROW, CLAIM)], [shown(ROW | {"measured": 2.1031}, CLAIM)]),
+        ([shown([ROW, ROW], CLAIM)], [shown([ROW, ROW | {"measured": 2.1021}], CLAIM)]),
+        ([shown("one", PNG)], [shown("other", PNG)]),
     ],
 )
 def test_outputs_that_agree(committed, fresh):
@@ -213,31 +206,22 @@ def test_outputs_that_agree(committed, fresh):
         ([stream("a")], [stream("a", "stderr")]),
         ([stream("a")], [stream("a"), stream("careful", "stderr")]),
         ([stream("a")], []),
-        ([], [shown({"text/plain": "1"})]),
-        ([shown({"text/plain": "1"})], [shown({"text/plain": "1"})] * 2),
-        (
-            [shown({"text/plain": "a"}), shown({"text/plain": "b"})],
-            [shown({"text/plain": "b"}), shown({"text/plain": "a"})],
+        ([], [shown("1")]),
+        ([shown("1")], [shown("1")] * 2),
+        ([shown("a"), shown("b")], [shown("b"), shown("a")]),
+        ([shown("1") | {"data": {"text/plain": "1", HTML: "1"}}], [shown("1")]),
+        ([shown("<td>0.57</td>", HTML)], [shown("<td>0.75</td>", HTML)]),
+        ([shown("one", PNG)], [shown("one")]),
+        ([shown("one", PNG)], [shown("one", PNG, **{PNG: {"alt": "a line"}})]),
+        ([shown("one", PNG)], [shown("one", "image/svg+xml")]),
+        *(
+            ([shown(ROW, CLAIM)], [shown(ROW | change, CLAIM)])
+            for change in ({"measured": 2.104}, {"measured": math.nan}, {"verdict": "slip"}, {"stated": 2.101})
         ),
-        ([shown({"text/plain": "1", "text/html": "1"})], [shown({"text/plain": "1"})]),
-        ([shown({"text/html": "<td>0.57</td>"})], [shown({"text/html": "<td>0.75</td>"})]),
-        ([shown({"image/png": "one"})], [shown({"text/plain": "one"})]),
-        ([shown({"image/png": "one"})], [shown({"image/png": "one"}, {"image/png": {"alt": "a line"}})]),
-        ([shown({claims.MIME: ROW})], [shown({claims.MIME: ROW | {"measured": 2.104}})]),
-        ([shown({claims.MIME: ROW})], [shown({claims.MIME: ROW | {"verdict": "slip"}})]),
-        ([shown({claims.MIME: ROW})], [shown({claims.MIME: ROW | {"stated": 2.101}})]),
-        ([shown({claims.MIME: ROW})], [shown({claims.MIME: ROW | {"measured": float("nan")}})]),
-        ([shown({"image/png": "one"})], [shown({"image/svg+xml": "one"})]),
-        ([shown({claims.MIME: ROW})], [shown({claims.MIME: "holds"})]),
-        ([shown({claims.MIME: [ROW]})], [shown({claims.MIME: [ROW, ROW]})]),
-        (
-            [shown({claims.MIME: ROW | {"measured": 27, "tolerance": 0}})],
-            [shown({claims.MIME: ROW | {"measured": 28}})],
-        ),
-        (
-            [{"output_type": "error", "ename": "ValueError", "evalue": "3 names", "traceback": []}],
-            [{"output_type": "error", "ename": "ValueError", "evalue": "4 names", "traceback": []}],
-        ),
+        ([shown(COUNT, CLAIM)], [shown(COUNT | {"measured": 28}, CLAIM)]),
+        ([shown(ROW, CLAIM)], [shown("holds", CLAIM)]),
+        ([shown([ROW], CLAIM)], [shown([ROW, ROW], CLAIM)]),
+        ([ERROR], [ERROR | {"evalue": "4 names"}]),
     ],
 )
 def test_outputs_that_differ(committed, fresh):

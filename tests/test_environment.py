@@ -1,12 +1,10 @@
 """scripts/check_environment.py: today's three files agree, and a difference in any of them is named."""
 
-from pathlib import Path
-
 import pytest
 
 from check_environment import compare
+from common import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 NAMES = ("pyproject.toml", "environment.yml", "constraints.txt")
 FILES = {name: (ROOT / name).read_text(encoding="utf-8") for name in NAMES}
 

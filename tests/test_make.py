@@ -6,29 +6,15 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT
+
 VERSION = f"{sys.version_info[0]}.{sys.version_info[1]}"
 FILES = ("Makefile", "pyproject.toml", "constraints.txt", "scripts/install.sh")
-TARGETS = [
-    "lab",
-    "test",
-    "test-all",
-    "check",
-    "browser",
-    "refresh",
-    "reset",
-    "restore",
-    "data",
-    "reproduce",
-    "sweeps",
-    "bench",
-    "costs",
-    "help",
-]
+TARGETS = ["lab", "test", "test-all", "check", "browser", "refresh", "reset", "restore", "data", "reproduce", "sweeps",
+           "bench", "costs", "help"]  # fmt: skip
 STEPS = [  # of `make test`
     "-m ruff check .",
     "-m ruff format --check .",
@@ -115,36 +101,23 @@ def test_help_is_the_default_and_gives_each_target_one_line(checkout):
     assert sorted(re.findall(r"^  make ([\w-]+) +\S", shown, re.MULTILINE)) == sorted(TARGETS)
 
 
-@pytest.mark.parametrize("version", ["2.7", "3.6", "3.10", "3.14"])
-def test_another_python_is_refused_in_one_line_with_the_remedy_and_leaves_nothing(checkout, version):
-    fake = fake_python(checkout, version)
+@pytest.mark.parametrize(
+    ("version", "has_venv", "told"),
+    [(version, True, f"^Python {version} .*make lab PYTHON=python3.12") for version in ("2.7", "3.6", "3.10", "3.14")]
+    + [("3.12", False, "apt install python3.12-venv"), (None, True, "^Python not found: .*make lab PYTHON=")],
+)
+@pytest.mark.parametrize("old", [True, False], ids=["beside an old .venv", "without one"])
+def test_a_python_that_does_not_fit_is_refused_in_one_line_with_the_remedy_and_changes_nothing(
+    checkout, version, has_venv, told, old
+):
+    fake = fake_python(checkout, version, has_venv=has_venv) if version else "python3.999"
+    if old:
+        give_venv(checkout)
     before = sorted(checkout.rglob("*"))
     refused = make(checkout, "lab", f"PYTHON={fake}")
-    assert refused.returncode != 0
-    told, of_make = refused.stderr.splitlines()
-    assert told.startswith(f"Python {version} ")
-    assert "make lab PYTHON=python3.12" in told
-    assert of_make.startswith("make: ***")
-    assert refused.stdout == ""
-    assert sorted(checkout.rglob("*")) == before
-
-
-def test_a_python_that_is_not_there_is_refused_in_one_line_and_keeps_the_old_venv(checkout):
-    give_venv(checkout)
-    refused = make(checkout, "test", "PYTHON=python3.999")
-    assert refused.returncode != 0
-    told, _ = refused.stderr.splitlines()
-    assert told.startswith("Python not found: 'python3.999'")
-    assert "make lab PYTHON=" in told
-    assert (checkout / ".venv/.installed").exists()
-
-
-def test_a_python_without_venv_is_refused_with_debians_remedy_and_keeps_the_old_venv(checkout):
-    give_venv(checkout)
-    refused = make(checkout, "lab", f"PYTHON={fake_python(checkout, has_venv=False)}")
-    assert refused.returncode != 0
-    assert "apt install python3.12-venv" in refused.stderr.splitlines()[0]
-    assert (checkout / ".venv/.installed").exists()
+    line, of_make = refused.stderr.splitlines()
+    assert refused.returncode != 0 and re.search(told, line) and of_make.startswith("make: ***")
+    assert refused.stdout == "" and sorted(checkout.rglob("*")) == before
 
 
 INSTALLING = {*TARGETS} - {"help"}
@@ -163,20 +136,24 @@ def test_installed_once_no_target_installs_again(checkout):
     assert "install.sh" not in again.stdout
 
 
-@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
-def test_changed_packages_are_installed(checkout, name):
+def newer(name):
+    """A file as if it had been pulled after the packages were installed."""
+
+    def touch(checkout):
+        os.utime(checkout / name, (stamp := (checkout / ".venv/.installed").stat().st_mtime + 10, stamp))
+
+    return touch
+
+
+@pytest.mark.parametrize(
+    "change",
+    [newer("pyproject.toml"), newer("constraints.txt")]
+    + [lambda checkout: give_venv(checkout, "/elsewhere"), lambda checkout: (checkout / ".venv/bin/python").unlink()],
+    ids=["pyproject.toml", "constraints.txt", "a .venv that was moved", "one whose python is gone"],
+)
+def test_what_is_changed_is_installed_again(checkout, change):
     give_venv(checkout)
-    os.utime(checkout / name)
-    stamp = checkout / ".venv/.installed"
-    os.utime(stamp, (stamp.stat().st_mtime - 10,) * 2)
-    assert "install.sh" in make(checkout, "-n", "check").stdout
-
-
-@pytest.mark.parametrize("place", ["/elsewhere", None])
-def test_a_venv_that_was_moved_or_whose_python_is_gone_is_made_again(checkout, place):
-    give_venv(checkout, place)
-    if not place:
-        (checkout / ".venv/bin/python").unlink()
+    change(checkout)
     assert "install.sh" in make(checkout, "-n", "check").stdout
 
 
@@ -205,25 +182,17 @@ def test_only_a_python_that_is_asked_for_replaces_another(checkout):
     assert "install.sh" in make(checkout, "-n", "check", other).stdout
 
 
-def test_an_install_that_works_is_not_repeated(checkout):
-    fake = fake_python(checkout, pip='test "$PIP_USER" != 1')  # pip refuses that setting in a .venv
-    python = f"PYTHON={fake}"
-    assert "Installing the pinned packages" in make(checkout, "check", python, PIP_USER="1").stdout
-    again = make(checkout, "check")
-    assert again.returncode == 0, again.stderr
-    assert "Installing" not in again.stdout
-
-
 def test_an_install_that_fails_says_what_to_do_and_is_done_again(checkout):
     """Without a network, with a proxy or an index that is not there, on a full disk."""
-    fake = fake_python(checkout, pip='case "$*" in *"pip install"*) test -e network ;; esac')
+    refused = 'test "$PIP_USER" != 1'  # by pip: that setting does not go with a .venv
+    fake = fake_python(checkout, pip=f'case "$*" in *"pip install"*) {refused} && test -e network ;; esac')
     failed = make(checkout, "check", f"PYTHON={fake}")
     assert failed.returncode != 0
     assert "Installing the pinned packages" in failed.stdout
     told, _ = failed.stderr.splitlines()
     assert all(word in told for word in ("network", "proxy", "disk", "again")) and "lab.py" not in told
     (checkout / "network").touch()
-    assert make(checkout, "check").returncode == 0
+    assert make(checkout, "check", PIP_USER="1").returncode == 0
     assert "Installing" not in make(checkout, "check").stdout
     (checkout / "network").unlink()
     os.utime(checkout / ".venv/.installed", (1, 1))  # as if newer requirements had been pulled

@@ -6,14 +6,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import psutil
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from common import ROOT
+
 BUNDLED = ROOT / "data/bundled_names.txt"
 CURRENT = "outputs are current"  # the test that stands before a notebook's cells
 RERUN = "run scripts/refresh.py"

@@ -9,19 +9,18 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
 
 import psutil
 import pytest
 import torch
 
 import reproduce
+from common import ROOT
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import evaluate, train
 from reproduce import MINIBATCH_SEEDS, run_stage
 from sweep import as_json, resume, sweep
 
-ROOT = Path(__file__).resolve().parents[1]
 SETTINGS = {"steps": 1000, "seeds": (1, 2)}
 
 
@@ -56,12 +55,6 @@ def test_other_settings_put_the_old_log_aside_and_overwrite_nothing(path, capsys
     assert "steps" in capsys.readouterr().out and not path.exists()
     assert path.with_suffix(".old.json").read_text(encoding="utf-8") == "older"
     assert path.with_suffix(".old1.json").read_text(encoding="utf-8") == old
-
-
-def test_the_same_settings_go_on(path):
-    assert resume(path, log_with()) == log_with()  # nothing there yet
-    path.write_text(as_json(log_with(a=1)), encoding="utf-8")
-    assert resume(path, log_with())["runs"] == {"a": 1}
 
 
 @pytest.mark.parametrize(

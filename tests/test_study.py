@@ -12,9 +12,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 import lab
 import study
-from common import find_notebook
-
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT, find_notebook
 
 
 def write_notebook(path, *, source_hash="a", text="from the course", code=()):
@@ -126,18 +124,18 @@ def test_a_damaged_copy_is_called_damaged_and_kept(course, broken):
     assert mine.read_bytes() == broken
 
 
-@pytest.mark.parametrize("kept", [".~03_saturated_tanh.ipynb", ".ipynb_checkpoints/03_saturated_tanh-checkpoint.ipynb"])
+KEPT = [".~03_saturated_tanh.ipynb", ".ipynb_checkpoints/03_saturated_tanh-checkpoint.ipynb"]
+
+
+@pytest.mark.parametrize("kept", KEPT)
 def test_what_jupyterlab_kept_of_a_damaged_copy_is_offered_and_brought_back(course, kept):
     """JupyterLab keeps the file as it was beside it until a save is through, and a checkpoint of an earlier save."""
     notebooks, own = course
     study.update(notebooks, own)
     mine = own / "03_saturated_tanh.ipynb"
-    write_notebook(own / kept, text="my own notes")
-    write_notebook(own / ".ipynb_checkpoints" / "03_saturated_tanh-checkpoint.ipynb", text="my own notes")
-    write_notebook(own / ".~03_saturated_tanh.ipynb", text="my own notes")
-    for other in (own / ".~03_saturated_tanh.ipynb", own / ".ipynb_checkpoints/03_saturated_tanh-checkpoint.ipynb"):
-        if other != own / kept:
-            other.write_bytes(b"half")  # what is kept may be damaged, too
+    for other in KEPT:  # what is kept may be damaged, too
+        write_notebook(own / other, text="my own notes")
+        (own / other).write_bytes((own / other).read_bytes() if other == kept else b"half")
     assert study.update(notebooks, own) == []
     mine.write_bytes(b"half a note")
     (line,) = study.update(notebooks, own)

@@ -9,7 +9,7 @@ A new panel is one file, as short as logits.py, and a line in __init__.py:
 3. controls: `slider(name, sentence, value, low, high, step)`, `choice`, `switch`, `seed_control`; each hands its value
    to `read` as the argument of its name ("init gain" is `init_gain`). A seed control brings its own "new seed" button.
 4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it.
-In tests/test_widgets.py, a row of PANELS tries it: every control, pin, errors, re-runs, memory.
+tests/test_widgets.py tries it, too, without a further line: every control, pin, errors, re-runs, memory.
 """
 
 import base64

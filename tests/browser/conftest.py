@@ -35,23 +35,35 @@ def chromium():
         yield browser
 
 
-@pytest.fixture
-def page(chromium):
+def new_page(chromium):
     page = chromium.new_page(viewport={"width": 1400, "height": 1100})
     page.set_default_timeout(20_000)
+    return page
+
+
+@pytest.fixture
+def page(chromium):
+    page = new_page(chromium)
     yield page
     page.close()
 
 
+@pytest.fixture(scope="module")
+def opened(chromium, lab):
+    """A notebook with one kernel for all tests of a file: to start one and to import torch in it takes seconds."""
+    notebook = Notebook(new_page(chromium), lab, ["import torch, helpers.widgets"])
+    yield notebook
+    notebook.shut_down()
+    notebook.page.close()
+
+
 @pytest.fixture
-def notebook(page, lab):
-    """notebook(*cells) opens a notebook of these cells and runs them all."""
-    opened = []
+def notebook(opened):
+    """notebook(*cells) puts these cells into the open notebook and runs them all."""
 
-    def open_notebook(*cells):
-        opened.append(Notebook(page, lab, cells))
-        return opened[-1]
+    def fill(*cells, height=1100):
+        opened.page.set_viewport_size({"width": 1400, "height": height})
+        opened.fill(cells)
+        return opened
 
-    yield open_notebook
-    for one in opened:
-        one.shut_down()
+    return fill

@@ -7,31 +7,16 @@ import nbformat
 import pytest
 from serving import KERNEL, ROOT
 
+from common import find_notebook
 from giveaways import numbers, result, split
 from notebook_parts import CHECKED, DEEPER, Lesson, Notebook, given_to, is_hidden, tags
-from refresh import refresh, tidy
-from small_lesson import small_lesson
-
-
-def written(folder):
-    """The first lesson of the course, or a small one with its outputs until there is any, in the served folder."""
-    for chapter in sorted((ROOT / "notebooks").glob("*.ipynb")):
-        if nbformat.read(chapter, 4).metadata.get("form") == "lesson":
-            shutil.copytree(ROOT / "data", folder.parent / "data", dirs_exist_ok=True)  # where a chapter looks for it
-            return Path(shutil.copy(chapter, folder))
-    nb = nbformat.v4.new_notebook(cells=small_lesson(), metadata={"form": "lesson"})
-    tidy(nb)
-    path = folder / "E99_small.ipynb"
-    nbformat.write(nb, path)
-    assert refresh(path)
-    return path
 
 
 class Opened:
     """The lesson in the page: its cells as they are shown, whatever the window's height."""
 
-    def __init__(self, page, address, path, pictures):
-        self.page, self.path, self.pictures = page, path, pictures
+    def __init__(self, page, address, path):
+        self.page, self.path = page, path
         self.nb = nbformat.read(path, 4)
         self.lesson = Lesson(Notebook(path, path.read_bytes(), self.nb))
         page.set_viewport_size({"width": 1400, "height": 12_000})  # all cells stand in view, so that all are drawn
@@ -65,14 +50,12 @@ class Opened:
         self.page.wait_for_timeout(1000)
         return nbformat.read(self.path, 4)
 
-    def picture(self, name):
-        self.page.screenshot(path=self.pictures / f"{name}.png")
-
 
 @pytest.fixture
-def opened(page, lab, tmp_path):
+def opened(page, lab):
     address, folder = lab
-    lesson = Opened(page, address, written(folder), tmp_path)
+    shutil.copytree(ROOT / "data", folder.parent / "data", dirs_exist_ok=True)  # where a chapter looks for it
+    lesson = Opened(page, address, Path(shutil.copy(find_notebook("01"), folder)))
     yield lesson
     page.evaluate(f"async () => {{ await {KERNEL}?.shutdown() }}")
 
@@ -102,7 +85,6 @@ def test_a_lesson_as_a_learner_meets_it(opened):
     guess = next(index for index in sorted(core) if "guess" in tags(nb.cells[index]))
     assert results and results[-1] > guess
     first = next(index for index in results if index > guess)
-    opened.picture("before")
 
     # Before: folded, collapsed, and nothing that a result will say.
     assert_sources_stay_folded(opened)
@@ -123,7 +105,6 @@ def test_a_lesson_as_a_learner_meets_it(opened):
     for _ in range(first + 1):
         page.keyboard.press("Shift+Enter")
     opened.output(first).first.wait_for(timeout=120_000)
-    opened.picture("while")
     assert opened.output(results[-1]).count() == 0
     assert_sources_stay_folded(opened)
     changed = opened.saved()
@@ -145,6 +126,5 @@ def test_a_lesson_as_a_learner_meets_it(opened):
     assert not [o for cell in code for o in cell.outputs if o.output_type == "error" or o.get("name") == "stderr"]
     for index in results:
         assert opened.output(index).first.is_visible(), index
-    opened.picture("after")
     assert_sources_stay_folded(opened)
     assert_collapsed(opened, DEEPER)  # Run All selects the last cell, and JupyterLab opens the fold that holds it
