@@ -234,38 +234,43 @@ def test_wrong_answers_that_no_list_holds_are_rejected_with_a_hint(check, answer
     assert "https://youtu.be/P6sfmUTpUmc?t=" in result.look
 
 
-@pytest.mark.parametrize(
-    ("check", "answer", "said"),
-    [
-        (check_unigram_entropy, entropy_of_neighbours, "neighbours"),
-        (check_logit_std, lambda loss, n: round(math.sqrt(2 * (loss - math.log(n))), 2), "rounded"),
-        (check_frequency_bias, lambda Y, n: np.log(np.bincount(Y)), "minlength"),
-        (check_frequency_bias, lambda Y, n: torch.bincount(Y, minlength=n).float().log()[None], "shape"),
-        (check_sigmoid_slope, lambda s: s.T * (1 - s.T), "rows and columns"),
-        (check_dead_units, dead_by_formula, "autograd"),
-        (check_dead_units, lambda f, x: [False] * x.shape[1], "activation or hpreact"),
-        (check_gain, lambda f, std: 5 / 3, "f or std"),
-        (check_gain, lambda f, std: 0.985 * check_gain.right(f, std), "too few"),
-        (check_first_weight, torch.rand(30, 200), "mean is 0"),
-        (check_first_weight, torch.full((30, 200), math.nan), "torch.empty"),
-        (check_first_weight, torch.full((30, 200), 0.3), "at random"),
-        (check_first_weight, "0.3", "tensor of shape"),
-        (check_first_weight, nn.Linear(30, 200), "tensor of shape"),
-        # what eps does to standardised numbers is no sign that x is ignored, nor is a NaN elsewhere
-        (check_batch_norm_forward, lambda x, g, b, e: normalised(x, g, b, 0) + e, "by hand"),
-        (check_batch_norm_forward, lambda x, g, b, e: normalised(x, g, b, -e), "by hand"),
-        (check_conv_as_linear, lambda x, w, s, p: F.conv2d(x, w, stride=s, padding=p), "slices"),
-        (check_conv_as_linear, conv_by_unfold, "slices"),
-        (check_unigram_entropy, lambda Y: entropy(Y) / math.log(2), "base 2"),
-        (check_conv_as_linear, lambda x, w, s, p: conv_by_slices(x, w, s, min(p, 1)), "by hand"),
-        (check_fold, lambda W, b, g, h, m, v, e: fold(W, b, h, g, m, v, e), "gamma and beta"),
-        (
-            check_fold,
-            lambda W, b, g, h, m, v, e: fold(W, b, g, h, W.mean(0), W.var(0), e),
-            "running_mean or running_var",
-        ),
-    ],
-)
+HINTS = [
+    (check_unigram_entropy, entropy_of_neighbours, "neighbours"),
+    (check_logit_std, lambda loss, n: round(math.sqrt(2 * (loss - math.log(n))), 2), "rounded"),
+    (check_frequency_bias, lambda Y, n: np.log(np.bincount(Y)), "minlength"),
+    (check_frequency_bias, lambda Y, n: torch.bincount(Y, minlength=n).float().log()[None], "shape"),
+    (check_sigmoid_slope, lambda s: s.T * (1 - s.T), "rows and columns"),
+    (check_dead_units, dead_by_formula, "autograd"),
+    (check_dead_units, lambda f, x: [False] * x.shape[1], "activation or hpreact"),
+    (check_gain, lambda f, std: 5 / 3, "f or std"),
+    (check_gain, lambda f, std: 0.985 * check_gain.right(f, std), "too few"),
+    (check_first_weight, torch.rand(30, 200), "mean is 0"),
+    (check_first_weight, torch.full((30, 200), math.nan), "torch.empty"),
+    (check_first_weight, torch.full((30, 200), 0.3), "at random"),
+    (check_first_weight, "0.3", "tensor of shape"),
+    (check_first_weight, nn.Linear(30, 200), "tensor of shape"),
+    # what eps does to standardised numbers is no sign that x is ignored, nor is a NaN elsewhere
+    (check_batch_norm_forward, lambda x, g, b, e: normalised(x, g, b, 0) + e, "by hand"),
+    (check_batch_norm_forward, lambda x, g, b, e: normalised(x, g, b, -e), "by hand"),
+    (check_conv_as_linear, lambda x, w, s, p: F.conv2d(x, w, stride=s, padding=p), "slices"),
+    (check_conv_as_linear, conv_by_unfold, "slices"),
+    (check_unigram_entropy, lambda Y: entropy(Y) / math.log(2), "base 2"),
+    (check_conv_as_linear, lambda x, w, s, p: conv_by_slices(x, w, s, min(p, 1)), "by hand"),
+    (check_fold, lambda W, b, g, h, m, v, e: fold(W, b, h, g, m, v, e), "gamma and beta"),
+    (check_fold, lambda W, b, g, h, m, v, e: fold(W, b, g, h, W.mean(0), W.var(0), e), "running_mean or running_var"),
+    (check_wrong_by, lambda v, was, new: (v + was) / (v + new), "root missing"),
+    *((check_first_weight, weight(std), said) for std, said in (
+        (5 / 3 / 200**0.5, "took your 200"), (15**-0.5, "ReLU"), (30**-0.5, "5/3, is missing"), (0.2, "by trying"),
+        (1.0, "Print gain"), (5 / 3 / 30, "Print gain"))),
+    (check_first_weight, weight().T, "one row per input"),
+    (check_first_weight, weight() + 0.3, "mean is 0"),
+    (check_first_weight, weight().sign(), "at random"),
+    *((check_what_trains, names, names[-1]) for names in (["C"], ["C", "b2", "W1"], NAMES[:3], NAMES[:4])),
+    (check_what_trains, [], "One parameter"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "answer", "said"), HINTS)
 def test_the_hint_says_what_can_be_known(check, answer, said):
     assert said in check(answer).misconception
 

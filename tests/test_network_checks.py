@@ -412,6 +412,11 @@ def by_name(self, name, value):
         Module.register(self, name, value)
 
 
+def every_tensor(self, name, value):
+    (self.own if isinstance(value, torch.Tensor) else {})[name] = value
+    Module.register(self, name, value)
+
+
 def one_child(self, name, value):
     Module.register(self, "child" if isinstance(value, Module) else name, value)
 
@@ -448,6 +453,7 @@ WRONG_MODULES = [
     (variant(Module, register=counted), "under its name"),
     (variant(Module, register=by_name), "under its name"),
     (variant(Module, register=one_child), "two children"),
+    (variant(Module, register=every_tensor), "under its name"),
     (variant(Module, __setattr__=storing(lambda v: v.detach().clone().requires_grad_() if isinstance(v, torch.Tensor) else v)),
      "as it is"),
     (variant(Module, parameters=lambda self: Module.parameters(self) * 2), "once"),
@@ -455,6 +461,9 @@ WRONG_MODULES = [
     (variant(Module, parameters=lambda self: [*self.own.values(), *(p for c in self.children.values() for p in c.own.values())]),
      "its own children"),
     (variant(Module, parameters=lambda self: print("none")), "does not list the one tensor"),
+    (variant(Module, parameters=lambda self: [*self.own.values()]), "four tensors"),
+    (variant(Module, train=lambda self, mode=True: setattr(self, "training", mode)), "switch"),
+    (variant(Module, __call__=lambda self, x: self.forward(x)), "two hooks"),
     (variant(Module, train=lambda self, mode=True: Module.train(self, not self.training)), "switch"),
     (variant(Module, train=lambda self, mode: Module.train(self, mode)), "missing 1 required"),
     (variant(Module, __call__=only(slice(1))), "two hooks"),
@@ -477,12 +486,11 @@ def test_right_classes_are_accepted_in_any_style(check, cls):
     assert not result.note
 
 
-@pytest.mark.parametrize(
-    ("check", "cls", "said"),
-    [(check_batch_norm, *row) for row in WRONG_BATCH_NORMS]
-    + [(check_linear, *row) for row in WRONG_LINEARS]
-    + [(check_module, *row) for row in WRONG_MODULES],
-)
+LISTS = {check_batch_norm: WRONG_BATCH_NORMS, check_linear: WRONG_LINEARS, check_module: WRONG_MODULES}
+WRONG = [(check, *row) for check, rows in LISTS.items() for row in rows]
+
+
+@pytest.mark.parametrize(("check", "cls", "said"), WRONG)
 def test_classes_spoilt_in_one_place_are_rejected_by_name(check, cls, said):
     result = check(cls)
     assert result.status == "wrong"

@@ -67,18 +67,14 @@ _FALLS = "At one block its stream becomes much smaller at once. Print the root m
 _ASK = "Its stream hardly grows. Now ask the weights: which of them get a gradient?"
 _ALL = "Every weight of it gets a gradient, and its stream makes no jump."
 
-check_four_streams = choices(
-    "{network: its condition} of the four networks of exercise X02.2.",
-    "the four networks", "lesson X02, exercise X02.2", 3890, {
-        "a": ("a plus is missing", _FALLS),
-        "b": ("no scale", _GROWS),
-        "c": ("healthy", {"no scale": _LEVEL, "a plus is missing": _ALL, "dead blocks": _ALL}),
-        "d": ("dead blocks", {"no scale": _LEVEL, "a plus is missing": _ASK, "healthy": _ASK}),
-    }, noun="condition")  # fmt: skip
+check_four_streams = choices("the four networks", "lesson X02, exercise X02.2", 3890, {
+    "a": ("a plus is missing", _FALLS),
+    "b": ("no scale", _GROWS),
+    "c": ("healthy", {"no scale": _LEVEL, "a plus is missing": _ALL, "dead blocks": _ALL}),
+    "d": ("dead blocks", {"no scale": _LEVEL, "a plus is missing": _ASK, "healthy": _ASK}),
+}, noun="condition")  # fmt: skip
 
-check_zero_last = choice(
-    "Why W gets no gradient in the first step, and one later: A, B or C.",
-    "the last layer of zeros", "lesson X02, exercise X02.3", 3890, "A", {
-        "B": "With a saturated tanh W would get a small gradient. This one is exactly 0, and only in the first step.",
-        "C": "The plus hands the same gradient to both ways. And V, at the end of the branch, does get one.",
-    })  # fmt: skip
+check_zero_last = choice("the last layer of zeros", "lesson X02, exercise X02.3", 3890, "A", {
+    "B": "With a saturated tanh W would get a small gradient. This one is exactly 0, and only in the first step.",
+    "C": "The plus hands the same gradient to both ways. And V, at the end of the branch, does get one.",
+})  # fmt: skip

@@ -24,13 +24,12 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import combinations
 
 import torch
 
 from helpers.checks import mistakes as usual
-from helpers.checks.readings import as_number, difference_in_words, first_difference, input_in_words, same, size
-from helpers.checks.sandbox import Verdict, attempt
+from helpers.checks.readings import as_array, difference_in_words, first_difference, input_in_words, same, size
+from helpers.checks.sandbox import Verdict, attempt, require, was_given
 
 BY_HAND = "None of the usual mistakes: work this input out by hand, step by step, beside your code."
 
@@ -84,9 +83,7 @@ def is_empty(function):
 def is_a_function(answer):
     """A Verdict for what cannot be called, or does nothing yet."""
     is_given(answer)
-    if not callable(answer):
-        given = f"the check was given an object of type {type(answer).__name__}"
-        raise Verdict(given, "Pass its name alone, without calling it.")
+    require(callable(answer), was_given(answer), "Pass its name alone, without calling it.")
 
 
 def is_given(answer):
@@ -107,7 +104,7 @@ class Look:
     trial: Callable
     cases: Sequence[tuple] = ((),)
     call: str = ""
-    read: Callable = as_number
+    read: Callable = as_array
     tolerance: float | tuple[float, float] = 1e-5
     parameters: Sequence[str] = ()
     hint: str = ""
@@ -144,15 +141,15 @@ class Check:
         call = self.call.format(name)
         refused = run(Look(lambda a: self.refuse(a) or 0.0), signature=call)
         trials = [] if isinstance(refused, Verdict) else self._trials
-        given = [run(look, args, signature=call) for look, args in trials] or [refused]
-        for (look, _), want, have in zip(self._trials, self._wanted, given, strict=False):
+        found = [run(look, args, signature=call) for look, args in trials] or [refused]
+        for (look, _), want, have in zip(self._trials, self._wanted, found, strict=False):
             if isinstance(have, Verdict) and have.status == "not attempted":
                 text = f"`{call}`: {have.difference}. Fill it in, run its cell, then run this one again."
                 return CheckResult("not attempted", text)
             if have is refused:
                 return CheckResult("wrong", call, have.difference, have.misconception, self.where)
             if isinstance(have, Verdict) or not same(want, have, look.tolerance):
-                result = self._wrong(look, given, name, run)
+                result = self._wrong(look, found, name, run)
                 break
         else:
             note = self.note and run(Look(self.note, read=str))
@@ -198,14 +195,6 @@ class Check:
         for sentence, answers in self.mistakes.items():
             for answer in answers if isinstance(answers, tuple) else (answers,):
                 yield sentence, answer
-
-    def audit(self):
-        """Complaints about the inputs: known mistakes that pass on all of them, or that two sentences fit."""
-        traces, complaints = [("the right answer", self._wanted), *self._traces], []
-        for (one, a), (other, b) in combinations(traces, 2):
-            alike = all(same(x, y, look.tolerance) for (look, _), x, y in zip(self._trials, a, b, strict=True))
-            complaints += [f"{one!r} and {other!r} look the same"] if one != other and alike else []
-        return complaints
 
     def _trace(self, answer):
         return [attempt(answer, look, args, printed=io.StringIO()) for look, args in self._trials]

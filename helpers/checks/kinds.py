@@ -10,7 +10,7 @@ import torch
 
 from helpers.checks.engine import Check, Look, is_given
 from helpers.checks.readings import to_array
-from helpers.checks.sandbox import Verdict
+from helpers.checks.sandbox import Verdict, require, was_given
 
 
 def check(place, seconds, cases=((),), **options):
@@ -25,7 +25,7 @@ def check(place, seconds, cases=((),), **options):
     return make
 
 
-def conditions(tried, place, seconds, cases=((),)):
+def conditions(tried, place, seconds):
     """Make a Check of the generator that follows: it looks at an answer, and yields what must be so.
 
     It yields triples: whether it is so, what is the matter where it is not, what helps. The first that is not so is
@@ -33,32 +33,32 @@ def conditions(tried, place, seconds, cases=((),)):
     """
 
     def make(look_at):
-        def trial(answer, *args):
+        def trial(answer):
             if isinstance(answer, torch.nn.Module):
                 with contextlib.suppress(RuntimeError):  # a tensor that it keeps may have a graph, and no copy
                     answer = copy.deepcopy(answer)
-            for is_so, matter, hint in look_at(answer, *args):
-                if not is_so:
-                    raise Verdict(matter, hint)
+            for condition in look_at(answer):
+                require(*condition)
             return 0.0
 
-        look = Look(trial, cases, tried, lambda value: {}, parameters=tuple(inspect.signature(look_at).parameters)[1:])
-        where, agreed = lecture_at(place, seconds), f"{tried}: all that is asked for is so"
-        return Check(look_at.__doc__, None, [look], where, call=tried, agreed=agreed, refuse=is_given)
+        looks, where = [Look(trial, call=tried, read=lambda value: {})], lecture_at(place, seconds)
+        agreed = f"{tried}: all that is asked for is so"
+        return Check(look_at.__doc__, None, looks, where, call=tried, agreed=agreed, refuse=is_given)
 
     return make
 
 
-def choice(doc, tried, place, seconds, right, wrong):
+def choice(tried, place, seconds, right, wrong):
     """A Check of one question: right, the right option; wrong: a dict {option: why not}. Options: text or numbers."""
-    result = choices(doc, tried, place, seconds, {tried: (right, wrong)})
+    result = choices(tried, place, seconds, {tried: (right, wrong)})
     trial, result.right = result.looks[0].trial, right
+    result.__doc__ = f"{tried}, {place}: one of {', '.join(map(repr, sorted([right, *wrong], key=str)))}."
     result.mistakes = {why: other for other, why in wrong.items()}
     result.looks = [Look(lambda answer: trial({tried: answer}), call=tried)]
     return result
 
 
-def choices(doc, tried, place, seconds, questions, *, noun="answer", otherwise="Work it out, or try it."):
+def choices(tried, place, seconds, questions, *, noun="answer", otherwise="Work it out, or try it."):
     """A Check of a dict {question: option}, for questions {question: (right option, {wrong option: why not})}.
 
     One text in place of the dict: the wrong options are the other questions' right ones, and all are told it. One
@@ -71,29 +71,24 @@ def choices(doc, tried, place, seconds, questions, *, noun="answer", otherwise="
         questions[key] = right, {other: why for other, why in wrong.items() if other != right}
 
     def trial(answer):
-        if not isinstance(answer, Mapping):
-            given = f"the check was given an object of type {type(answer).__name__}"
-            raise Verdict(given, f"Pass a dict of {len(questions)} entries: {', '.join(map(repr, questions))}.")
+        keys = ", ".join(map(repr, questions))
+        require(isinstance(answer, Mapping), was_given(answer), f"Pass a dict of {len(questions)} entries: {keys}.")
         faults = [f"{key!r} is not asked for" for key in answer if key not in questions]
         faults += [f"{key!r} is missing" for key in questions if key not in answer]
-        if answer and faults:
-            raise Verdict(", ".join(faults), f"The keys are: {', '.join(map(repr, questions))}.")
+        require(not (answer and faults), ", ".join(faults), f"The keys are: {keys}.")
         for key in questions:
             if answer.get(key) is None or answer[key] is ...:
                 raise Verdict(f"{key!r} has no {noun} yet", status="not attempted")
         for key, (right, wrong) in questions.items():
-            (kind, given), name = option(answer[key]), "it" if key == tried else repr(key)
-            if alike(answer[key], right):
-                continue
-            shown = f"{given:g}" if kind == "number" else kind if given is None else repr(answer[key])
+            (kind, value), name = option(answer[key]), "it" if key == tried else repr(key)
+            shown = f"{value:g}" if kind == "number" else kind if value is None else repr(answer[key])
             options = f"Choose one of {', '.join(map(repr, sorted([right, *wrong], key=str)))}."
             hint = "Give a number." if option(right)[0] == "number" else options
-            if kind != option(right)[0]:
-                raise Verdict(f"{name} is {shown}", hint)
-            why = next((why for other, why in wrong.items() if alike(answer[key], other)), "")
-            if kind == "text" and not why:
-                raise Verdict(f"{name} is {shown}, which is not one of the options", hint)
-            raise Verdict(f"{name} is {shown}, which is not right", why or otherwise)
+            require(kind == option(right)[0], f"{name} is {shown}", hint)
+            if not alike(answer[key], right):
+                why = next((why for other, why in wrong.items() if alike(answer[key], other)), "")
+                require(why or kind != "text", f"{name} is {shown}, which is not one of the options", hint)
+                raise Verdict(f"{name} is {shown}, which is not right", why or otherwise)
         return 0.0
 
     answer = {key: right for key, (right, _) in questions.items()}
@@ -102,6 +97,7 @@ def choices(doc, tried, place, seconds, questions, *, noun="answer", otherwise="
         for other, why in wrong.items():
             mistakes[why] = (*mistakes.get(why, ()), {**answer, key: other})
     looks, where, agreed = [Look(trial, call=tried)], lecture_at(place, seconds), f"{tried}: right"
+    doc = f"{tried}, {place}: a dict of {len(questions)} entries, for {', '.join(map(repr, questions))}."
     return Check(doc, answer, looks, where, call=tried, agreed=agreed, refuse=is_given, mistakes=mistakes)
 
 

@@ -55,7 +55,9 @@ def _relation(pairs, share, absolute):
         return "The numbers are right, in another shape: reshape them."
     if all(alike({"": want.T}, {"": have}) for want, have in pairs):
         return "The numbers are right, but rows and columns have changed places."
-    if any(a.shape != b.shape or "f" != a.dtype.kind or a.dtype != b.dtype for a, b in pairs):
+    if any(a.shape == b.shape and a.dtype != b.dtype for a, b in pairs):
+        return "A comparison gives truth values, all else gives numbers: return what is asked for."
+    if any(a.shape != b.shape or a.dtype == bool for a, b in pairs):
         return ""
     want, have = (np.concatenate([array.ravel() for array in arrays]) for arrays in zip(*pairs, strict=True))
     with np.errstate(all="ignore"):
@@ -65,7 +67,7 @@ def _relation(pairs, share, absolute):
         several, clear = len(np.unique(want)) > 1, 10 * share  # a factor closer to 1 is no factor
         if several and abs(factor) > 1e-9 and abs(factor - 1) > clear and close(have, factor * want):
             return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
-        if several and abs(more) > clear * np.abs(want).max() and close(have, want + more):
+        if several and math.inf > abs(more) > clear * np.abs(want).max() and close(have, want + more):
             return f"Yours is always {abs(more):.4g} {'more' if more > 0 else 'less'} than expected."
         if any(np.array_equal(have, np.round(want, digits)) for digits in range(7)):
             return "Yours is the expected result, rounded: return it as it is."

@@ -24,6 +24,17 @@ class Verdict(Exception):
         self.kind = kind or difference  # two answers that raise the same type of error behave alike
 
 
+def require(is_so, matter, hint):
+    """A Verdict where something is not so: what is the matter, and what helps."""
+    if not is_so:
+        raise Verdict(matter, hint)
+
+
+def was_given(answer):
+    """What a check was given, in words."""
+    return f"the check was given an object of type {type(answer).__name__}"
+
+
 def _directory():
     try:
         return os.getcwd()
