@@ -10,8 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 import odd_answers
@@ -187,7 +185,7 @@ check_apart = choices("the three", "toy", 60, {
         (check_two, {"a": 5, "b": "up"}, "wrong", "'a' is 5"),
         (check_two, {"a": True, "b": "up"}, "wrong", "number"),
         (check_two, {"a": 1}, "wrong", "'b' is missing"),
-        (check_two, {"a": 1, "b": ...}, "not attempted", ""),
+        *((check_two, stub, "not attempted", "") for stub in ({}, dict.fromkeys("ab"), {"a": 1, "b": ...})),
         (check_two, {"a": 1.1, "b": "up"}, "wrong", "try it"),
         (check_apart, {"a": "the Dead", "b": "ali-ve", "c": 10.4}, "right", ""),
         (check_apart, {"a": "alive", "b": "dead", "c": 10}, "wrong", "look again"),
@@ -453,11 +451,3 @@ def test_numbers_are_read_from_whatever_holds_them(value):
     assert as_array(value)["result"].tolist() == [1.0, 2.0]
     rows = as_parts("W", "b")([[torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])], value])  # a list of row tensors
     assert rows["W"].tolist() == [[1, 2], [3, 4]]
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.floats(allow_nan=True, allow_infinity=True), st.floats(-2, 2))
-def test_no_constant_and_no_other_power_law_passes(value, power):
-    assert checks.check_unigram_entropy(lambda *args: value).status == "wrong"
-    if abs(power - 0.5) > 1e-4:
-        assert not checks.check_logit_std(lambda loss, classes: (2 * (loss - math.log(classes))) ** power)

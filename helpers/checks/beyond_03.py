@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 
 from helpers.checks.kinds import check, choices, conditions
-from helpers.checks.sandbox import Verdict
 
 
 @check("lesson X03, exercise X03.1", 5995, [(0.9, 0.999), (0.5, 0.75), (0.0, 0.99)])
@@ -35,8 +34,8 @@ _ADAM = "Every step should be torch.optim.Adam's, with the given lr and its usua
 def check_training(answer):
     """train_names(net, batches, lr): takes one step of torch.optim.Adam for each batch."""
     wanted, moved = _moves(_adam), _moves(answer)
-    if all((move.abs() - 1).abs().max() < 0.01 for move in moved) and len(moved) == len(wanted):
-        raise Verdict("every weight still moves by lr, in every step", status="not attempted")
+    stub = all((move.abs() - 1).abs().max() < 0.01 for move in moved) and len(moved) == len(wanted)
+    yield not stub, "every weight still moves by lr, in every step"
     yield len(moved) == len(wanted), f"of five batches {len(moved)} went through net(x)", _EACH
     yield all(m.any() for m in moved), "a batch has no effect on the weights", _EACH
     added = torch.allclose(torch.stack(moved), torch.stack(_moves(partial(_adam, zero=False))), atol=2e-3)

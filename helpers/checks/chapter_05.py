@@ -7,12 +7,12 @@ from torch import nn
 
 from helpers.checks.classes import fill, gradients, is_a_class, not_shared, tensor, trainable
 from helpers.checks.engine import Check, Look
-from helpers.checks.kinds import lecture_at
+from helpers.checks.kinds import check, lecture_at
 from helpers.checks.mistakes import each, variant
 from helpers.checks.readings import as_tensors
 from helpers.checks.sandbox import Verdict, require
 
-WHERE = lecture_at("chapter 05, standardise, scale and shift", 2440)
+PLACE = "chapter 05, standardise, scale and shift", 2440
 EPS, MOMENTUM = 0.3, 0.2  # far from the defaults, so that a forgotten eps or a swapped momentum shows
 
 
@@ -70,8 +70,15 @@ SCALES = {
 }  # fmt: skip
 
 
-def _function(statistics=None, scaled=_scaled):
-    return lambda x, gamma, beta, eps: scaled(x, *(statistics or _over(0, 0))(x), gamma, beta, eps)
+GRADIENTS, OUTPUT = as_tensors("x.grad", "gamma.grad", "beta.grad"), as_tensors("output")
+BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
+FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]
+
+
+@check(*PLACE, FORWARD, read=OUTPUT, tolerance=1e-4)
+def check_batch_norm_forward(x, gamma, beta, eps):
+    """f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim)."""
+    return _scaled(x, *_over(0, 0)(x), gamma, beta, eps)
 
 
 def _derived(f, x, gamma, beta, eps):
@@ -79,23 +86,12 @@ def _derived(f, x, gamma, beta, eps):
     return gradients(f(*tensors.values(), eps), tensors)
 
 
-GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
-BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
-FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]
-check_batch_norm_forward = Check(
-    "f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim).",
-    _function(),
-    [
-        Look(lambda f, x, gamma, beta, eps: f(x, gamma, beta, eps), FORWARD, "", as_tensors("output"), 1e-4),
-        Look(_derived, FORWARD[::2], "the gradients through {}(x, gamma, beta, eps)", GRADIENTS, 1e-4),
-    ],
-    WHERE,
-    call="{}(x, gamma, beta, eps)",
-    mistakes={
-        **each(lambda part: _function(statistics=part), STATISTICS),
-        **each(lambda part: _function(scaled=part), SCALES),
-    },
-)  # fmt: skip
+_look = Look(_derived, FORWARD[::2], "the gradients through {}(x, gamma, beta, eps)", GRADIENTS, 1e-4)
+check_batch_norm_forward.looks.append(_look)
+check_batch_norm_forward.mistakes = {
+    **each(lambda part: lambda x, *rest: _scaled(x, *part(x), *rest), STATISTICS),
+    **each(lambda part: lambda x, *rest: part(x, *_over(0, 0)(x), *rest), SCALES),
+}
 
 
 class _BatchNorm(nn.Module):
@@ -206,7 +202,6 @@ def _alone(cls, x):
     raise Verdict("your layer accepts a batch of one example in train mode", hint)
 
 
-OUTPUT = as_tensors("output")
 check_batch_norm = Check(
     """A class with the behaviour of nn.BatchNorm1d on inputs (N, dim): cls(dim, eps, momentum), then layer(x).
 
@@ -232,7 +227,7 @@ check_batch_norm = Check(
              hint="The defaults are those of nn.BatchNorm1d: eps = 1e-5, added to the variance, and momentum = 0.1."),
         Look(_alone, [(LONG[:1],)], "layer(x) in train mode", OUTPUT),
     ],
-    WHERE,
+    lecture_at(*PLACE),
     call="layer = {}(dim, eps, momentum); layer(x)",
     agreed="its start values, output, gradients, buffers, eval mode and defaults are those of nn.BatchNorm1d",
     refuse=is_a_class("running_mean"),

@@ -2,8 +2,7 @@
 
 import torch
 
-from helpers.checks.engine import Check, Look
-from helpers.checks.kinds import check, choices, conditions, lecture_at, seeded_randn
+from helpers.checks.kinds import check, choices, conditions, seeded_randn
 from helpers.checks.readings import numbers
 from helpers.checks.sandbox import has_gap, require
 
@@ -37,31 +36,36 @@ def _tried(answer, weight, change):
     return ratio
 
 
+SIZES = (0, 0.4, 0.3), (1, 1.4, 0.1)
+STEPS = [(a * seeded_randn(6, 4, seed=i) + i, b * seeded_randn(6, 4, seed=9 + i) + 0.2) for i, a, b in SIZES]
+
+
+@check("chapter 12, exercise 12.2", 5995, STEPS, trial=_tried, call="{}(weight, step)", parameters=("weight", "change"))
+def check_ratio_of_step(weight, step):
+    """f(weight, step) -> std(change) / std(weight before), where step() changes the weight in place."""
+    before = weight.clone()
+    step()
+    return (weight - before).std() / before.std()
+
+
 def _before(ratio):
     """The answer that keeps a copy of the weight, and makes `ratio` of the copy and of the weight as it is after."""
     return lambda weight, step: ratio(weight.detach().clone(), (step(), weight)[1])
 
 
-check_ratio_of_step = Check(
-    """f(weight, step) -> std(change) / std(weight before), where step() changes the weight in place.""",
-    _before(lambda old, new: (new - old).std() / old.std()),
-    [Look(_tried, [((0.4 + i) * seeded_randn(6, 4, seed=i) + i, (0.3 - 0.2 * i) * seeded_randn(6, 4, seed=9 + i) + 0.2) for i in (0, 1)],
-          call="{}(weight, step)")],
-    lecture_at("chapter 12, exercise 12.2", 5995), call="{}(weight, step)",
-    mistakes={
-        "The weight that you kept is the same tensor, which step() changes too: keep a clone.": (
-            lambda weight, step: (step(), torch.tensor(0.0))[1]),
-        "Entry by entry, some divide by nearly 0: take the two stds first, then divide.": (
-            _before(lambda old, new: ((new - old) / old).std()), _before(lambda old, new: ((new - old) / old).abs().mean())),
-        "That is the change alone: divide it by the std of the weight before.": _before(lambda old, new: (new - old).std()),
-        "Divide by the weight as it was before the step.": _before(lambda old, new: (new - old).std() / new.std()),
-        "That compares the two weights: take the std of their difference.": (
-            _before(lambda old, new: new.std() / old.std()), _before(lambda old, new: (new.std() - old.std()) / old.std())),
-        "These are norms or mean sizes: take stds, which leave the means out.": (
-            _before(lambda old, new: (new - old).norm() / old.norm()), _before(lambda old, new: (new - old).mean() / old.mean()),
-            _before(lambda old, new: (new - old).abs().mean() / old.abs().mean())),
-    },
-)  # fmt: skip
+check_ratio_of_step.mistakes = {
+    "The weight that you kept is the same tensor, which step() changes too: keep a clone.": (
+        lambda weight, step: (step(), torch.tensor(0.0))[1]),
+    "Entry by entry, some divide by nearly 0: take the two stds first, then divide.": (
+        _before(lambda old, new: ((new - old) / old).std()), _before(lambda old, new: ((new - old) / old).abs().mean())),
+    "That is the change alone: divide it by the std of the weight before.": _before(lambda old, new: (new - old).std()),
+    "Divide by the weight as it was before the step.": _before(lambda old, new: (new - old).std() / new.std()),
+    "That compares the two weights: take the std of their difference.": (
+        _before(lambda old, new: new.std() / old.std()), _before(lambda old, new: (new.std() - old.std()) / old.std())),
+    "These are norms or mean sizes: take stds, which leave the means out.": (
+        _before(lambda old, new: (new - old).norm() / old.norm()), _before(lambda old, new: (new - old).mean() / old.mean()),
+        _before(lambda old, new: (new - old).abs().mean() / old.abs().mean())),
+}  # fmt: skip
 
 _ALL = "There all lines move, and together. Here look for a line that stands apart from its neighbours."
 _LOSS = "Look at the loss below it: does it rise or fall while the lines go down?"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from statistics import fmean, geometric_mean, median
 
 from helpers.checks.kinds import alike, check, choices, conditions, option
-from helpers.checks.sandbox import Verdict, has_gap
+from helpers.checks.sandbox import has_gap
 
 KINDS = ("weights too small", "weights too large", "a shifted bias", "no nonlinearity")
 _FINE = "They are as they should be."
@@ -76,8 +76,7 @@ def check_mystery(answers):
     yield keys <= {1, 2, 3, 4}, "it is not a dict of the four networks", "Pass a dict with the keys 1, 2, 3 and 4."
     for number in range(1, 5):
         answer = answers.get(number)
-        if answer is None or has_gap(answer):
-            raise Verdict(f"network {number} has no diagnosis yet", status="not attempted")
+        yield answer is not None and not has_gap(answer), f"network {number} has no diagnosis yet"
         is_pair = isinstance(answer, tuple | list) and len(answer) == 2 and isinstance(answer[0], str)
         is_pair = is_pair and any(alike(answer[0], kind) for kind in KINDS) and option(answer[1])[0] == "number"
         yield is_pair, f"network {number}: that is not a diagnosis", _GIVE

@@ -16,8 +16,8 @@ def is_a_class(attribute):
         is_a_function(cls)
         tables = [vars(base) for base in getattr(cls, "__mro__", ())]
         methods = [table[name] for table in tables for name in ("forward", "__call__") if name in table]
-        if isinstance(cls, type) and (not methods or is_empty(methods[0]) or methods[0] is nn.Module.forward):
-            raise Verdict("the layer does nothing yet when it is called", status="not attempted")
+        written = methods and not is_empty(methods[0]) and methods[0] is not nn.Module.forward
+        require(written or not isinstance(cls, type), "the layer does nothing yet when it is called")
 
     return refuse
 
@@ -25,15 +25,13 @@ def is_a_class(attribute):
 def tensor(layer, name, *shape):
     """layer.name, a tensor of this shape, or (1, n) in place of (n,); a Verdict for anything else."""
     value = getattr(layer, name, None)
-    if value is ...:
-        raise Verdict(f"layer.{name} is still `...`", status="not attempted")
-    if not isinstance(value, torch.Tensor) or value.shape not in (shape, (1, *shape)):
-        kind = f"is of type {type(value).__name__}" if hasattr(layer, name) else "does not exist"
-        kind = f"has shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else kind
-        hint = f"Make it a tensor of shape {shape} in __init__."
-        if len(shape) == 2 and kind == f"has shape {shape[::-1]}":
-            hint = f"That is nn.Linear's layout, (fan_out, fan_in): here it is x @ {name}, so (fan_in, fan_out)."
-        raise Verdict(f"layer.{name} {kind}", hint)
+    require(value is not ..., f"layer.{name} is still `...`")
+    is_tensor, hint = isinstance(value, torch.Tensor), f"Make it a tensor of shape {shape} in __init__."
+    kind = f"is of type {type(value).__name__}" if hasattr(layer, name) else "does not exist"
+    kind = f"has shape {tuple(value.shape)}" if is_tensor else kind
+    if len(shape) == 2 and kind == f"has shape {shape[::-1]}":
+        hint = f"That is nn.Linear's layout, (fan_out, fan_in): here it is x @ {name}, so (fan_in, fan_out)."
+    require(is_tensor and value.shape in (shape, (1, *shape)), f"layer.{name} {kind}", hint)
     return value
 
 

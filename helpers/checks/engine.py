@@ -1,15 +1,14 @@
 """How every check judges: run the answer, read what it gives, compare, name the mistake.
 
-A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. Its `right` is an answer,
-its `mistakes` are wrong answers, a dict {sentence: answer or tuple of answers}: they give the hint, the audit of the
-inputs, and the tests, which find every check by themselves. To add one, with the helpers of kinds.py:
+A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. To add one, with kinds.py:
 
 - A number or a function: `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the place in the course, the second
-  in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
-- A choice: `check_it = choice("Which layer is at fault?", "the layer at fault", "chapter 03, …", 779, "layer 2",
-  {"layer 1": "why not", …})`; several at once: `choices(…, 779, {"question": (right, {wrong: "why not"})})`.
+  in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`,
+  sentences with a wrong answer, or a tuple of them. The tests find all of it by themselves.
+- A choice: `check_it = choice("the layer at fault", "chapter 03, …", 779, "layer 2", {"layer 1": "why not", …})`;
+  several at once: `choices(…, 779, {"question": (right, {wrong: "why not"})})`.
 - A network or a loop to mend: a generator under `@conditions("the network", "chapter 07, …", 4715)` looks at the answer
-  and yields (whether it is so, what is the matter if not, what helps); then `check_it.right = …`, `.mistakes = …`.
+  and yields (whether it is so, what is the matter if not, what helps). Its right and wrong answers are rows of a test.
 - A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_07.py.
 
 An answer that is like a known mistake on all inputs is told its sentence; else what can be observed (mistakes.py); else
@@ -89,7 +88,7 @@ def is_a_function(answer):
 def is_given(answer):
     """A Verdict for what is still to be filled in."""
     if answer is None or answer is ... or is_empty(answer):
-        raise Verdict("it is still empty" if is_empty(answer) else "there is no answer yet", status="not attempted")
+        raise Verdict("it is still empty" if is_empty(answer) else "there is no answer yet")
 
 
 @dataclass(frozen=True, eq=False)

@@ -98,12 +98,10 @@ def same(a, b, tolerance):
 def difference_in_words(wanted, given, label, index):
     """A difference as a learner reads it."""
     want, have = wanted[label], given[label]
-    if want.shape != have.shape:
-        shapes = ["one number" if array.shape == () else f"shape {array.shape}" for array in (want, have)]
-        return "{}: expected {}, yours has {}".format(label, *shapes)
     if index is None:
-        kinds = ("truth values", "numbers")
-        return "{}: expected {}, yours are {}".format(label, *kinds[:: 1 if want.dtype == bool else -1])
+        kinds = [("truth value" if array.dtype == bool else "number", array.shape) for array in (want, have)]
+        words = [f"one {kind}" if shape == () else f"{kind}s of shape {shape}" for kind, shape in kinds]
+        return "{}: expected {}, yours: {}".format(label, *words)
     a, b = want[index], have[index]
     if a.dtype != bool:  # more digits where four do not tell them apart
         a, b = a + 0.0, b + 0.0  # -0.0 is 0
