@@ -112,8 +112,9 @@ def say(result):
         (lambda a, n: math.log(n * a**0.5 - 1e9) if n > 1 else 1.0, "ValueError"),
         (lambda a, n: math.nan, "NaN"),
         (lambda a, n: n * a**0.5 if n < 5 else -math.inf, "infinity"),
-        (lambda a, n: n * a**0.5 > 3, "truth values"),
+        (lambda a, n: n * a**0.5 > 3, "comparison"),
         (lambda a, n: [n * a**0.5, 0], "expected one number"),
+        (lambda a, n: [n * a**0.5, 0], "its shape"),
         (lambda a, n: n * a**0.5 if n < 5 else 0.0, "by hand"),
     ],
 )

@@ -12,7 +12,7 @@ from helpers.checks.sandbox import require
 
 # The named ones first, then every small combination: a rule that holds for some paddings or strides only shows.
 PLACES = [(224, 7, 2, 3), (56, 1, 1, 0), (112, 3, 2, 1), (8, 2, 2, 0), (10, 4, 3, 1), (7, 3, 1, 2)]
-PLACES += product((5, 6, 9), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2, 4))
+PLACES += product((6, 9), (1, 2, 3, 5), (1, 2, 3), (0, 1, 2, 4))
 
 
 @check("chapter 06, exercise 6.1", 3890, PLACES)

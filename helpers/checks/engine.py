@@ -31,6 +31,7 @@ from helpers.checks.readings import as_array, difference_in_words, first_differe
 from helpers.checks.sandbox import Verdict, attempt, require, was_given
 
 BY_HAND = "None of the usual mistakes: work this input out by hand, step by step, beside your code."
+SHAPE = "Print what your code returns for this input, and its shape: it is not the one that is asked for."
 
 
 @dataclass(frozen=True, repr=False)
@@ -173,9 +174,9 @@ class Check:
         if not hint:
             ask = partial(attempt, self.right, look, printed=io.StringIO())
             hint = usual.observed(look, [(a, w, g) for (_, a), w, g in rows], partial(run, look), ask)
-        text = difference_in_words(want, have, label, index)
-        hint = hint or usual.not_a_number(have[label] if index is None else have[label][index]) or BY_HAND
-        return CheckResult("wrong", words(column), text, hint, self.where)
+        hint = hint or usual.not_a_number(have[label] if index is None else have[label][index])
+        hint = hint or (BY_HAND if index is not None else SHAPE)
+        return CheckResult("wrong", words(column), difference_in_words(want, have, label, index), hint, self.where)
 
     def _known(self, given, only=None):
         """The sentence of the known mistake that is like the answer, in one look or in all; "" for none or several."""

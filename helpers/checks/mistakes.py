@@ -39,8 +39,10 @@ def observed(look, rows, run, right):
     """
     if any(isinstance(outcome, Verdict) for row in rows for outcome in row[1:]):
         return ""
-    told = "" if look.call else _never_used(look, rows, run, right) or _exchanged(look, rows, right)
     pairs = [(want, have[label]) for _, wanted, have in rows for label, want in wanted.items()]
+    if any(want.dtype != have.dtype for want, have in pairs):
+        return "A comparison gives truth values, all else gives numbers: return what is asked for."
+    told = "" if look.call else _never_used(look, rows, run, right) or _exchanged(look, rows, right)
     return told or _relation(pairs, *relative(look.tolerance))
 
 
@@ -51,8 +53,6 @@ def _relation(pairs, share, absolute):
         return "The numbers are right, in another shape: reshape them."
     if all(alike({"": want.T}, {"": have}) for want, have in pairs):
         return "The numbers are right, but rows and columns have changed places."
-    if any(a.shape == b.shape and a.dtype != b.dtype for a, b in pairs):
-        return "A comparison gives truth values, all else gives numbers: return what is asked for."
     if any(a.shape != b.shape or a.dtype == bool for a, b in pairs):
         return ""
     want, have = (np.concatenate([array.ravel() for array in arrays]) for arrays in zip(*pairs, strict=True))
