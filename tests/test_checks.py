@@ -28,9 +28,10 @@ CHECKS = {name: getattr(checks, name) for name in dir(checks) if name.startswith
 FUNCTIONS = [check for check in CHECKS.values() if check.refuse is is_a_function]
 CLASSES = [checks.check_batch_norm, checks.check_linear]
 LISTED = [pytest.param(c, id=name) for name, c in CHECKS.items()]
-# Answers in many styles, and wrong ones of things to be mended, whose checks need no list to know a mistake.
-RIGHT = test_exercise_checks.RIGHT | test_later_checks.RIGHT | test_network_checks.RIGHT
-WRONG = {check for check, *_ in (*test_exercise_checks.HINTS, *test_later_checks.WRONG, *test_network_checks.WRONG)}
+# Answers in many styles, and wrong ones; those of things to be mended are on no other list.
+TABLES = test_exercise_checks, test_later_checks, test_network_checks
+RIGHT = {check: answers for table in TABLES for check, answers in table.RIGHT.items()}
+WRONG = [row for table in TABLES for row in table.WRONG]
 
 
 def right_answer(check):
@@ -52,7 +53,7 @@ def audit(check):
 
 @pytest.mark.parametrize("check", LISTED)
 def test_every_mistake_on_the_list_is_rejected_with_its_own_sentence_and_the_right_answer_is_not(check):
-    assert check.mistakes or check in WRONG
+    assert check.mistakes or check in {row[0] for row in WRONG}
     assert check.right is None or audit(check) == []
     result = check(right_answer(check))
     assert result, result
@@ -64,6 +65,21 @@ def test_every_mistake_on_the_list_is_rejected_with_its_own_sentence_and_the_rig
         assert result.tried and result.difference
         assert "https://youtu.be/P6sfmUTpUmc?t=" in result.look
     assert check(right_answer(check))  # its inputs are still whole
+
+
+@pytest.mark.parametrize(("check", "answer"), [(check, answer) for check, some in RIGHT.items() for answer in some])
+def test_right_answers_are_accepted_in_any_style(check, answer):
+    result = check(answer)
+    assert result, result
+    assert result.status == "right" and not result.note
+
+
+@pytest.mark.parametrize(("check", "answer", "said"), WRONG)
+def test_wrong_answers_are_refused_with_what_helps(check, answer, said):
+    result = check(answer)
+    assert result.status == "wrong"
+    assert result.tried and result.misconception and said in f"{result.difference} {result.misconception}"
+    assert "https://youtu.be/P6sfmUTpUmc?t=" in result.look
 
 
 def test_every_check_is_handed_on_with_a_docstring_and_the_room_imports_nothing_else_of_helpers():

@@ -459,26 +459,8 @@ WRONG_MODULES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("check", "cls"), [(check, cls) for check, classes in RIGHT.items() for cls in classes])
-def test_right_classes_are_accepted_in_any_style(check, cls):
-    result = check(cls)
-    assert result, result
-    assert not result.note
-
-
 LISTS = {check_batch_norm: WRONG_BATCH_NORMS, check_linear: WRONG_LINEARS, check_module: WRONG_MODULES}
 WRONG = [(check, *row) for check, rows in LISTS.items() for row in rows]
-
-
-@pytest.mark.parametrize(("check", "cls", "said"), WRONG)
-def test_classes_spoilt_in_one_place_are_rejected_by_name(check, cls, said):
-    result = check(cls)
-    assert result.status == "wrong"
-    assert said in repr(result)
-    assert result.misconception and result.look
-
-
-class Empty: ...
 
 
 class OnlyInit(nn.Module):
@@ -487,32 +469,19 @@ class OnlyInit(nn.Module):
         self.gamma = self.weight = ...
 
 
-class Untouched(OnlyInit):
-    def forward(self, x):
-        return ...
+def not_yet(self, *sizes, **how):
+    raise NotImplementedError
 
 
-class Keeps(OnlyInit):
-    def forward(self, x):
-        self.out = ...
-        return self.out
+FORWARDS = (
+    lambda self, x: ...,
+    lambda self, x: (setattr(self, "out", ...), self.out)[1],
+    lambda self, x: x / (self.weight + 1),
+)
+STUBS = [None, ..., type("Empty", (), {}), OnlyInit, *(variant(OnlyInit, forward=forward) for forward in FORWARDS)]
 
 
-class HalfFilled(OnlyInit):
-    def forward(self, x):
-        var = ...
-        return x / (var + 1)
-
-
-class NotYet:
-    def __init__(self, *sizes, **how):
-        raise NotImplementedError
-
-    def __call__(self, x):
-        return x
-
-
-@pytest.mark.parametrize("stub", [None, ..., Empty, OnlyInit, Untouched, Keeps, HalfFilled, NotYet])
+@pytest.mark.parametrize("stub", [*STUBS, variant(OnlyInit, __init__=not_yet, forward=lambda self, x: x)])
 def test_a_stub_of_a_class_is_not_an_attempt(stub):
     assert check_batch_norm(stub).status == "not attempted"
     assert check_linear(stub).status == "not attempted"
