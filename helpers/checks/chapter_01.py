@@ -40,7 +40,6 @@ check_unigram_entropy.mistakes = {
         lambda Y: _of(torch.unique_consecutive(Y, return_counts=True)[1].double() / len(Y)),
 }  # fmt: skip
 
-
 LETTERS = {c: i for i, c in enumerate(".abcdefghijklmnopqrstuvwxyz")}
 
 

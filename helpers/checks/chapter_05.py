@@ -69,7 +69,6 @@ SCALES = {
     "The std does not divide: divide by it.": lambda x, m, v, g, b, e: (x - m) * g + b,
 }  # fmt: skip
 
-
 GRADIENTS, OUTPUT = as_tensors("x.grad", "gamma.grad", "beta.grad"), as_tensors("output")
 BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
 FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]

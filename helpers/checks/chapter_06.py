@@ -39,7 +39,6 @@ SHAPES = [  # of x, of weight, stride, padding
 ]  # fmt: skip
 IMAGES = [(seeded_randn(*x, seed=i), seeded_randn(*w, seed=9 + i), s, p) for i, (x, w, s, p) in enumerate(SHAPES)]
 
-
 _OWN = "Here it is made from slices of the padded image and one matrix product."
 
 

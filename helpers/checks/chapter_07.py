@@ -120,7 +120,6 @@ check_linear = Check(
             _Linear, product=staticmethod(lambda x, w, b: x @ w.T + b))},
 )  # fmt: skip
 
-
 LOST = "Let Python store the attribute too: super().__setattr__(name, value), whatever it is, and as it is."
 LISTED = "Only a tensor that requires a gradient is registered, under its name, and so is a Module."
 LISTS = "It lists the tensors themselves, each once: all of own, then what every child lists."

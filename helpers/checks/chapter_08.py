@@ -49,7 +49,6 @@ _GAINS = {"": (5 / 3, 1.3, 3.0, 2.0), _SLOW: (1.05, 1.1, 1.2), _DIES: (0.5, 0.9,
 (_look,) = check_fixed_point.looks
 check_fixed_point.looks = [replace(_look, cases=[(g,) for g in gains], hint=hint) for hint, gains in _GAINS.items()]
 
-
 check_fixed_point.mistakes = {
     "That is the std of the pre-activations: the question is what comes out of the tanh.": lambda g: g * check_fixed_point.right(g),
     "The std is put through tanh as if it were a value: average tanh(z)^2 over z ~ N(0, (gain * std)^2).": (

@@ -28,7 +28,6 @@ check_gain_powers = choices("the powers of the gain", "chapter 13, the gain unde
         2: "That is upside down: the update stands on top, the weight below."}),
 }, noun="number", otherwise="Measure it: build the network at gain 1 and at gain 2, and compare.")  # fmt: skip
 
-
 _BENDS = "A tanh bends: tanh(3z) is not 3 tanh(z). What the BatchNorm gets has another shape, not only another scale."
 _SUM = "Only a part of the sum is multiplied. x stays, so the sum points elsewhere, and LayerNorm keeps directions."
 _TAKEN = "What arrives at the normalisation is 3 times what it was, and it divides by a std that is 3 times as large."
