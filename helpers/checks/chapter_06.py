@@ -56,10 +56,7 @@ def _by_hand(answer, *args):
         return answer(*args)
 
 
-_OPTIONS = dict(trial=_by_hand, tolerance=(1e-4, 1e-4))
-
-
-@check("chapter 06, what a convolution computes at one place", 3890, IMAGES, **_OPTIONS)
+@check("chapter 06, what a convolution computes at one place", 3890, IMAGES, trial=_by_hand, tolerance=(1e-4, 1e-4))
 def check_conv_as_linear(x, weight, stride, padding):
     """f(x, weight, stride, padding) -> the convolution as a matrix product of patches, equal to F.conv2d.
 
