@@ -132,14 +132,3 @@ def states():
         torch.get_deterministic_debug_mode(), torch.is_anomaly_enabled(), repr(torch.tensor(1 / 3)), np.get_printoptions(),
         np.geterr(), os.getcwd(), dict(os.environ), sys.getrecursionlimit(),
     )  # fmt: skip
-
-
-def each(answers):
-    """{check: answers} as (check, answer) pairs, for parametrize."""
-    return [(check, answer) for check, some in answers.items() for answer in some]
-
-
-def assert_accepted(check, answer):
-    result = check(answer)
-    assert result, result
-    assert result.status == "right" and not result.note

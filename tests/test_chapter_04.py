@@ -3,22 +3,10 @@
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.nn.init import kaiming_normal_
 
-from helpers import checks
 from helpers.checks.chapter_04 import four_networks
 from helpers.widgets.network import expected_std
 from notebook_cells import definitions
-
-
-@pytest.mark.parametrize("fan_in_first", [True, False])
-def test_torchs_own_initialisation_is_judged_by_its_layout(fan_in_first):
-    W1 = torch.empty(30, 200)
-    kaiming_normal_(W1.T if fan_in_first else W1, nonlinearity="tanh", generator=torch.Generator().manual_seed(0))
-    assert bool(checks.check_first_weight(W1)) == fan_in_first
-    kaiming_normal_(W1, mode="fan_out", nonlinearity="tanh", generator=torch.Generator().manual_seed(0))
-    assert checks.check_first_weight(torch.nn.Parameter(W1))
-    assert "leaky" in checks.check_first_weight(kaiming_normal_(W1, mode="fan_out")).misconception
 
 
 def test_the_four_networks_can_be_told_apart():

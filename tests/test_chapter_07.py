@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from helpers.checks import check_module
 from helpers.checks.chapter_07 import FAULTS, four_modules
 from helpers.layers import BatchNorm1d, Linear, Tanh
 from helpers.models import deep_mlp, seeded
@@ -118,21 +117,6 @@ def test_each_of_the_four_networks_has_the_condition_that_its_answer_key_says():
         linears = sum(isinstance(module, nn.Linear) for module in net.modules())
         found[name] = "list" if linears < 3 else "cut" if cut else "tensor" if biases < linears else "healthy"
     assert found == FAULTS and set(found.values()) == {"healthy", "list", "tensor", "cut"}
-
-
-def test_the_class_module_may_list_by_a_generator_and_a_half_written_one_is_told_what_lacks():
-    class Base(check_module.right):
-        def parameters(self):
-            yield from super().parameters()
-
-    assert check_module(Base)
-
-    class Half(check_module.right):
-        def train(self, mode=True):
-            self.training = mode
-
-    assert "switch" in check_module(Half).difference
-    assert check_module(3).status == "wrong"
 
 
 @pytest.mark.parametrize("batch_norm", [False, True])

@@ -6,7 +6,7 @@ import torch
 from matplotlib import pyplot as plt
 from torch import nn
 
-from helpers.checks import check_failing_pair, check_lora_starts, check_sigmoid_zeros
+from helpers.checks import check_failing_pair, check_lora_starts, check_sigmoid_zeros, check_what_trains
 from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.train import train
 from notebook_cells import definitions
@@ -42,6 +42,8 @@ def test_who_moves_records_the_largest_gradient_and_exact_zeros(chapter):
     net = chapter["zero"](lecture_mlp("kaiming", generator=seeded(1)), *chapter["NAMES"])
     largest = chapter["who_moves"](net, steps=3)
     assert [[size > 0 for size in sizes] for sizes in largest] == [[False] * 4 + [True]] * 3
+    moved = torch.tensor(largest).any(0).tolist()
+    assert check_what_trains([name for name, moves in zip(chapter["NAMES"], moved, strict=True) if moves])
     ix = torch.randint(0, len(chapter["X"]), (32,), generator=seeded(0))
     counts = torch.bincount(chapter["Y"][ix], minlength=27)
     assert largest[0][4] == pytest.approx((1 / 27 - counts / 32).abs().max().item(), abs=1e-6)

@@ -26,12 +26,5 @@ from helpers.checks.chapter_12 import check_adam_ratio, check_four_runs, check_n
 from helpers.checks.chapter_13 import check_gain_powers, check_scale_free, check_wrong_gain
 from helpers.checks.chapter_14 import check_first_look, check_mystery, check_rate_from_ratios, check_which_patient
 from helpers.checks.engine import CheckResult
-from helpers.checks.exercises import (
-    check_failing_pair,
-    check_fold,
-    check_lora_starts,
-    check_other_order,
-    check_sigmoid_zeros,
-    check_what_trains,
-    check_wrong_by,
-)
+from helpers.checks.exercise_01 import check_failing_pair, check_lora_starts, check_sigmoid_zeros, check_what_trains
+from helpers.checks.exercise_02 import check_fold, check_other_order, check_wrong_by

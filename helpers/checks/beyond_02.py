@@ -30,9 +30,11 @@ check_stream_growth.mistakes = {
 
 
 class _Block(nn.Module):
-    def __init__(self, weight, scale, plus=True, activation=torch.tanh):
+    plus, activation = True, staticmethod(torch.tanh)
+
+    def __init__(self, weight, scale):
         super().__init__()
-        self.weight, self.scale, self.plus, self.activation = nn.Parameter(weight), scale, plus, activation
+        self.weight, self.scale = nn.Parameter(weight), scale
 
     def forward(self, x):
         branch = self.scale * self.activation(x @ self.weight)
@@ -42,23 +44,25 @@ class _Block(nn.Module):
 def four_streams():
     """Four residual networks of 12 blocks each, one fault in three of them: a, b, c, d. Characters in, logits out."""
 
-    def network(seed, scale=12**-0.5, faults=None):
+    def network(seed, scale=12**-0.5):
         draw = seeded_randn(14, 100, 100, seed=seed)
         layers = OrderedDict(embedding=nn.Embedding(27, 10), flatten=nn.Flatten(), linear1=nn.Linear(30, 100))
         layers["embedding"].weight.data = draw[0, :27, :10].clone()
         layers["linear1"].weight.data = draw[1, :, :30] * (5 / 3) / 30**0.5
         layers["tanh1"] = nn.Tanh()
         for i in range(1, 13):
-            fault = (faults or {}).get(i, {})
-            weight = draw[i] * (0 if fault.get("activation") else (5 / 3) / 100**0.5)
-            layers[f"block{i}"] = _Block(weight, scale, **fault)
+            layers[f"block{i}"] = _Block(draw[i] * (5 / 3) / 100**0.5, scale)
         layers["output"] = nn.Linear(100, 27)
         layers["output"].weight.data = draw[13, :27] * 0.01
         layers["linear1"].bias.data.zero_(), layers["output"].bias.data.zero_()
         return nn.Sequential(layers)
 
-    dead = {i: {"activation": torch.relu} for i in (3, 4, 9)}
-    return network(1, faults={8: {"plus": False}}), network(2, scale=1.0), network(3), network(4, faults=dead)
+    a, b, c, d = network(1), network(2, scale=1.0), network(3), network(4)
+    a.block8.plus = False
+    for block in (d.block3, d.block4, d.block9):
+        block.activation = torch.relu
+        block.weight.data.zero_()
+    return a, b, c, d
 
 
 _LEVEL = "Its stream keeps its size all along. Print the root mean square of every state first."
@@ -67,18 +71,14 @@ _FALLS = "At one block its stream becomes much smaller at once. Print the root m
 _ASK = "Its stream hardly grows. Now ask the weights: which of them get a gradient?"
 _ALL = "Every weight of it gets a gradient, and its stream makes no jump."
 
-check_four_streams = choices(
-    "{network: its condition} of the four networks of exercise X02.2.",
-    "the four networks", "lesson X02, exercise X02.2", 3890, {
-        "a": ("a plus is missing", _FALLS),
-        "b": ("no scale", _GROWS),
-        "c": ("healthy", {"no scale": _LEVEL, "a plus is missing": _ALL, "dead blocks": _ALL}),
-        "d": ("dead blocks", {"no scale": _LEVEL, "a plus is missing": _ASK, "healthy": _ASK}),
-    }, noun="condition")  # fmt: skip
+check_four_streams = choices("the four networks", "lesson X02, exercise X02.2", 3890, {
+    "a": ("a plus is missing", _FALLS),
+    "b": ("no scale", _GROWS),
+    "c": ("healthy", {"no scale": _LEVEL, "a plus is missing": _ALL, "dead blocks": _ALL}),
+    "d": ("dead blocks", {"no scale": _LEVEL, "a plus is missing": _ASK, "healthy": _ASK}),
+}, noun="condition")  # fmt: skip
 
-check_zero_last = choice(
-    "Why W gets no gradient in the first step, and one later: A, B or C.",
-    "the last layer of zeros", "lesson X02, exercise X02.3", 3890, "A", {
-        "B": "With a saturated tanh W would get a small gradient. This one is exactly 0, and only in the first step.",
-        "C": "The plus hands the same gradient to both ways. And V, at the end of the branch, does get one.",
-    })  # fmt: skip
+check_zero_last = choice("the last layer of zeros", "lesson X02, exercise X02.3", 3890, "A", {
+    "B": "With a saturated tanh W would get a small gradient. This one is exactly 0, and only in the first step.",
+    "C": "The plus hands the same gradient to both ways. And V, at the end of the branch, does get one.",
+})  # fmt: skip

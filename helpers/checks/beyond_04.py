@@ -32,13 +32,10 @@ check_group_norm.mistakes = {
     "Take mean and variance over the last axis: the features in one group, not the groups.": partial(_groups, axes=1),
     "No other example may matter: yours takes mean and variance over the batch too.": (
         partial(_groups, axes=(0, 2)), partial(_groups, axes=0)),
-    "All features of an example are one group in yours: that is LayerNorm.": lambda x, groups, eps: _groups(x, 1, eps),
     "Divide by the number of features in the group, not by one less: `correction=0`.": partial(_groups, correction=1),
     "The mean is to be taken off: without that it is an RMSNorm of each group.": partial(_groups, mean=False),
     "eps is added to the variance, under the root.": partial(_groups, inside=False),
     "Divide by the root of the variance.": partial(_groups, root=False),
-    "Each group is normalised, and then put back: the shape stays (examples, features).": (
-        lambda x, groups, eps: _groups(x, groups, eps).unflatten(1, (groups, -1))),
 }  # fmt: skip
 
 _MODES = "Its own training examples, in train mode and in eval mode: are these two losses alike?"
@@ -46,20 +43,16 @@ _SEEN = "Compare training examples in eval mode with validation examples in eval
 _AFRESH = "Compare the last two lines: what do fresh statistics change?"
 _ALIKE = "Compare the first line with the third: are unseen names worse, batched alike?"
 
-check_four_reports = choices(
-    "{network: what ails it} of the four reports of exercise X04.2.",
-    "the four reports", "lesson X04, exercise X04.2", 3787, {
-        "A": ("leaks", {"overfits": _ALIKE, "wrong statistics": _AFRESH, "another kind": _ALIKE}),
-        "B": ("overfits", {"leaks": _MODES, "wrong statistics": _AFRESH, "another kind": "Can it be? How low is its "
-              "training loss, beside that of the others?"}),
-        "C": ("wrong statistics", {"overfits": _SEEN, "leaks": _AFRESH, "another kind": _ALIKE}),
-        "D": ("another kind", {"leaks": _MODES, "wrong statistics": _AFRESH, "overfits": "How low is its training "
-              "loss, beside that of the one that knows its names by heart?"}),
-    }, noun="fault")  # fmt: skip
+check_four_reports = choices("the four reports", "lesson X04, exercise X04.2", 3787, {
+    "A": ("leaks", {"overfits": _ALIKE, "wrong statistics": _AFRESH, "another kind": _ALIKE}),
+    "B": ("overfits", {"leaks": _MODES, "wrong statistics": _AFRESH, "another kind": "Can it be? How low is its "
+          "training loss, beside that of the others?"}),
+    "C": ("wrong statistics", {"overfits": _SEEN, "leaks": _AFRESH, "another kind": _ALIKE}),
+    "D": ("another kind", {"leaks": _MODES, "wrong statistics": _AFRESH, "overfits": "How low is its training "
+          "loss, beside that of the one that knows its names by heart?"}),
+}, noun="fault")  # fmt: skip
 
-check_two_letters = choice(
-    "Why LayerNorm leaves two of 26 letters, whose embeddings have two numbers: A, B or C.",
-    "the two letters", "lesson X04, exercise X04.3", 3787, "B", {
-        "A": "Two numbers that are not equal have a variance far above 1e-12. And with eps in charge all would lie near 0.",
-        "C": "In the picture no gamma and no beta is used. And what is the same for all letters can't join two of them.",
-    })  # fmt: skip
+check_two_letters = choice("the two letters", "lesson X04, exercise X04.3", 3787, "B", {
+    "A": "Two numbers that are not equal have a variance far above 1e-12. And with eps in charge all would lie near 0.",
+    "C": "In the picture no gamma and no beta is used. And what is the same for all letters can't join two of them.",
+})  # fmt: skip

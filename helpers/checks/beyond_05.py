@@ -21,22 +21,21 @@ check_softmax_floor.mistakes = {
     "That is the probability of the right class: the loss is minus its log.": lambda n: math.e / (math.e + n - 1),
 }  # fmt: skip
 
-check_four_findings = choices(
-    "In which organ does the fault sit?", "the four organs", "lesson X05, four findings", 5211, {
-        "a": ("data", {
-            "initialisation": "Its own loss falls well, so it starts well enough. Which names does one batch hold?",
-            "network": "It learns what it is shown. What is it shown, one batch after the other?",
-            "optimizer": "Each step is as it should be, for the batch that it saw. Which batches does it see?"}),
-        "b": ("initialisation", {
-            "data": "The inputs are indices of letters. What turns an index into large numbers?",
-            "network": "All layers are there, and they are of the right kind. Which numbers were drawn too large?",
-            "optimizer": "At step 0 the optimizer has done nothing yet."}),
-        "c": ("optimizer", {
-            "data": "The change does not depend on the batch at all.",
-            "initialisation": "The start is over. Something takes 1 % of what is there, again in each step.",
-            "network": "No layer changes its own weights. Which setting pulls every weight towards zero?"}),
-        "d": ("network", {
-            "data": "Whatever goes in, the sum is 1. Which layer makes it so?",
-            "initialisation": "Training does not change the sum. It is built in.",
-            "optimizer": "An optimizer moves weights. It does not make 27 numbers add up."}),
-    }, otherwise="Which line of the script would you change?")  # fmt: skip
+check_four_findings = choices("the four organs", "lesson X05, four findings", 5211, {
+    "a": ("data", {
+        "initialisation": "Its own loss falls well, so it starts well enough. Which names does one batch hold?",
+        "network": "It learns what it is shown. What is it shown, one batch after the other?",
+        "optimizer": "Each step is as it should be, for the batch that it saw. Which batches does it see?"}),
+    "b": ("initialisation", {
+        "data": "The inputs are indices of letters. What turns an index into large numbers?",
+        "network": "All layers are there, and they are of the right kind. Which numbers were drawn too large?",
+        "optimizer": "At step 0 the optimizer has done nothing yet."}),
+    "c": ("optimizer", {
+        "data": "The change does not depend on the batch at all.",
+        "initialisation": "The start is over. Something takes 1 % of what is there, again in each step.",
+        "network": "No layer changes its own weights. Which setting pulls every weight towards zero?"}),
+    "d": ("network", {
+        "data": "Whatever goes in, the sum is 1. Which layer makes it so?",
+        "initialisation": "Training does not change the sum. It is built in.",
+        "optimizer": "An optimizer moves weights. It does not make 27 numbers add up."}),
+}, otherwise="Which line of the script would you change?")  # fmt: skip

@@ -40,7 +40,6 @@ check_unigram_entropy.mistakes = {
         lambda Y: _of(torch.unique_consecutive(Y, return_counts=True)[1].double() / len(Y)),
 }  # fmt: skip
 
-
 LETTERS = {c: i for i, c in enumerate(".abcdefghijklmnopqrstuvwxyz")}
 
 
@@ -60,18 +59,14 @@ _ANSWER = "Print a few windows with their answers: does the answer come right af
 _HELD = "Print a few windows with their answers: is the answer the last character of its context?"
 _END = "Look at the last window of a name, or at the answers that occur: is the dot among them?"
 
-check_four_datasets = choices(
-    "{data set: its condition} of the four data sets of exercise 1.2.",
-    "the four data sets", "chapter 01, where the window slides over one name", 82, {
-        "a": ("shifted", {"healthy": _ANSWER, "leaks": _HELD, "endless": _END}),
-        "b": ("healthy", {"shifted": _ANSWER, "leaks": _HELD, "endless": _END}),
-        "c": ("leaks", {"healthy": _HELD, "shifted": _HELD, "endless": _END}),
-        "d": ("endless", {"healthy": _END, "shifted": _ANSWER, "leaks": _HELD}),
-    }, noun="condition")  # fmt: skip
+check_four_datasets = choices("the four data sets", "chapter 01, where the window slides over one name", 82, {
+    "a": ("shifted", {"healthy": _ANSWER, "leaks": _HELD, "endless": _END}),
+    "b": ("healthy", {"shifted": _ANSWER, "leaks": _HELD, "endless": _END}),
+    "c": ("leaks", {"healthy": _HELD, "shifted": _HELD, "endless": _END}),
+    "d": ("endless", {"healthy": _END, "shifted": _ANSWER, "leaks": _HELD}),
+}, noun="condition")  # fmt: skip
 
-check_rate_drop = choice(
-    "Why the loss steps down when the learning rate is lowered: A, B or C.",
-    "the step in the loss", "chapter 01, exercise 1.3", 82, "B", {
-        "A": "Then the network with the small steps would be ahead in the last third. Look who is.",
-        "C": "Both networks see the same minibatches, and only one of them steps down.",
-    })  # fmt: skip
+check_rate_drop = choice("the step in the loss", "chapter 01, exercise 1.3", 82, "B", {
+    "A": "Then the network with the small steps would be ahead in the last third. Look who is.",
+    "C": "Both networks see the same minibatches, and only one of them steps down.",
+})  # fmt: skip

@@ -4,12 +4,11 @@ import torch
 from torch.nn import functional as F
 
 from helpers.checks.kinds import check, choice, choices, seeded_randn
-from helpers.checks.readings import as_array, as_bools
 
 SLOPES = [([0.5, 0.25, 0.9, 0.01],), ([[0.1, 0.75], [0.97, 0.5], [0.03, 1.0]],)]
 
 
-@check("chapter 03, exercise 3.1", 779, [(torch.tensor(s),) for (s,) in SLOPES], read=as_array)
+@check("chapter 03, exercise 3.1", 779, [(torch.tensor(s),) for (s,) in SLOPES])
 def check_sigmoid_slope(s):
     """f(s) -> the slope of the sigmoid, from its output s."""
     return s * (1 - s)
@@ -23,7 +22,6 @@ check_sigmoid_slope.mistakes = {
     "s is squared once too often: both ends of the sigmoid are equally flat.": (
         lambda s: s**2 * (1 - s), lambda s: s * (1 - s) ** 2, lambda s: s * (1 - s**2), lambda s: (s * (1 - s)) ** 2),
     "That is differentiated once more.": (lambda s: 1 - 2 * s, lambda s: s * (1 - s) * (1 - 2 * s)),
-    "That adds the two factors: multiply them.": lambda s: s + (1 - s),
 }  # fmt: skip
 WIDE, NARROW = 4.0, 0.3
 UNITS = [
@@ -42,7 +40,7 @@ CASES += [(torch.relu, NEGATIVE), (torch.sigmoid, LOW), (torch.tanh, LOW), (torc
 CASES += [(F.softplus, LOW), (F.elu, LOW)]  # nobody has their formulas ready
 
 
-@check("chapter 03, exercise 3.2", 779, CASES, read=as_bools)
+@check("chapter 03, exercise 3.2", 779, CASES)
 def check_dead_units(activation, hpreact):
     """f(activation, hpreact) -> one bool per unit: whether the slope is below 0.02 on every example (N, units)."""
     return (_slopes(activation, hpreact) < 0.02).all(0)
@@ -85,7 +83,6 @@ check_dead_units.mistakes = {
         _flat, lambda f, x: _flat(f, x).all()),
     "That is upside down: dead is where the slope is small.": (
         lambda f, x: ~_flat(f, x).all(0), lambda f, x: (~_flat(f, x)).all(0)),
-    "The units are right; return them as bools, the result of a comparison.": lambda f, x: _flat(f, x).all(0).int(),
 }  # fmt: skip
 
 
@@ -104,18 +101,14 @@ _COLUMNS = "The share of saturated entries fits. Now ask each unit: on how many 
 _SPREAD = "It uses the whole range of the tanh, without spikes at its ends. Look at its histogram."
 _MANY = "More than half of its entries are beyond 0.99. Print that share first."
 
-check_four_layers = choices(
-    "{layer: its condition} of the four layers of exercise 3.3.",
-    "the four layers", "chapter 03, saturated is not dead", 779, {
-        "a": ("dead", {"saturated": _COLUMNS, "healthy": _MANY, "linear": _MANY}),
-        "b": ("linear", {"healthy": _LINEAR, "saturated": _HALF, "dead": _HALF}),
-        "c": ("saturated", {"dead": _COLUMNS, "healthy": _MANY, "linear": _MANY}),
-        "d": ("healthy", {"linear": _SPREAD, "saturated": _HALF, "dead": _HALF}),
-    }, noun="condition")  # fmt: skip
+check_four_layers = choices("the four layers", "chapter 03, saturated is not dead", 779, {
+    "a": ("dead", {"saturated": _COLUMNS, "healthy": _MANY, "linear": _MANY}),
+    "b": ("linear", {"healthy": _LINEAR, "saturated": _HALF, "dead": _HALF}),
+    "c": ("saturated", {"dead": _COLUMNS, "healthy": _MANY, "linear": _MANY}),
+    "d": ("healthy", {"linear": _SPREAD, "saturated": _HALF, "dead": _HALF}),
+}, noun="condition")  # fmt: skip
 
-check_first_steps = choice(
-    "Why the saturated network has the lower loss over the first steps: A, B or C.",
-    "the first steps", "chapter 03, exercise 3.4", 779, "B", {
-        "A": "On the right C is frozen, and learns nothing. The saturated network is ahead all the same.",
-        "C": "A saturated tanh passes less gradient from the first step on. And on the right nothing below it learns.",
-    })  # fmt: skip
+check_first_steps = choice("the first steps", "chapter 03, exercise 3.4", 779, "B", {
+    "A": "On the right C is frozen, and learns nothing. The saturated network is ahead all the same.",
+    "C": "A saturated tanh passes less gradient from the first step on. And on the right nothing below it learns.",
+})  # fmt: skip

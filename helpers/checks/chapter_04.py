@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from helpers.checks.kinds import DENSITY, GRID, check, choices, conditions, seeded_randn
+from helpers.checks.kinds import DENSITY, GRID, check, choices, conditions
 from helpers.checks.readings import numbers
 
 
@@ -67,21 +67,6 @@ def check_first_weight(W1):
     yield abs(std / wanted - 1) < 0.05, f"W1 has std {std:.3f}", _SCALE
 
 
-_noise = seeded_randn(FAN_IN, FAN_OUT, seed=4, dtype=torch.float64) + seeded_randn(FAN_IN, FAN_OUT, seed=5) / 1000
-_noise = _noise / _noise.std()
-check_first_weight.right = _noise * TANH_GAIN / FAN_IN**0.5
-check_first_weight.mistakes = {
-    _SHAPE: _noise.T * TANH_GAIN / FAN_IN**0.5,
-    _FAN: _noise * TANH_GAIN / FAN_OUT**0.5,
-    _RELU: _noise * (2 / FAN_IN) ** 0.5,
-    _NO_GAIN: _noise / FAN_IN**0.5,
-    _TRIED: _noise * 0.2,
-    _SCALE: (_noise, _noise * TANH_GAIN / FAN_IN),
-    _CENTRE: (_noise + 1) * TANH_GAIN / FAN_IN**0.5,
-    _EQUAL: _noise.sign() * TANH_GAIN / FAN_IN**0.5,
-}
-
-
 def four_networks():
     """{letter: (forward, backward)}: rms by layer of outputs and of gradients (over the last layer's), 50 layers each."""
     kinds = {"a": (torch.relu, 2**0.5), "b": (torch.tanh, 5 / 3), "c": (torch.relu, 1.71), "d": (torch.tanh, 1.0)}
@@ -105,8 +90,6 @@ _FADES = "It loses signal and gradient, ever more slowly. A ReLU would lose or g
 _WANDERS = "Both of its curves wander about 1, and nothing pulls them back: the gain is right, f has no fixed point."
 _RUNS = "Both of its curves run off by a constant factor per layer. A tanh cannot do that: its outputs stay below 1."
 
-check_four_networks = choices(
-    "{network: its nonlinearity and gain} of the four networks of exercise 4.3.",
-    "the four networks", "chapter 04, exercise 4.3", 1673, {
-        "a": ("ReLU 1.41", _WANDERS), "b": ("tanh 5/3", _FLAT), "c": ("ReLU 1.71", _RUNS), "d": ("tanh 1", _FADES),
-    }, noun="nonlinearity")  # fmt: skip
+check_four_networks = choices("the four networks", "chapter 04, exercise 4.3", 1673, {
+    "a": ("ReLU 1.41", _WANDERS), "b": ("tanh 5/3", _FLAT), "c": ("ReLU 1.71", _RUNS), "d": ("tanh 1", _FADES),
+}, noun="nonlinearity")  # fmt: skip

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from helpers.checks.classes import fill, gradients, is_a_class, not_shared, tensor, trainable
-from helpers.checks.engine import Check, Look, Verdict
-from helpers.checks.kinds import lecture_at
+from helpers.checks.engine import Check, Look
+from helpers.checks.kinds import check, lecture_at
 from helpers.checks.mistakes import each, variant
 from helpers.checks.readings import as_tensors
+from helpers.checks.sandbox import Verdict, require
 
-WHERE = lecture_at("chapter 05, standardise, scale and shift", 2440)
+PLACE = "chapter 05, standardise, scale and shift", 2440
 EPS, MOMENTUM = 0.3, 0.2  # far from the defaults, so that a forgotten eps or a swapped momentum shows
 
 
@@ -68,9 +69,15 @@ SCALES = {
     "The std does not divide: divide by it.": lambda x, m, v, g, b, e: (x - m) * g + b,
 }  # fmt: skip
 
+GRADIENTS, OUTPUT = as_tensors("x.grad", "gamma.grad", "beta.grad"), as_tensors("output")
+BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
+FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]
 
-def _function(statistics=None, scaled=_scaled):
-    return lambda x, gamma, beta, eps: scaled(x, *(statistics or _over(0, 0))(x), gamma, beta, eps)
+
+@check(*PLACE, FORWARD, read=OUTPUT, tolerance=1e-4)
+def check_batch_norm_forward(x, gamma, beta, eps):
+    """f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim)."""
+    return _scaled(x, *_over(0, 0)(x), gamma, beta, eps)
 
 
 def _derived(f, x, gamma, beta, eps):
@@ -78,25 +85,12 @@ def _derived(f, x, gamma, beta, eps):
     return gradients(f(*tensors.values(), eps), tensors)
 
 
-GRADIENTS = as_tensors("x.grad", "gamma.grad", "beta.grad")
-BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
-FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]
-check_batch_norm_forward = Check(
-    "f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim).",
-    _function(),
-    [
-        Look(lambda f, x, gamma, beta, eps: f(x, gamma, beta, eps), FORWARD, "", as_tensors("output"), 1e-4),
-        Look(_derived, FORWARD[::2], "the gradients through {}(x, gamma, beta, eps)", GRADIENTS, 1e-4),
-    ],
-    WHERE,
-    call="{}(x, gamma, beta, eps)",
-    mistakes={
-        **each(lambda part: _function(statistics=part), STATISTICS),
-        **each(lambda part: _function(scaled=part), SCALES),
-        "The variance is unbiased, and eps is forgotten: the two places that differ from the chapter's function.":
-            lambda x, gamma, beta, eps: gamma * (x - x.mean(0)) / x.std(0) + beta,
-    },
-)  # fmt: skip
+_look = Look(_derived, FORWARD[::2], "the gradients through {}(x, gamma, beta, eps)", GRADIENTS, 1e-4)
+check_batch_norm_forward.looks.append(_look)
+check_batch_norm_forward.mistakes = {
+    **each(lambda part: lambda x, *rest: _scaled(x, *part(x), *rest), STATISTICS),
+    **each(lambda part: lambda x, *rest: part(x, *_over(0, 0)(x), *rest), SCALES),
+}
 
 
 class _BatchNorm(nn.Module):
@@ -125,14 +119,6 @@ class _BatchNorm(nn.Module):
         self.running_var = old * self.running_var + new * var(x)
 
 
-def _starting(name, value):
-    def __init__(self, *args, **how):
-        _BatchNorm.__init__(self, *args, **how)
-        setattr(self, name, value) if name == "training" else getattr(self, name).data.fill_(value)
-
-    return variant(_BatchNorm, __init__=__init__)
-
-
 def _updating(var=lambda x: x.var(0), weigh=lambda m: (1 - m, m)):
     return variant(_BatchNorm, update=lambda self, x: _BatchNorm.update(self, x, var, weigh))
 
@@ -150,8 +136,8 @@ def _layer(cls, dim, *values, training=True):
     layer = cls(dim, eps=EPS, momentum=MOMENTUM)
     for name in VECTORS:
         tensor(layer, name, dim)
-    if not hasattr(layer, "training"):
-        raise Verdict("layer.training does not exist", "There are two modes: let it be True in the beginning.")
+    hint = "There are two modes: let it be True in the beginning."
+    require(hasattr(layer, "training"), "layer.training does not exist", hint)
     if not training:
         layer.eval() if isinstance(layer, nn.Module) else None
         layer.training = False
@@ -160,10 +146,9 @@ def _layer(cls, dim, *values, training=True):
 
 def _buffers(layer):
     for name in VECTORS[2:]:
-        if getattr(layer, name).requires_grad:
-            hint = "It keeps the graph of every batch so far alive: update it under `torch.no_grad()`."
-            hint = "It is not learnt: make it a tensor without a gradient." if getattr(layer, name).is_leaf else hint
-            raise Verdict(f"layer.{name}.requires_grad is True", hint)
+        hint = "It keeps the graph of every batch so far alive: update it under `torch.no_grad()`."
+        hint = "It is not learnt: make it a tensor without a gradient." if getattr(layer, name).is_leaf else hint
+        require(not getattr(layer, name).requires_grad, f"layer.{name}.requires_grad is True", hint)
     return [getattr(layer, name).detach().reshape(-1).clone() for name in VECTORS[2:]]
 
 
@@ -190,9 +175,8 @@ def _derived_layer(cls, x, gamma, beta, training=True):
     tensors = {"x": x, **trainable(layer, ("gamma", "beta"))}
     out = layer(x)
     for name, value in tensors.items():
-        if not value.requires_grad:
-            hint = "gamma and beta are learnt: make them nn.Parameters, or tensors with requires_grad=True."
-            raise Verdict(f"layer.{name}.requires_grad is False", hint)
+        hint = "gamma and beta are learnt: make them nn.Parameters, or tensors with requires_grad=True."
+        require(value.requires_grad, f"layer.{name}.requires_grad is False", hint)
     return [gradient.reshape(x.shape if i == 0 else (-1,)) for i, gradient in enumerate(gradients(out, tensors))]
 
 
@@ -217,7 +201,6 @@ def _alone(cls, x):
     raise Verdict("your layer accepts a batch of one example in train mode", hint)
 
 
-NAMES, OUTPUT = ("x", *VECTORS), as_tensors("output")
 check_batch_norm = Check(
     """A class with the behaviour of nn.BatchNorm1d on inputs (N, dim): cls(dim, eps, momentum), then layer(x).
 
@@ -235,21 +218,21 @@ check_batch_norm = Check(
         Look(_after_training, [(LONG, SQUARE, MEAN, VAR), (WIDE, LONG, MEAN, VAR)], "the buffers after layer(x) and "
              f"layer(y) in train mode with momentum = {MOMENTUM}", as_tensors(*VECTORS[2:]), 1e-4),
         Look(partial(_called, training=False), [(LONG, *VALUES), (LONG[:1], *VALUES)], f"layer(x) in eval mode with eps = {EPS}",
-             as_tensors("output", "running_mean afterwards", "running_var afterwards"), 1e-4, NAMES),
+             as_tensors("output", "running_mean afterwards", "running_var afterwards"), 1e-4),
         Look(partial(_derived_layer, training=False), [(LONG, GAMMA, BETA)], "the gradients through layer(x) in eval mode",
-             GRADIENTS, 1e-4, NAMES),
+             GRADIENTS, 1e-4),
         Look(_by_default, [(LONG / 1000,)], "layer = {}(dim), without eps and momentum; layer(x) in train mode",
              as_tensors("output", *VECTORS[2:]), (1e-4, 1e-6),
              hint="The defaults are those of nn.BatchNorm1d: eps = 1e-5, added to the variance, and momentum = 0.1."),
         Look(_alone, [(LONG[:1],)], "layer(x) in train mode", OUTPUT),
     ],
-    WHERE,
+    lecture_at(*PLACE),
     call="layer = {}(dim, eps, momentum); layer(x)",
     agreed="its start values, output, gradients, buffers, eval mode and defaults are those of nn.BatchNorm1d",
     refuse=is_a_class("running_mean"),
     note=_without_defaults,
     mistakes={
-        "A new layer is in train mode.": _starting("training", False),
+        "A new layer is in train mode.": lambda *args, **how: _BatchNorm(*args, **how).eval(),
         **each(lambda part: variant(_BatchNorm, statistics=staticmethod(part)), STATISTICS),
         **each(lambda part: variant(_BatchNorm, scaled=staticmethod(part)), SCALES),
         "The momentum is the wrong way round: new = (1 - momentum) * old + momentum * batch.": _updating(weigh=lambda m: (m, 1 - m)),

@@ -36,17 +36,14 @@ _OFF = "On all of `seen` its columns have neither mean 0 nor std 1: print them."
 _ROWS = "Print the mean of each row of its answers, not of each column."
 _NO_ROWS = "The rows of its answers do not have mean 0, so it does not take the mean over a row."
 
-check_four_boxes = choices(
-    "{box: its condition} of the four boxes of exercise 5.3.", "the four boxes", "chapter 05, exercise 5.3", 2440, {
-        "a": ("early", {"healthy": _OFF, "batch": _STRANGERS, "rows": _NO_ROWS}),
-        "b": ("batch", {"healthy": _COMPANY, "early": _ARRIVED, "rows": _NO_ROWS}),
-        "c": ("healthy", {"early": _ARRIVED, "batch": _STRANGERS, "rows": _NO_ROWS}),
-        "d": ("rows", {"healthy": _OFF, "early": _ROWS, "batch": _STRANGERS}),
-    }, noun="condition")  # fmt: skip
+check_four_boxes = choices("the four boxes", "chapter 05, exercise 5.3", 2440, {
+    "a": ("early", {"healthy": _OFF, "batch": _STRANGERS, "rows": _NO_ROWS}),
+    "b": ("batch", {"healthy": _COMPANY, "early": _ARRIVED, "rows": _NO_ROWS}),
+    "c": ("healthy", {"early": _ARRIVED, "batch": _STRANGERS, "rows": _NO_ROWS}),
+    "d": ("rows", {"healthy": _OFF, "early": _ROWS, "batch": _STRANGERS}),
+}, noun="condition")  # fmt: skip
 
-check_bias_gradient = choice(
-    "Why a bias before a BatchNorm gets no gradient: A, B or C.",
-    "the missing bias", "chapter 05, exercise 5.4", 2440, "B", {
-        "A": "With nine more digits a small gradient stays as large as it is. This one becomes smaller by nine digits.",
-        "C": "beta's gradient passes the same tanh, and arrives.",
-    })  # fmt: skip
+check_bias_gradient = choice("the missing bias", "chapter 05, exercise 5.4", 2440, "B", {
+    "A": "With nine more digits a small gradient stays as large as it is. This one becomes smaller by nine digits.",
+    "C": "beta's gradient passes the same tanh, and arrives.",
+})  # fmt: skip

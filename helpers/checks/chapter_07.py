@@ -4,10 +4,11 @@ import torch
 from torch import nn
 
 from helpers.checks.classes import fill, gradients, is_a_class, not_shared, tensor, trainable
-from helpers.checks.engine import Check, Look, Verdict, is_empty
+from helpers.checks.engine import Check, Look, is_empty
 from helpers.checks.kinds import choice, choices, conditions, lecture_at, seeded_randn
 from helpers.checks.mistakes import each, variant
 from helpers.checks.readings import as_tensors
+from helpers.checks.sandbox import require, was_given
 
 
 class _Linear(nn.Module):
@@ -33,25 +34,23 @@ class _Linear(nn.Module):
 
 def _start(cls, fan_in, fan_out):
     layer, other = cls(fan_in, fan_out), cls(fan_in, fan_out)
-    if not isinstance(layer, nn.Module):
-        raise Verdict("your layer is no nn.Module", "Inherit from it: `class LinearModule(nn.Module)`.")
+    hint = "Inherit from it: `class LinearModule(nn.Module)`."
+    require(isinstance(layer, nn.Module), "your layer is no nn.Module", hint)
     weight, bias = tensor(layer, "weight", fan_in, fan_out), tensor(layer, "bias", fan_out)
-    if bias.any():
-        raise Verdict(f"layer.bias is {bias.tolist()}", "The bias starts at zero: only the weight is random.")
+    require(not bias.any(), f"layer.bias is {bias.tolist()}", "The bias starts at zero: only the weight is random.")
     not_shared(layer, other, ("weight", "bias"))
-    if torch.equal(weight, other.weight) and weight.std() > 0:
-        hint = "A seed or generator set inside __init__ starts anew for every layer: set it once, outside."
-        raise Verdict("two new layers start with the same numbers in layer.weight", hint)
+    apart = not torch.equal(weight, other.weight) or weight.std() == 0
+    hint = "A seed or generator set inside __init__ starts anew for every layer: set it once, outside."
+    require(apart, "two new layers start with the same numbers in layer.weight", hint)
     for bare in (cls(fan_in, fan_out, bias=False), cls(fan_in, fan_out, False)):
-        if getattr(bare, "bias", ...) is not None:
-            matter = "is there, although bias=False" if hasattr(bare, "bias") else "does not exist, with bias=False"
-            raise Verdict(f"layer.bias {matter}", "Make it None then, so that `layer.bias is None` can be asked.")
+        matter = "is there, although bias=False" if hasattr(bare, "bias") else "does not exist, with bias=False"
+        hint = "Make it None then, so that `layer.bias is None` can be asked."
+        require(getattr(bare, "bias", ...) is None, f"layer.bias {matter}", hint)
         trainable(bare, ("weight", "bias"))
-    frozen = [name for name in ("weight", "bias") if not getattr(layer, name).requires_grad]
-    if frozen:
+    for name in ("weight", "bias"):
         hint = "An nn.Parameter requires a gradient unless told not to."
-        raise Verdict(f"layer.{frozen[0]}.requires_grad is False", hint)
-    return torch.zeros(())
+        require(getattr(layer, name).requires_grad, f"layer.{name}.requires_grad is False", hint)
+    return 0.0
 
 
 def _scale(cls, fan_in, fan_out):
@@ -68,11 +67,10 @@ def _called(cls, x, weight, bias):
         return None  # without a `return`
     found = gradients(out, {"x": x, **trainable(layer, ("weight", "bias"))})
     hint = "Keep what the layer returns, as it is: `self.out = ...`. The lecture's pictures look for it there."
-    if not isinstance(kept := getattr(layer, "out", None), torch.Tensor):
-        raise Verdict("layer.out is missing", hint)
-    if not torch.equal(kept, out) or not kept.requires_grad:
-        matter = "is detached from the graph" if torch.equal(kept, out) else "is not what the layer has just returned"
-        raise Verdict(f"layer.out {matter}", hint)
+    kept = getattr(layer, "out", None)
+    require(isinstance(kept, torch.Tensor), "layer.out is missing", hint)
+    require(torch.equal(kept, out), "layer.out is not what the layer has just returned", hint)
+    require(kept.requires_grad, "layer.out is detached from the graph", hint)
     return out, *(*found, torch.zeros(()))[:3]  # without a bias there are two
 
 
@@ -106,7 +104,7 @@ check_linear = Check(
     """,
     _Linear,
     [
-        Look(_start, [(3, 5), (20, 4)], "layer = {}(fan_in, fan_out)", as_tensors("start")),
+        Look(_start, [(3, 5), (20, 4)], "layer = {}(fan_in, fan_out)"),
         # 40,000 numbers or more tell a std to half a per cent.
         Look(_scale, [(400, 100), (100, 400), (900, 50)], "layer = {}(fan_in, fan_out) of many inputs and outputs",
              as_tensors("the std of layer.weight", "the root mean square, which is the std where the mean is 0"), (0.02, 1e-4)),
@@ -122,35 +120,6 @@ check_linear = Check(
             _Linear, product=staticmethod(lambda x, w, b: x @ w.T + b))},
 )  # fmt: skip
 
-
-class _Module:
-    """The right answer to exercise 7.1."""
-
-    def __init__(self):
-        self.own, self.children, self.hooks, self.training = {}, {}, [], True
-
-    def __setattr__(self, name, value):
-        if isinstance(value, _Module):
-            self.children[name] = value
-        elif isinstance(value, torch.Tensor) and value.requires_grad:
-            self.own[name] = value
-        super().__setattr__(name, value)
-
-    def parameters(self):
-        return [*self.own.values(), *(p for child in self.children.values() for p in child.parameters())]
-
-    def train(self, mode=True):
-        self.training = mode
-        for child in self.children.values():
-            child.train(mode)
-
-    def __call__(self, x):
-        out = self.forward(x)
-        for hook in self.hooks:
-            hook(self, x, out)
-        return out
-
-
 LOST = "Let Python store the attribute too: super().__setattr__(name, value), whatever it is, and as it is."
 LISTED = "Only a tensor that requires a gradient is registered, under its name, and so is a Module."
 LISTS = "It lists the tensors themselves, each once: all of own, then what every child lists."
@@ -162,11 +131,9 @@ HOOKS = "forward first, once, then every hook with (self, x, out), then return o
 @conditions("the class Module", "chapter 07, exercise 7.1", 4715)
 def check_module(cls):
     """A class whose objects register tensors and Modules, list parameters(), train(mode), and call their hooks."""
-    yield isinstance(cls, type), f"the check was given an object of type {type(cls).__name__}", "Pass the class itself."
+    yield isinstance(cls, type), was_given(cls), "Pass the class itself."
     empty = [name for name in ("__setattr__", "parameters", "train", "__call__") if is_empty(getattr(cls, name, None))]
-    if empty:
-        empty = ["its four methods are"] if len(empty) == 4 else empty
-        raise Verdict(f"{', '.join(empty)} still empty", status="not attempted")
+    yield not empty, f"{'its four methods are' if len(empty) == 4 else ', '.join(empty)} still empty"
     made = []
 
     class Scale(cls):
@@ -196,35 +163,19 @@ def check_module(cls):
     yield [*net.children] == ["part0", "part1"], "two layers that were assigned are not the two children", LISTED
     same = sorted(map(id, net.parameters())) == sorted(id(part.slope) for part in nested)
     yield same, "four layers, some inside others, do not list their four tensors", DEEP
-    for mode, given in ((True, [True]), (False, [False]), (True, []), (False, [False]), (False, [False])):
-        net.train(*given)
+    for mode, args in ((True, [True]), (False, [False]), (True, []), (False, [False]), (False, [False])):
+        net.train(*args)
         yield all(part.training is mode for part in nested), f"a switch is wrong after train({mode})", SWITCHES
     x, seen = torch.tensor([1.0, 2.0]), []
-    leaf.hooks += [lambda *given: seen.append(("first", *given)), lambda *given: seen.append(("second", *given))]
+    leaf.hooks += [lambda *got: seen.append(("first", *got)), lambda *got: seen.append(("second", *got))]
     for number in (1, 2):
         made.clear(), seen.clear()
         out = net(x)
         yield made and out is made[-1], "net(x) is not what forward(x) returned", HOOKS
         yield len(made) == len(nested), "forward did not run once per layer", HOOKS
         told = [(name, *map(id, (leaf, x, made[0]))) for name in ("first", "second")]
-        good = [(name, *map(id, given)) for name, *given in seen] == told
+        good = [(name, *map(id, got)) for name, *got in seen] == told
         yield good, f"the two hooks of an inner layer were not called as asked in call {number}", HOOKS
-
-
-def _all_tensors(self, name, value):
-    table = self.children if isinstance(value, _Module) else self.own if isinstance(value, torch.Tensor) else {}
-    table[name] = value
-    object.__setattr__(self, name, value)
-
-
-check_module.right = _Module
-check_module.mistakes = {
-    LISTED: variant(_Module, __setattr__=_all_tensors),
-    DEEP: variant(_Module, parameters=lambda self: [*self.own.values()]),
-    SWITCHES: variant(_Module, train=lambda self, mode=True: setattr(self, "training", mode)),
-    LISTS: variant(_Module, parameters=lambda self: [p.detach() for p in _Module.parameters(self)]),
-    HOOKS: variant(_Module, __call__=lambda self, x: self.forward(x)),
-}
 
 
 class _Network(nn.Module):
@@ -260,14 +211,11 @@ WHY_NOT = {
     "tensor": "Count its tensors: two of every Linear, one of the embedding. Does just one bias lack?",
     "cut": "Every tensor that it lists gets a gradient.",
 }
-check_four_modules = choices(
-    "{network: its condition} of the four networks of exercise 7.2.",
-    "the four networks", "chapter 07, exercise 7.2", 4715, {
-        name: (right, WHY_NOT) for name, right in FAULTS.items()
-    }, noun="condition")  # fmt: skip
+check_four_modules = choices("the four networks", "chapter 07, exercise 7.2", 4715, {
+    name: (right, WHY_NOT) for name, right in FAULTS.items()
+}, noun="condition")  # fmt: skip
 
-check_lead = choice(
-    "Where the lower loss comes from: A, B or C.", "the lead", "chapter 07, exercise 7.3", 4715, "B", {
-        "A": "Then both bars would be equally high: in eval mode neither has any noise.",
-        "C": "Then nothing would be left of it in eval mode.",
-    })  # fmt: skip
+check_lead = choice("the lead", "chapter 07, exercise 7.3", 4715, "B", {
+    "A": "Then both bars would be equally high: in eval mode neither has any noise.",
+    "C": "Then nothing would be left of it in eval mode.",
+})  # fmt: skip

@@ -48,14 +48,12 @@ _STEP = "Between the gradients at h4 and h5 the way back passes a tanh and a wei
 _ELSEWHERE = "Take the ratio of each layer's gradient to the next one's. One of the seven is unlike all others."
 _OUTPUTS = "That would shrink the gradient as well. But look at what this layer puts out: is it small, or at the ends?"
 
-check_faulty_layer = choices(
-    "{'layer': its number, 'fault': what is wrong} of exercise 9.2.",
-    "the faulty layer", "chapter 09, one step back", 5454, {
-        "layer": (5, {4: _STEP, 6: _STEP, 1: _ELSEWHERE, 2: _ELSEWHERE, 3: _ELSEWHERE, 7: _ELSEWHERE, 8: _ELSEWHERE}),
-        "fault": ("biases too large", {
-            "weights too small": _OUTPUTS,
-            "weights too large": "Large weights make a gradient grow on its way back. This one loses."}),
-    }, otherwise=_ELSEWHERE)  # fmt: skip
+check_faulty_layer = choices("the faulty layer", "chapter 09, one step back", 5454, {
+    "layer": (5, {4: _STEP, 6: _STEP, 1: _ELSEWHERE, 2: _ELSEWHERE, 3: _ELSEWHERE, 7: _ELSEWHERE, 8: _ELSEWHERE}),
+    "fault": ("biases too large", {
+        "weights too small": _OUTPUTS,
+        "weights too large": "Large weights make a gradient grow on its way back. This one loses."}),
+}, otherwise=_ELSEWHERE)  # fmt: skip
 
 
 def _after(gains):
@@ -85,22 +83,3 @@ def check_even_gains(gains):
     off = f"back through layer {k + 2} the mean square is multiplied by {factors[k]:.2f}"
     yield abs(factors[k] - 1) <= 0.03, off, _EVERY
     yield signal >= 0.2, f"the last layer's outputs have an rms of {signal:.3f}", _SIGNAL
-
-
-def _even(first):
-    gains = [first]
-    for _ in range(19):
-        _, s = _after(gains)
-        gain = 1.0
-        for _ in range(25):  # each time nearer
-            gain = (((1 - torch.tanh(gain * s * GRID) ** 2) ** 2) @ DENSITY).item() ** -0.5
-        gains.append(gain)
-    return gains
-
-
-check_even_gains.right = even = _even(1.0)
-check_even_gains.mistakes = {
-    _TWENTY: (even[:19], [1.2] * 21, [-gain for gain in even], 1.22, ["1.2"] * 20),
-    _EVERY: ([1.22] * 20, [5 / 3] * 20, [1.0] * 20, even[::-1]),
-    _SIGNAL: [0.01] + [1.0001] * 19,
-}

@@ -3,20 +3,21 @@
 import torch
 from torch import nn
 
-from helpers.checks.engine import Verdict, is_a_function, is_empty
+from helpers.checks.engine import is_a_function, is_empty
+from helpers.checks.sandbox import Verdict, require
 
 
 def is_a_class(attribute):
     """A Verdict for a stub, for a layer in place of its class, and for what is no class; attribute: one of a layer's."""
 
     def refuse(cls):
-        if not isinstance(cls, type) and hasattr(cls, attribute):
-            raise Verdict("the check was given a layer", "Pass the name of its class alone, without calling it.")
+        is_class = isinstance(cls, type) or not hasattr(cls, attribute)
+        require(is_class, "the check was given a layer", "Pass the name of its class alone, without calling it.")
         is_a_function(cls)
         tables = [vars(base) for base in getattr(cls, "__mro__", ())]
         methods = [table[name] for table in tables for name in ("forward", "__call__") if name in table]
-        if isinstance(cls, type) and (not methods or is_empty(methods[0]) or methods[0] is nn.Module.forward):
-            raise Verdict("the layer does nothing yet when it is called", status="not attempted")
+        written = methods and not is_empty(methods[0]) and methods[0] is not nn.Module.forward
+        require(written or not isinstance(cls, type), "the layer does nothing yet when it is called")
 
     return refuse
 
@@ -24,15 +25,13 @@ def is_a_class(attribute):
 def tensor(layer, name, *shape):
     """layer.name, a tensor of this shape, or (1, n) in place of (n,); a Verdict for anything else."""
     value = getattr(layer, name, None)
-    if value is ...:
-        raise Verdict(f"layer.{name} is still `...`", status="not attempted")
-    if not isinstance(value, torch.Tensor) or value.shape not in (shape, (1, *shape)):
-        kind = f"is of type {type(value).__name__}" if hasattr(layer, name) else "does not exist"
-        kind = f"has shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else kind
-        hint = f"Make it a tensor of shape {shape} in __init__."
-        if len(shape) == 2 and kind == f"has shape {shape[::-1]}":
-            hint = f"That is nn.Linear's layout, (fan_out, fan_in): here it is x @ {name}, so (fan_in, fan_out)."
-        raise Verdict(f"layer.{name} {kind}", hint)
+    require(value is not ..., f"layer.{name} is still `...`")
+    is_tensor, hint = isinstance(value, torch.Tensor), f"Make it a tensor of shape {shape} in __init__."
+    kind = f"is of type {type(value).__name__}" if hasattr(layer, name) else "does not exist"
+    kind = f"has shape {tuple(value.shape)}" if is_tensor else kind
+    if len(shape) == 2 and kind == f"has shape {shape[::-1]}":
+        hint = f"That is nn.Linear's layout, (fan_out, fan_in): here it is x @ {name}, so (fan_in, fan_out)."
+    require(is_tensor and value.shape in (shape, (1, *shape)), f"layer.{name} {kind}", hint)
     return value
 
 
@@ -47,9 +46,9 @@ def fill(layer, **values):
 def not_shared(first, second, names):
     """A Verdict where two layers of a class have one tensor in common."""
     for name in names:
-        if getattr(first, name).data_ptr() == getattr(second, name).data_ptr():
-            hint = "Make it in __init__, not in the class body or as a default: every layer has its own."
-            raise Verdict(f"two layers share one tensor as their layer.{name}", hint)
+        apart = getattr(first, name).data_ptr() != getattr(second, name).data_ptr()
+        hint = "Make it in __init__, not in the class body or as a default: every layer has its own."
+        require(apart, f"two layers share one tensor as their layer.{name}", hint)
 
 
 def trainable(layer, names):
@@ -61,12 +60,11 @@ def trainable(layer, names):
     method = getattr(layer, "parameters", None)
     listed = list(method()) if callable(method) else list(wanted.values())
     for name, value in wanted.items():
-        if not any(value is parameter for parameter in listed):
-            hint = "Nothing would train it: list it there; in an nn.Module make it an nn.Parameter."
-            raise Verdict(f"layer.{name} is not among layer.parameters()", hint)
-        if not value.is_leaf:
-            hint = "Its .grad would stay None. Compute the numbers first, then switch the gradient on."
-            raise Verdict(f"layer.{name} is computed from another tensor that requires grad", hint)
+        is_listed = any(value is parameter for parameter in listed)
+        hint = "Nothing would train it: list it there; in an nn.Module make it an nn.Parameter."
+        require(is_listed, f"layer.{name} is not among layer.parameters()", hint)
+        hint = "Its .grad would stay None. Compute the numbers first, then switch the gradient on."
+        require(value.is_leaf, f"layer.{name} is computed from another tensor that requires grad", hint)
         if callable(method) and not isinstance(layer, nn.Module):
             value.requires_grad_()
     for parameter in listed:
@@ -82,11 +80,11 @@ def trainable(layer, names):
 def gradients(out, tensors):
     """The gradients, at the named tensors, of a sum that weighs every entry of the output differently."""
     cut = "Something cuts it off: look for .data, .detach(), .item() or no_grad."
-    if not isinstance(out, torch.Tensor) or not out.requires_grad:
-        raise Verdict("the output has no gradient", cut)
+    require(isinstance(out, torch.Tensor), f"the output is of type {type(out).__name__}", "Return a torch tensor.")
+    require(out.requires_grad, "the output has no gradient", cut)
     weighted = (out * torch.arange(1, out.numel() + 1).view_as(out).sin()).sum()
     found = torch.autograd.grad(weighted, list(tensors.values()), allow_unused=True)
     for name, gradient in zip(tensors, found, strict=True):
-        if gradient is None:
-            raise Verdict(f"{name} receives no gradient", f"If it is used: {cut[0].lower()}{cut[1:]}")
+        hint = f"If it is used: {cut[0].lower()}{cut[1:]}"
+        require(gradient is not None, f"{name} receives no gradient", hint)
     return found

@@ -1,15 +1,14 @@
 """How every check judges: run the answer, read what it gives, compare, name the mistake.
 
-A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. Its `right` is an answer,
-its `mistakes` are wrong answers, a dict {sentence: answer or tuple of answers}: they give the hint, the audit of the
-inputs, and the tests, which find every check by themselves. To add one, with the helpers of kinds.py:
+A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. To add one, with kinds.py:
 
 - A number or a function: `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the place in the course, the second
-  in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
-- A choice: `check_it = choice("Which layer is at fault?", "the layer at fault", "chapter 03, …", 779, "layer 2",
-  {"layer 1": "why not", …})`; several at once: `choices(…, 779, {"question": (right, {wrong: "why not"})})`.
+  in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`,
+  sentences with a wrong answer, or a tuple of them. The tests find all of it by themselves.
+- A choice: `check_it = choice("the layer at fault", "chapter 03, …", 779, "layer 2", {"layer 1": "why not", …})`;
+  several at once: `choices(…, 779, {"question": (right, {wrong: "why not"})})`.
 - A network or a loop to mend: a generator under `@conditions("the network", "chapter 07, …", 4715)` looks at the answer
-  and yields (whether it is so, what is the matter if not, what helps); then `check_it.right = …`, `.mistakes = …`.
+  and yields (whether it is so, what is the matter if not, what helps). Its right and wrong answers are rows of a test.
 - A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_07.py.
 
 An answer that is like a known mistake on all inputs is told its sentence; else what can be observed (mistakes.py); else
@@ -24,15 +23,15 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import combinations
 
 import torch
 
 from helpers.checks import mistakes as usual
-from helpers.checks.readings import as_number, difference_in_words, first_difference, input_in_words, same, size
-from helpers.checks.sandbox import Verdict, attempt
+from helpers.checks.readings import as_array, difference_in_words, first_difference, input_in_words, same, size
+from helpers.checks.sandbox import Verdict, attempt, require, was_given
 
 BY_HAND = "None of the usual mistakes: work this input out by hand, step by step, beside your code."
+SHAPE = "Print what your code returns for this input, and its shape: it is not the one that is asked for."
 
 
 @dataclass(frozen=True, repr=False)
@@ -84,15 +83,13 @@ def is_empty(function):
 def is_a_function(answer):
     """A Verdict for what cannot be called, or does nothing yet."""
     is_given(answer)
-    if not callable(answer):
-        given = f"the check was given an object of type {type(answer).__name__}"
-        raise Verdict(given, "Pass its name alone, without calling it.")
+    require(callable(answer), was_given(answer), "Pass its name alone, without calling it.")
 
 
 def is_given(answer):
     """A Verdict for what is still to be filled in."""
     if answer is None or answer is ... or is_empty(answer):
-        raise Verdict("it is still empty" if is_empty(answer) else "there is no answer yet", status="not attempted")
+        raise Verdict("it is still empty" if is_empty(answer) else "there is no answer yet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +104,7 @@ class Look:
     trial: Callable
     cases: Sequence[tuple] = ((),)
     call: str = ""
-    read: Callable = as_number
+    read: Callable = as_array
     tolerance: float | tuple[float, float] = 1e-5
     parameters: Sequence[str] = ()
     hint: str = ""
@@ -144,15 +141,15 @@ class Check:
         call = self.call.format(name)
         refused = run(Look(lambda a: self.refuse(a) or 0.0), signature=call)
         trials = [] if isinstance(refused, Verdict) else self._trials
-        given = [run(look, args, signature=call) for look, args in trials] or [refused]
-        for (look, _), want, have in zip(self._trials, self._wanted, given, strict=False):
+        found = [run(look, args, signature=call) for look, args in trials] or [refused]
+        for (look, _), want, have in zip(self._trials, self._wanted, found, strict=False):
             if isinstance(have, Verdict) and have.status == "not attempted":
                 text = f"`{call}`: {have.difference}. Fill it in, run its cell, then run this one again."
                 return CheckResult("not attempted", text)
             if have is refused:
                 return CheckResult("wrong", call, have.difference, have.misconception, self.where)
             if isinstance(have, Verdict) or not same(want, have, look.tolerance):
-                result = self._wrong(look, given, name, run)
+                result = self._wrong(look, found, name, run)
                 break
         else:
             note = self.note and run(Look(self.note, read=str))
@@ -177,9 +174,9 @@ class Check:
         if not hint:
             ask = partial(attempt, self.right, look, printed=io.StringIO())
             hint = usual.observed(look, [(a, w, g) for (_, a), w, g in rows], partial(run, look), ask)
-        text = difference_in_words(want, have, label, index)
-        hint = hint or usual.not_a_number(have[label] if index is None else have[label][index]) or BY_HAND
-        return CheckResult("wrong", words(column), text, hint, self.where)
+        hint = hint or usual.not_a_number(have[label] if index is None else have[label][index])
+        hint = hint or (BY_HAND if index is not None else SHAPE)
+        return CheckResult("wrong", words(column), difference_in_words(want, have, label, index), hint, self.where)
 
     def _known(self, given, only=None):
         """The sentence of the known mistake that is like the answer, in one look or in all; "" for none or several."""
@@ -198,14 +195,6 @@ class Check:
         for sentence, answers in self.mistakes.items():
             for answer in answers if isinstance(answers, tuple) else (answers,):
                 yield sentence, answer
-
-    def audit(self):
-        """Complaints about the inputs: known mistakes that pass on all of them, or that two sentences fit."""
-        traces, complaints = [("the right answer", self._wanted), *self._traces], []
-        for (one, a), (other, b) in combinations(traces, 2):
-            alike = all(same(x, y, look.tolerance) for (look, _), x, y in zip(self._trials, a, b, strict=True))
-            complaints += [f"{one!r} and {other!r} look the same"] if one != other and alike else []
-        return complaints
 
     def _trace(self, answer):
         return [attempt(answer, look, args, printed=io.StringIO()) for look, args in self._trials]

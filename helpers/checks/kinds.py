@@ -5,12 +5,13 @@ import copy
 import inspect
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 
 from helpers.checks.engine import Check, Look, is_given
 from helpers.checks.readings import to_array
-from helpers.checks.sandbox import Verdict
+from helpers.checks.sandbox import require, was_given
 
 
 def check(place, seconds, cases=((),), **options):
@@ -18,91 +19,86 @@ def check(place, seconds, cases=((),), **options):
 
     def make(right):
         parameters = tuple(inspect.signature(right).parameters)
-        look = Look(cases=cases, parameters=parameters, **{"trial": lambda answer, *args: answer(*args), **options})
+        usual = {"trial": lambda answer, *args: answer(*args), "parameters": parameters}
+        look = Look(cases=cases, **usual | options)
         call = "{}(" + ", ".join(parameters) + ")"
         return Check(right.__doc__, right, [look], lecture_at(place, seconds), call=call)
 
     return make
 
 
-def conditions(tried, place, seconds, cases=((),)):
+def conditions(tried, place, seconds):
     """Make a Check of the generator that follows: it looks at an answer, and yields what must be so.
 
-    It yields triples: whether it is so, what is the matter where it is not, what helps. The first that is not so is
-    told. tried: what the answer is, in words. An nn.Module is looked at as a copy: looking changes nothing in it.
+    It yields whether it is so, what is the matter where it is not, what helps; without help, where nothing is attempted
+    yet. The first that is not so is told. tried: what the answer is, in words. An nn.Module is looked at as a copy.
     """
 
     def make(look_at):
-        def trial(answer, *args):
+        def trial(answer):
             if isinstance(answer, torch.nn.Module):
                 with contextlib.suppress(RuntimeError):  # a tensor that it keeps may have a graph, and no copy
                     answer = copy.deepcopy(answer)
-            for is_so, matter, hint in look_at(answer, *args):
-                if not is_so:
-                    raise Verdict(matter, hint)
+            for condition in look_at(answer):
+                require(*condition)
             return 0.0
 
-        look = Look(trial, cases, tried, lambda value: {}, parameters=tuple(inspect.signature(look_at).parameters)[1:])
-        where, agreed = lecture_at(place, seconds), f"{tried}: all that is asked for is so"
-        return Check(look_at.__doc__, None, [look], where, call=tried, agreed=agreed, refuse=is_given)
+        looks, where = [Look(trial, call=tried, read=lambda value: {})], lecture_at(place, seconds)
+        agreed = f"{tried}: all that is asked for is so"
+        return Check(look_at.__doc__, None, looks, where, call=tried, agreed=agreed, refuse=is_given)
 
     return make
 
 
-def choice(doc, tried, place, seconds, right, wrong):
+def choice(tried, place, seconds, right, wrong):
     """A Check of one question: right, the right option; wrong: a dict {option: why not}. Options: text or numbers."""
-    result = choices(doc, tried, place, seconds, {tried: (right, wrong)})
-    trial, result.right = result.looks[0].trial, right
-    result.mistakes = {why: other for other, why in wrong.items()}
-    result.looks = [Look(lambda answer: trial({tried: answer}), call=tried)]
+    result = choices(tried, place, seconds, {tried: (right, wrong)})
+    trial, result.right, result.mistakes = result.looks[0].trial, right, {why: other for other, why in wrong.items()}
+    result.looks = [replace(result.looks[0], trial=lambda answer: trial({tried: answer}))]
+    result.__doc__ = f"{tried}, {place}: one of {_in_order([right, *wrong])}."
     return result
 
 
-def choices(doc, tried, place, seconds, questions, *, noun="answer", otherwise="Work it out, or try it."):
+def choices(tried, place, seconds, questions, *, noun="answer", otherwise="Work it out, or try it."):
     """A Check of a dict {question: option}, for questions {question: (right option, {wrong option: why not})}.
 
     One text in place of the dict: the wrong options are the other questions' right ones, and all are told it. One
     dict may serve several questions: what it says of the right option is not told.
     No result shows a right option. otherwise: what helps where a number is not among the options.
     """
-    options = [right for right, _ in questions.values()]
-    for key, (right, wrong) in questions.items():
-        wrong = dict.fromkeys(options, wrong) if isinstance(wrong, str) else wrong
-        questions[key] = right, {other: why for other, why in wrong.items() if other != right}
+    right, keys = {key: pair[0] for key, pair in questions.items()}, ", ".join(map(repr, questions))
+    tables = {key: wrong for key, (_, wrong) in questions.items()}
+    tables |= {key: dict.fromkeys(right.values(), why) for key, why in tables.items() if isinstance(why, str)}
 
-    def trial(answer):
-        if not isinstance(answer, Mapping):
-            given = f"the check was given an object of type {type(answer).__name__}"
-            raise Verdict(given, f"Pass a dict of {len(questions)} entries: {', '.join(map(repr, questions))}.")
+    @conditions(tried, place, seconds)
+    def result(answer):
+        yield isinstance(answer, Mapping), was_given(answer), f"Pass a dict of {len(questions)} entries: {keys}."
         faults = [f"{key!r} is not asked for" for key in answer if key not in questions]
         faults += [f"{key!r} is missing" for key in questions if key not in answer]
-        if answer and faults:
-            raise Verdict(", ".join(faults), f"The keys are: {', '.join(map(repr, questions))}.")
+        yield not (answer and faults), ", ".join(faults), f"The keys are: {keys}."
         for key in questions:
-            if answer.get(key) is None or answer[key] is ...:
-                raise Verdict(f"{key!r} has no {noun} yet", status="not attempted")
-        for key, (right, wrong) in questions.items():
-            (kind, given), name = option(answer[key]), "it" if key == tried else repr(key)
-            if alike(answer[key], right):
-                continue
-            shown = f"{given:g}" if kind == "number" else kind if given is None else repr(answer[key])
-            options = f"Choose one of {', '.join(map(repr, sorted([right, *wrong], key=str)))}."
-            hint = "Give a number." if option(right)[0] == "number" else options
-            if kind != option(right)[0]:
-                raise Verdict(f"{name} is {shown}", hint)
+            yield not (answer.get(key) is None or answer[key] is ...), f"{key!r} has no {noun} yet"
+        for key, wrong in tables.items():
+            (kind, value), (wanted, _) = option(answer[key]), option(right[key])
+            shown = f"{value:g}" if kind == "number" else kind if value is None else repr(answer[key])
+            shown = f"{'it' if key == tried else repr(key)} is {shown}"
+            hint = "Give a number." if wanted == "number" else f"Choose one of {_in_order({right[key], *wrong})}."
+            yield kind == wanted, shown, hint
             why = next((why for other, why in wrong.items() if alike(answer[key], other)), "")
-            if kind == "text" and not why:
-                raise Verdict(f"{name} is {shown}, which is not one of the options", hint)
-            raise Verdict(f"{name} is {shown}, which is not right", why or otherwise)
-        return 0.0
+            is_right = alike(answer[key], right[key])
+            yield is_right or why or kind != "text", f"{shown}, which is not one of the options", hint
+            yield is_right, f"{shown}, which is not right", why or otherwise
 
-    answer = {key: right for key, (right, _) in questions.items()}
-    mistakes = {}
-    for key, (_, wrong) in questions.items():
+    result.right, result.__doc__ = right, f"{tried}, {place}: a dict of {len(questions)} entries, for {keys}."
+    for key, wrong in tables.items():
         for other, why in wrong.items():
-            mistakes[why] = (*mistakes.get(why, ()), {**answer, key: other})
-    looks, where, agreed = [Look(trial, call=tried)], lecture_at(place, seconds), f"{tried}: right"
-    return Check(doc, answer, looks, where, call=tried, agreed=agreed, refuse=is_given, mistakes=mistakes)
+            if other != right[key]:
+                result.mistakes[why] = (*result.mistakes.get(why, ()), {**right, key: other})
+    return result
+
+
+def _in_order(options):
+    return ", ".join(map(repr, sorted(options, key=str)))
 
 
 def option(value):

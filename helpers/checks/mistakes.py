@@ -13,16 +13,13 @@ import torch
 from helpers.checks.readings import relative, same
 from helpers.checks.sandbox import Verdict
 
-LN10 = math.log(10)
 RELATIONS = {  # what yours is: of the expected numbers
     "minus the expected result: is a sign wrong?": np.negative,
     "twice the expected result: something is counted double.": lambda v: 2 * v,
     "half of the expected result: a 2 is missing or too many.": lambda v: v / 2,
     "a percentage: 100 times the expected result.": lambda v: 100 * v,
     "to base 2: take the natural log.": lambda v: v / math.log(2),
-    "to base 10: take the natural log.": lambda v: v / LN10,
-    "a natural log: take the log to base 10.": lambda v: v * LN10,
-    "a log to base 2: take the log to base 10.": lambda v: v * LN10 / math.log(2),
+    "to base 10: take the natural log.": lambda v: v / math.log(10),
     "one over the expected result: it is upside down.": np.reciprocal,
     "the square of the expected result: is a root missing?": np.square,
     "the root of the expected result: is there a root too many?": np.sqrt,
@@ -30,7 +27,6 @@ RELATIONS = {  # what yours is: of the expected numbers
     "the log of the expected result.": np.log,
     "log10 of the expected result.": np.log10,
     "exp of the expected result: is a log missing?": np.exp,
-    "10 to the power of the expected result: is a log missing?": lambda v: 10**v,
     "the expected result without its sign.": np.abs,
 }
 NEAR = "within 2 % everywhere: is it rounded, cut off early, an average of too few, or is a small number left out?"
@@ -43,8 +39,10 @@ def observed(look, rows, run, right):
     """
     if any(isinstance(outcome, Verdict) for row in rows for outcome in row[1:]):
         return ""
-    told = "" if look.call else _never_used(look, rows, run, right) or _exchanged(look, rows, right)
     pairs = [(want, have[label]) for _, wanted, have in rows for label, want in wanted.items()]
+    if any(want.dtype != have.dtype for want, have in pairs):
+        return "A comparison gives truth values, all else gives numbers: return what is asked for."
+    told = "" if look.call else _never_used(look, rows, run, right) or _exchanged(look, rows, right)
     return told or _relation(pairs, *relative(look.tolerance))
 
 
@@ -55,7 +53,7 @@ def _relation(pairs, share, absolute):
         return "The numbers are right, in another shape: reshape them."
     if all(alike({"": want.T}, {"": have}) for want, have in pairs):
         return "The numbers are right, but rows and columns have changed places."
-    if any(a.shape != b.shape or "f" != a.dtype.kind or a.dtype != b.dtype for a, b in pairs):
+    if any(a.shape != b.shape or a.dtype == bool for a, b in pairs):
         return ""
     want, have = (np.concatenate([array.ravel() for array in arrays]) for arrays in zip(*pairs, strict=True))
     with np.errstate(all="ignore"):
@@ -63,9 +61,9 @@ def _relation(pairs, share, absolute):
             return f"Yours is {words}"
         factor, more = (have / want)[np.abs(want).argmax()], (have - want)[0]
         several, clear = len(np.unique(want)) > 1, 10 * share  # a factor closer to 1 is no factor
-        if several and abs(factor) > 1e-9 and abs(factor - 1) > clear and close(have, factor * want):
+        if several and math.inf > abs(factor) > 1e-9 and abs(factor - 1) > clear and close(have, factor * want):
             return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
-        if several and abs(more) > clear * np.abs(want).max() and close(have, want + more):
+        if several and math.inf > abs(more) > clear * np.abs(want).max() and close(have, want + more):
             return f"Yours is always {abs(more):.4g} {'more' if more > 0 else 'less'} than expected."
         if any(np.array_equal(have, np.round(want, digits)) for digits in range(7)):
             return "Yours is the expected result, rounded: return it as it is."
@@ -107,11 +105,10 @@ def _exchanged(look, rows, right):
 
 def not_a_number(numbers):
     """Where a NaN or an infinity may come from."""
-    if numbers.dtype.kind == "f" and np.isnan(numbers).any():
+    if np.isnan(numbers).any():
         return "A NaN comes from 0/0, inf - inf, or the log or root of a negative number: print each step to find it."
-    if numbers.dtype.kind == "f" and np.isinf(numbers).any():
-        return "An infinity comes from a division by zero, log(0) or an overflow: print each step to find it."
-    return ""
+    infinity = "An infinity comes from a division by zero, log(0) or an overflow: print each step to find it."
+    return infinity if np.isinf(numbers).any() else ""
 
 
 def each(make, table):

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from helpers.checks.sandbox import Verdict
+from helpers.checks.sandbox import Verdict, require
 
 
 def to_array(value, label="result"):
@@ -19,8 +19,8 @@ def to_array(value, label="result"):
     elif hasattr(value, "__float__") and not isinstance(value, (bool, np.ndarray, np.generic)):
         value = float(value)
     array = np.asarray(value)
-    if array.dtype.kind == "c":
-        raise Verdict(f"{label} is complex", "Only real numbers belong here: is a negative number rooted?")
+    hint = "Only real numbers belong here: is a negative number rooted?"
+    require(array.dtype.kind != "c", f"{label} is complex", hint)
     if array.dtype.kind not in "biuf":
         raise TypeError(f"no numbers: {array.dtype}")
     return array if array.dtype == bool else array.astype(float)
@@ -34,37 +34,28 @@ def numbers(value, matter, hint):
         raise Verdict(matter, hint) from None
 
 
-def as_number(value):
-    """A reader of one number: of Python, NumPy, or a tensor of one element."""
+def as_array(value):
+    """The reader of numbers or truth values; a single one may come in a list, an array or a tensor."""
     array = to_array(value)
-    if array.dtype == bool:
-        raise Verdict("it returned a truth value", "Return the number itself, not a comparison.")
     return {"result": array.reshape(()) if array.size == 1 else array}
 
 
-def as_bools(value):
-    """A reader of truth values; numbers are kept apart from them, whatever their values."""
-    array = to_array(value)
-    return {"result": array, "dtype": np.array("bool" if array.dtype == bool else "numbers")}
-
-
 def as_parts(*labels, tensors=False):
-    """The reader of a thing made of numbers, or of a tuple of them, one per label; a bias may have shape (1, n) or (n,).
+    """The reader of a tuple, one part per label, or of a thing that has one; a bias may have shape (1, n) or (n,).
 
     tensors: nothing but torch tensors will do.
     """
 
     def read(value):
         values = value if len(labels) > 1 else [value]
-        if not isinstance(values, (tuple, list)) or len(values) != len(labels):
-            kind = f"{len(value)} things" if isinstance(value, (tuple, list)) else type(value).__name__
-            hint = f"Return {len(labels)} results in this order: `return {', '.join(labels)}`."
-            raise Verdict(f"it returned {kind}", hint)
-        parts = {}
+        is_row = isinstance(values, (tuple, list))
+        kind = f"{len(values)} things" if is_row else type(value).__name__
+        hint = f"Return {len(labels)} results in this order: `return {', '.join(labels)}`."
+        require(is_row and len(values) == len(labels), f"it returned {kind}", hint)
+        parts, hint = {}, "Only torch tensors carry gradients: return one."
         for label, part in zip(labels, values, strict=True):
-            if tensors and not isinstance(part, torch.Tensor):
-                hint = "Only torch tensors carry gradients: return one."
-                raise Verdict(f"{label} is of type {type(part).__name__}", hint)
+            is_right_type = isinstance(part, torch.Tensor) or not tensors
+            require(is_right_type, f"{label} is of type {type(part).__name__}", hint)
             array = to_array(part, label)
             parts[label] = array[0] if label.startswith("b") and array.ndim == 2 and len(array) == 1 else array
         return parts
@@ -72,7 +63,7 @@ def as_parts(*labels, tensors=False):
     return read
 
 
-as_array, as_tensors = as_parts("result"), partial(as_parts, tensors=True)
+as_tensors = partial(as_parts, tensors=True)
 
 
 def relative(tolerance):
@@ -81,13 +72,13 @@ def relative(tolerance):
 
 
 def first_difference(wanted, given, tolerance):
-    """None where two readings agree, else (label, index): the first entry that differs, None for another shape."""
+    """None where two readings agree, else (label, index): the first entry that differs, None for another shape or kind."""
     for label, want in wanted.items():
         have = given[label]
-        if want.shape != have.shape:
+        if want.shape != have.shape or want.dtype != have.dtype:
             return label, None
         alike = np.asarray(want == have)
-        if want.dtype.kind == have.dtype.kind == "f" and not alike.all():
+        if want.dtype != bool and not alike.all():
             share, absolute = relative(tolerance)
             with np.errstate(all="ignore"):
                 near = np.abs(have - want) <= absolute + share * np.abs(want)
@@ -108,12 +99,12 @@ def difference_in_words(wanted, given, label, index):
     """A difference as a learner reads it."""
     want, have = wanted[label], given[label]
     if index is None:
-        expected = "expected a single number" if want.shape == () else f"expected {want.shape}"
-        return f"{label} has shape {have.shape}, {expected}"
+        kinds = [("truth value" if array.dtype == bool else "number", array.shape) for array in (want, have)]
+        words = [f"one {kind}" if shape == () else f"{kind}s of shape {shape}" for kind, shape in kinds]
+        return "{}: expected {}, yours: {}".format(label, *words)
     a, b = want[index], have[index]
-    if "f" == a.dtype.kind == b.dtype.kind:
+    if a.dtype != bool:  # more digits where four do not tell them apart
         a, b = a + 0.0, b + 0.0  # -0.0 is 0
-    if "f" == a.dtype.kind == b.dtype.kind:  # more digits where four do not tell them apart
         digits = next((n for n in (4, 9) if f"{a:.{n}g}" != f"{b:.{n}g}"), 17)
         a, b = f"{a:.{digits}g}", f"{b:.{digits}g}"
     return f"{label}{list(index) if index else ''}: expected {a}, yours is {b}"
@@ -134,9 +125,7 @@ def input_in_words(name, parameters, args, column=None, call=""):
     shown, details = [], ""
     for parameter, arg in zip(parameters, args, strict=False):
         text = f"{arg:.4g}" if isinstance(arg, float) else getattr(arg, "__name__", str(arg))
-        if isinstance(arg, dict):
-            text = parameter
-        elif isinstance(arg, list) and isinstance(arg[0], torch.Tensor):
+        if isinstance(arg, list) and isinstance(arg[0], torch.Tensor):
             text = parameter
             details += f", {parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}"
         elif isinstance(arg, torch.Tensor):

@@ -16,12 +16,27 @@ import torch
 
 
 class Verdict(Exception):
-    """Ends a look at an answer where there is nothing to compare: what is the matter, and what helps."""
+    """Ends a look at an answer where there is nothing to compare: what is the matter, and what helps.
 
-    def __init__(self, difference, misconception="", *, status="wrong", kind=""):
+    Where nothing is said to help, the answer is not attempted yet.
+    """
+
+    def __init__(self, difference, misconception=None, kind=""):
         super().__init__(difference)
-        self.difference, self.misconception, self.status = difference, misconception, status
+        self.difference, self.misconception = difference, misconception or ""
+        self.status = "not attempted" if misconception is None else "wrong"
         self.kind = kind or difference  # two answers that raise the same type of error behave alike
+
+
+def require(is_so, matter, hint=None):
+    """A Verdict where something is not so."""
+    if not is_so:
+        raise Verdict(matter, hint)
+
+
+def was_given(answer):
+    """What a check was given, in words."""
+    return f"the check was given an object of type {type(answer).__name__}"
 
 
 def _directory():
@@ -41,7 +56,6 @@ PRINTING = vars(torch._tensor_str.PRINT_OPTS)
 SETTINGS = [  # whatever code may switch: how to read it, how to put it back
     (random.getstate, random.setstate),
     (np.random.get_state, np.random.set_state),
-    (np.geterr, lambda before: np.seterr(**before)),
     (np.get_printoptions, lambda before: np.set_printoptions(**before)),
     (torch.get_rng_state, torch.set_rng_state),
     (torch.get_num_threads, torch.set_num_threads),
@@ -89,14 +103,11 @@ def attempt(answer, look, args=(), *, printed, signature="", dtype=torch.float32
         args, before, value = _copied(args, dtype), _copied(args, dtype), None
         try:
             value = look.trial(answer, *args)
-            if not _same(args, before):
-                hint = "The caller still needs that input: make a new object (`x = x - 1`, not `x -= 1`)."
-                raise Verdict("your code changed its input in place", hint)
-            if has_gap(value):
-                raise Verdict("it still returns `...`", status="not attempted")
-            if value is None:
-                hint = " Printing a value does not return it." if printed.getvalue() else ""
-                raise Verdict("your function returned None", "Did you forget `return`?" + hint)
+            hint = "The caller still needs that input: make a new object (`x = x - 1`, not `x -= 1`)."
+            require(_same(args, before), "your code changed its input in place", hint)
+            require(not has_gap(value), "it still returns `...`")
+            hint = " Printing a value does not return it." if printed.getvalue() else ""
+            require(value is not None, "your function returned None", "Did you forget `return`?" + hint)
             return look.read(value)
         except KeyboardInterrupt:
             raise
@@ -139,12 +150,12 @@ def _verdict_on(error, signature, answer):
     except BaseException:  # noqa: BLE001 - an error whose own text is broken
         message = ""
     if has_gap(answer) or re.search(r"'ellipsis'|(not|of|type) ellipsis", message):
-        return Verdict("a `...` is left to fill in", status="not attempted")
+        return Verdict("a `...` is left to fill in")
     kind = type(error).__name__
     library = [sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")]
     foreign = ("<frozen", os.path.dirname(__file__), *library)
     if isinstance(error, NotImplementedError) and _ends_in_a_raise(error.__traceback__, foreign):
-        return Verdict("it still raises NotImplementedError", status="not attempted")
+        return Verdict("it still raises NotImplementedError")
     lines = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(foreign)]
     own = lines or callable(answer)
     raised = "your code raised" if own else f"an object of type {type(answer).__name__} will not do:"
