@@ -6,6 +6,8 @@ can do that itself, with other weights. For z = x @ W + b, with W of shape (fan_
     (z - running_mean) * s + beta = x @ (W * s) + (b - running_mean) * s + beta, s = gamma / sqrt(running_var + eps).
 
 In train mode no constants can do that: what is folded is for use. This is the lecture's second exercise.
+(torch.nn.utils.fusion has the formula for torch's own layers. Here it stands to be read, and takes the course's
+layers too; the tests hold the two against each other.)
 """
 
 import copy
@@ -23,6 +25,7 @@ from helpers.layers import BatchNorm1d, Linear
 LINEARS = (nn.Linear, Linear)
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)
+LAYERS = LINEARS + CONVOLUTIONS
 FUNCTIONS = {"batch_norm", "native_batch_norm", "cudnn_batch_norm"}
 WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 OURS = (__file__, torch.__path__[0])  # code that is not the model's
@@ -32,21 +35,20 @@ REMEDY = "change the model, or fold layer by layer with fold_linear and fold_con
 def _folded(layer, batch_norm):
     """A copy of the layer with the weights of the formula above."""
 
-    def constant(*names, default):
+    def constant(*names, default=0.0):
         found = (value for name in names if (value := getattr(batch_norm, name, None)) is not None)
         value = next(found, torch.tensor(default))
         return value if isinstance(batch_norm, BatchNorm1d) else value.flatten()  # in a class of your own often (1, C)
 
-    gamma, beta = constant("gamma", "weight", default=1.0), constant("beta", "bias", default=0.0)
-    mean, var = constant("running_mean", default=0.0), constant("running_var", default=1.0)
-    s = gamma / torch.sqrt(var + getattr(batch_norm, "eps", 0))
-    bias = ((0 if layer.bias is None else layer.bias) - mean) * s + beta
+    gamma, beta = constant("gamma", "weight", default=1.0), constant("beta", "bias")
+    s = gamma / torch.sqrt(constant("running_var", default=1.0) + getattr(batch_norm, "eps", 0))
+    bias = ((0 if layer.bias is None else layer.bias) - constant("running_mean")) * s + beta
     if isinstance(layer, Linear):
         s = s.unsqueeze(-2)  # a weight ([num_models,] fan_in, fan_out)
     elif getattr(layer, "transposed", False):  # (in, out / groups, ...): each group of inputs has its own outputs
         s = s.view(layer.groups, -1).repeat_interleave(layer.in_channels // layer.groups, dim=0)
     weight = layer.weight * s.view(*s.shape, *[1] * (layer.weight.dim() - s.dim()))  # else (out, ...)
-    folded = copy.deepcopy(layer).eval()
+    folded = _copy_for_eval(layer)
     for name, value in ("weight", weight), ("bias", bias):
         setattr(folded, name, nn.Parameter(value.to(layer.weight.dtype), layer.weight.requires_grad))
     return folded
@@ -55,10 +57,10 @@ def _folded(layer, batch_norm):
 def fold_linear(linear, batch_norm):
     """A new Linear that computes ``batch_norm(linear(x))`` as in eval mode; both stay as they are.
 
-    linear: nn.Linear, or helpers.layers.Linear, a stack too. batch_norm: nn.BatchNorm1d, helpers.layers.BatchNorm1d, or
-    a class of your own; the pair is tried out. Inputs are (N, fan_in), for a stack ([num_models,] N, fan_in).
-    Raises ValueError where the two are no Linear and BatchNorm of its features with running statistics, and where
-    something would be lost: a hook, a parametrization, a forward of the layer's own.
+    linear: nn.Linear or helpers.layers.Linear, a stack too, for inputs (N, fan_in) or (num_models, N, fan_in).
+    batch_norm: nn.BatchNorm1d, helpers.layers.BatchNorm1d, or a class of your own: the pair is tried out.
+    Raises ValueError where the two don't fit, where there are no running statistics, and where something would be
+    lost: a hook, a parametrization, a forward of the layer's own.
     """
     return _fold(linear, batch_norm, LINEARS)
 
@@ -75,27 +77,25 @@ def fold_batch_norms(model):
     goes nowhere else. A layer may be called several times, if the same BatchNorm follows each call, and a BatchNorm
     may follow several layers. Names stay; an identity stands where a BatchNorm was. The model is not touched.
     Only what forward puts out stays the same: a layer called by another method gives the folded numbers.
-
     Raises ValueError with the name, the reason and the remedy for whatever normalises by running statistics and can't
     be folded (no copy comes back half folded), for a model that torch.fx can't follow, and for forward hooks.
     """
-    pairs = _find_pairs(model)
-    folded, folds = _copy_for_eval(model), []
-    for layer_name, name in pairs.items():
-        layer, batch_norm = folded.get_submodule(layer_name), folded.get_submodule(name)
+    folds, dims = {}, {}
+    for layer_name, name in _find_pairs(model).items():
+        layer, batch_norm = model.get_submodule(layer_name), model.get_submodule(name)
         try:
-            folds.append((layer, batch_norm, _fold(layer, batch_norm, LINEARS + CONVOLUTIONS)))
+            folds[layer_name] = _fold(layer, batch_norm, LAYERS)
         except ValueError as error:
             raise ValueError(f"{name} can't be folded into {layer_name}: {error}") from None
-    for layer, batch_norm, new in folds:  # in place: forward may come to them by another name, or by a list of its own
+        dims.setdefault(id(batch_norm), set()).add(layer.weight.dim())
+    folded = _copy_for_eval(model, {norm: Folded(of_inputs) for norm, of_inputs in dims.items()})
+    for name, new in folds.items():  # forward may come to a layer by another name, or by a list of its own
+        layer = folded.get_submodule(name)
         layer.weight, layer.bias = new.weight, new.bias
-        dims = getattr(batch_norm, "dims", frozenset()) | {layer.weight.dim()}
-        vars(batch_norm).clear()
-        batch_norm.__class__ = Folded
-        batch_norm.__init__(dims)
-    if pairs and _calls(model) != _calls(folded):
-        raise ValueError(f"{_class_name(model)} goes another way when a BatchNorm is gone from it: {REMEDY}")
-    return folded.eval()
+    if folds and _calls(model) != _calls(folded):
+        what = "reads tensors of a layer or BatchNorm, or goes another way when a BatchNorm is gone"
+        raise ValueError(f"{_class_name(model)}'s forward {what}: {REMEDY}")
+    return folded
 
 
 class Folded(nn.Identity):
@@ -148,7 +148,7 @@ def _find_pairs(model):
     defaults = {name: p.default for name, p in forward.items() if isinstance(p.default, bool | int | str | None)}
     flipped = {name: not value if isinstance(value, bool) else value for name, value in defaults.items()}
     with torch.no_grad():  # is another way, too
-        same = all(_pairs(*_trace(model, way)) == pairs for way in (defaults, flipped)[: 1 + (flipped != defaults)])
+        same = all(_pairs(*_trace(model, way)) == pairs for way in (defaults, flipped))
     names = getattr(getattr(inspect.unwrap(type(model).forward), "__code__", None), "co_names", ())
     if not same or ("isinstance" in names and {"list", "tuple"} & {*names}):
         ways = ", ".join([*defaults, "gradients", "a list of inputs"])
@@ -156,74 +156,53 @@ def _find_pairs(model):
     return pairs
 
 
-def _fault(module):
-    """Why no model with this module in it can be folded, however its layers are connected; None if it may be."""
-    if not isinstance(module, nn.Module):
-        return _altered(module)
-    if inside := WRAPPERS.get(type(module).__name__):
-        return f"is a {type(module).__name__}: fold its .{inside}"
-    # A method, or a function that it calls, may name F.batch_norm or the like, though no layer has that name.
-    functions = [value for kind in type(module).__mro__ for value in vars(kind).values() if inspect.isfunction(value)]
-    functions += [f.__globals__.get(name) for f in functions for name in f.__code__.co_names]
-    called = FUNCTIONS & {name for f in functions if inspect.isfunction(f) for name in f.__code__.co_names}
-    if not _is_batch_norm(module) and any(not any(hasattr(m, name) for m in module.modules()) for name in called):
-        return "calls batch_norm as a function: let it have a layer, nn.BatchNorm1d or its like"
-    # A copy's hooks would go on writing into the original's lists, and reading from them.
-    hooked = module._forward_hooks or module._forward_pre_hooks
-    return _altered(module) if hooked or _has_batch_norm(module) else None
-
-
-def _calls(model):
-    """What forward calls, in order, and with what; and the numbers that it has computed from weights alone."""
-    root, graph = _trace(model)
-    constants = [tensor.tolist() for name, tensor in vars(root).items() if name.startswith("_tensor_constant")]
-    return [(node.op, str(node.target), str(node.args), str(node.kwargs)) for node in graph.nodes], constants
-
-
 def _pairs(root, graph):
+    """The pairs of one way through the model: every BatchNorm and the layer whose output goes to it alone."""
     modules = dict(root.named_modules())
+    called = {node: modules[node.target] for node in graph.nodes if node.op == "call_module"}
+    # A module that is not looked into calls what it contains.
+    calls = {module: [node for node in called if module in called[node].modules()] for module in modules.values()}
     words = {"placeholder": "the input {}", "output": "the model's output"}
     names = {n: words.get(n.op, "{}").format(getattr(n.target, "__name__", n.target)) for n in graph.nodes}
-    names |= {n: f"{n.target} ({_class_name(modules[n.target])})" for n in graph.nodes if n.op == "call_module"}
-    calls, used = {module: [] for module in modules.values()}, set()
-    for node in graph.nodes:
-        if node.op == "call_module":
-            for module in modules[node.target].modules():  # a module not looked into calls what it contains
-                calls[module].append(node)
-        elif node.op == "get_attr":
-            used.add(id(attrgetter(node.target)(root)))
-        elif names[node] in FUNCTIONS:
-            raise ValueError(f"{_class_name(root)} calls {names[node]} as a function: let it have a layer")
+    names |= {node: f"{node.target} ({_class_name(module)})" for node, module in called.items()}
+    if functions := FUNCTIONS & {*names.values()}:
+        raise ValueError(f"{_class_name(root)} calls {functions.pop()} as a function: let it have a layer")
     pairs = {}
     for name, module in ((name, module) for name, module in modules.items() if _is_batch_norm(module)):
-        if module.training or not calls[module]:
-            what = f"{name or _class_name(root)} is not called as a layer in eval mode, whichever way forward goes"
-            raise ValueError(f"{what} (flags, None, train mode, no_grad): let forward call it")
+        if not calls[module] or any(called[call] is not module for call in calls[module]):
+            what = f"{name or _class_name(root)} is not called as a layer, whichever way forward goes"
+            raise ValueError(f"{what} (flags, None, no_grad): let forward call it")
         for call in calls[module]:
             before = next(iter(call.all_input_nodes), None)
-            layer = modules.get(before.target) if before and before.op == "call_module" else None
-            if not any(isinstance(layer, kind) for kind in LINEARS + CONVOLUTIONS):
+            layer = called.get(before)
+            if not any(isinstance(layer, kind) for kind in LAYERS):
                 raise ValueError(f"{name} follows {names.get(before)}, not directly a Linear or convolution: {REMEDY}")
-            others = [names[user] for call in calls[layer] for user in call.users if user not in calls[module]]
+            others = [names[user] for call in calls[layer] for user in call.users if called.get(user) is not module]
             if others:
                 raise ValueError(f"{name} follows {before.target}, whose output also goes to {others[0]}: {REMEDY}")
             pairs[before.target] = name
-    for name in {*pairs, *pairs.values()}:
-        if used & {id(tensor) for tensor in modules[name].state_dict(keep_vars=True).values()}:
-            raise ValueError(f"{name}'s tensors are also used by others, or without calling it: {REMEDY}")
     return pairs
+
+
+def _calls(model):
+    """What forward calls, in order, and with what; of a tensor that it reads itself the values."""
+    root, graph = _trace(model)
+    read = {node: attrgetter(node.target)(root).tolist() for node in graph.nodes if node.op == "get_attr"}
+    return [(node.op, str(node.target), str(node.args), str(node.kwargs), read.get(node)) for node in graph.nodes]
 
 
 def _trace(model, arguments=None):
     """(a copy of the model, perhaps with symbols left in it; the graph of calls that torch.fx sees in its forward)."""
     for look_into_all in True, False:
-        root, tracer = _copy_for_eval(model), _Tracer()
-        tracer.look_into_all = look_into_all
+        root, tracer = _copy_for_eval(model), _Tracer(look_into_all)
+        settings = _settings(root)
         try:
             with torch.random.fork_rng(range(torch.cuda.device_count())):
                 graph = tracer.trace(root, arguments)
             if tracer.asked:
-                raise ValueError("it catches the error that a symbol's value is not known")
+                raise ValueError("it catches the error that a symbol has no value")
+            if changed := [name for name, now in _settings(root).items() if settings.get(name, now) != now]:
+                raise ValueError(f"it changes {', '.join(changed)}, and may go another way at the next call")
             return root, graph
         except Exception as error:  # noqa: BLE001  a forward may fail at a symbol in any way
             reason = error
@@ -233,16 +212,31 @@ def _trace(model, arguments=None):
     raise ValueError(f"torch.fx can't follow {forward}{line}: {REMEDY} ({type(reason).__name__}: {reason})") from reason
 
 
+def _settings(root):
+    """Flags, counters, modes and the states of buffers, by name: what a forward may choose its way by."""
+    kept = {f"{name}.{key}": v for name, module in root.named_modules() for key, v in vars(module).items()}
+    kept = {name.lstrip("."): value for name, value in kept.items() if isinstance(value, bool | int | float | str)}
+    return kept | {name: (id(buffer), buffer._version) for name, buffer in root.named_buffers()}
+
+
 class _Symbol(fx.Proxy):
     """What stands for a tensor in a traced forward; isinstance takes it for one."""
 
     __class__, _is_param, _is_buffer = property(lambda self: torch.Tensor), False, False
 
+    def __bool__(self):
+        self.tracer.asked = True  # for a forward that catches the error
+        raise ValueError("it asks for a value")
+
+    __hash__ = __len__ = __int__ = __float__ = __index__ = __bool__  # hash: in a dict of modes, say
+
 
 class _Tracer(fx.Tracer):
     """Looks into containers, or where that fails only into those that hold a BatchNorm; never into a layer."""
 
-    asked = False  # for the value of a symbol, in an `if` or the like
+    def __init__(self, look_into_all):
+        super().__init__()
+        self.look_into_all, self.asked = look_into_all, False
 
     def is_leaf_module(self, module, name):
         if _is_batch_norm(module) or not list(module.children()) or super().is_leaf_module(module, name):
@@ -255,10 +249,6 @@ class _Tracer(fx.Tracer):
     def create_arg(self, a):
         return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)  # it would ask for a tensor first
 
-    def to_bool(self, obj):
-        self.asked = True
-        return super().to_bool(obj)
-
 
 def _is_batch_norm(module):
     """By its class, or by what it keeps: torchvision's frozen one, one of your own."""
@@ -270,14 +260,32 @@ def _has_batch_norm(module):
     return any(map(_is_batch_norm, module.modules()))
 
 
-def _copy_for_eval(model):
-    """A copy in eval mode; tensors that its modules keep from a forward pass are cut off from their graphs."""
+def _copy_for_eval(model, instead=()):
+    """A copy in eval mode, other things `instead` of those with these ids; tensors that it keeps have no graph."""
     values = [value for module in model.modules() for value in tree_leaves(vars(module))]
     kept = [value for value in values if isinstance(value, torch.Tensor) and not value.is_leaf]
     try:
-        return copy.deepcopy(model, {id(tensor): tensor.detach().clone() for tensor in kept}).eval()
+        return copy.deepcopy(model, dict(instead) | {id(tensor): tensor.detach().clone() for tensor in kept}).eval()
     except Exception as error:
         raise ValueError(f"{_class_name(model)} can't be copied: clear what it keeps, as {error}") from error
+
+
+def _fault(module):
+    """Why no model with this module in it can be folded, however its layers are connected; None if it may be."""
+    if not isinstance(module, nn.Module):
+        return _altered(module)
+    if inside := WRAPPERS.get(type(module).__name__):
+        return f"is a {type(module).__name__}: fold its .{inside}"
+    # A method, or a function that it calls, may name F.batch_norm or the like, though no layer has that name.
+    methods = [value for kind in type(module).__mro__ for value in vars(kind).values() if inspect.isfunction(value)]
+    functions = methods + [f.__globals__.get(name) for f in methods for name in f.__code__.co_names]
+    names = {name for f in functions if inspect.isfunction(f) for name in f.__code__.co_names}
+    layers = {name for name in FUNCTIONS if any(hasattr(inner, name) for inner in module.modules())}
+    if FUNCTIONS & names - layers and not _is_batch_norm(module):
+        return "calls batch_norm as a function: let it have a layer, nn.BatchNorm1d or its like"
+    # A copy's hooks would go on writing into the original's lists, and reading from them.
+    hooked = module._forward_hooks or module._forward_pre_hooks
+    return _altered(module) if hooked or _has_batch_norm(module) else None
 
 
 def _altered(module):
