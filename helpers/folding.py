@@ -6,8 +6,7 @@ can do that itself, with other weights. For z = x @ W + b, with W of shape (fan_
     (z - running_mean) * s + beta = x @ (W * s) + (b - running_mean) * s + beta, s = gamma / sqrt(running_var + eps).
 
 In train mode no constants can do that: what is folded is for use. This is the lecture's second exercise.
-(torch.nn.utils.fusion has the formula for torch's own layers. Here it stands to be read, and takes the course's
-layers too; the tests hold the two against each other.)
+(torch.nn.utils.fusion has the formula for torch's own layers; here it stands to be read, for the course's layers too.)
 """
 
 import copy
@@ -59,8 +58,7 @@ def fold_linear(linear, batch_norm):
 
     linear: nn.Linear or helpers.layers.Linear, a stack too, for inputs (N, fan_in) or (num_models, N, fan_in).
     batch_norm: nn.BatchNorm1d, helpers.layers.BatchNorm1d, or a class of your own: the pair is tried out.
-    Raises ValueError where the two don't fit, where there are no running statistics, and where something would be
-    lost: a hook, a parametrization, a forward of the layer's own.
+    Raises ValueError where the two don't fit, without running statistics, and where a hook or the like would be lost.
     """
     return _fold(linear, batch_norm, LINEARS)
 
@@ -140,7 +138,7 @@ def _find_pairs(model):
     for name, module in model.named_modules() if isinstance(model, nn.Module) else [("", model)]:
         if fault := _fault(module):
             raise ValueError(f"{name or _class_name(model)} {fault}")
-    if not _has_batch_norm(model):
+    if not any(map(_is_batch_norm, model.modules())):
         return {}
     pairs = _pairs(*_trace(model))
     # A symbol is neither None nor a flag nor a list: the other ways that forward may go are looked at separately.
@@ -170,8 +168,8 @@ def _pairs(root, graph):
     pairs = {}
     for name, module in ((name, module) for name, module in modules.items() if _is_batch_norm(module)):
         if not calls[module] or any(called[call] is not module for call in calls[module]):
-            what = f"{name or _class_name(root)} is not called as a layer, whichever way forward goes"
-            raise ValueError(f"{what} (flags, None, no_grad): let forward call it")
+            remedy = "let forward call it, whichever way it goes (by flags, None, no_grad)"
+            raise ValueError(f"{name or _class_name(root)} is not called as a layer: {remedy}")
         for call in calls[module]:
             before = next(iter(call.all_input_nodes), None)
             layer = called.get(before)
@@ -194,8 +192,8 @@ def _calls(model):
 def _trace(model, arguments=None):
     """(a copy of the model, perhaps with symbols left in it; the graph of calls that torch.fx sees in its forward)."""
     for look_into_all in True, False:
-        root, tracer = _copy_for_eval(model), _Tracer(look_into_all)
-        settings = _settings(root)
+        root, tracer = _copy_for_eval(model), _Tracer()
+        tracer.look_into_all, settings = look_into_all, _settings(root)
         try:
             with torch.random.fork_rng(range(torch.cuda.device_count())):
                 graph = tracer.trace(root, arguments)
@@ -234,14 +232,13 @@ class _Symbol(fx.Proxy):
 class _Tracer(fx.Tracer):
     """Looks into containers, or where that fails only into those that hold a BatchNorm; never into a layer."""
 
-    def __init__(self, look_into_all):
-        super().__init__()
-        self.look_into_all, self.asked = look_into_all, False
+    asked = False  # for the value of a symbol
 
     def is_leaf_module(self, module, name):
         if _is_batch_norm(module) or not list(module.children()) or super().is_leaf_module(module, name):
             return True
-        return not _has_batch_norm(module) and (not self.look_into_all or _altered(module) is not None)
+        plain = self.look_into_all and _altered(module) is None
+        return not plain and not any(map(_is_batch_norm, module.modules()))
 
     def proxy(self, node):
         return _Symbol(node, self)
@@ -254,10 +251,6 @@ def _is_batch_norm(module):
     """By its class, or by what it keeps: torchvision's frozen one, one of your own."""
     kept = [getattr(module, name, None) for name in ("running_mean", "running_var")]
     return isinstance(module, BATCH_NORMS) or all(isinstance(value, torch.Tensor) for value in kept)
-
-
-def _has_batch_norm(module):
-    return any(map(_is_batch_norm, module.modules()))
 
 
 def _copy_for_eval(model, instead=()):
@@ -284,8 +277,8 @@ def _fault(module):
     if FUNCTIONS & names - layers and not _is_batch_norm(module):
         return "calls batch_norm as a function: let it have a layer, nn.BatchNorm1d or its like"
     # A copy's hooks would go on writing into the original's lists, and reading from them.
-    hooked = module._forward_hooks or module._forward_pre_hooks
-    return _altered(module) if hooked or _has_batch_norm(module) else None
+    matters = module._forward_hooks or module._forward_pre_hooks or any(map(_is_batch_norm, module.modules()))
+    return _altered(module) if matters else None
 
 
 def _altered(module):
