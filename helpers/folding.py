@@ -6,12 +6,13 @@ can do that itself, with other weights. For z = x @ W + b, with W of shape (fan_
     (z - running_mean) * s + beta = x @ (W * s) + (b - running_mean) * s + beta, s = gamma / sqrt(running_var + eps).
 
 In train mode no constants can do that: what is folded is for use. This is the lecture's second exercise.
-(torch.nn.utils.fusion has the formula for torch's own layers; here it stands to be read, for the course's layers too.)
+(torch.nn.utils.fusion has it for torch's own layers; here it stands to be read, and takes the course's layers too.)
 """
 
 import copy
 import inspect
 import traceback
+from contextlib import suppress
 from math import prod
 from operator import attrgetter
 
@@ -21,10 +22,8 @@ from torch.utils._pytree import tree_leaves
 
 from helpers.layers import BatchNorm1d, Linear
 
-LINEARS = (nn.Linear, Linear)
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+LAYERS = (nn.Linear, Linear, nn.modules.conv._ConvNd)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)
-LAYERS = LINEARS + CONVOLUTIONS
 FUNCTIONS = {"batch_norm", "native_batch_norm", "cudnn_batch_norm"}
 WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 OURS = (__file__, torch.__path__[0])  # code that is not the model's
@@ -47,9 +46,8 @@ def _folded(layer, batch_norm):
     elif getattr(layer, "transposed", False):  # (in, out / groups, ...): each group of inputs has its own outputs
         s = s.view(layer.groups, -1).repeat_interleave(layer.in_channels // layer.groups, dim=0)
     weight = layer.weight * s.view(*s.shape, *[1] * (layer.weight.dim() - s.dim()))  # else (out, ...)
-    folded = _copy_for_eval(layer)
-    for name, value in ("weight", weight), ("bias", bias):
-        setattr(folded, name, nn.Parameter(value.to(layer.weight.dtype), layer.weight.requires_grad))
+    folded, kept = _copy_for_eval(layer), layer.weight
+    folded.weight, folded.bias = (nn.Parameter(t.to(kept.dtype), kept.requires_grad) for t in (weight, bias))
     return folded
 
 
@@ -58,79 +56,78 @@ def fold_linear(linear, batch_norm):
 
     linear: nn.Linear or helpers.layers.Linear, a stack too, for inputs (N, fan_in) or (num_models, N, fan_in).
     batch_norm: nn.BatchNorm1d, helpers.layers.BatchNorm1d, or a class of your own: the pair is tried out.
-    Raises ValueError where the two don't fit, without running statistics, and where a hook or the like would be lost.
+    Raises ValueError where the two don't fit, and where something would be lost, such as a hook.
     """
-    return _fold(linear, batch_norm, LINEARS)
+    return _fold(linear, batch_norm)[0]
 
 
 def fold_conv(conv, batch_norm):
     """The same for nn.Conv1d, 2d, 3d and their ConvTranspose, with any options; batch_norm has as many dimensions."""
-    return _fold(conv, batch_norm, CONVOLUTIONS)
+    return _fold(conv, batch_norm)[0]
 
 
 def fold_batch_norms(model):
     """A copy of the model in eval mode, without BatchNorms: each is folded into the layer that it follows.
 
-    Every BatchNorm must directly follow a Linear or a convolution (what fold_linear and fold_conv take) whose output
-    goes nowhere else. A layer may be called several times, if the same BatchNorm follows each call, and a BatchNorm
-    may follow several layers. Names stay; an identity stands where a BatchNorm was. The model is not touched.
-    Only what forward puts out stays the same: a layer called by another method gives the folded numbers.
-    Raises ValueError with the name, the reason and the remedy for whatever normalises by running statistics and can't
-    be folded (no copy comes back half folded), for a model that torch.fx can't follow, and for forward hooks.
+    Every BatchNorm must directly follow a Linear or a convolution whose output goes nowhere else. A layer may be called
+    several times, if the same BatchNorm follows each call, and a BatchNorm may follow several layers. Names stay; an
+    identity stands where a BatchNorm was. The model is not touched. Only what forward puts out stays the same.
+    Raises ValueError with name, reason and remedy for whatever normalises by running statistics and can't be folded
+    (no copy comes back half folded), for a model that torch.fx can't follow, and for forward hooks.
     """
-    folds, dims = {}, {}
+    folds, stand_ins = {}, {}
     for layer_name, name in _find_pairs(model).items():
         layer, batch_norm = model.get_submodule(layer_name), model.get_submodule(name)
         try:
-            folds[layer_name] = _fold(layer, batch_norm, LAYERS)
+            folds[layer_name], dims = _fold(layer, batch_norm)
         except ValueError as error:
             raise ValueError(f"{name} can't be folded into {layer_name}: {error}") from None
-        dims.setdefault(id(batch_norm), set()).add(layer.weight.dim())
-    folded = _copy_for_eval(model, {norm: Folded(of_inputs) for norm, of_inputs in dims.items()})
+        stand_ins.setdefault(id(batch_norm), Folded()).dims |= dims
+    folded = _copy_for_eval(model, stand_ins)
     for name, new in folds.items():  # forward may come to a layer by another name, or by a list of its own
         layer = folded.get_submodule(name)
         layer.weight, layer.bias = new.weight, new.bias
     if folds and _calls(model) != _calls(folded):
-        what = "reads tensors of a layer or BatchNorm, or goes another way when a BatchNorm is gone"
-        raise ValueError(f"{_class_name(model)}'s forward {what}: {REMEDY}")
+        raise ValueError(f"{_class_name(model)} reads weights, or goes another way without a BatchNorm: {REMEDY}")
     return folded
 
 
 class Folded(nn.Identity):
     """What stands where a BatchNorm was, for inputs of as many dimensions: elsewhere its features were others."""
 
-    def __init__(self, dims):
-        super().__init__()
-        self.dims = dims
+    dims = frozenset()
 
     def forward(self, input):
-        is_one = prod(input.dim() - dim for dim in self.dims) == 0  # can be traced again
-        torch._assert(is_one, f"folded for inputs of {' or '.join(map(str, self.dims))} dimensions")
+        fault = f"folded for inputs of {' or '.join(map(str, self.dims))} dimensions: flatten (N, T, C) to (N * T, C)"
+        torch._assert(prod(input.dim() - dim for dim in self.dims) == 0, fault)  # this can be traced again
         return input
 
 
 @torch.no_grad()
-def _fold(layer, batch_norm, kinds):
-    """What _folded makes of the pair, after the fold of such a pair has been tried out in float64."""
-    this, that = _class_name(layer), _class_name(batch_norm)
-    for name, module in (this, layer), (that, batch_norm):
+def _fold(layer, batch_norm):
+    """What _folded makes of the pair, and for which numbers of dimensions: it is tried out in float64."""
+    for module in layer, batch_norm:
         if fault := _altered(module):
-            raise ValueError(f"{name} {fault}")
-    if not any(isinstance(layer, kind) for kind in kinds):
-        raise ValueError(f"{this} is not one of {', '.join(map(_class_name, kinds))}")
-    if not _is_batch_norm(batch_norm) or batch_norm.running_mean is None:
-        raise ValueError(f"{that} keeps no running statistics: give a BatchNorm with track_running_stats=True")
-    shape = [layer.weight.shape[-2 if isinstance(layer, Linear) else -1]]
-    if isinstance(layer, CONVOLUTIONS):  # about as small as the kernel and its padding allow
-        shape = layer.in_channels, *(n * d + 3 for n, d in zip(layer.kernel_size, layer.dilation, strict=True))
+            raise ValueError(f"{_class_name(module)} {fault}")
+
+    def try_out(*batch):
+        shape = [layer.weight.shape[-2 if isinstance(layer, Linear) else -1]]
+        if hasattr(layer, "kernel_size"):  # about as small as the kernel and its padding allow
+            shape = layer.in_channels, *(n * d + 3 for n, d in zip(layer.kernel_size, layer.dilation, strict=True))
+        x = 10 * torch.randn((*batch, *shape), generator=torch.Generator().manual_seed(0)).to(pair[0].weight)
+        torch.testing.assert_close(_folded(*pair)(x), pair(x), rtol=1e-7, atol=1e-7, equal_nan=True)
+
     try:
         pair = _copy_for_eval(nn.Sequential(layer, batch_norm)).double()
-        x = 10 * torch.randn((1, *shape), generator=torch.Generator().manual_seed(0)).to(pair[0].weight)
-        torch.testing.assert_close(_folded(*pair)(x), pair(x), rtol=1e-7, atol=1e-7, equal_nan=True)
+        try_out(1)
     except Exception as error:  # whatever a forward may raise
-        fault = f"{that} does not normalise the features that {this} puts out, or one of them has a forward of its own"
-        raise ValueError(f"{fault} ({str(error).partition('!')[0]}): give two that fit") from error
-    return _folded(layer, batch_norm)
+        fault = f"{_class_name(batch_norm)} does not normalise what {_class_name(layer)} puts out by running statistics"
+        raise ValueError(f"{fault}, or does more ({str(error).partition('!')[0]}): give two that fit") from error
+    dims = {layer.weight.dim()}
+    with suppress(Exception):  # a class of your own may take (N, T, C), too; torch's takes T for the features then
+        try_out(2, 1 + (batch_norm.running_mean.numel() == 1))
+        dims.add(3)
+    return _folded(layer, batch_norm), dims
 
 
 def _find_pairs(model):
@@ -168,8 +165,8 @@ def _pairs(root, graph):
     pairs = {}
     for name, module in ((name, module) for name, module in modules.items() if _is_batch_norm(module)):
         if not calls[module] or any(called[call] is not module for call in calls[module]):
-            remedy = "let forward call it, whichever way it goes (by flags, None, no_grad)"
-            raise ValueError(f"{name or _class_name(root)} is not called as a layer: {remedy}")
+            what = f"{name or _class_name(root)} is not called as a layer, whichever way forward goes"
+            raise ValueError(f"{what} (flags, None, no_grad): let forward call it")
         for call in calls[module]:
             before = next(iter(call.all_input_nodes), None)
             layer = called.get(before)
@@ -212,8 +209,8 @@ def _trace(model, arguments=None):
 
 def _settings(root):
     """Flags, counters, modes and the states of buffers, by name: what a forward may choose its way by."""
-    kept = {f"{name}.{key}": v for name, module in root.named_modules() for key, v in vars(module).items()}
-    kept = {name.lstrip("."): value for name, value in kept.items() if isinstance(value, bool | int | float | str)}
+    kept = {f"{name}.{key}".lstrip("."): v for name, module in root.named_modules() for key, v in vars(module).items()}
+    kept = {name: value for name, value in kept.items() if isinstance(value, bool | int | float | str)}
     return kept | {name: (id(buffer), buffer._version) for name, buffer in root.named_buffers()}
 
 
@@ -255,8 +252,7 @@ def _is_batch_norm(module):
 
 def _copy_for_eval(model, instead=()):
     """A copy in eval mode, other things `instead` of those with these ids; tensors that it keeps have no graph."""
-    values = [value for module in model.modules() for value in tree_leaves(vars(module))]
-    kept = [value for value in values if isinstance(value, torch.Tensor) and not value.is_leaf]
+    kept = [v for m in model.modules() for v in tree_leaves(vars(m)) if isinstance(v, torch.Tensor) and not v.is_leaf]
     try:
         return copy.deepcopy(model, dict(instead) | {id(tensor): tensor.detach().clone() for tensor in kept}).eval()
     except Exception as error:
@@ -265,16 +261,21 @@ def _copy_for_eval(model, instead=()):
 
 def _fault(module):
     """Why no model with this module in it can be folded, however its layers are connected; None if it may be."""
-    if not isinstance(module, nn.Module):
+    if not isinstance(module, nn.Module) or _is_batch_norm(module):
         return _altered(module)
     if inside := WRAPPERS.get(type(module).__name__):
         return f"is a {type(module).__name__}: fold its .{inside}"
+    sizes = {p.numel() for p in module.parameters(recurse=False) if not nn.parameter.is_lazy(p)}  # gamma's, say
+    kept = [*vars(module).items(), *module.named_buffers(recurse=False)]
+    kept = ", ".join(name for name, value in kept if isinstance(value, torch.Tensor) and value.numel() in sizes)
+    if "mean" in kept and ("var" in kept or "std" in kept):
+        return f"keeps {kept}, a BatchNorm's by other names: call them running_mean and running_var"
     # A method, or a function that it calls, may name F.batch_norm or the like, though no layer has that name.
     methods = [value for kind in type(module).__mro__ for value in vars(kind).values() if inspect.isfunction(value)]
     functions = methods + [f.__globals__.get(name) for f in methods for name in f.__code__.co_names]
     names = {name for f in functions if inspect.isfunction(f) for name in f.__code__.co_names}
     layers = {name for name in FUNCTIONS if any(hasattr(inner, name) for inner in module.modules())}
-    if FUNCTIONS & names - layers and not _is_batch_norm(module):
+    if FUNCTIONS & names - layers:
         return "calls batch_norm as a function: let it have a layer, nn.BatchNorm1d or its like"
     # A copy's hooks would go on writing into the original's lists, and reading from them.
     matters = module._forward_hooks or module._forward_pre_hooks or any(map(_is_batch_norm, module.modules()))
@@ -284,7 +285,7 @@ def _fault(module):
 def _altered(module):
     """What makes a module compute something else than its class and its parameters say; None if nothing does."""
     if not isinstance(module, nn.Module):
-        return "is no module: give a module, such as nn.Sequential(*layers)"
+        return "is no module, but a class or the like: give a module, such as nn.Sequential(*layers)"
     if any(nn.parameter.is_lazy(p) or p.is_meta for p in module.parameters(recurse=False)):
         return "has no shape yet, or no numbers: call the model once, or load it"
     if nn.utils.parametrize.is_parametrized(module):
@@ -296,5 +297,4 @@ def _altered(module):
 
 
 def _class_name(module):
-    kind = module if isinstance(module, type) else type(module)
-    return f"helpers.layers.{kind.__name__}" if kind in (BatchNorm1d, Linear) else kind.__name__
+    return ("helpers.layers." if type(module) in (BatchNorm1d, Linear) else "") + type(module).__name__

@@ -178,26 +178,27 @@ def hooked(layer):
     return layer
 
 
-FIT = "BatchNorm1d does not normalise.*Linear.*that fit"
+FIT = "BatchNorm1d does not normalise what.*Linear.*that fit"
+CONV = "BatchNorm1d does not normalise what.*MyConv1d.*that fit"
 
 
 @pytest.mark.parametrize(
     ("fold", "layer", "norm", "words"),
     [
-        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(7, track_running_stats=False), "no running statistics"),
+        (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(7, track_running_stats=False), f"{FIT}|running statistics"),
         (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(5), FIT),
         (fold_linear, nn.Linear(5, 7), nn.BatchNorm1d(1), FIT),
         (fold_linear, Linear(5, 7, num_models=2), nn.BatchNorm1d(7), FIT),
         (fold_linear, Linear(5, 7), BatchNorm1d(7, num_models=2), FIT),
         (fold_linear, nn.Linear(5, 7), nn.BatchNorm2d(7), "BatchNorm2d does not normalise.*that fit"),
-        (fold_linear, nn.Linear(5, 7), nn.LayerNorm(7), "LayerNorm keeps no running statistics.*BatchNorm"),
-        (fold_linear, nn.Conv1d(5, 7, 1), nn.BatchNorm1d(7), "Conv1d is not one of Linear"),
-        (fold_conv, nn.Linear(5, 7), nn.BatchNorm1d(7), "Linear is not one of Conv1d"),
+        (fold_linear, nn.Linear(5, 7), nn.LayerNorm(7), "LayerNorm does not normalise.*running statistics"),
+        (fold_linear, nn.Tanh(), nn.BatchNorm1d(7), "BatchNorm1d does not normalise what Tanh"),
+        (fold_linear, nn.Embedding(5, 7), nn.BatchNorm1d(7), "BatchNorm1d does not normalise what Embedding"),
         (fold_conv, nn.Conv2d(5, 7, 1), nn.BatchNorm1d(7), "BatchNorm1d does not normalise"),
         (fold_conv, nn.Conv1d(5, 7, 1), BatchNorm1d(7), "BatchNorm1d does not normalise"),
-        (fold_linear, subclass(nn.Linear, "forward")(5, 7), worn(nn.BatchNorm1d(7)), "MyLinear.*forward of its own"),
-        (fold_linear, nn.Linear(5, 7), subclass(nn.BatchNorm1d, "forward")(7), "MyBatchNorm1d.*forward of its own"),
-        (fold_conv, subclass(nn.Conv1d, "_conv_forward")(5, 7, 1), worn(nn.BatchNorm1d(7)), "MyConv1d.*of its own"),
+        (fold_linear, subclass(nn.Linear, "forward")(5, 7), worn(nn.BatchNorm1d(7)), FIT),
+        (fold_linear, nn.Linear(5, 7), subclass(nn.BatchNorm1d, "forward")(7), "MyBatchNorm1d.*or does more"),
+        (fold_conv, subclass(nn.Conv1d, "_conv_forward")(5, 7, 1), worn(nn.BatchNorm1d(7)), CONV),
         (fold_linear, hooked(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
         (fold_linear, nn.Linear(5, 7), hooked(nn.BatchNorm1d(7)), "BatchNorm1d has hooks"),
         (fold_linear, nn.utils.spectral_norm(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
@@ -425,8 +426,12 @@ def test_a_model_without_batch_norm_is_copied_whatever_its_forward():
 def test_a_batch_of_sequences_is_no_silent_mistake():
     """nn.BatchNorm1d takes (N, 4, 4) as 4 features in dimension 1; a Linear has them in the last."""
     model = worn(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)))
-    with pytest.raises(AssertionError, match="folded for inputs of 2 dimensions"):
+    with pytest.raises(AssertionError, match="folded for inputs of 2 dimensions: flatten"):
         fold_batch_norms(model)(randn(3, 4, 4))
+    own = nn.Sequential(nn.Linear(4, 4), YourOwn(4)).double().eval()  # has them in the last, too
+    folded = fold_batch_norms(own)
+    for x in randn(6, 4), randn(2, 3, 4), randn(2, 4, 4):
+        close(folded(x), own(x))
 
 
 def normalized(x, mean, var):
@@ -483,12 +488,12 @@ REFUSED = {
     "a shared layer": (lambda m, x: m.b(m.a(m.bn(m.a(x)))), {}, r"bn follows a, whose .* also goes to b \(Linear\)"),
     "never called": (lambda m, x: m.a(x), {}, "bn is not called as a layer"),
     "called by its forward": (lambda m, x: m.bn.forward(m.a(x)), {}, "can't follow|not called as a layer"),
-    "weight read": (lambda m, x: m.bn(m.a(x)) @ m.a.weight, {}, "reads tensors of a layer"),
+    "weight read": (lambda m, x: m.bn(m.a(x)) @ m.a.weight, {}, "reads weights"),
     "gamma read": (lambda m, x: m.bn(m.a(x)) * m.bn.weight, {}, "can't follow.*no attribute 'weight'"),
     "an attribute read": (lambda m, x: m.bn(m.a(x)) * m.bn.num_features, {}, "can't follow.*'num_features'"),
-    "weights summed": (summing, {}, "reads tensors of a layer"),
+    "weights summed": (summing, {}, "reads weights"),
     "classes asked for": (asking_for_classes, {}, "goes another way"),
-    "other features": (lambda m, x: m.bn(m.a(x)), {"bn": nn.BatchNorm1d(5)}, "bn can't be folded into a: .*features"),
+    "other features": (lambda m, x: m.bn(m.a(x)), {"bn": nn.BatchNorm1d(5)}, "bn can't be folded into a: .*that fit"),
     "hook on the layer": (lambda m, x: m.bn(m.a(x)), {"a": hooked(nn.Linear(4, 4))}, "a has hooks"),
     "hook elsewhere": (lambda m, x: m.b(m.bn(m.a(x))), {"b": hooked(nn.Tanh())}, "b has hooks.*remove"),
     "hook around both": (
@@ -561,7 +566,7 @@ def test_a_model_in_a_wrapper_is_refused_and_what_to_fold_is_named():
 
 @pytest.mark.parametrize("model", [[nn.Linear(3, 3)], lambda x: x, nn.Sequential, None])
 def test_what_is_no_module_is_refused(model):
-    with pytest.raises(ValueError, match="no module: give a module"):
+    with pytest.raises(ValueError, match="no module.*give a module"):
         fold_batch_norms(model)
     with pytest.raises(ValueError, match="no module"):
         fold_linear(nn.Linear(3, 3), model)
@@ -632,6 +637,23 @@ def test_what_looks_like_a_batch_norm_and_is_none_is_named():
             fold_batch_norms(nn.Sequential(nn.Linear(4, 4), norm))
     with pytest.raises(ValueError, match="1 follows 0 .Tanh., not directly"):
         fold_batch_norms(nn.Sequential(nn.Tanh(), YourOwn(4)))
+
+
+def test_statistics_by_other_names_are_named_and_those_of_the_images_are_none():
+    class Lectures(nn.Module):
+        def __init__(self, dim):
+            super().__init__()
+            self.bngain, self.bnmean_running = nn.Parameter(torch.ones(1, dim)), nn.Buffer(torch.zeros(1, dim))
+            self.bnstd_running = torch.ones(1, dim)
+
+        def forward(self, x):
+            return self.bngain * (x - self.bnmean_running) / self.bnstd_running
+
+    with pytest.raises(ValueError, match="1 keeps bnstd_running, bnmean_running.*call them running_mean"):
+        fold_batch_norms(nn.Sequential(nn.Linear(4, 4), Lectures(4)))
+    kept = dict(mean=nn.Buffer(torch.zeros(3)), std=nn.Buffer(torch.ones(3)))
+    model = worn(network(lambda m, x: m.bn(m.a((x - m.mean) / m.std)), a=nn.Linear(3, 4), bn=nn.BatchNorm1d(4), **kept))
+    close(fold_batch_norms(model)(rows()[:, :3]), model(rows()[:, :3]))
 
 
 def test_batch_norm_called_as_a_function_is_named_where_no_layer_is_one():
