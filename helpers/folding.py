@@ -71,9 +71,8 @@ def fold_batch_norms(model):
 
     Every BatchNorm must directly follow a Linear or a convolution whose output goes nowhere else. A layer may be called
     several times, if the same BatchNorm follows each call, and a BatchNorm may follow several layers. Names stay; an
-    identity stands where a BatchNorm was. The model is not touched. Only what forward puts out stays the same.
-    Raises ValueError with name, reason and remedy for whatever normalises by running statistics and can't be folded
-    (no copy comes back half folded), for a model that torch.fx can't follow, and for forward hooks.
+    identity stands where a BatchNorm was. The model is not touched. Another method than forward gives folded numbers.
+    Raises ValueError with name, reason and remedy for what can't be folded: no copy comes back half folded.
     """
     folds, stand_ins = {}, {}
     for layer_name, name in _find_pairs(model).items():
@@ -122,7 +121,8 @@ def _fold(layer, batch_norm):
         try_out(1)
     except Exception as error:  # whatever a forward may raise
         fault = f"{_class_name(batch_norm)} does not normalise what {_class_name(layer)} puts out by running statistics"
-        raise ValueError(f"{fault}, or does more ({str(error).partition('!')[0]}): give two that fit") from error
+        reason = str(error).partition("!")[0]
+        raise ValueError(f"{fault}, or does more ({reason}): give two that fit, track_running_stats=True") from error
     dims = {layer.weight.dim()}
     with suppress(Exception):  # a class of your own may take (N, T, C), too; torch's takes T for the features then
         try_out(2, 1 + (batch_norm.running_mean.numel() == 1))
@@ -285,7 +285,7 @@ def _fault(module):
 def _altered(module):
     """What makes a module compute something else than its class and its parameters say; None if nothing does."""
     if not isinstance(module, nn.Module):
-        return "is no module, but a class or the like: give a module, such as nn.Sequential(*layers)"
+        return "is no module: give a module, such as nn.Sequential(*layers)"
     if any(nn.parameter.is_lazy(p) or p.is_meta for p in module.parameters(recurse=False)):
         return "has no shape yet, or no numbers: call the model once, or load it"
     if nn.utils.parametrize.is_parametrized(module):
