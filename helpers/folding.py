@@ -86,7 +86,7 @@ def fold_batch_norms(model):
     for name, new in folds.items():  # forward may come to a layer by another name, or by a list of its own
         layer = folded.get_submodule(name)
         layer.weight, layer.bias = new.weight, new.bias
-    if folds and _calls(model) != _calls(folded):
+    if folds and (_calls(model) != _calls(folded) or any(map(_is_batch_norm, folded.modules()))):
         raise ValueError(f"{_class_name(model)} reads weights, or goes another way without a BatchNorm: {REMEDY}")
     return folded
 
@@ -210,7 +210,7 @@ def _trace(model, arguments=None):
 def _settings(root):
     """Flags, counters, modes and the states of buffers, by name: what a forward may choose its way by."""
     kept = {f"{name}.{key}".lstrip("."): v for name, module in root.named_modules() for key, v in vars(module).items()}
-    kept = {name: value for name, value in kept.items() if isinstance(value, bool | int | float | str)}
+    kept = {name: str(value) for name, value in kept.items() if isinstance(value, bool | int | float | str)}
     return kept | {name: (id(buffer), buffer._version) for name, buffer in root.named_buffers()}
 
 

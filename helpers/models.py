@@ -34,7 +34,8 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
     generator: C, W1, b1, W2, b2 are drawn from it in this order, from torch's global one for None. A stack
     (``num_models=R``) draws its networks one after the other; with a list of R generators each equals its solo twin.
     Returns a Sequential of the layers embedding, flatten, hidden, (batch_norm,) tanh, output: characters ([R,] N, 3)
-    in, logits ([R,] N, 27) out; 11,897 parameters a network, 12,097 with BatchNorm. Source: 1:22 to 1:03:07.
+    in, logits ([R,] N, 27) out; 11,897 parameters per network, 12,097 with BatchNorm.
+    Raises ValueError for an unknown stage. Source: the lecture, 1:22 to 1:03:07.
     """
     if stage not in STAGES:
         raise ValueError(f"unknown stage {stage!r}: choose one of {', '.join(STAGES)}")
@@ -95,7 +96,8 @@ def deep_mlp(
     generator, num_models: as in lecture_mlp; C and then each Linear's weight are drawn, biases are zero. A stack may
     have one gain for each network: a tensor (num_models,).
     Returns a Sequential of the layers embedding, flatten, linear1, (batch_norm1,) tanh1, linear2, ... linear6
-    (, batch_norm6), with the shapes of lecture_mlp; 46,497 parameters, 47,024 with BatchNorm. Source: from 1:18:35 on.
+    (, batch_norm6), with the shapes of lecture_mlp. The lecture's has 46,497 parameters, 47,024 with BatchNorm.
+    Raises ValueError for an argument that makes no network. Source: the lecture, 1:18:35 to 1:51:34.
     """
     _check(depth, n_hidden, nonlinearity)
 
@@ -136,7 +138,8 @@ def residual_mlp(
     "before" every branch and the output Linear, or "after" every sum. last: the gain of a second Linear at the end of
     every branch; 0 makes the blocks the identity at the start.
     Returns a Sequential of the layers embedding, flatten, linear1, tanh1, block1, (norm1,) ... (norm,) output, with
-    the shapes of lecture_mlp. Source: He et al. 2015, "Deep Residual Learning for Image Recognition".
+    the shapes of lecture_mlp. Raises ValueError for an argument that makes no network.
+    Source: He et al. 2015, "Deep Residual Learning for Image Recognition".
     """
     if norm not in (None, "before", "after"):
         raise ValueError(f'norm is {norm!r}: choose "before", "after" or None')
