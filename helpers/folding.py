@@ -6,7 +6,7 @@ can do that itself, with other weights. For z = x @ W + b, with W of shape (fan_
     (z - running_mean) * s + beta = x @ (W * s) + (b - running_mean) * s + beta, s = gamma / sqrt(running_var + eps).
 
 In train mode no constants can do that: what is folded is for use. This is the lecture's second exercise.
-(torch.nn.utils.fusion has it for torch's own layers; here it stands to be read, and takes the course's layers too.)
+(torch.nn.utils.fusion folds torch's own layers. Here the formula stands to be read, for the course's layers too.)
 """
 
 import copy
@@ -156,7 +156,8 @@ def _pairs(root, graph):
     modules = dict(root.named_modules())
     called = {node: modules[node.target] for node in graph.nodes if node.op == "call_module"}
     # A module that is not looked into calls what it contains.
-    calls = {module: [node for node in called if module in called[node].modules()] for module in modules.values()}
+    inside = [(inner, node) for node, module in called.items() for inner in module.modules()]
+    calls = {module: [node for inner, node in inside if inner is module] for module in modules.values()}
     words = {"placeholder": "the input {}", "output": "the model's output"}
     names = {n: words.get(n.op, "{}").format(getattr(n.target, "__name__", n.target)) for n in graph.nodes}
     names |= {node: f"{node.target} ({_class_name(module)})" for node, module in called.items()}
@@ -168,8 +169,7 @@ def _pairs(root, graph):
             what = f"{name or _class_name(root)} is not called as a layer, whichever way forward goes"
             raise ValueError(f"{what} (flags, None, no_grad): let forward call it")
         for call in calls[module]:
-            before = next(iter(call.all_input_nodes), None)
-            layer = called.get(before)
+            layer = called.get(before := next(iter(call.all_input_nodes), None))
             if not any(isinstance(layer, kind) for kind in LAYERS):
                 raise ValueError(f"{name} follows {names.get(before)}, not directly a Linear or convolution: {REMEDY}")
             others = [names[user] for call in calls[layer] for user in call.users if called.get(user) is not module]
