@@ -113,7 +113,8 @@ def _fold(layer, batch_norm):
         shape = [layer.weight.shape[-2 if isinstance(layer, Linear) else -1]]
         if hasattr(layer, "kernel_size"):  # about as small as the kernel and its padding allow
             shape = layer.in_channels, *(n * d + 3 for n, d in zip(layer.kernel_size, layer.dilation, strict=True))
-        x = 10 * torch.randn((*batch, *shape), generator=torch.Generator().manual_seed(0)).to(pair[0].weight)
+        x = torch.randn((*batch, *shape), generator=torch.Generator().manual_seed(0))
+        x = torch.cat([10 * x, 1e6 * x]).to(pair[0].weight)  # one that clamps, say, shows at the large ones
         torch.testing.assert_close(_folded(*pair)(x), pair(x), rtol=1e-7, atol=1e-7, equal_nan=True)
 
     try:
@@ -122,7 +123,7 @@ def _fold(layer, batch_norm):
     except Exception as error:  # whatever a forward may raise
         fault = f"{_class_name(batch_norm)} does not normalise what {_class_name(layer)} puts out by running statistics"
         reason = str(error).partition("!")[0]
-        raise ValueError(f"{fault}, or does more ({reason}): give two that fit, track_running_stats=True") from error
+        raise ValueError(f"{fault}, or does more ({reason}): give two that fit, or track_running_stats=True") from error
     dims = {layer.weight.dim()}
     with suppress(Exception):  # a class of your own may take (N, T, C), too; torch's takes T for the features then
         try_out(2, 1 + (batch_norm.running_mean.numel() == 1))
@@ -155,8 +156,7 @@ def _pairs(root, graph):
     """The pairs of one way through the model: every BatchNorm and the layer whose output goes to it alone."""
     modules = dict(root.named_modules())
     called = {node: modules[node.target] for node in graph.nodes if node.op == "call_module"}
-    # A module that is not looked into calls what it contains.
-    inside = [(inner, node) for node, module in called.items() for inner in module.modules()]
+    inside = [(inner, node) for node, module in called.items() for inner in module.modules()]  # seen as one call
     calls = {module: [node for inner, node in inside if inner is module] for module in modules.values()}
     words = {"placeholder": "the input {}", "output": "the model's output"}
     names = {n: words.get(n.op, "{}").format(getattr(n.target, "__name__", n.target)) for n in graph.nodes}
@@ -166,7 +166,7 @@ def _pairs(root, graph):
     pairs = {}
     for name, module in ((name, module) for name, module in modules.items() if _is_batch_norm(module)):
         if not calls[module] or any(called[call] is not module for call in calls[module]):
-            what = f"{name or _class_name(root)} is not called as a layer, whichever way forward goes"
+            what = f"{name or _class_name(root)} is not called as a layer in eval mode, whichever way forward goes"
             raise ValueError(f"{what} (flags, None, no_grad): let forward call it")
         for call in calls[module]:
             layer = called.get(before := next(iter(call.all_input_nodes), None))

@@ -198,6 +198,12 @@ CONV = "BatchNorm1d does not normalise what.*MyConv1d.*that fit"
         (fold_conv, nn.Conv1d(5, 7, 1), BatchNorm1d(7), "BatchNorm1d does not normalise"),
         (fold_linear, subclass(nn.Linear, "forward")(5, 7), worn(nn.BatchNorm1d(7)), FIT),
         (fold_linear, nn.Linear(5, 7), subclass(nn.BatchNorm1d, "forward")(7), "MyBatchNorm1d.*or does more"),
+        (
+            fold_linear,
+            nn.Linear(5, 7),
+            subclass(nn.BatchNorm1d, "forward", lambda out: out.clamp(-99, 99))(7),
+            "does more",
+        ),
         (fold_conv, subclass(nn.Conv1d, "_conv_forward")(5, 7, 1), worn(nn.BatchNorm1d(7)), CONV),
         (fold_linear, hooked(nn.Linear(5, 7)), nn.BatchNorm1d(7), "Linear has hooks"),
         (fold_linear, nn.Linear(5, 7), hooked(nn.BatchNorm1d(7)), "BatchNorm1d has hooks"),
