@@ -18,24 +18,22 @@ def claim(text, *, chapter, measured=None, stated=None, tolerance=None, verdict=
 
     text: the claim in one phrase. chapter: the time in the lecture where it stands, such as "4:19". measured, stated:
     numbers in the same unit. tolerance: how far apart they may be. names: the Names in use, for a figure that depends
-    on the lecture's file; with other names it is shown and not judged. Everything else is always judged. Verdicts:
+    on the lecture's file; with other names it is shown and not judged. Verdicts:
     "holds", "approximately": within the tolerance; the second is for a figure that is stated loosely.
     "order of magnitude": the tolerance is a factor, at most 10; measured / stated lies between 1 / factor and factor.
     "slip": further apart than the tolerance.
     "remark": worth knowing, but no judgement of a number; it has no stated and no tolerance, and may have measured.
-
-    Raises AssertionError if the verdict does not come out, ValueError for an unknown verdict and for a figure that is
-    missing, out of place or not finite. The output also holds the row as JSON, under the MIME type ``MIME``.
+    Raises AssertionError if the verdict does not come out, ValueError for what can't be judged.
     """
-    figures = dict(measured=measured, stated=stated, tolerance=tolerance, verdict=verdict, names=names)
-    claims([dict(text=text, chapter=chapter, **figures)])
+    given = dict(measured=measured, stated=stated, tolerance=tolerance, verdict=verdict, names=names)
+    claims([dict(text=text, chapter=chapter, **given)])
 
 
 def claims(rows):
     """Show several claims as one table, slips first, then remarks, and assert each.
 
-    rows: for each claim the arguments of ``claim``, as a dict. The errors are those of ``claim``; an AssertionError
-    names every row whose verdict does not come out. The output holds the list of rows as JSON, under ``MIME``.
+    rows: for each claim the arguments of ``claim``, as a dict. An AssertionError names every row whose verdict does
+    not come out. The output holds the list of rows as JSON, too, under the MIME type ``MIME``.
     """
     first = {"slip": 0, "remark": 1}
     judged = [_judge(**row) for row in sorted(rows, key=lambda row: first.get(row.get("verdict"), 2))]
@@ -72,19 +70,18 @@ def _judge(text, chapter, measured=None, stated=None, tolerance=None, verdict="h
         raise ValueError(f"unknown verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
     figures = {"measured": measured, "stated": stated, "tolerance": tolerance}
     given = {name: float(figure) for name, figure in figures.items() if figure is not None}
-    numbers = ", ".join(f"{name} {figure:.6g}" for name, figure in given.items()) or "no figures"
     row = {"text": text, "chapter": chapter, **dict.fromkeys(figures), **given, "verdict": verdict}
-    finite = all(map(isfinite, given.values()))
+    right, close, wanted = len(given) == 3, verdict == "remark", "measured, stated and tolerance"
     if verdict == "remark":
-        right, close, wanted = given.keys() <= {"measured"}, True, "measured alone, or nothing"
+        right, wanted = given.keys() <= {"measured"}, "measured alone, or nothing"
     elif verdict == "order of magnitude":
-        right, wanted = len(given) == 3 and 1 <= tolerance <= 10 and stated, "a factor from 1 to 10, and stated not 0"
+        right, wanted = right and 1 <= tolerance <= 10 and stated, "a factor from 1 to 10, and stated not 0"
         close = right and 1 / tolerance <= measured / stated <= tolerance
         row |= {"tolerance": None, "factor": given.get("tolerance")}
-    else:
-        right, wanted = len(given) == 3, "measured, stated and tolerance"
-        close = right and abs(measured - stated) <= tolerance
-    if not right or not finite:
+    elif right:
+        close = abs(measured - stated) <= tolerance
+    numbers = ", ".join(f"{name} {figure:.6g}" for name, figure in given.items()) or "no figures"
+    if not right or not all(map(isfinite, given.values())):
         raise ValueError(f"claim {text!r}: {numbers}: give {wanted}, finite")
     if names is not None and names.source != "lecture":
         return row | {"verdict": "remark" if verdict == "remark" else "not judged"}, ""

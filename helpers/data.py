@@ -88,11 +88,7 @@ def load_names(path=None):
         raise type(error)(f"{path.absolute()} cannot be read: {error.strerror}. {remedy}") from error
     sha256 = hashlib.sha256(content).hexdigest()
     source = {LECTURE_SHA256: "lecture", BUNDLED_SHA256: "bundled"}.get(sha256, str(path))
-    words, mended = _read_words(content, path)
-    if mended:
-        counts = ", ".join(f"{what} ({count:,})" for what, count in mended.items())
-        warnings.warn(f"{path} was mended while reading: {counts}. The file is unchanged.", stacklevel=2)
-    return Names(words, source, sha256)
+    return Names(_read_words(content, path), source, sha256)
 
 
 def _setting():
@@ -105,7 +101,7 @@ def _fetched():
 
 
 def _read_words(content, path):
-    """The names in a file's bytes, and a Counter of what had to be mended."""
+    """The names in a file's bytes; a warning counts what had to be mended."""
     text = content.decode("utf-8", errors="replace")  # bytes that are not UTF-8 are refused as U+FFFD, with their line
     words, mended = [], Counter()
     mended["byte order mark removed"] += text.startswith("\ufeff")
@@ -126,7 +122,9 @@ def _read_words(content, path):
         words += [word] if name else []
     if len(words) < 2:  # refused here, where the file is known: it is hardly ever the one that was meant
         raise ValueError(f"{path} holds {len(words)} name(s). Put many names into it, one on each line.")
-    return words, +mended  # the plus drops what was counted zero times
+    if counts := ", ".join(f"{what} ({count:,})" for what, count in mended.items() if count):
+        warnings.warn(f"{path} was mended while reading: {counts}. The file is unchanged.", stacklevel=3)
+    return words
 
 
 def _plain(text):
@@ -185,16 +183,13 @@ def fetch_names():
     if path.exists() and pooch.file_hash(path) != LECTURE_SHA256:
         raise FileExistsError(f"{path} is not the lecture's file: left alone. Move it away first.")
     pooch.get_logger().setLevel("ERROR")
-    remedy = f"Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file."
     try:
         # pooch writes to a temporary file in that folder, compares the hash, and only then moves it into place.
         pooch.retrieve(LECTURE_URL, f"sha256:{LECTURE_SHA256}", path.name, path.parent, downloader=_download)
-    except (ConnectionError, TimeoutError) as error:
-        raise type(error)(f"{error} {remedy}") from error
-    except ValueError as error:  # pooch's word for another hash
-        raise ConnectionError(f"The download is not the lecture's file. {remedy}") from error
-    except OSError as error:
-        raise type(error)(f"{path} cannot be written: {error.strerror or error}. {remedy}") from error
+    except (OSError, ValueError) as error:  # ValueError is pooch's word for another hash
+        reason = "it is not the lecture's file" if isinstance(error, ValueError) else " ".join(str(error).split())
+        remedy = f"Download {LECTURE_URL} by hand and let MAKEMORE_NAMES point at the file."
+        raise OSError(f"The download to {path} failed: {reason}. {remedy}") from error
     return path
 
 
@@ -209,17 +204,16 @@ def _download(url, path, _):
             with requests.get(url, timeout=FETCH_SECONDS, stream=True) as response:
                 response.raise_for_status()
                 # One byte more than the file has, so that a longer file shows.
-                answer.set_result(response.raw.read(LECTURE_BYTES + 1, decode_content=True))
+                answer.set_result(next(response.iter_content(LECTURE_BYTES + 1), b""))
         except Exception as error:  # noqa: BLE001  whatever it is, the thread that waits has to know
-            reason = " ".join(str(error).split())  # a server's odd answer may bring line ends
-            answer.set_exception(ConnectionError(f"The download failed: {reason}."))
+            answer.set_exception(error)
 
     # In a thread, because a socket's timeout starts afresh with each byte and does not cover the name look-up.
     threading.Thread(target=get, daemon=True).start()
     try:
         content = answer.result(timeout=FETCH_SECONDS)
     except TimeoutError:
-        raise TimeoutError(f"The download took more than {FETCH_SECONDS:g} seconds.") from None
+        raise TimeoutError(f"it took more than {FETCH_SECONDS:g} seconds") from None
     os.unlink(path)  # and made anew, because nobody but its owner may read a temporary file
     Path(path).write_bytes(content)
 

@@ -30,13 +30,11 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
     """Part 1's network, 3 characters -> 30 numbers -> 200 tanh units -> 27 logits, at one of its five stages.
 
     stage: "original" (everything randn), "softmax" (then W2 * 0.01, b2 * 0), "tanh" (then W1 * 0.2, b1 * 0.01),
-    "kaiming" (then W1 * (5/3) / sqrt(30) instead) or "batchnorm" (then no b1, but a BatchNorm1d with correction=1,
-    momentum=0.001 and no eps).
+    "kaiming" (then W1 * (5/3) / sqrt(30) instead) or "batchnorm" (then no b1, but a BatchNorm1d as in the lecture).
     generator: C, W1, b1, W2, b2 are drawn from it in this order, from torch's global one for None. A stack
     (``num_models=R``) draws its networks one after the other; with a list of R generators each equals its solo twin.
-
     Returns a Sequential of the layers embedding, flatten, hidden, (batch_norm,) tanh, output: characters ([R,] N, 3)
-    in, logits ([R,] N, 27) out; 11,897 parameters a network, 12,097 with BatchNorm.
+    in, logits ([R,] N, 27) out; 11,897 parameters per network, 12,097 with BatchNorm.
     Raises ValueError for an unknown stage. Source: the lecture, 1:22 to 1:03:07.
     """
     if stage not in STAGES:
@@ -97,7 +95,6 @@ def deep_mlp(
     Linear; the 0.1 is then the last gamma's, and the output Linear has the gain. nonlinearity: one of NONLINEARITIES.
     generator, num_models: as in lecture_mlp; C and then each Linear's weight are drawn, biases are zero. A stack may
     have one gain for each network: a tensor (num_models,).
-
     Returns a Sequential of the layers embedding, flatten, linear1, (batch_norm1,) tanh1, linear2, ... linear6
     (, batch_norm6), with the shapes of lecture_mlp. The lecture's has 46,497 parameters, 47,024 with BatchNorm.
     Raises ValueError for an argument that makes no network. Source: the lecture, 1:18:35 to 1:51:34.
@@ -140,7 +137,6 @@ def residual_mlp(
     scale: of every branch; 1 / sqrt(depth - 2) keeps the stream's size. norm: a LayerNorm without gain and bias,
     "before" every branch and the output Linear, or "after" every sum. last: the gain of a second Linear at the end of
     every branch; 0 makes the blocks the identity at the start.
-
     Returns a Sequential of the layers embedding, flatten, linear1, tanh1, block1, (norm1,) ... (norm,) output, with
     the shapes of lecture_mlp. Raises ValueError for an argument that makes no network.
     Source: He et al. 2015, "Deep Residual Learning for Image Recognition".

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import isfinite
 
 import numpy as np
 import torch
@@ -62,15 +63,19 @@ def train(
     course's layers. (Interrupted, its generator has drawn up to AHEAD steps further.)
     record_ratios_every=k: every k-th step, from step 0, History.update_ratio keeps std(update) / std(data) of each
     weight (two dimensions or more); data are the values before the step, where diagnose takes them too.
-
     The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps its parameters, and the
     History so far comes back. Raises ValueError for data, a learning rate or a network that can't be used.
     """
     _check(model, X, Y)
-    if steps < 0 or batch_size < 1:
-        raise ValueError(f"steps is {steps}, batch_size {batch_size}: give 0 or more steps of 1 example or more")
-    if lr is None and optimizer is None:
-        raise ValueError("lr is None: give a learning rate, or an optimizer that has its own")
+    if steps < 0 or batch_size < 1 or record_ratios_every < 0:
+        given = f"steps is {steps}, batch_size {batch_size}, record_ratios_every {record_ratios_every}"
+        raise ValueError(f"{given}: give 0 or more steps of 1 example or more, and 0 or more for the ratios")
+    if (lr is None and optimizer is None) or isinstance(lr, str) or (isinstance(lr, float) and not isfinite(lr)):
+        raise ValueError(f"lr is {lr!r}: give a number or a function of the step, or an optimizer that has its own")
+    if not all(g is None or isinstance(g, torch.Generator) for g in np.atleast_1d(generator)):
+        raise ValueError(f"generator is {generator!r}: give what seeded(42) returns, or a list of such generators")
+    if type(optimizer) is torch.optim.LBFGS:
+        raise ValueError("LBFGS computes the loss several times per step, which train does not: give another optimizer")
     if backward not in ("autograd", "by_hand"):
         raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
     if backward == "by_hand" and Y.min() < 0:
@@ -263,3 +268,5 @@ def _check(model, X, Y):
     if Y.dim() != 1 or Y.dtype not in (torch.int64, torch.uint8):
         what = f"Y has shape {tuple(Y.shape)} and {Y.dtype}, not ({len(Y)},) and torch.int64"
         raise ValueError(f"{what}: give one class for each example, as a number")
+    if Y.max() < 0:
+        raise ValueError("all targets of Y are below 0, and the loss leaves those out: give classes, from 0 on")

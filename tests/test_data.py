@@ -384,10 +384,8 @@ def server(answer):
             httpd.shutdown()
 
 
-def send(handler, body, *, status=200, length=None, location=None):
+def send(handler, body, *, status=200, length=None):
     handler.send_response(status)
-    if location:
-        handler.send_header("Location", location)
     handler.send_header("Content-Length", str(len(body) if length is None else length))
     handler.end_headers()
     handler.wfile.write(body)
@@ -395,11 +393,6 @@ def send(handler, body, *, status=200, length=None, location=None):
 
 def good(handler, over):
     send(handler, CONTENT)
-
-
-def log_in_page(handler, over):
-    page = handler.path == "/login"
-    send(handler, b"Welcome to our network!") if page else send(handler, b"", status=302, location="/login")
 
 
 def endless(handler, over):
@@ -416,19 +409,14 @@ def trickle(handler, over, content):
 
 
 BAD = {
-    "short": lambda handler, over: send(handler, CONTENT[:-100]),
     "cut off": lambda handler, over: send(handler, CONTENT[:5000], length=len(CONTENT)),
     "empty": lambda handler, over: send(handler, b""),
     "wrong": lambda handler, over: send(handler, CONTENT.replace(b"emma", b"anna", 1)),
-    "longer": lambda handler, over: send(handler, CONTENT + b"zoe\n"),
     "not found": lambda handler, over: send(handler, b"404: Not Found", status=404),
-    "a log-in page": log_in_page,
     "not http": lambda handler, over: handler.wfile.write(b"what?\r\n\r\n"),
     "endless": endless,  # no more is read than the file's length, and the deadline is far
 }
 SLOW = {
-    "hanging": lambda handler, over: over.wait(),
-    "hanging in the body": lambda handler, over: (send(handler, CONTENT[:5000], length=len(CONTENT)), over.wait()),
     "dribbling headers": lambda handler, over: trickle(handler, over, b"HTTP/1.0 200 OK\r\nX-Slow: " + b"x" * 10**6),
     "dribbling body": lambda handler, over: (send(handler, b"", length=len(CONTENT)), trickle(handler, over, CONTENT)),
 }
@@ -469,7 +457,7 @@ def test_a_good_download_is_kept_and_not_asked_for_again(target):
 @pytest.mark.parametrize("answer", BAD)
 def test_a_bad_download_leaves_nothing_behind(target, answer):
     with server(BAD[answer]):
-        with pytest.raises(ConnectionError, match="by hand and let MAKEMORE_NAMES") as failed:
+        with pytest.raises(OSError, match="by hand and let MAKEMORE_NAMES") as failed:
             fetch_names()
         assert data.LECTURE_URL in str(failed.value) and "\n" not in str(failed.value)
     assert beside(target) == []
@@ -480,8 +468,7 @@ def test_a_slow_download_ends_at_the_deadline(target, monkeypatch, answer):
     monkeypatch.setattr(data, "FETCH_SECONDS", 0.3)
     with server(SLOW[answer]):
         started = time.monotonic()
-        # The socket's own timeout may be the first to strike.
-        with pytest.raises((TimeoutError, ConnectionError), match="by hand and let MAKEMORE_NAMES"):
+        with pytest.raises(OSError, match="by hand and let MAKEMORE_NAMES"):
             fetch_names()
         assert 0.2 < time.monotonic() - started < 60  # the servers would never end
     assert beside(target) == []
@@ -493,7 +480,7 @@ def test_a_slow_name_look_up_ends_at_the_deadline(target, monkeypatch):
     monkeypatch.setattr(data, "LECTURE_URL", "http://names.invalid/names.txt")
     monkeypatch.setattr("socket.getaddrinfo", lambda *args, **kwargs: over.wait() and [])
     try:
-        with pytest.raises(TimeoutError, match="0.2 seconds"):
+        with pytest.raises(OSError, match="0.2 seconds.*by hand"):
             fetch_names()
     finally:
         over.set()
@@ -522,23 +509,6 @@ def test_where_the_course_cannot_be_written_the_names_go_to_the_users_cache(targ
         fetch_names()
 
 
-def test_two_fetches_at_once_leave_one_good_file(target):
-    together, paths = threading.Barrier(4), []
-
-    def at_once(handler, over):
-        together.wait(timeout=20)
-        send(handler, CONTENT)
-
-    with server(at_once) as requests:
-        threads = [threading.Thread(target=lambda: paths.append(fetch_names())) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    assert len(requests) == 4 and paths == [target] * 4
-    assert target.read_bytes() == CONTENT and beside(target) == ["names.txt"]
-
-
 @pytest.mark.skipif(os.name == "nt", reason="Windows notices Ctrl-C only at the deadline")
 def test_ctrl_c_ends_a_hanging_download_at_once_and_leaves_nothing_behind(target):
     code = (
@@ -557,15 +527,13 @@ def test_ctrl_c_ends_a_hanging_download_at_once_and_leaves_nothing_behind(target
     assert beside(target) == []
 
 
-@pytest.mark.parametrize("step", ["tempfile.NamedTemporaryFile", "pathlib.Path.write_bytes", "shutil.move"])
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()], ids=repr)
-def test_a_write_that_fails_leaves_nothing_behind(target, monkeypatch, step, error):
-    def stopped(path=None, *_, **__):
-        if "write" in step:
-            path.touch()
+def test_a_write_that_fails_leaves_nothing_behind(target, monkeypatch, error):
+    def stopped(path, content):
+        path.touch()
         raise error
 
-    monkeypatch.setattr(step, stopped)
+    monkeypatch.setattr("pathlib.Path.write_bytes", stopped)
     with server(good), pytest.raises(type(error)) as failed:
         fetch_names()
     if isinstance(error, OSError):

@@ -82,13 +82,6 @@ def test_attributes_without_parameters_have_torchvisions_names_too(fresh):
     assert isinstance(fresh.layer1[0].relu, nn.ReLU)
 
 
-def test_a_state_dict_without_batch_counts_loads_too(fresh):
-    """As the oldest published weights are, of a time before num_batches_tracked."""
-    old = {name: t for name, t in fresh.state_dict().items() if not name.endswith("num_batches_tracked")}
-    assert len(old) == 267
-    resnet50().load_state_dict(old, strict=True)
-
-
 def test_shapes_stage_by_stage(fresh):
     shapes = {}
     hooks = [

@@ -179,12 +179,34 @@ def test_history_and_refusals(splits):
     assert repr(train(model, *splits.train, steps=3, lr=0.1)).startswith("History(3 steps, mean loss of the last 3:")
     with pytest.raises(ValueError, match="steps is -1.*batch_size 32"):
         train(model, *splits.train, steps=-1, lr=0.1)
-    with pytest.raises(ValueError, match="give a learning rate"):
+    with pytest.raises(ValueError, match="lr is None: give a number"):
         train(model, *splits.train, steps=1, lr=None)
     with pytest.raises(ValueError, match="X has 0 examples"):
         train(model, splits.train[0][:0], splits.train[1][:0], steps=1, lr=0.1)
     with pytest.raises(ValueError, match="both need the same number"):
         evaluate(model, splits.train[0], splits.train[1][:-1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (dict(lr=math.nan), "lr is nan: give a number"),
+        (dict(lr="0.1"), "lr is '0.1': give a number"),
+        (dict(generator=42), "generator is 42: .*seeded"),
+        (dict(generator=[42, 43]), r"generator is \[42, 43\]: .*seeded"),
+        (dict(record_ratios_every=-1), "record_ratios_every -1: give 0 or more"),
+        (dict(Y=torch.full((9,), -100)), "all targets of Y are below 0"),
+    ],
+)
+def test_odd_settings_are_refused_by_name(settings, words):
+    model, X, Y = torch.nn.Linear(3, 4), torch.randn(9, 3), torch.randint(0, 4, (9,))
+    with pytest.raises(ValueError, match=words):
+        train(model, **dict(X=X, Y=Y, steps=1, lr=0.1, progress=False) | settings)
+    with pytest.raises(ValueError, match="LBFGS.*another optimizer"):
+        train(model, X, Y, steps=1, lr=None, optimizer=torch.optim.LBFGS(model.parameters()))
+    train(
+        model, X, torch.tensor([*Y[:-1], -100]), steps=1, lr=torch.tensor(0.1), progress=False
+    )  # some may be left out
 
 
 def test_evaluate_is_the_cross_entropy_of_the_whole_split(splits):
