@@ -16,8 +16,8 @@ import pytest
 import helpers
 
 HELPERS = Path(__file__).resolve().parents[1] / "helpers"
-FLAT = {"data", "layers", "models", "resnet", "train", "by_hand", "folding", "compare", "claims", "plots"}
-ROOMS = {"drawing", "diagnostics", "widgets", "checks", "clinic"}
+FLAT = {"data", "layers", "models", "resnet", "train", "by_hand", "compare", "claims", "plots"}
+ROOMS = {"drawing", "folding", "diagnostics", "widgets", "checks", "clinic"}
 MAY_IMPORT = {
     **{room: set() for room in ("data", "layers", "resnet", "compare", "claims", "diagnostics", "checks")},
     "models": {"layers"},
@@ -29,14 +29,13 @@ MAY_IMPORT = {
     "clinic": {"data", "layers", "models", "train", "diagnostics"},
     "widgets": (FLAT | ROOMS) - {"checks"},
 }
-LINES = {"__init__": 20, "drawing": 250, "diagnostics": 1200, "clinic": 400}
+LINES = {"__init__": 20, "drawing": 250, "folding": 320, "diagnostics": 1200, "clinic": 400}
 LONGEST = 300  # of any file
 
 # What does not keep to this yet, and why. To be empty in the end.
 EXPECTED = {
-    "flat": "together longer than 1,700 lines, of which 320 are docstrings and 330 blank",
     "diagnostics": "it reads any network, function or list, watches trainings, and knows some eighty faults of them",
-    "checks": "about 940 lines of machinery, 36 for a check, of which most are the sentences for wrong answers",
+    "checks": "about 890 lines of machinery, 31 for a check, of which most are the sentences for wrong answers",
 }
 
 
