@@ -48,7 +48,7 @@ KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOL
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Seen:
     """One tensor that a layer or a function put out: what a row will say of it."""
 
@@ -96,6 +96,8 @@ class Functions(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, key = kwargs or {}, _key(func)
+        if key is None and "requires_grad" not in kwargs:
+            return func(*args, **kwargs)
         if key and func.__name__.endswith("_"):
             self.watcher.attempt(self.watcher.settle)
         output = func(*args, **kwargs)
@@ -133,8 +135,8 @@ class Functions(TorchFunctionMode):
             self._cross_entropy(key, output, *args, **kwargs)
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
-        given = (part for a in (*args, *kwargs.values()) for part in (a if isinstance(a, (list, tuple)) else (a,)))
-        tensors = [t for t in given if isinstance(t, torch.Tensor)]
+        given = [a if isinstance(a, (list, tuple)) else (a,) for a in (*args, *kwargs.values())]
+        tensors = [t for some in given for t in some if isinstance(t, torch.Tensor)]
         weights = [t for t in tensors if self._is_weight(t)]
         kind, unit, gate = None, -1 if key in RECURRENT else None, None
         if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
@@ -236,7 +238,7 @@ def _key(func):
 
 def is_softmaxed(values):
     """Whether dimension 1 holds probabilities; or 0, by mistake."""
-    sums = [values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1]
+    sums = (values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1)  # a generator: logits have no need of them
     return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
 
 

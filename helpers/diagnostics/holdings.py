@@ -20,6 +20,7 @@ TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
 MISSING = object()
+DATA = 2**22  # bytes; copying as many takes as long as half a look
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
@@ -42,17 +43,21 @@ def held(*roots):
             continue
         path = f"{above}.{key}".strip(".")
         found[id(value)] = path, value
-        if isinstance(value, torch.Tensor):
-            continue
-        path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
-        queue.extend((path, key, part) for key, part in parts(value))
-        queue.extend(("", "", base) for base in _own(type(value))[0] if id(base) not in found)
+        if not isinstance(value, torch.Tensor):
+            path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
+            queue += [(path, key, part) for key, part in parts(value)]
+            queue += [("", "", base) for base in _own(type(value))[0]]
     return found
 
 
 def is_own(value):
     """Whether an object's class is somebody's own, neither Python's nor a library's."""
-    return not isinstance(value, type) and (_is_known(type(value)) or isinstance(value, HOLDERS))
+    return _is_own(type(value))
+
+
+@cache
+def _is_own(cls):
+    return not issubclass(cls, type) and (_is_known(cls) or issubclass(cls, HOLDERS))
 
 
 def _is_known(value):
@@ -87,6 +92,10 @@ def _own(cls):
 
 def parts(value):
     """(name, object) of what an object holds directly."""
+    if isinstance(value, nn.Module):
+        yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
+        yield from [(k, v) for k, v in vars(value).items() if k not in TORCHS or (v and k.endswith("_hooks"))]
+        return
     if isinstance(value, MethodType):
         yield from (("", value.__self__), ("", value.__func__))
     elif isinstance(value, partial):
@@ -98,10 +107,6 @@ def parts(value):
             names = value.__code__.co_varnames[: value.__code__.co_argcount]
             yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
             yield from (value.__kwdefaults__ or {}).items()
-    if isinstance(value, nn.Module):
-        yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
-        yield from ((k, v) for k, v in vars(value).items() if k not in TORCHS or (v and k.endswith("_hooks")))
-        return
     for table in (*_tables(value), _attributes(value)):
         yield from table.items() if isinstance(table, dict) else enumerate(table)
 
@@ -134,10 +139,18 @@ def _names(code):
 
 @contextmanager
 def left_as_it_was(reached):
-    """Put back, bit for bit, what was reached: tensors, lists, dicts, attributes, variables; and the random states."""
-    things = [value for _, value in reached.values()]
-    tensors = [t for t in things if isinstance(t, torch.Tensor)]
-    kept = [(t, t.data, t.detach().clone(), t.requires_grad, t.grad if t.is_leaf else None) for t in tensors]
+    """Put back, bit for bit, what was reached: tensors, lists, dicts, attributes, variables; and the random states.
+
+    A data set is not copied. ValueError if it was changed all the same, when all else is put back.
+    """
+    things, tensors = [], []
+    for _, value in reached.values():
+        (tensors if isinstance(value, torch.Tensor) else things).append(value)
+    sets, changed = _data_sets(reached.values()), []
+    kept = [
+        (t, t.data, None if id(t) in sets else t.detach().clone(), t.requires_grad, t.grad if t.is_leaf else None)
+        for t in tensors
+    ]
     undo = [partial(random.setstate, random.getstate()), partial(np.random.set_state, np.random.get_state())]
     undo += [put_back for value in things for put_back in _snapshots(value)]
     gpus = {t.device.index for t in tensors if t.is_cuda}
@@ -151,11 +164,30 @@ def left_as_it_was(reached):
                         t.grad = None  # a backward pass inside the model would add to it
                 yield
             finally:
+                changed += [path or "a tensor" for path, t in sets.values() if t._version]
                 for tensor in kept:
                     _put_back_tensor(*tensor)
     finally:
         for put_back in undo:
             put_back()
+    if changed:
+        text = f"{changed[0]} was changed in place, and is so large that it was taken for data and not copied"
+        raise ValueError(f"{text}: make it a buffer of a module, with register_buffer")
+
+
+def _data_sets(found):
+    """id -> (path, tensor) of what is large, is no parameter and no buffer, and has never been changed in place."""
+    sets = {id(t): (path, t) for path, t in found if isinstance(t, torch.Tensor) and _is_large(t)}
+    if sets:
+        for module in [value for _, value in found if isinstance(value, nn.Module)]:
+            for t in (*module._parameters.values(), *module._buffers.values()):
+                sets.pop(id(t), None)
+    return sets
+
+
+def _is_large(t):
+    is_plain = t.layout is torch.strided and not (t.requires_grad or t.is_nested or t.is_inference())
+    return is_plain and t.numel() * t.element_size() > DATA and t._version == 0
 
 
 def _eager():
@@ -168,7 +200,7 @@ def _put_back_tensor(t, memory, values, requires_grad, grad):
     if memory.layout is torch.strided and not t.is_meta:
         if t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape:
             t.data = memory
-        if not t.is_nested and not torch.equal(memory, values):
+        if values is not None and not t.is_nested and not torch.equal(memory, values):
             memory.copy_(values)
     elif not t.is_meta and not torch.equal(*(x._values() if x.is_sparse else x.values() for x in (t.detach(), values))):
         with torch.no_grad():
@@ -187,11 +219,11 @@ def _snapshots(value):
             yield partial(_refill, table, dict(table))
         elif not isinstance(table, (tuple, frozenset)):
             yield partial(_refill, table, list(table))
-    if isinstance(value, (nn.Module, torch.Tensor)):
+    if isinstance(value, nn.Module):
         return
-    for kind, (get, put) in STATES.items():
-        if isinstance(value, kind):
-            yield partial(put, value, get(value))
+    for kind in STATES.keys() & type(value).__mro__:
+        get, put = STATES[kind]
+        yield partial(put, value, get(value))
     if attributes := _attributes(value):
         yield partial(_reset_attributes, value, attributes)
     if isinstance(value, FunctionType) and _is_known(value):

@@ -61,13 +61,13 @@ class Watcher:
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
         self.undo.append(partial(mha.set_fastpath_enabled, mha.get_fastpath_enabled()))
         mha.set_fastpath_enabled(False)
-        before = Hook(lambda layer, args: self.attempt(self._before, layer))
-        after = Hook(lambda layer, args, out: self.attempt(self._after, layer, out))
+        before, after = (Hook(partial(self.attempt, do)) for do in (self._before, self._after))
         layers = [layer for _, layer in self.network.layers.values()]
-        for layer in layers:
-            if not self.network.own_call(layer):
-                self.undo.append(layer.register_forward_pre_hook(before).remove)
-                self.undo.append(layer.register_forward_hook(after).remove)
+        # Written into the tables by hand: torch's register_forward_hook and its handle take ten times as long.
+        tables = [(m._forward_pre_hooks, m._forward_hooks) for m in layers if not self.network.own_call(m)]
+        for pre_hooks, hooks in tables:
+            pre_hooks[-id(self)], hooks[-id(self)] = before, after  # torch's own keys are counted from 0
+        self.undo.append(lambda: [hooks.pop(-id(self), None) for pair in tables for hooks in pair])
         scripts = patch.object(nn.Module, "__prepare_scriptable__", _without_hooks, create=True)
         scripts.start()
         self.undo.append(scripts.stop)
@@ -143,7 +143,8 @@ class Watcher:
         """A product that waits is measured, before anything changes it in place."""
         for seen, tensor, _ in self.open[-1].put[-1:]:
             if seen is not None and seen.readings is None:
-                self._measure(seen, tensor)
+                with torch._C.DisableTorchFunction():
+                    self._measure(seen, tensor)
 
     def _measure(self, seen, tensor):
         seen.shape, seen.node = tuple(tensor.shape), tensor.grad_fn
@@ -152,18 +153,17 @@ class Watcher:
             raise ValueError(f"{text}: call it without vmap")
         if tensor.is_nested:
             raise ValueError(f"{seen.name} puts out a nested (jagged) tensor: pad it, with to_padded_tensor")
-        with torch._C.DisableTorchFunction():
-            self.see(seen, tensor)
+        self.see(seen, tensor)
 
     def _numbered(self, name):
         self.calls[name] += 1
         return name + (f" (call {self.calls[name]})" if self.calls[name] > 1 else "")
 
-    def _before(self, layer):
+    def _before(self, layer, args):
         self.settle()
         self.open.append(_Call(layer, id(layer) not in self.network.containers))
 
-    def _after(self, layer, output):
+    def _after(self, layer, args, output):
         with torch._C.DisableTorchFunction():
             if not self.is_open(layer):
                 return output
@@ -230,10 +230,10 @@ def _watch_calls(cls, watcher):
         def watched(layer, *args, **kwargs):
             those = [w for w in watchers if id(layer) in w.network.layers and not w.is_open(layer)]
             for w in those:
-                w.attempt(w._before, layer)
+                w.attempt(w._before, layer, args)
             output = call(layer, *args, **kwargs)
             for w in reversed(those):
-                replaced = w.attempt(w._after, layer, output)
+                replaced = w.attempt(w._after, layer, args, output)
                 output = output if replaced is None else replaced
             return output
 

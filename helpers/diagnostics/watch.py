@@ -48,7 +48,8 @@ class watch:
         if self.optimizer is not None:
             before = self.optimizer.register_step_pre_hook(self._before_step)
             self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
-        self._start_if_due()
+        if self.steps % self.every == 0:
+            self._start()
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -68,8 +69,9 @@ class watch:
                 self._record()
             self.watching = None
         self.steps += 1
-        with self._going_on():  # a layer may have been replaced by one that cannot be watched
-            self._start_if_due()
+        if self.steps % self.every == 0:
+            with self._going_on():  # a layer may have been replaced by one that cannot be watched
+                self._start()
 
     @contextmanager
     def _going_on(self):
@@ -110,18 +112,18 @@ class watch:
         self.network, self.is_new = Network(self.model), True
         self.own = _ids_of_parameters(self.model)
 
-    def _start_if_due(self):
+    def _start(self):
         """Be ready for the forward pass of a step that is recorded."""
-        if self.steps % self.every == 0:
-            if self.own != _ids_of_parameters(self.model):  # a layer was replaced
-                self._read()
-            self.watching = Pass(self.network, self.is_new, self._trained())
-            self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
-            self.watching.__enter__()
+        if self.own != _ids_of_parameters(self.model):  # a layer was replaced
+            self._read()
+        self.watching = Pass(self.network, self.is_new, self._trained())
+        self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
+        self.watching.__enter__()
 
     def _before_step(self, optimizer, args, kwargs):
-        self.is_closure = any(given is not None for given in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
         if self.watching:
+            given = (*args[1:], *kwargs.values())  # args[0] is the optimizer
+            self.is_closure = any(value is not None for value in given)
             parameters = self.network.held_leaves()
             if not self.is_closure:  # which runs the model inside the step
                 self.watching.__exit__()
