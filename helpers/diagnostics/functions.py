@@ -18,33 +18,30 @@ INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
 
 
-def _words(text):
-    return set(text.split())
-
-
 # By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
 BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict.fromkeys(["clamp", "clampmin", "clip"], "ReLU")
 BY_NAME |= dict(specialexpit="Sigmoid", threshold="ReLU")
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
 # 1 stands for dimension 1 whatever their number, None for one that is not known.
-PRODUCTS = dict.fromkeys(_words("linear matmul rmatmul mm bmm mv addmm baddbmm"), ("Linear", -1))
+PRODUCTS = dict.fromkeys(["linear", "matmul", "rmatmul", "mm", "bmm", "mv", "addmm", "baddbmm"], ("Linear", -1))
 PRODUCTS |= {f"{kind.lower()}{n}d": (f"{kind}{n}d", -n - 1) for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)}
 PRODUCTS |= dict(bilinear=("Bilinear", -1), einsum=("Linear", None), getitem=("Embedding", -1))
 PRODUCTS |= dict(embedding=("Embedding", -1), embeddingbag=("EmbeddingBag", -1), layernorm=("LayerNorm", -1))
 PRODUCTS |= dict(rmsnorm=("RMSNorm", -1), groupnorm=("GroupNorm", 1), instancenorm=("InstanceNorm1d", 1))
 PRODUCTS |= dict(batchnorm=("BatchNorm1d", 1), nativebatchnorm=("BatchNorm1d", 1))
-RECURRENT = _words("lstm gru rnntanh rnnrelu multiheadattentionforward lstmcell grucell")
+RECURRENT = {"lstm", "gru", "rnntanh", "rnnrelu", "multiheadattentionforward", "lstmcell", "grucell"}
 # What leaves the units where they are.
-ELEMENTWISE = _words(
+ELEMENTWISE = (
     "add sub rsub mul div truedivide neg pow clone contiguous to float half bfloat16 double type typeas detach where "
     "dropout alphadropout dropout1d dropout2d dropout3d maskedfill nantonum addcmul lerp pad setitem fill zero copy"
 )
-RESHAPING = _words("view reshape unsqueeze squeeze getitem expand expandas permute transpose flatten")
+RESHAPING = {"view", "reshape", "flatten", "getitem", "expand", "expandas", "permute", "transpose"}
+RESHAPING |= {"squeeze", "unsqueeze"}
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
 BINARY = "binarycrossentropywithlogits"
 LOSSES = {"crossentropy", "nllloss", BINARY}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
-KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
+KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
