@@ -143,28 +143,25 @@ def left_as_it_was(reached):
 
     A data set is not copied. ValueError if it was changed all the same, when all else is put back.
     """
-    things, tensors = [], []
-    for _, value in reached.values():
-        (tensors if isinstance(value, torch.Tensor) else things).append(value)
-    sets, changed = _data_sets(reached.values()), []
-    kept = [
-        (t, t.data, None if id(t) in sets else t.detach().clone(), t.requires_grad, t.grad if t.is_leaf else None)
-        for t in tensors
-    ]
+    things = [value for _, value in reached.values()]
+    tensors = [t for t in things if isinstance(t, torch.Tensor)]
+    sets = _data_sets(things)
+    copies = {id(t): t.detach().clone() for t in tensors if id(t) not in sets}
+    kept = [(t, t.data, copies.get(id(t)), t.requires_grad, t.grad if t.is_leaf else None) for t in tensors]
     undo = [partial(random.setstate, random.getstate()), partial(np.random.set_state, np.random.get_state())]
     undo += [put_back for value in things for put_back in _snapshots(value)]
     gpus = {t.device.index for t in tensors if t.is_cuda}
     # A pending backward pass compares versions: those of the tensors that are changed back stay the same.
-    counted = torch.autograd._unsafe_preserve_version_counter(tuple(t for t in tensors if not t.is_inference()))
+    counted = tuple(t for t in tensors if not (t.is_inference() or id(t) in sets))
     try:
-        with counted, torch.random.fork_rng(gpus), _eager():
+        with torch.autograd._unsafe_preserve_version_counter(counted), torch.random.fork_rng(gpus), _eager():
             try:
                 for t, *_, grad in kept:
                     if grad is not None:
                         t.grad = None  # a backward pass inside the model would add to it
                 yield
             finally:
-                changed += [path or "a tensor" for path, t in sets.values() if t._version]
+                changed = [path or "a tensor" for path, t in reached.values() if id(t) in sets and t._version]
                 for tensor in kept:
                     _put_back_tensor(*tensor)
     finally:
@@ -175,14 +172,11 @@ def left_as_it_was(reached):
         raise ValueError(f"{text}: make it a buffer of a module, with register_buffer")
 
 
-def _data_sets(found):
-    """id -> (path, tensor) of what is large, is no parameter and no buffer, and has never been changed in place."""
-    sets = {id(t): (path, t) for path, t in found if isinstance(t, torch.Tensor) and _is_large(t)}
-    if sets:
-        for module in [value for _, value in found if isinstance(value, nn.Module)]:
-            for t in (*module._parameters.values(), *module._buffers.values()):
-                sets.pop(id(t), None)
-    return sets
+def _data_sets(things):
+    """The ids of tensors: what is large, is no parameter and no buffer, and has never been changed in place."""
+    large = {id(t) for t in things if isinstance(t, torch.Tensor) and _is_large(t)}
+    modules = [m for m in things if large and isinstance(m, nn.Module)]
+    return large - {id(t) for m in modules for t in (*m._parameters.values(), *m._buffers.values())}
 
 
 def _is_large(t):
@@ -219,7 +213,7 @@ def _snapshots(value):
             yield partial(_refill, table, dict(table))
         elif not isinstance(table, (tuple, frozenset)):
             yield partial(_refill, table, list(table))
-    if isinstance(value, nn.Module):
+    if isinstance(value, (nn.Module, torch.Tensor)):
         return
     for kind in STATES.keys() & type(value).__mro__:
         get, put = STATES[kind]

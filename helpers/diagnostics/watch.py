@@ -110,11 +110,11 @@ class watch:
 
     def _read(self):
         self.network, self.is_new = Network(self.model), True
-        self.own = _ids_of_parameters(self.model)
+        self.parts = _ids_of_parts(self.network)
 
     def _start(self):
         """Be ready for the forward pass of a step that is recorded."""
-        if self.own != _ids_of_parameters(self.model):  # a layer was replaced
+        if self.parts != _ids_of_parts(self.network):  # a layer was replaced
             self._read()
         self.watching = Pass(self.network, self.is_new, self._trained())
         self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
@@ -183,8 +183,9 @@ def _fallen(rates):
     return [f"{text}: is the scheduler stepped per batch in place of per epoch?"]
 
 
-def _ids_of_parameters(model):
-    return {id(p) for p in nn.Module.parameters(model)} if isinstance(model, nn.Module) else None
+def _ids_of_parts(network):
+    modules = [layer for _, layer in network.layers.values() if isinstance(layer, nn.Module)]
+    return [id(part) for m in modules for table in (m._parameters, m._modules) for part in table.values()]
 
 
 def _is_compiled(module):
