@@ -204,7 +204,8 @@ class Functions(TorchFunctionMode):
             frame = frame.f_back
         code = frame.f_code
         in_torch = code.co_filename.startswith(INSIDE)
-        layer, path = self.watcher.innermost()
+        layer = self.watcher.open[-1].layer
+        path = "" if layer is None else self.network.layers[id(layer)][0]
         this = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if this is not None and this is not layer and id(this) in self.network.layers:
             path, layer = self.network.layers[id(this)]

@@ -46,18 +46,13 @@ def held(*roots):
         if not isinstance(value, torch.Tensor):
             path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
             queue += [(path, key, part) for key, part in parts(value)]
-            queue += [("", "", base) for base in _own(type(value))[0]]
+            queue += [("", "", base) for base in _own(type(value))[1]]
     return found
 
 
 def is_own(value):
     """Whether an object's class is somebody's own, neither Python's nor a library's."""
-    return _is_own(type(value))
-
-
-@cache
-def _is_own(cls):
-    return not issubclass(cls, type) and (_is_known(cls) or issubclass(cls, HOLDERS))
+    return _own(type(value))[0]
 
 
 def _is_known(value):
@@ -79,15 +74,16 @@ def _attributes(value):
     """Those of a class, and those of __slots__."""
     if isinstance(value, type):
         return dict(vars(value))
-    return {name: getattr(value, name) for name in _own(type(value))[1] if hasattr(value, name)}
+    return {name: getattr(value, name) for name in _own(type(value))[2] if hasattr(value, name)}
 
 
 @cache
 def _own(cls):
-    """(a class and its bases, as far as they are somebody's own; their __slots__)."""
+    """(whether a class's objects are somebody's own; it and its bases, as far as they are; their __slots__)."""
+    is_own = not issubclass(cls, type) and (_is_known(cls) or issubclass(cls, HOLDERS))
     bases = [base for base in cls.__mro__ if _is_known(base)]
     slots = [vars(base).get("__slots__", ()) for base in bases]
-    return bases, [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
+    return is_own, bases, [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
 
 
 def parts(value):
@@ -186,8 +182,7 @@ def _is_large(t):
 
 def _eager():
     """torch.compile's functions run as they are written, so that they can be watched."""
-    dynamo = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
-    return torch.compiler.set_stance("force_eager") if dynamo else nullcontext()
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _put_back_tensor(t, memory, values, requires_grad, grad):

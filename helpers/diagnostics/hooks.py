@@ -1,7 +1,7 @@
 """Watch a network while it runs: what every layer, activation and product puts out, in the order of the calls."""
 
 import copy
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
@@ -18,11 +18,8 @@ from .rows import activation_of
 PATCHED = {}  # class -> (the watchers that see its calls, how to put back its own __call__)
 
 
-class _Call:
-    """A layer that is being called. put: (Seen or None, tensor, its version) of all that came out inside."""
-
-    def __init__(self, layer, is_leaf):
-        self.layer, self.is_leaf, self.put = layer, is_leaf, []
+# A layer that is being called. put: (Seen or None, tensor, its version) of all that came out inside.
+Call = namedtuple("Call", "layer is_leaf put")
 
 
 class Hook:
@@ -55,7 +52,7 @@ class Watcher:
         self.restart()
 
     def restart(self):
-        self.seen, self.calls, self.open = [], Counter(), [_Call(None, False)]
+        self.seen, self.calls, self.open = [], Counter(), [Call(None, False, [])]
 
     def __enter__(self):
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
@@ -118,11 +115,6 @@ class Watcher:
     def wants_rows(self):
         return not self.is_done
 
-    def innermost(self):
-        """The layer that is being called, and its name."""
-        layer = self.open[-1].layer
-        return layer, "" if layer is None else self.network.layers[id(layer)][0]
-
     def is_open(self, layer):
         return any(call.layer is layer for call in self.open)
 
@@ -161,7 +153,7 @@ class Watcher:
 
     def _before(self, layer, args):
         self.settle()
-        self.open.append(_Call(layer, id(layer) not in self.network.containers))
+        self.open.append(Call(layer, id(layer) not in self.network.containers, []))
 
     def _after(self, layer, args, output):
         with torch._C.DisableTorchFunction():
@@ -171,7 +163,7 @@ class Watcher:
                 self.open.pop()
             call, output = self.open.pop(), self._replaced(output)
             tensors = list(tensors_in(output)) if self.wants_rows() else []
-            self.open[-1].put += [(None, t, t._version) for t in tensors]
+            self.open[-1].put.extend((None, t, t._version) for t in tensors)
             same = [[seen for seen, old, version in call.put if old is t and version == t._version] for t in tensors]
             name, kind, *activation = self.network.layers[id(layer)][0], type(layer), *activation_of(layer)
             if len(same) == 1 and any(same[0]):

@@ -8,9 +8,6 @@ from torch import nn
 
 from .holdings import CONTAINERS, held, is_own, parts
 
-SCRIPTS = torch.jit.ScriptModule, torch.jit.ScriptFunction
-REPLICAS = nn.DataParallel, nn.parallel.DistributedDataParallel
-
 
 class Network:
     """A model of any kind: ``layers`` and ``tensors`` by their id, with their names; ``network(inputs)`` calls it.
@@ -53,9 +50,9 @@ class Network:
 
     def _check(self, layer):
         why, weights = None, layer._parameters.values() if isinstance(layer, nn.Module) else ()
-        if isinstance(layer, SCRIPTS):
+        if isinstance(layer, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
             why = "lets nobody look inside: give the Python module or function that it was made from"
-        elif isinstance(layer, REPLICAS):
+        elif isinstance(layer, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             why = "runs replicas of its module: give model.module"
         elif any(map(nn.parameter.is_lazy, weights)):
             why = "has no weights yet: let the model run once, model(inputs), before"
