@@ -79,8 +79,8 @@ def diagnose(
         at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
         if not functions.cross_entropies and at_logits is not None:
             functions.cross_entropies = read_from_gradient(logits, at_logits)
-        told = parameters, at_parameters, inputs, targets, output, loss_fn, loss, lr, optimizer
-        findings = findings_for(network, watcher, *told)
+        given = inputs, targets, output, loss_fn, loss, lr, optimizer
+        findings = findings_for(network, watcher, parameters, at_parameters, *given)
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
         activations, gradients = layer_rows(seen)

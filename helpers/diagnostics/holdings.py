@@ -99,10 +99,9 @@ def parts(value):
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
         yield from ((k, space[k]) for space, names in _spaces(value) for k in names if k in space)
-        if value.__defaults__ or value.__kwdefaults__:
-            names = value.__code__.co_varnames[: value.__code__.co_argcount]
-            yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
-            yield from (value.__kwdefaults__ or {}).items()
+        names = value.__code__.co_varnames[: value.__code__.co_argcount]
+        yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
+        yield from (value.__kwdefaults__ or {}).items()
     for table in (*_tables(value), _attributes(value)):
         yield from table.items() if isinstance(table, dict) else enumerate(table)
 
@@ -204,12 +203,8 @@ def _put_back_tensor(t, memory, values, requires_grad, grad):
 def _snapshots(value):
     """Functions that put back what an object is now; a tensor's values are kept by themselves."""
     for table in _tables(value):
-        if isinstance(table, dict):
-            yield partial(_refill, table, dict(table))
-        elif not isinstance(table, (tuple, frozenset)):
-            yield partial(_refill, table, list(table))
-    if isinstance(value, (nn.Module, torch.Tensor)):
-        return
+        if not isinstance(table, (tuple, frozenset)):
+            yield partial(_refill, table, dict(table) if isinstance(table, dict) else list(table))
     for kind in STATES.keys() & type(value).__mro__:
         get, put = STATES[kind]
         yield partial(put, value, get(value))

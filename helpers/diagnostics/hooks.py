@@ -171,7 +171,8 @@ class Watcher:
             elif call.is_leaf or not all(same):
                 last = call.put[-1][0] if call.put and call.is_leaf else None
                 if last is not None and not last.activation:
-                    self._forget(last)
+                    self.calls[last.name.partition(" (call")[0]] -= 1
+                    self.seen.remove(last)
                 name = self._numbered(name)
                 for i, t in enumerate(tensors):
                     unit = self.functions.noted(t)[0]
@@ -188,10 +189,6 @@ class Watcher:
         seen.activation = activation or seen.activation
         if seen.readings is None:
             self._measure(seen, tensor)
-
-    def _forget(self, seen):
-        self.calls[seen.name.partition(" (call")[0]] -= 1
-        self.seen.remove(seen)
 
     def _replaced(self, output):
         """The output with copies of its views, for which a change in place would lose their place in the graph."""

@@ -105,8 +105,7 @@ class Network:
 
     def named(self, parameters):
         """A list or dict of tensors as a dict by name."""
-        is_dict = isinstance(parameters, dict)
-        is_one = isinstance(parameters, torch.Tensor)
+        is_dict, is_one = isinstance(parameters, dict), isinstance(parameters, torch.Tensor)
         values = [parameters] if is_one else list(parameters.values() if is_dict else parameters)
         strange = [value for value in values if not isinstance(value, torch.Tensor)]
         if strange or is_one:

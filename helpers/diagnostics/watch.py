@@ -122,8 +122,7 @@ class watch:
 
     def _before_step(self, optimizer, args, kwargs):
         if self.watching:
-            given = (*args[1:], *kwargs.values())  # args[0] is the optimizer
-            self.is_closure = any(value is not None for value in given)
+            self.is_closure = any(x is not None for x in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
             parameters = self.network.held_leaves()
             if not self.is_closure:  # which runs the model inside the step
                 self.watching.__exit__()
