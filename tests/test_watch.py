@@ -398,7 +398,7 @@ def test_a_layer_that_is_replaced_is_seen_though_it_has_no_parameters():
     net, adam = network()
 
     def replace(step):
-        if step == 1:
+        if step == 0:
             net[2] = nn.ReLU()
 
     _, seen = loop(net, adam, steps=5, watched=watch(net, adam, every=2), at_end=replace)
