@@ -195,7 +195,7 @@ class Functions(TorchFunctionMode):
 
     def _where(self):
         """(the layer whose forward was called past the hooks, or None; the place's name, with {} for the function's)."""
-        frame = sys._getframe(1)
+        frame = sys._getframe(5)  # what called __torch_function__
         while frame.f_back and frame.f_code.co_filename.startswith(INSIDE):
             if frame.f_code.co_filename.startswith(MODULES):
                 break
