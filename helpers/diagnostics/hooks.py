@@ -160,7 +160,7 @@ class Watcher:
             if not self.is_open(layer):
                 return output
             while self.open[-1].layer is not layer:  # an error that the network caught
-                self.open.pop()
+                self.open[-2].put.extend(self.open.pop().put)
             call, output = self.open.pop(), self._replaced(output)
             tensors = list(tensors_in(output)) if self.wants_rows() else []
             self.open[-1].put.extend((None, t, t._version) for t in tensors)
