@@ -49,18 +49,15 @@ class Network:
         self.parameters = self._own_parameters() if parameters is None else self.named(parameters)
 
     def _check(self, layer):
-        why, weights = None, layer._parameters.values() if isinstance(layer, nn.Module) else ()
+        root, why = self.root, None
+        weights = layer._parameters.values() if isinstance(layer, nn.Module) else ()
         if isinstance(layer, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
             why = "lets nobody look inside: give the Python module or function that it was made from"
         elif isinstance(layer, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
             why = "runs replicas of its module: give model.module"
         elif any(map(nn.parameter.is_lazy, weights)):
             why = "has no weights yet: let the model run once, model(inputs), before"
-        elif (
-            layer is not self.root
-            and isinstance(self.root, nn.Module)
-            and any(p.is_meta for p in weights if p is not None)
-        ):
+        elif layer is not root and isinstance(root, nn.Module) and any(getattr(p, "is_meta", False) for p in weights):
             why = "has no values (device meta): call to_empty(device=…) and load or initialise its weights"
         if why:
             raise ValueError(f"{type(layer).__name__} {why}")
