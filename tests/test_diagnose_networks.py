@@ -528,3 +528,71 @@ def test_arrays_are_put_back_and_what_can_only_be_read_is_not_copied():
     net.data.flags.writeable = False
     diagnose(net, X, Y)
     assert not net.counts.any()
+
+
+class Data(torch.Tensor):
+    """A data set: too large to be copied."""
+
+    def clone(self):
+        raise MemoryError
+
+
+def test_a_data_set_is_not_copied_and_is_put_back_where_it_can_be():
+    net = module(lambda self, x: self.a(x + float(self.data[0, 0])), a=nn.Linear(12, 5))
+    net.data = torch.randn(1100, 1000).as_subclass(Data)  # 4.4 MB
+    diagnose(net, X, Y)
+
+    def fills(self, x):
+        self.counts += 1
+        self.queue[0], self.calls = x[0].detach(), self.calls + 1
+        return self.a(x)
+
+    net = module(fills, a=nn.Linear(12, 5), counts=np.zeros(3), calls=0, queue=torch.zeros(100_000, 12))
+    with pytest.raises(ValueError, match="^queue was changed.*register_buffer"):
+        diagnose(net, X, Y)
+    assert not net.counts.any() and net.calls == 0  # all else is put back
+    net.queue.data.fill_(7)
+    diagnose(net, X, Y)  # from now on it is known to change
+    assert (net.queue == 7).all()
+    del net.queue
+    net.register_buffer("queue", torch.zeros(100_000, 12))
+    diagnose(net, X, Y)
+    assert not net.queue.any()
+
+
+def names_of(forward, x=X, **parts):
+    return [row.name for row in diagnose(module(forward, **parts), x, loss_fn=None).activations]
+
+
+def test_a_row_is_named_by_the_layer_whose_method_is_called():
+    class Block(nn.Linear):
+        def positive(self, x):
+            return F.relu(self(x))
+
+    linear, relu, _ = names_of(lambda self, x: self.head(self.block.positive(x)), block=Block(12, 5), head=nn.Tanh())
+    assert linear == "block" and re.fullmatch(r"block.relu:\d+", relu)
+
+
+def test_the_layers_after_an_error_that_the_network_catches_are_seen():
+    def forward(self, x):
+        try:
+            x = self.fails(x)
+        except RuntimeError:
+            x = self.act(self.a(x))
+        return self.b(x)
+
+    layers = dict(fails=nn.Sequential(nn.Linear(3, 3)), a=nn.Linear(12, 9), act=nn.Tanh(), b=nn.Linear(9, 5))
+    assert names_of(forward, **layers) == ["a", "act", "b"]
+    assert names_of(lambda self, x: self.body(x), body=module(forward, **layers))[-1] == "body.b"
+
+
+def test_units_and_limits_that_are_not_certain():
+    images = torch.randn(64, 4, 5, generator=torch.Generator().manual_seed(0))
+    norm = lambda shape: module(
+        lambda self, x: F.relu(F.layer_norm(x, shape, self.w)), w=nn.Parameter(torch.ones(shape))
+    )
+    dead = [[row.dead for row in diagnose(norm(shape), images, loss_fn=None).activations] for shape in ((5,), (4, 5))]
+    assert dead[0][-1] == 0 and dead[1][-1] is None
+    lower = torch.zeros(12)
+    rows = diagnose(lambda x: x.clamp(min=lower) + x.clamp(max=1) + x.clamp(min=0), X, loss_fn=None).activations
+    assert [row.type for row in rows] == [nn.ReLU]

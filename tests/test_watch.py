@@ -392,3 +392,17 @@ def test_inputs_that_change_in_place_do_not_change_what_was_seen():
     for kind in "activations", "gradients":
         rows, others = getattr(seen.records[0][1], kind), getattr(expected, kind)
         assert [row.std for row in rows] == pytest.approx([row.std for row in others]) and same(len(rows), 3)
+
+
+def test_a_layer_that_is_replaced_is_seen_though_it_has_no_parameters():
+    net, adam = network()
+
+    def replace(step):
+        if step == 0:
+            net[2] = nn.ReLU()
+
+    _, seen = loop(net, adam, steps=5, watched=watch(net, adam, every=2), at_end=replace)
+    kinds = [
+        [(row.name, row.type) for row in diagnosis.activations if row.is_activation] for _, diagnosis in seen.records
+    ]
+    assert kinds == [[("2", nn.Tanh)], [("2", nn.ReLU)], [("2", nn.ReLU)]] and not any(hooks(net))

@@ -42,8 +42,8 @@ def diagnose(
 
     The mode, train or eval, is the one that the model is in. What the model, the loss_fn and the inputs hold, the
     optimizer and the random states stay exactly as they are, even when the model raises. (Not caches of functools,
-    iterators, files. All tensors are copied for that: a model that holds its data set makes a look slow.) Scripted
-    functions are not looked into. Where steps look too long, a few are tried on the same examples, and taken back.
+    iterators, files. Tensors above 4 MB that are no parameters and no buffers and were never changed in place are taken
+    for data and not copied: a call that changes one ends in an error.) Scripted functions are not looked into. Where steps look too long, a few are tried on the same examples, and taken back.
 
     A container that only hands on what its last layer returned has no row; one that computes something itself
     (a residual sum) has. Raises ValueError, with the remedy, for a loss that is not one number and for what can't be
@@ -79,8 +79,8 @@ def diagnose(
         at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
         if not functions.cross_entropies and at_logits is not None:
             functions.cross_entropies = read_from_gradient(logits, at_logits)
-        told = parameters, at_parameters, inputs, targets, output, loss_fn, loss, lr, optimizer
-        findings = findings_for(network, watcher, *told)
+        given = inputs, targets, output, loss_fn, loss, lr, optimizer
+        findings = findings_for(network, watcher, parameters, at_parameters, *given)
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
         activations, gradients = layer_rows(seen)

@@ -18,37 +18,34 @@ INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
 
 
-def _words(text):
-    return set(text.split())
-
-
 # By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
 BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict.fromkeys(["clamp", "clampmin", "clip"], "ReLU")
 BY_NAME |= dict(specialexpit="Sigmoid", threshold="ReLU")
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
 # 1 stands for dimension 1 whatever their number, None for one that is not known.
-PRODUCTS = dict.fromkeys(_words("linear matmul rmatmul mm bmm mv addmm baddbmm"), ("Linear", -1))
+PRODUCTS = dict.fromkeys(["linear", "matmul", "rmatmul", "mm", "bmm", "mv", "addmm", "baddbmm"], ("Linear", -1))
 PRODUCTS |= {f"{kind.lower()}{n}d": (f"{kind}{n}d", -n - 1) for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)}
 PRODUCTS |= dict(bilinear=("Bilinear", -1), einsum=("Linear", None), getitem=("Embedding", -1))
 PRODUCTS |= dict(embedding=("Embedding", -1), embeddingbag=("EmbeddingBag", -1), layernorm=("LayerNorm", -1))
 PRODUCTS |= dict(rmsnorm=("RMSNorm", -1), groupnorm=("GroupNorm", 1), instancenorm=("InstanceNorm1d", 1))
 PRODUCTS |= dict(batchnorm=("BatchNorm1d", 1), nativebatchnorm=("BatchNorm1d", 1))
-RECURRENT = _words("lstm gru rnntanh rnnrelu multiheadattentionforward lstmcell grucell")
+RECURRENT = {"lstm", "gru", "rnntanh", "rnnrelu", "multiheadattentionforward", "lstmcell", "grucell"}
 # What leaves the units where they are.
-ELEMENTWISE = _words(
+ELEMENTWISE = (
     "add sub rsub mul div truedivide neg pow clone contiguous to float half bfloat16 double type typeas detach where "
     "dropout alphadropout dropout1d dropout2d dropout3d maskedfill nantonum addcmul lerp pad setitem fill zero copy"
 )
-RESHAPING = _words("view reshape unsqueeze squeeze getitem expand expandas permute transpose flatten")
+RESHAPING = {"view", "reshape", "flatten", "getitem", "expand", "expandas", "permute", "transpose"}
+RESHAPING |= {"squeeze", "unsqueeze"}
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
 BINARY = "binarycrossentropywithlogits"
 LOSSES = {"crossentropy", "nllloss", BINARY}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
-KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
+KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Seen:
     """One tensor that a layer or a function put out: what a row will say of it."""
 
@@ -96,6 +93,8 @@ class Functions(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, key = kwargs or {}, _key(func)
+        if key is None and "requires_grad" not in kwargs:
+            return func(*args, **kwargs)
         if key and func.__name__.endswith("_"):
             self.watcher.attempt(self.watcher.settle)
         output = func(*args, **kwargs)
@@ -133,8 +132,8 @@ class Functions(TorchFunctionMode):
             self._cross_entropy(key, output, *args, **kwargs)
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
-        given = (part for a in (*args, *kwargs.values()) for part in (a if isinstance(a, (list, tuple)) else (a,)))
-        tensors = [t for t in given if isinstance(t, torch.Tensor)]
+        given = [a if isinstance(a, (list, tuple)) else (a,) for a in (*args, *kwargs.values())]
+        tensors = [t for some in given for t in some if isinstance(t, torch.Tensor)]
         weights = [t for t in tensors if self._is_weight(t)]
         kind, unit, gate = None, -1 if key in RECURRENT else None, None
         if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
@@ -196,7 +195,7 @@ class Functions(TorchFunctionMode):
 
     def _where(self):
         """(the layer whose forward was called past the hooks, or None; the place's name, with {} for the function's)."""
-        frame = sys._getframe(1)
+        frame = sys._getframe(5)  # what called __torch_function__
         while frame.f_back and frame.f_code.co_filename.startswith(INSIDE):
             if frame.f_code.co_filename.startswith(MODULES):
                 break
@@ -205,7 +204,8 @@ class Functions(TorchFunctionMode):
             frame = frame.f_back
         code = frame.f_code
         in_torch = code.co_filename.startswith(INSIDE)
-        layer, path = self.watcher.innermost()
+        layer = self.watcher.open[-1].layer
+        path = "" if layer is None else self.network.layers[id(layer)][0]
         this = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if this is not None and this is not layer and id(this) in self.network.layers:
             path, layer = self.network.layers[id(this)]
@@ -236,7 +236,7 @@ def _key(func):
 
 def is_softmaxed(values):
     """Whether dimension 1 holds probabilities; or 0, by mistake."""
-    sums = [values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1]
+    sums = (values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1)  # a generator: logits have no need of them
     return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
 
 

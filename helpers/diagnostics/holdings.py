@@ -20,6 +20,7 @@ TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
 MISSING = object()
+DATA = 2**22  # bytes; copying as many takes as long as half a look
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
@@ -42,17 +43,16 @@ def held(*roots):
             continue
         path = f"{above}.{key}".strip(".")
         found[id(value)] = path, value
-        if isinstance(value, torch.Tensor):
-            continue
-        path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
-        queue.extend((path, key, part) for key, part in parts(value))
-        queue.extend(("", "", base) for base in _own(type(value))[0] if id(base) not in found)
+        if not isinstance(value, torch.Tensor):
+            path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
+            queue += [(path, key, part) for key, part in parts(value)]
+            queue += [("", "", base) for base in _own(type(value))[1]]
     return found
 
 
 def is_own(value):
     """Whether an object's class is somebody's own, neither Python's nor a library's."""
-    return not isinstance(value, type) and (_is_known(type(value)) or isinstance(value, HOLDERS))
+    return _own(type(value))[0]
 
 
 def _is_known(value):
@@ -74,19 +74,24 @@ def _attributes(value):
     """Those of a class, and those of __slots__."""
     if isinstance(value, type):
         return dict(vars(value))
-    return {name: getattr(value, name) for name in _own(type(value))[1] if hasattr(value, name)}
+    return {name: getattr(value, name) for name in _own(type(value))[2] if hasattr(value, name)}
 
 
 @cache
 def _own(cls):
-    """(a class and its bases, as far as they are somebody's own; their __slots__)."""
+    """(whether a class's objects are somebody's own; it and its bases, as far as they are; their __slots__)."""
+    is_own = not issubclass(cls, type) and (_is_known(cls) or issubclass(cls, HOLDERS))
     bases = [base for base in cls.__mro__ if _is_known(base)]
     slots = [vars(base).get("__slots__", ()) for base in bases]
-    return bases, [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
+    return is_own, bases, [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
 
 
 def parts(value):
     """(name, object) of what an object holds directly."""
+    if isinstance(value, nn.Module):
+        yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
+        yield from [(k, v) for k, v in vars(value).items() if k not in TORCHS or (v and k.endswith("_hooks"))]
+        return
     if isinstance(value, MethodType):
         yield from (("", value.__self__), ("", value.__func__))
     elif isinstance(value, partial):
@@ -94,14 +99,9 @@ def parts(value):
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
         yield from ((k, space[k]) for space, names in _spaces(value) for k in names if k in space)
-        if value.__defaults__ or value.__kwdefaults__:
-            names = value.__code__.co_varnames[: value.__code__.co_argcount]
-            yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
-            yield from (value.__kwdefaults__ or {}).items()
-    if isinstance(value, nn.Module):
-        yield from (*value._parameters.items(), *value._buffers.items(), *value._modules.items())
-        yield from ((k, v) for k, v in vars(value).items() if k not in TORCHS or (v and k.endswith("_hooks")))
-        return
+        names = value.__code__.co_varnames[: value.__code__.co_argcount]
+        yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
+        yield from (value.__kwdefaults__ or {}).items()
     for table in (*_tables(value), _attributes(value)):
         yield from table.items() if isinstance(table, dict) else enumerate(table)
 
@@ -134,41 +134,61 @@ def _names(code):
 
 @contextmanager
 def left_as_it_was(reached):
-    """Put back, bit for bit, what was reached: tensors, lists, dicts, attributes, variables; and the random states."""
+    """Put back, bit for bit, what was reached: tensors, lists, dicts, attributes, variables; and the random states.
+
+    A data set is not copied. ValueError if it was changed all the same, when all else is put back.
+    """
     things = [value for _, value in reached.values()]
     tensors = [t for t in things if isinstance(t, torch.Tensor)]
-    kept = [(t, t.data, t.detach().clone(), t.requires_grad, t.grad if t.is_leaf else None) for t in tensors]
+    sets = _data_sets(things)
+    copies = {id(t): t.detach().clone() for t in tensors if id(t) not in sets}
+    kept = [(t, t.data, copies.get(id(t)), t.requires_grad, t.grad if t.is_leaf else None) for t in tensors]
     undo = [partial(random.setstate, random.getstate()), partial(np.random.set_state, np.random.get_state())]
     undo += [put_back for value in things for put_back in _snapshots(value)]
     gpus = {t.device.index for t in tensors if t.is_cuda}
     # A pending backward pass compares versions: those of the tensors that are changed back stay the same.
-    counted = torch.autograd._unsafe_preserve_version_counter(tuple(t for t in tensors if not t.is_inference()))
+    counted = tuple(t for t in tensors if not (t.is_inference() or id(t) in sets))
     try:
-        with counted, torch.random.fork_rng(gpus), _eager():
+        with torch.autograd._unsafe_preserve_version_counter(counted), torch.random.fork_rng(gpus), _eager():
             try:
                 for t, *_, grad in kept:
                     if grad is not None:
                         t.grad = None  # a backward pass inside the model would add to it
                 yield
             finally:
+                changed = [path or "a tensor" for path, t in reached.values() if id(t) in sets and t._version]
                 for tensor in kept:
                     _put_back_tensor(*tensor)
     finally:
         for put_back in undo:
             put_back()
+    if changed:
+        text = f"{changed[0]} was changed in place, and is so large that it was taken for data and not copied"
+        raise ValueError(f"{text}: make it a buffer of a module, with register_buffer")
+
+
+def _data_sets(things):
+    """The ids of tensors: what is large, is no parameter and no buffer, and has never been changed in place."""
+    large = {id(t) for t in things if isinstance(t, torch.Tensor) and _is_large(t)}
+    modules = [m for m in things if large and isinstance(m, nn.Module)]
+    return large - {id(t) for m in modules for t in (*m._parameters.values(), *m._buffers.values())}
+
+
+def _is_large(t):
+    is_plain = t.layout is torch.strided and not (t.requires_grad or t.is_nested or t.is_inference())
+    return is_plain and t.numel() * t.element_size() > DATA and t._version == 0
 
 
 def _eager():
     """torch.compile's functions run as they are written, so that they can be watched."""
-    dynamo = "torch._dynamo" in sys.modules and hasattr(torch.compiler, "set_stance")
-    return torch.compiler.set_stance("force_eager") if dynamo else nullcontext()
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _put_back_tensor(t, memory, values, requires_grad, grad):
     if memory.layout is torch.strided and not t.is_meta:
         if t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape:
             t.data = memory
-        if not t.is_nested and not torch.equal(memory, values):
+        if values is not None and not t.is_nested and not torch.equal(memory, values):
             memory.copy_(values)
     elif not t.is_meta and not torch.equal(*(x._values() if x.is_sparse else x.values() for x in (t.detach(), values))):
         with torch.no_grad():
@@ -183,15 +203,11 @@ def _put_back_tensor(t, memory, values, requires_grad, grad):
 def _snapshots(value):
     """Functions that put back what an object is now; a tensor's values are kept by themselves."""
     for table in _tables(value):
-        if isinstance(table, dict):
-            yield partial(_refill, table, dict(table))
-        elif not isinstance(table, (tuple, frozenset)):
-            yield partial(_refill, table, list(table))
-    if isinstance(value, (nn.Module, torch.Tensor)):
-        return
-    for kind, (get, put) in STATES.items():
-        if isinstance(value, kind):
-            yield partial(put, value, get(value))
+        if not isinstance(table, (tuple, frozenset)):
+            yield partial(_refill, table, dict(table) if isinstance(table, dict) else list(table))
+    for kind in STATES.keys() & type(value).__mro__:
+        get, put = STATES[kind]
+        yield partial(put, value, get(value))
     if attributes := _attributes(value):
         yield partial(_reset_attributes, value, attributes)
     if isinstance(value, FunctionType) and _is_known(value):

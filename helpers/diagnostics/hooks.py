@@ -1,7 +1,7 @@
 """Watch a network while it runs: what every layer, activation and product puts out, in the order of the calls."""
 
 import copy
-from collections import Counter
+from collections import Counter, namedtuple
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
@@ -18,11 +18,8 @@ from .rows import activation_of
 PATCHED = {}  # class -> (the watchers that see its calls, how to put back its own __call__)
 
 
-class _Call:
-    """A layer that is being called. put: (Seen or None, tensor, its version) of all that came out inside."""
-
-    def __init__(self, layer, is_leaf):
-        self.layer, self.is_leaf, self.put = layer, is_leaf, []
+# A layer that is being called. put: (Seen or None, tensor, its version) of all that came out inside.
+Call = namedtuple("Call", "layer is_leaf put")
 
 
 class Hook:
@@ -55,19 +52,19 @@ class Watcher:
         self.restart()
 
     def restart(self):
-        self.seen, self.calls, self.open = [], Counter(), [_Call(None, False)]
+        self.seen, self.calls, self.open = [], Counter(), [Call(None, False, [])]
 
     def __enter__(self):
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
         self.undo.append(partial(mha.set_fastpath_enabled, mha.get_fastpath_enabled()))
         mha.set_fastpath_enabled(False)
-        before = Hook(lambda layer, args: self.attempt(self._before, layer))
-        after = Hook(lambda layer, args, out: self.attempt(self._after, layer, out))
+        before, after = (Hook(partial(self.attempt, do)) for do in (self._before, self._after))
         layers = [layer for _, layer in self.network.layers.values()]
-        for layer in layers:
-            if not self.network.own_call(layer):
-                self.undo.append(layer.register_forward_pre_hook(before).remove)
-                self.undo.append(layer.register_forward_hook(after).remove)
+        # Written into the tables by hand: torch's register_forward_hook and its handle take ten times as long.
+        tables = [(m._forward_pre_hooks, m._forward_hooks) for m in layers if not self.network.own_call(m)]
+        for pre_hooks, hooks in tables:
+            pre_hooks[-id(self)], hooks[-id(self)] = before, after  # torch's own keys are counted from 0
+        self.undo.append(lambda: [hooks.pop(-id(self), None) for pair in tables for hooks in pair])
         scripts = patch.object(nn.Module, "__prepare_scriptable__", _without_hooks, create=True)
         scripts.start()
         self.undo.append(scripts.stop)
@@ -118,11 +115,6 @@ class Watcher:
     def wants_rows(self):
         return not self.is_done
 
-    def innermost(self):
-        """The layer that is being called, and its name."""
-        layer = self.open[-1].layer
-        return layer, "" if layer is None else self.network.layers[id(layer)][0]
-
     def is_open(self, layer):
         return any(call.layer is layer for call in self.open)
 
@@ -143,7 +135,8 @@ class Watcher:
         """A product that waits is measured, before anything changes it in place."""
         for seen, tensor, _ in self.open[-1].put[-1:]:
             if seen is not None and seen.readings is None:
-                self._measure(seen, tensor)
+                with torch._C.DisableTorchFunction():
+                    self._measure(seen, tensor)
 
     def _measure(self, seen, tensor):
         seen.shape, seen.node = tuple(tensor.shape), tensor.grad_fn
@@ -152,26 +145,25 @@ class Watcher:
             raise ValueError(f"{text}: call it without vmap")
         if tensor.is_nested:
             raise ValueError(f"{seen.name} puts out a nested (jagged) tensor: pad it, with to_padded_tensor")
-        with torch._C.DisableTorchFunction():
-            self.see(seen, tensor)
+        self.see(seen, tensor)
 
     def _numbered(self, name):
         self.calls[name] += 1
         return name + (f" (call {self.calls[name]})" if self.calls[name] > 1 else "")
 
-    def _before(self, layer):
+    def _before(self, layer, args):
         self.settle()
-        self.open.append(_Call(layer, id(layer) not in self.network.containers))
+        self.open.append(Call(layer, id(layer) not in self.network.containers, []))
 
-    def _after(self, layer, output):
+    def _after(self, layer, args, output):
         with torch._C.DisableTorchFunction():
             if not self.is_open(layer):
                 return output
             while self.open[-1].layer is not layer:  # an error that the network caught
-                self.open.pop()
+                self.open[-2].put.extend(self.open.pop().put)
             call, output = self.open.pop(), self._replaced(output)
             tensors = list(tensors_in(output)) if self.wants_rows() else []
-            self.open[-1].put += [(None, t, t._version) for t in tensors]
+            self.open[-1].put.extend((None, t, t._version) for t in tensors)
             same = [[seen for seen, old, version in call.put if old is t and version == t._version] for t in tensors]
             name, kind, *activation = self.network.layers[id(layer)][0], type(layer), *activation_of(layer)
             if len(same) == 1 and any(same[0]):
@@ -179,7 +171,8 @@ class Watcher:
             elif call.is_leaf or not all(same):
                 last = call.put[-1][0] if call.put and call.is_leaf else None
                 if last is not None and not last.activation:
-                    self._forget(last)
+                    self.calls[last.name.partition(" (call")[0]] -= 1
+                    self.seen.remove(last)
                 name = self._numbered(name)
                 for i, t in enumerate(tensors):
                     unit = self.functions.noted(t)[0]
@@ -196,10 +189,6 @@ class Watcher:
         seen.activation = activation or seen.activation
         if seen.readings is None:
             self._measure(seen, tensor)
-
-    def _forget(self, seen):
-        self.calls[seen.name.partition(" (call")[0]] -= 1
-        self.seen.remove(seen)
 
     def _replaced(self, output):
         """The output with copies of its views, for which a change in place would lose their place in the graph."""
@@ -230,10 +219,10 @@ def _watch_calls(cls, watcher):
         def watched(layer, *args, **kwargs):
             those = [w for w in watchers if id(layer) in w.network.layers and not w.is_open(layer)]
             for w in those:
-                w.attempt(w._before, layer)
+                w.attempt(w._before, layer, args)
             output = call(layer, *args, **kwargs)
             for w in reversed(those):
-                replaced = w.attempt(w._after, layer, output)
+                replaced = w.attempt(w._after, layer, args, output)
                 output = output if replaced is None else replaced
             return output
 

@@ -8,13 +8,6 @@ from torch import nn
 
 from .holdings import CONTAINERS, held, is_own, parts
 
-SCRIPTS = torch.jit.ScriptModule, torch.jit.ScriptFunction
-REPLICAS = nn.DataParallel, nn.parallel.DistributedDataParallel
-REFUSED = {
-    SCRIPTS: "lets nobody look inside: give the Python module or function that it was made from",
-    REPLICAS: "runs replicas of its module: give model.module",
-}
-
 
 class Network:
     """A model of any kind: ``layers`` and ``tensors`` by their id, with their names; ``network(inputs)`` calls it.
@@ -42,24 +35,32 @@ class Network:
                 self.layers.setdefault(id(value), (_written(path) or name, value))
         layers = [layer for _, layer in self.layers.values()]
         for layer in (root, *layers):
-            why = next((why for classes, why in REFUSED.items() if isinstance(layer, classes)), None)
-            if isinstance(layer, nn.Module) and any(map(nn.parameter.is_lazy, layer._parameters.values())):
-                why = "has no weights yet: let the model run once, model(inputs), before"
-            elif root is not layer and isinstance(root, nn.Module) and _is_meta(layer):
-                why = "has no values (device meta): call to_empty(device=…) and load or initialise its weights"
-            if why:
-                raise ValueError(f"{type(layer).__name__} {why}")
+            self._check(layer)
         self.tensors = {i: found for i, found in self.reached.items() if isinstance(found[1], torch.Tensor)}
         self.containers = set()  # the ids of layers that hold layers, themselves or in a list or dict
         self.owners = {}  # the class of the layer that holds a tensor, by the tensor's id
         for layer in layers:
             own = [part for _, part in parts(layer)]
             deeper = [part for value in own if isinstance(value, CONTAINERS) for _, part in parts(value)]
-            if any(id(part) in self.layers for part in (*own, *deeper)):
+            if not self.layers.keys().isdisjoint(map(id, (*own, *deeper))):
                 self.containers.add(id(layer))
             if isinstance(layer, nn.Module) or id(layer) not in self.containers:  # else its use says more
                 self.owners |= {id(part): type(layer) for part in own if id(part) in self.tensors}
         self.parameters = self._own_parameters() if parameters is None else self.named(parameters)
+
+    def _check(self, layer):
+        root, why = self.root, None
+        weights = layer._parameters.values() if isinstance(layer, nn.Module) else ()
+        if isinstance(layer, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+            why = "lets nobody look inside: give the Python module or function that it was made from"
+        elif isinstance(layer, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            why = "runs replicas of its module: give model.module"
+        elif any(map(nn.parameter.is_lazy, weights)):
+            why = "has no weights yet: let the model run once, model(inputs), before"
+        elif layer is not root and isinstance(root, nn.Module) and any(getattr(p, "is_meta", False) for p in weights):
+            why = "has no values (device meta): call to_empty(device=…) and load or initialise its weights"
+        if why:
+            raise ValueError(f"{type(layer).__name__} {why}")
 
     def __call__(self, args, kwargs):
         root = self.root
@@ -101,17 +102,14 @@ class Network:
 
     def named(self, parameters):
         """A list or dict of tensors as a dict by name."""
-        if isinstance(parameters, dict):
-            strange = [type(p).__name__ for p in parameters.values() if not isinstance(p, torch.Tensor)]
-            if strange:
-                raise ValueError(f"parameters holds a {strange[0]}: give a list or dict of tensors")
-            return {str(name): p for name, p in parameters.items()}
-        is_list = not isinstance(parameters, torch.Tensor)
-        parameters = list(parameters) if is_list else [parameters]
-        strange = [type(p).__name__ for p in parameters if not (isinstance(p, torch.Tensor) and is_list)]
-        if strange:
-            raise ValueError(f"parameters is, or holds, a {strange[0]}: give a list or dict of tensors")
-        return {self.tensor_name(p, f"parameters[{i}]"): p for i, p in enumerate(parameters)}
+        is_dict, is_one = isinstance(parameters, dict), isinstance(parameters, torch.Tensor)
+        values = [parameters] if is_one else list(parameters.values() if is_dict else parameters)
+        strange = [value for value in values if not isinstance(value, torch.Tensor)]
+        if strange or is_one:
+            kind = type((strange or values)[0]).__name__
+            raise ValueError(f"parameters is, or holds, a {kind}: give a list or dict of tensors")
+        names = parameters if is_dict else [self.tensor_name(p, f"parameters[{i}]") for i, p in enumerate(values)]
+        return dict(zip(map(str, names), values, strict=True))
 
     def held_leaves(self):
         """What may be its parameters before it has run: all tensors that it holds and that need a gradient."""
@@ -119,10 +117,6 @@ class Network:
 
     def tensor_name(self, tensor, otherwise):
         return self.tensors.get(id(tensor), (otherwise,))[0]
-
-
-def _is_meta(layer):
-    return isinstance(layer, nn.Module) and any(p is not None and p.is_meta for p in layer._parameters.values())
 
 
 def _written(path):

@@ -32,11 +32,7 @@ def _kind(warning):
 def _merged(first, last):
     """The first of two sentences of one kind, with those numbers of the last that are others."""
     numbers = iter(NUMBER.findall(last))
-    return NUMBER.sub(lambda old: _changed(old[0], next(numbers, old[0])), first)
-
-
-def _changed(old, new):
-    return old if old == new else f"{old} → {new}"
+    return NUMBER.sub(lambda old: old[0] if (new := next(numbers, old[0])) == old[0] else f"{old[0]} → {new}", first)
 
 
 def _when(steps, last):

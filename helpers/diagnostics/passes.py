@@ -105,7 +105,7 @@ class Pass(Watcher):
     def _see(self, seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
         if tensor.requires_grad:
-            tensor.register_hook(lambda gradient: self._see_gradient(seen, gradient))
+            tensor.register_hook(partial(self._see_gradient, seen))
 
     def _see_gradient(self, seen, gradient):
         with HIDDEN:
@@ -170,5 +170,5 @@ class Pass(Watcher):
 
 def _is_counted():
     """Whether there are gradients, and no transform of torch.func or trace, in which tensors hide their values."""
-    is_hidden = torch._C._functorch.peek_interpreter_stack() is not None or torch.jit.is_tracing()
-    return torch.is_grad_enabled() and not is_hidden
+    is_hidden = torch._C._functorch.peek_interpreter_stack() or torch._C._get_tracing_state()
+    return torch.is_grad_enabled() and is_hidden is None

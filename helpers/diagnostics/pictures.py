@@ -218,8 +218,6 @@ def _symmetric(ax, stds):
 
 
 def _legend_beside(ax, labels):
-    if not labels:
-        return
     if len(labels) <= MANY:
         ax.legend(**BESIDE)
         return

@@ -185,7 +185,7 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
     groups, rows = [] if optimizer is None else optimizer.param_groups, []
     groups = {id(p): group for group in groups for p in group["params"]}
     for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
-        row = tensor_statistics(value.detach(), histograms)
+        row = tensor_statistics(value, histograms)
         row |= {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
         std, update_std = row.get("std"), tensor_statistics(change, False).get("std")
         if optimizer is None and change is None and lr is not None and row.get("grad_std") is not None:

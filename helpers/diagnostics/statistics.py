@@ -22,9 +22,9 @@ def entries(tensor):
     """A tensor's entries as a vector, in float64; the two parts of complex ones are entries of their own."""
     if tensor.layout is not torch.strided:
         tensor = tensor.detach().to_dense()
-    if tensor.is_complex():
-        tensor = torch.view_as_real(tensor.detach().resolve_conj())
     if tensor.dtype not in (torch.float32, torch.float64):
+        if tensor.is_complex():
+            tensor = torch.view_as_real(tensor.detach().resolve_conj())
         tensor = tensor.detach().cpu().double()  # NumPy has no bfloat16; some accelerators have no float64
     return tensor.numpy(force=True).reshape(-1).astype(np.float64, copy=False)
 

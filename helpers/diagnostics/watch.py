@@ -48,7 +48,8 @@ class watch:
         if self.optimizer is not None:
             before = self.optimizer.register_step_pre_hook(self._before_step)
             self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
-        self._start_if_due()
+        if self.steps % self.every == 0:
+            self._start()
         return self
 
     def __exit__(self, kind, error, traceback):
@@ -68,8 +69,9 @@ class watch:
                 self._record()
             self.watching = None
         self.steps += 1
-        with self._going_on():  # a layer may have been replaced by one that cannot be watched
-            self._start_if_due()
+        if self.steps % self.every == 0:
+            with self._going_on():  # a layer may have been replaced by one that cannot be watched
+                self._start()
 
     @contextmanager
     def _going_on(self):
@@ -108,20 +110,19 @@ class watch:
 
     def _read(self):
         self.network, self.is_new = Network(self.model), True
-        self.own = _ids_of_parameters(self.model)
+        self.parts = _ids_of_parts(self.network)
 
-    def _start_if_due(self):
+    def _start(self):
         """Be ready for the forward pass of a step that is recorded."""
-        if self.steps % self.every == 0:
-            if self.own != _ids_of_parameters(self.model):  # a layer was replaced
-                self._read()
-            self.watching = Pass(self.network, self.is_new, self._trained())
-            self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
-            self.watching.__enter__()
+        if self.parts != _ids_of_parts(self.network):  # a layer was replaced
+            self._read()
+        self.watching = Pass(self.network, self.is_new, self._trained())
+        self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
+        self.watching.__enter__()
 
     def _before_step(self, optimizer, args, kwargs):
-        self.is_closure = any(given is not None for given in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
         if self.watching:
+            self.is_closure = any(x is not None for x in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
             parameters = self.network.held_leaves()
             if not self.is_closure:  # which runs the model inside the step
                 self.watching.__exit__()
@@ -181,8 +182,9 @@ def _fallen(rates):
     return [f"{text}: is the scheduler stepped per batch in place of per epoch?"]
 
 
-def _ids_of_parameters(model):
-    return {id(p) for p in nn.Module.parameters(model)} if isinstance(model, nn.Module) else None
+def _ids_of_parts(network):
+    modules = [layer for _, layer in network.layers.values() if isinstance(layer, nn.Module)]
+    return [id(part) for m in modules for table in (m._parameters, m._modules) for part in table.values()]
 
 
 def _is_compiled(module):
