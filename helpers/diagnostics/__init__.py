@@ -42,8 +42,8 @@ def diagnose(
 
     The mode, train or eval, is the one that the model is in. What the model, the loss_fn and the inputs hold, the
     optimizer and the random states stay exactly as they are, even when the model raises. (Not caches of functools,
-    iterators, files. Tensors above 4 MB that are no parameters and no buffers and were never changed in place are taken
-    for data and not copied: a call that changes one ends in an error.) Scripted functions are not looked into. Where steps look too long, a few are tried on the same examples, and taken back.
+    iterators, files. All tensors are copied for that: a model that holds its data set makes a look slow.) Scripted
+    functions are not looked into. Where steps look too long, a few are tried on the same examples, and taken back.
 
     A container that only hands on what its last layer returned has no row; one that computes something itself
     (a residual sum) has. Raises ValueError, with the remedy, for a loss that is not one number and for what can't be

@@ -20,7 +20,6 @@ TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
 MISSING = object()
-DATA = 2**22  # bytes; copying as many takes as long as half a look
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
@@ -134,49 +133,28 @@ def _names(code):
 
 @contextmanager
 def left_as_it_was(reached):
-    """Put back, bit for bit, what was reached: tensors, lists, dicts, attributes, variables; and the random states.
-
-    A data set is not copied. ValueError if it was changed all the same, when all else is put back.
-    """
+    """Put back, bit for bit, what was reached: tensors, lists, dicts, attributes, variables; and the random states."""
     things = [value for _, value in reached.values()]
     tensors = [t for t in things if isinstance(t, torch.Tensor)]
-    sets = _data_sets(things)
-    copies = {id(t): t.detach().clone() for t in tensors if id(t) not in sets}
-    kept = [(t, t.data, copies.get(id(t)), t.requires_grad, t.grad if t.is_leaf else None) for t in tensors]
+    kept = [(t, t.data, t.detach().clone(), t.requires_grad, t.grad if t.is_leaf else None) for t in tensors]
     undo = [partial(random.setstate, random.getstate()), partial(np.random.set_state, np.random.get_state())]
     undo += [put_back for value in things for put_back in _snapshots(value)]
     gpus = {t.device.index for t in tensors if t.is_cuda}
     # A pending backward pass compares versions: those of the tensors that are changed back stay the same.
-    counted = tuple(t for t in tensors if not (t.is_inference() or id(t) in sets))
+    counted = torch.autograd._unsafe_preserve_version_counter(tuple(t for t in tensors if not t.is_inference()))
     try:
-        with torch.autograd._unsafe_preserve_version_counter(counted), torch.random.fork_rng(gpus), _eager():
+        with counted, torch.random.fork_rng(gpus), _eager():
             try:
                 for t, *_, grad in kept:
                     if grad is not None:
                         t.grad = None  # a backward pass inside the model would add to it
                 yield
             finally:
-                changed = [path or "a tensor" for path, t in reached.values() if id(t) in sets and t._version]
                 for tensor in kept:
                     _put_back_tensor(*tensor)
     finally:
         for put_back in undo:
             put_back()
-    if changed:
-        text = f"{changed[0]} was changed in place, and is so large that it was taken for data and not copied"
-        raise ValueError(f"{text}: make it a buffer of a module, with register_buffer")
-
-
-def _data_sets(things):
-    """The ids of tensors: what is large, is no parameter and no buffer, and has never been changed in place."""
-    large = {id(t) for t in things if isinstance(t, torch.Tensor) and _is_large(t)}
-    modules = [m for m in things if large and isinstance(m, nn.Module)]
-    return large - {id(t) for m in modules for t in (*m._parameters.values(), *m._buffers.values())}
-
-
-def _is_large(t):
-    is_plain = t.layout is torch.strided and not (t.requires_grad or t.is_nested or t.is_inference())
-    return is_plain and t.numel() * t.element_size() > DATA and t._version == 0
 
 
 def _eager():
@@ -188,7 +166,7 @@ def _put_back_tensor(t, memory, values, requires_grad, grad):
     if memory.layout is torch.strided and not t.is_meta:
         if t.data.data_ptr() != memory.data_ptr() or t.shape != memory.shape:
             t.data = memory
-        if values is not None and not t.is_nested and not torch.equal(memory, values):
+        if not t.is_nested and not torch.equal(memory, values):
             memory.copy_(values)
     elif not t.is_meta and not torch.equal(*(x._values() if x.is_sparse else x.values() for x in (t.detach(), values))):
         with torch.no_grad():
