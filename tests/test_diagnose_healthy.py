@@ -87,6 +87,16 @@ def test_a_rate_at_which_the_loss_rises_is_too_high_and_the_trial_leaves_nothing
     assert net[0].weight.grad.eq(1).all() and net[2].weight.grad is None and not optimizer.state
 
 
+def test_a_rate_too_high_by_less_is_found_by_the_mean_of_the_steps_on_trial():
+    """A regression at rate 0.5: loss 1.7, then 1.6, 3.8, 2.6, 1.7, 1.3. It ends at 1.5, and with 0.05 at 0.2."""
+    torch.manual_seed(1)
+    net, (x, _) = nn.Sequential(*deep()[:-1], nn.Linear(64, 1)), clusters(0)
+    y = torch.sin(x[:, :1]) + x[:, 1:2]
+    for lr, rises in (0.2, False), (0.5, True):
+        look = diagnose(net, x, y, loss_fn=F.mse_loss, lr=lr)
+        assert look.rises == rises == says(look.warnings, "rate is probably too high")
+
+
 def test_weights_that_nothing_holds_are_put_back_after_a_trial():
     secret = iter([(torch.randn(20, 10) * 0.1).requires_grad_() for _ in range(2)])  # an iterator is not looked into
     W, V = secret
@@ -331,13 +341,18 @@ def test_an_output_layer_is_not_compared_with_gates_or_queries():
 def test_dead_units_need_examples_and_another_cause_where_the_signal_has_faded():
     conv = nn.Conv2d(3, 16, 3)
     with torch.no_grad():
-        conv.bias[:12] = -100
+        conv.bias[:13] = -100  # 12 would be a coin's luck
     for n, is_said in (1, False), (4, False), (16, True):  # the places of one image are alike
         found = diagnose(nn.Sequential(conv, nn.ReLU()), torch.randn(n, 3, 8, 8), loss_fn=None)
-        assert found.activations[1].dead == 0.75 and says(found.warnings, "dead") == is_said
+        assert found.activations[1].dead == 13 / 16 and says(found.warnings, "dead") == is_said
     torch.manual_seed(1)
-    said = diagnose(deep(10), *clusters(0)).warnings  # torch's own init: about half are off by their biases
-    assert says(said, "shrink") and says(said, "dead", "too small") and not says(said, "dead", "learning rate")
+    net = deep(10)  # torch's own init: about half are off by their biases
+    said = diagnose(net, *clusters(0)).warnings
+    assert says(said, "shrink") and not says(said, "dead")
+    for layer in net[::2]:
+        layer.bias.data -= 0.05
+    said = diagnose(net, *clusters(0)).warnings
+    assert says(said, "dead", "too small") and not says(said, "dead", "learning rate")
 
 
 def test_two_heads_in_any_order():
@@ -653,22 +668,6 @@ def test_what_follows_an_output_layer_of_zeros_is_not_stuck():
     nn.init.zeros_(net[0].weight)  # and what a hidden one leaves is
     nn.init.zeros_(net[0].bias)
     assert any(text.startswith("1 (Tanh): puts out the same number") for text in diagnose(net, X, **far).warnings)
-
-
-def test_small_gradients_are_as_small_as_adams_eps_at_the_start_only():
-    net, (x, y) = deep().double(), clusters(0)  # in float32 such small steps are lost in rounding
-    x = x.double()
-    tiny = dict(loss_fn=lambda out, y: 1e-9 * F.cross_entropy(out, y))
-    stuck = lambda optimizer: any("Adam's eps" in w for w in diagnose(net, x, y, optimizer=optimizer, **tiny).warnings)
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
-    assert stuck(optimizer)
-    for _ in range(3):
-        F.cross_entropy(net(x), y).backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    for state in optimizer.state.values():  # gradients that have cancelled each other, as at the end of a training
-        state["exp_avg"].zero_()
-    assert not stuck(optimizer)
 
 
 def test_weights_that_only_the_graph_knows_are_put_back_after_a_trial():

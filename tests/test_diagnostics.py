@@ -577,7 +577,7 @@ UNHEALTHY = {
         0.1,
         "tanh1: puts out the same number everywhere",
     ),
-    "fast output": (lambda g: deep_mlp(nonlinearity="sigmoid", generator=g), 0.1, "linear6.weight: learns .* faster"),
+    "sigmoids": (lambda g: deep_mlp(nonlinearity="sigmoid", generator=g), 0.1, "gradients vanish"),
     "NaN": (
         lambda g: spoil(deep_mlp(generator=g), lambda m: m.linear3.weight[0, 0].fill_(math.nan)),
         0.1,

@@ -13,6 +13,7 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 
 from .rows import ACTIVATIONS
+from .shapes import MIXING, is_mixing
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
@@ -44,7 +45,7 @@ POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "
 BINARY = "binarycrossentropywithlogits"
 LOSSES = {"crossentropy", "nllloss", BINARY}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
-KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
+KNOWN = {*MADE, *MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE, *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
@@ -92,7 +93,7 @@ class Functions(TorchFunctionMode):
         self.weights = {id(p) for p in (network.parameters or {}).values()} | set(network.tensors)
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
         self.notes = {}  # id of a tensor -> (a reference to it, its units' dimension, the gate that it is)
-        self.cross_entropies, self.made = [], []
+        self.cross_entropies, self.made, self.mixing = [], [], []  # mixing: (name, shape before, after)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, key = kwargs or {}, _key(func)
@@ -131,6 +132,8 @@ class Functions(TorchFunctionMode):
                 self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
         elif key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)
+        elif key in MIXING and is_mixing(key, output, *args, **kwargs):
+            self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
         given = (part for a in (*args, *kwargs.values()) for part in (a if isinstance(a, (list, tuple)) else (a,)))
