@@ -318,6 +318,23 @@ def test_the_branches_of_residual_blocks_are_no_chain():
         assert says(diagnose(net, X, Y).warnings, "gradients explode") == bool(words)
 
 
+class ResidualBlock(nn.Module):
+    """As in the first ResNet: what follows the sum is an activation, a function or the layer that was called before."""
+
+    def __init__(self, relu):
+        super().__init__()
+        self.a, self.b, self.relu = nn.Linear(12, 12), nn.Linear(12, 12), relu
+
+    def forward(self, x):
+        return self.relu(8 * x + self.b(self.relu(self.a(x))))
+
+
+@pytest.mark.parametrize("relu", [F.relu, nn.ReLU()])
+def test_blocks_that_end_with_an_activation_are_no_chain(relu):
+    blocks = [ResidualBlock(relu if relu is F.relu else nn.ReLU()) for _ in range(3)]
+    assert not says(diagnose(nn.Sequential(*blocks, nn.Linear(12, 5)), X, Y).warnings, "explode")
+
+
 def test_an_output_layer_is_not_compared_with_gates_or_queries():
     class Highway(nn.Module):
         def __init__(self):

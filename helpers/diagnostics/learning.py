@@ -167,7 +167,7 @@ def _forgotten(network, watcher):
     """Of plain tensors: what is multiplied with like weights, but was left out when they got their requires_grad."""
     if isinstance(network.root, nn.Module):
         return []
-    products = [t for t, kind in watcher.functions.uses.values() if kind and t.dim() > 1]
+    products = [t for t, kind in watcher.functions.uses.values() if kind and t.dim() > 1 and t.is_floating_point()]
     names = [network.tensor_name(t, "") for t in products if t.is_leaf and not t.requires_grad]
     some, it, _ = some_of(names)
     text = f"{some}: multiplied with like a weight, but needs no gradient, so no step changes {it}"

@@ -126,7 +126,8 @@ def _differs(t):
 def _by_depth(activations, gradients, inner):
     """Whether a std grows or shrinks from the first to the last layer of one role.
 
-    Beside a way that leads past them (their block computes something after them) it may do so within wide limits;
+    Beside a way that leads past them (their block puts out something of its own, or calls them again at its end) it may
+    do so within wide limits;
     inner: names of weights that began at 0, with which gradients may do anything at first.
     """
     compared = [i for i, row in enumerate(activations) if row.is_activation]
@@ -137,8 +138,9 @@ def _by_depth(activations, gradients, inner):
     if len(layers) < 3:
         return
     steps = compared.index(layers[-1]) - compared.index(layers[0])  # layers of other roles count as depth
-    blocks = {row.name for row in activations if not row.is_activation}
-    if any(before in blocks for i in layers for before in _paths(activations[i].name)):
+    names = {row.name for row in activations}
+    beside = [path for i in layers for path in (*_paths(activations[i].name), f"{activations[i].name} (call 2)")]
+    if not names.isdisjoint(beside):
         steps = inf
     first, last = activations[layers[0]], activations[layers[-1]]
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
