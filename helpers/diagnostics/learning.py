@@ -30,11 +30,13 @@ def fitting(loss_fn, output, targets):
     if not isinstance(targets, torch.Tensor):
         raise ValueError(f"targets is a {type(targets).__name__}: give torch.as_tensor(targets)")  # noqa: TRY004
     are_classes = not targets.is_floating_point()
-    classes = output.shape[1] if output.dim() == 2 else 1
-    if are_classes and classes > 1 and targets.shape == output.shape:
+    classes = output.shape[1] if output.dim() == 2 else inf
+    if are_classes and 1 < classes < inf and targets.shape == output.shape:
         raise ValueError("targets are one-hot whole numbers: give targets.argmax(1)")
-    if are_classes and classes > 1 and (targets >= classes).any():
-        raise ValueError(f"targets reach to {targets.max()}, but the output has {classes} classes: count them from 0")
+    if are_classes and (targets >= classes).any():
+        raise ValueError(
+            f"targets reach to {targets.max()}, but there are {classes} outputs, one a class: count from 0"
+        )
     if are_classes and targets.dtype not in (torch.int64, torch.uint8):
         raise ValueError(f"targets are {targets.dtype}, which cross_entropy does not take: give targets.long()")
     if are_classes and output.dim() == 2 and targets.shape == (len(output), 1):
