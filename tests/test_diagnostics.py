@@ -308,7 +308,7 @@ def test_frozen_and_unused_parameters(splits):
     for p in model.parameters():
         p.requires_grad_(False)
     result = diagnose(model, X, Y)
-    assert result.loss > 0 and not result.warnings and all(row.std is None for row in result.gradients)
+    assert result.loss > 0 and len(result.warnings) == 1 and all(row.std is None for row in result.gradients)
 
 
 def test_bfloat16():
