@@ -95,6 +95,8 @@ def test_a_rate_too_high_by_less_is_found_by_the_mean_of_the_steps_on_trial():
     for lr, rises in (0.2, False), (0.5, True):
         look = diagnose(net, x, y, loss_fn=F.mse_loss, lr=lr)
         assert look.rises == rises == says(look.warnings, "rate is probably too high")
+    tanh = diagnose(deep(2, nn.init.xavier_uniform_, nn.Tanh), *clusters(0), lr=1.0)  # it learns as well as with 0.3
+    assert sorted(p.update_to_data or 0 for p in tanh.parameters)[3] > 0.1 and tanh.rises is False and not tanh.warnings
 
 
 def test_weights_that_nothing_holds_are_put_back_after_a_trial():

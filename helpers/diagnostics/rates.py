@@ -11,11 +11,9 @@ from statistics import median
 UPDATE_RATIO, UNTRIED = (1e-4, 1e-2), 10
 # Adam moves a weight by about lr a step at first, by 0.25 * lr later. Healthy: 10**-3.2 (p1's W1 at 1e-3) to
 # 10**-1.8 (part 2 at 1e-2), 10**-4.2 (a trained transformer tuned at 1e-5); 3e-4 for a weight of std 1: 10**-4.1.
+# Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm: weights of std 0.02
+# are best at 0.004 to 0.025, where lr / std alone says 0.38.
 ADAM_RATIO = 5e-5, 3e-2
-# Weights below 1 / sqrt(fan_in) are judged as if they had it, for they may grow that far at no harm: under Adam weights
-# of std 0.02 are best at 0.004 to 0.025, where lr / std alone says 0.38. Under SGD that holds for torch's own init
-# only, 0.58 / sqrt(fan_in); smaller ones are a fault (gain 0.5 breaks at lr 3).
-TORCHS = 0.55
 # The size of weights before a BatchNorm makes no difference to what comes out: too long a step makes them grow, and the
 # next ones shorter. Three convolutions are best at 0.03, worse at 0.17; six layers of the course worse at 0.07.
 NORMALISED = 5  # times as far they may move
@@ -49,7 +47,7 @@ def update_ratios(weights, diagnosis, stuck, by_depth, begins_at_zero):
     most = median(_judged(p, normalised) for p in adams or weights)
     kind = "1e-04 to 1e-02 is usual"
     if adams:
-        later = most if most > high else median(p.adam_to_data for p in adams)
+        later = median(p.adam_to_data for p in adams)
         kind = f"under Adam 0.25 * lr / std is about {later:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
     text = f"update:data is {middle:.1e} for the median weight, and {kind}"
     if (decay := median(p.decay or 0 for p in weights)) > DECAY and not (by_depth or stuck or is_tuned):
@@ -98,6 +96,5 @@ def _judged(p, normalised):
     if p.adam_to_data is not None:
         return p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
     speed = p.update_to_data if p.growth == 1 else min(p.update_to_data, p.lr * (p.grad_to_data or 0))
-    small = min(1, p.std * prod(p.shape[1:]) ** 0.5)
     is_normalised = p.name.rpartition(".")[0] in normalised
-    return speed * (small if small > TORCHS else 1) / (NORMALISED if is_normalised else 1)
+    return speed / (NORMALISED if is_normalised else 1)
