@@ -672,6 +672,8 @@ def test_examples_that_are_mixed(name):
     make, *words = MIXED[name]
     said = diagnose(make(), SEQUENCES, LABELS).warnings
     assert says(said, *words) if words[0] else not said
+    tags = recurrent(lambda x: x, lambda h: h[:, 0]), SEQUENCES[:, :1], LABELS  # one sentence, a tag for each word
+    assert not diagnose(*tags).warnings
     by_step = dict(loss_fn=lambda out, y: F.cross_entropy(out, y[:, 0]))  # time first, a target for each step
     if name == "batch_first forgotten":
         assert not says(diagnose(make(), SEQUENCES, LABELS[:, None].expand(32, 12), **by_step).warnings, "batch_first")

@@ -24,7 +24,7 @@ DECAY = 3  # healthy: up to 1, where the two balance each other; weight_decay 1 
 def is_weight(p):
     """Whether a parameter is a layer's weight; a gain or a bias may have the shape (1, n), as in the lecture."""
     is_layers = p.type.__module__.startswith("torch.nn") or "Linear" in p.type.__name__
-    return len(p.shape) > 1 and (is_layers or prod(p.shape) > max(p.shape))
+    return len(p.shape) > 1 and "Norm" not in p.type.__name__ and (is_layers or prod(p.shape) > max(p.shape))
 
 
 def update_ratios(weights, diagnosis, stuck, by_depth, begins_at_zero):
@@ -73,10 +73,8 @@ def _unmoved(weights):
 def steps_are_long(activations, parameters):
     """Whether SGD's steps look too long, so that it is worth the time to try a few."""
     weights = [p for p in parameters if is_weight(p) and p.update_rule == "SGD" and p.update_to_data]
-    if len(weights) < 2:
-        return False
     normalised, high = _normalised(activations), _bounds(weights)[1]
-    return median(_judged(p, normalised) for p in weights) > high
+    return len(weights) > 1 and median(_judged(p, normalised) for p in weights) > high
 
 
 def _bounds(weights):

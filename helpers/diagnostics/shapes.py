@@ -45,7 +45,9 @@ def mixed(functions, network, seen, targets):
     found += [f"{name} sums to 1 over dimension 0, the {n} examples: give dim=-1" for name in over[:1]]
     shapes = {row.name: row.shape for row in seen}
     late = [path for path, layer in network.layers.values() if getattr(layer, "batch_first", None) is False]
-    late = [path for path in late if len(shape := shapes.get(path, ())) == 3 and shape[0] == n != shape[1]]
+    late = [
+        path for path in late if len(shape := shapes.get(path, ())) == 3 and shape[0] == n and shape[1] not in (1, n)
+    ]  # 1: one sequence
     some, it, _ = some_of(late)
     text = f"{some}: takes the {n} examples for {n} steps of time, as dimension 0 is the time's"
     return found + ([f"{text}; give {it} batch_first=True"] if late else [])

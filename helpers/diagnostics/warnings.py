@@ -231,8 +231,7 @@ def _unused(parameters, activations, learn):
 
 def _blocked(weights, is_explained, learn):
     """Weights that can't learn apart from each other, or not at all, though the loss depends on them."""
-    same = [p for p in weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
-    same = [p.name for p in same if "Norm" not in p.type.__name__]
+    same = [p.name for p in weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
     if same:
         some, it, _ = some_of(same)
         yield f"{some}: the same number everywhere, so the units of a layer stay equal; draw {it} at random"
