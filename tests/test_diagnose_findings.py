@@ -124,6 +124,7 @@ def test_the_first_loss_the_softmax_and_the_single_class():
     assert "softmax" not in said(mlp(nn.LogSoftmax(1)), X, Y, loss_fn=F.nll_loss)
     assert "binary_cross_entropy_with_logits" in said(mlp(outputs=1), X, torch.zeros(64, dtype=torch.int64))
     assert not said(mlp(), X, Y) and not said(mlp(), X, F.one_hot(Y, 5).float())
+    assert "binary_cross_entropy_with_logits" in refusal(mlp(outputs=1), X, Y % 2)
 
 
 def test_eval_mode_where_a_step_is_judged():

@@ -34,9 +34,8 @@ def fitting(loss_fn, output, targets):
     if are_classes and 1 < classes < inf and targets.shape == output.shape:
         raise ValueError("targets are one-hot whole numbers: give targets.argmax(1)")
     if are_classes and (targets >= classes).any():
-        raise ValueError(
-            f"targets reach to {targets.max()}, but there are {classes} outputs, one a class: count from 0"
-        )
+        remedy = "count from 0" if classes > 1 else "for one output take F.binary_cross_entropy_with_logits"
+        raise ValueError(f"targets reach to {targets.max()}, and the outputs' classes to {classes - 1}: {remedy}")
     if are_classes and targets.dtype not in (torch.int64, torch.uint8):
         raise ValueError(f"targets are {targets.dtype}, which cross_entropy does not take: give targets.long()")
     if are_classes and output.dim() == 2 and targets.shape == (len(output), 1):

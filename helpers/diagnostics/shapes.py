@@ -43,11 +43,9 @@ def mixed(functions, network, seen, targets):
     found = [f"{text}, which mixes what they count: use transpose or permute" for text in views[:1]]
     over = [name for name, old, new in functions.mixing if old == new and old[0] == n != old[1]]
     found += [f"{name} sums to 1 over dimension 0, the {n} examples: give dim=-1" for name in over[:1]]
-    shapes = {row.name: row.shape for row in seen}
+    shapes = {row.name: row.shape for row in seen if len(row.shape) == 3}  # (n, 1, …) may be one sentence
     late = [path for path, layer in network.layers.values() if getattr(layer, "batch_first", None) is False]
-    late = [
-        path for path in late if len(shape := shapes.get(path, ())) == 3 and shape[0] == n and shape[1] not in (1, n)
-    ]  # 1: one sequence
+    late = [path for path in late if path in shapes and shapes[path][0] == n and shapes[path][1] not in (1, n)]
     some, it, _ = some_of(late)
     text = f"{some}: takes the {n} examples for {n} steps of time, as dimension 0 is the time's"
     return found + ([f"{text}; give {it} batch_first=True"] if late else [])
