@@ -680,8 +680,8 @@ def test_examples_that_are_mixed(name):
 
 
 def test_a_log_softmax_over_the_examples():
-    first, *_ = diagnose(mlp(nn.LogSoftmax(0)), X, Y, loss_fn=F.nll_loss).warnings
-    assert "dimension 0, the 64 examples" in first
+    (said,) = diagnose(mlp(nn.LogSoftmax(0)), X, Y, loss_fn=F.nll_loss).warnings
+    assert "dimension 0, the 64 examples" in said
 
 
 def test_what_is_cut_off_inside_is_told_from_what_is_not_called():

@@ -132,8 +132,8 @@ def findings_for(network, watcher, parameters, gradients, inputs, targets, outpu
     found += _forgotten(network, watcher) if trainable else []
     found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
     calls, seen = watcher.functions.cross_entropies, watcher.seen
-    found += mixed(watcher.functions, network, seen, targets)
-    found += said_of_cross_entropy(calls, inputs, seen) or _unlike(seen, output, targets, loss)
+    said = mixed(watcher.functions, network, seen, targets) or said_of_cross_entropy(calls, inputs, seen)
+    found += said or _unlike(seen, output, targets, loss)
     found += same_for_all(tensors_in(output), tree_leaves(inputs), [p for p in trainable.values() if p.dim() > 1])
     found += [] if any("the inputs" in text for text in found) else _inputs_unscaled(inputs, seen)
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
