@@ -360,10 +360,10 @@ def test_an_output_layer_is_not_compared_with_gates_or_queries():
 def test_dead_units_need_examples_and_another_cause_where_the_signal_has_faded():
     conv = nn.Conv2d(3, 16, 3)
     with torch.no_grad():
-        conv.bias[:13] = -100  # 12 would be a coin's luck
+        conv.bias[:12] = -100  # 11 would be a coin's luck
     for n, is_said in (1, False), (4, False), (16, True):  # the places of one image are alike
         found = diagnose(nn.Sequential(conv, nn.ReLU()), torch.randn(n, 3, 8, 8), loss_fn=None)
-        assert found.activations[1].dead == 13 / 16 and says(found.warnings, "dead") == is_said
+        assert found.activations[1].dead == 0.75 and says(found.warnings, "dead") == is_said
     torch.manual_seed(1)
     net = deep(10)  # torch's own init: about half are off by their biases
     said = diagnose(net, *clusters(0)).warnings

@@ -81,8 +81,8 @@ def _stuck_calls(activations, zero, is_faint):
         if row.saturated is not None and row.saturated > most and (inside or len(activations) == 1):
             yield row.name, f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
         units = row.shape[1 if len(row.shape) > 3 else -1] if row.shape else 1
-        # Units that are on or off by their biases alone: of 16 up to 12 are a coin's luck.
-        is_dead = row.dead is not None and row.dead > min(DEAD + 1 / units**0.5, 0.99)
+        # Units that are on or off by their biases alone: of 16 up to 11 are a coin's luck.
+        is_dead = row.dead is not None and row.dead > min(DEAD + 0.75 / units**0.5, 0.99)
         if is_dead and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
             if i and activations[i - 1].std == 0:
