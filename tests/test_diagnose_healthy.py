@@ -711,3 +711,23 @@ def test_an_output_that_lies_beside_its_targets_is_not_far_from_them():
             loss.backward()
             optimizer.step()
     assert not any("the loss pulls" in text for text in seen.warnings), seen.warnings
+
+
+def test_a_function_in_a_loop_over_layers_has_nothing_to_do_with_time():
+    def forward(self, x):
+        for layer in self.layers:
+            x = torch.sigmoid(layer(x))
+        return self.out(x)
+
+    net = Net(forward, layers=nn.ModuleList(nn.Linear(12, 12) for _ in range(16)), out=nn.Linear(12, 5))
+    said = diagnose(net, X, Y).warnings
+    assert says(said, "gradients vanish") and not says(said, "time")
+
+
+def test_a_network_that_ends_in_its_loss_may_begin_with_an_output_table_of_zeros():
+    """Skip-gram with negative samples."""
+    net = Net(lambda self, a, b, y: -F.logsigmoid(y * (self.u(a) * self.v(b)).sum(1)).mean(), u=nn.Embedding(9, 8),
+              v=nn.Embedding(9, 8))  # fmt: skip
+    nn.init.zeros_(net.v.weight)
+    pairs = torch.randint(0, 9, (64,)), torch.randint(0, 9, (64,)), torch.randint(0, 2, (64,)) * 2 - 1
+    assert not diagnose(net, pairs, loss_fn=lambda out: out, optimizer=torch.optim.SGD(net.parameters(), 1.0)).warnings

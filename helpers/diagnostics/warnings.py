@@ -45,7 +45,7 @@ def warnings_for(diagnosis, learn=(), from_zero=()):
         *_not_finite(activations, gradients, parameters),
         *stuck,
         *by_depth,
-        *_through_time(gradients),
+        *_through_time(gradients, {p.name.rpartition(".")[0] for p in parameters}),
         *_unused(parameters, activations, learn),
         *_blocked(weights, stuck or begins, learn),
         *update_ratios(weights, diagnosis, stuck, by_depth, begins),
@@ -97,7 +97,7 @@ def _stuck_calls(activations, zero, is_faint):
 
 def _leads_past(activations, i):
     """Whether the network says something beside this row, or ends with it, as with an output layer that begins at 0."""
-    return bool(activations[-1].std) or all(row.is_activation for row in activations[i + 1 :])
+    return bool(activations[-1].std) or all(row.is_activation or row.std is None for row in activations[i + 1 :])
 
 
 def same_for_all(outputs, inputs, weights):
@@ -159,11 +159,16 @@ def _by_depth(activations, gradients, inner):
         yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
 
 
-def _through_time(gradients):
-    """Whether a layer's first call gets a gradient of another size than its last: a recurrent network's steps."""
+def _through_time(gradients, owners):
+    """Whether weights' first use gets a gradient of another size than the last one: a recurrent network's steps.
+
+    owners: names of layers that have weights. Of a function in a loop over layers each call is another layer's.
+    """
     calls = {}
     for row in gradients:
-        calls.setdefault(row.name.partition(" (call ")[0], []).append(_norm(row))
+        name = row.name.partition(" (call ")[0]
+        if name in owners or "(" in name:  # a product with a weight: matmul(W):3
+            calls.setdefault(name, []).append(_norm(row))
     for name, (first, *_, last) in ((name, sizes) for name, sizes in calls.items() if len(sizes) > 2):
         if first and last and max(first / last, last / first) > THROUGH_TIME:
             verb, remedy = "explode", "clip the gradients, or make the recurrent weights smaller"
