@@ -312,6 +312,21 @@ def test_what_begins_at_zero_on_purpose_is_healthy():
         assert watched(plain, optimizer, usual(plain, optimizer)).warnings == []
 
 
+def test_adam_has_converged():
+    """Its steps are small, as the first gradients are in its average still: no fault of eps."""
+    net = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+
+    def body(step):
+        optimizer.zero_grad()
+        (F.mse_loss(net(X), X[:, :1]) * (1e4 if step < 3 else 1)).backward()
+        optimizer.step()
+
+    seen = watched(net, optimizer, body, n=61, every=20)
+    last = seen.records[-1][1].parameters[2]
+    assert last.update_to_data < 0.1 * last.adam_to_data and not says(seen.warnings, "eps")
+
+
 @pytest.mark.parametrize("relu", [lambda h: torch.clip(h, 0), lambda h: h.clip(min=0), lambda h: F.threshold(h, 0, 0)])
 def test_relu_by_its_other_names(relu):
     W1, W2 = torch.randn(12, 30, requires_grad=True), (torch.randn(30, 5) * 0.1).requires_grad_()

@@ -446,6 +446,8 @@ def test_adam_is_judged_by_its_own_measure():
         assert [w for w in result.warnings if "Adam" in w] == ([] if message is None else result.warnings[:1])
         assert message is None or message in result.warnings[0]
     net = deep_mlp(generator=torch.Generator().manual_seed(1))
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3, eps=10)
+    assert "eps" in said(net, words, letters, optimizer=adam)
     assert diagnose(net, words, letters, lr=0.1).parameters[3].adam_to_data is None
 
 

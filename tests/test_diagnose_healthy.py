@@ -689,6 +689,22 @@ def test_what_follows_an_output_layer_of_zeros_is_not_stuck():
     assert any(text.startswith("1 (Tanh): puts out the same number") for text in diagnose(net, X, **far).warnings)
 
 
+def test_small_gradients_are_as_small_as_adams_eps_at_the_start_only():
+    net, (x, y) = deep().double(), clusters(0)  # in float32 such small steps are lost in rounding
+    x = x.double()
+    tiny = dict(loss_fn=lambda out, y: 1e-9 * F.cross_entropy(out, y))
+    stuck = lambda optimizer: any("Adam's eps" in w for w in diagnose(net, x, y, optimizer=optimizer, **tiny).warnings)
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    assert stuck(optimizer)
+    for _ in range(3):
+        F.cross_entropy(net(x), y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for state in optimizer.state.values():  # gradients that have cancelled each other, as at the end of a training
+        state["exp_avg"].zero_()
+    assert not stuck(optimizer)
+
+
 def test_weights_that_only_the_graph_knows_are_put_back_after_a_trial():
     @cache
     def weights():
