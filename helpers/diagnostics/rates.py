@@ -59,9 +59,9 @@ def update_ratios(weights, diagnosis, stuck, by_depth, begins_at_zero):
     elif float(f"{least:.1e}") < low:
         cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
         yield from [] if is_tuned else [f"{text}; the learning rate is probably too low, or {cause}"]
-    elif adams and middle < median(p.adam_to_data for p in adams) / 10:  # healthy, at the first steps: 1 to 4 of it
-        if median(p.grad_std or 0 for p in weights) < 100 * (adams[0].adam_eps or 0):
-            yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
+    # Healthy, at the first steps: 1 to 4 times that.
+    elif adams and middle < later / 10 and median(p.grad_std or 0 for p in weights) < 100 * (adams[0].adam_eps or 0):
+        yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
 
 
 def _unmoved(weights):
