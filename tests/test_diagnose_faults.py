@@ -694,6 +694,15 @@ def test_examples_that_are_mixed(name):
         assert not says(diagnose(make(), SEQUENCES, LABELS[:, None].expand(32, 12), **by_step).warnings, "batch_first")
 
 
+def test_arguments_by_name_and_nested_tensors_are_no_mistake():
+    def forward(self, x):
+        nested = torch.nested.nested_tensor([x[:5], x[5:]], layout=torch.jagged)
+        rows = torch.nested.to_padded_tensor(nested.reshape(2, -1, 12), 0.0)
+        return F.softmax(input=self.a(x), dim=1) + rows.sum() * 0
+
+    assert diagnose(Net(forward, a=nn.Linear(12, 5)), X, loss_fn=lambda out: out[:, 0].mean()).loss > 0
+
+
 def test_a_log_softmax_over_the_examples():
     (said,) = diagnose(mlp(nn.LogSoftmax(0)), X, Y, loss_fn=F.nll_loss).warnings
     assert "dimension 0, the 64 examples" in said

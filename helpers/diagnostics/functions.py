@@ -132,7 +132,7 @@ class Functions(TorchFunctionMode):
                 self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
         elif key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)
-        elif key in MIXING and is_mixing(key, output, *args, **kwargs):
+        elif key in MIXING and args and is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output

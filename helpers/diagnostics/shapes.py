@@ -22,10 +22,11 @@ def line_for(output):
     return f"give loss_fn=lambda out, y: F.cross_entropy(out{place}, y)"
 
 
-def is_mixing(key, output, x, dim=None, *_, **how):
+def is_mixing(key, output, x, dim=None, *_, **others):
     """Whether a view reads the sizes in another order, or a softmax sums over dimension 0."""
+    if x.is_nested:
+        return False
     if key.endswith("softmax"):
-        dim = how.get("dim", dim)
         dim = dim if dim is not None else 0 if x.dim() in (1, 3) else 1  # as torch guesses
         return x.dim() > 1 and dim in (0, -x.dim())
     sizes = [[n for n in t.shape if n > 1] for t in (x, output)]
@@ -34,11 +35,8 @@ def is_mixing(key, output, x, dim=None, *_, **how):
 
 def mixed(functions, network, seen, targets):
     """Sentences; the number of examples is known where each has one target."""
-    n = (
-        len(targets)
-        if isinstance(targets, torch.Tensor) and targets.dim() and len(targets) == targets.numel()
-        else None
-    )
+    is_one_each = isinstance(targets, torch.Tensor) and targets.dim() and len(targets) == targets.numel()
+    n = len(targets) if is_one_each else None
     views = [f"{name} reads {tuple(old)} as {tuple(new)}" for name, old, new in functions.mixing if old != new]
     found = [f"{text}, which mixes what they count: use transpose or permute" for text in views[:1]]
     over = [name for name, old, new in functions.mixing if old == new and old[0] == n != old[1]]
