@@ -747,3 +747,31 @@ def test_a_network_that_ends_in_its_loss_may_begin_with_an_output_table_of_zeros
     nn.init.zeros_(net.v.weight)
     pairs = torch.randint(0, 9, (64,)), torch.randint(0, 9, (64,)), torch.randint(0, 2, (64,)) * 2 - 1
     assert not diagnose(net, pairs, loss_fn=lambda out: out, optimizer=torch.optim.SGD(net.parameters(), 1.0)).warnings
+
+
+def test_weights_that_are_rounded_are_no_activations():
+    """Ternary weights, learned through the rounding."""
+
+    class Ternary(nn.Linear):
+        def forward(self, x):
+            rounded = (self.weight / self.weight.abs().mean()).round().clamp(-1, 1)
+            return F.linear(x, self.weight + (rounded * self.weight.abs().mean() - self.weight).detach(), self.bias)
+
+    net = nn.Sequential(Ternary(12, 32), nn.ReLU(), Ternary(32, 5))
+    assert any((row.saturated or 0) > 0.5 for row in diagnose(net, X, Y).activations)
+    assert not diagnose(net, X, Y).warnings
+    optimizer = sgd(net)
+    assert not watched(net, optimizer, usual(net, optimizer)).warnings
+
+
+def test_gradients_that_a_loop_by_hand_has_cleared_are_not_zero():
+    W, V = (torch.randn(12, 32) * 0.2).requires_grad_(), (torch.randn(32, 5) * 0.2).requires_grad_()
+    f = lambda x: torch.tanh(x @ W) @ V
+    with watch(f, every=2) as seen:
+        for _ in range(6):
+            F.cross_entropy(f(X), Y).backward()
+            for p in W, V:
+                p.data -= 0.3 * p.grad
+                p.grad.zero_()
+            seen.step()
+    assert not seen.warnings

@@ -133,7 +133,7 @@ class Functions(TorchFunctionMode):
         elif key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)
         elif key in MIXING and args and is_mixing(key, output, *args, **kwargs):
-            self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
+            self._mixes(func, args[0], output)
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
         given = (part for a in (*args, *kwargs.values()) for part in (a if isinstance(a, (list, tuple)) else (a,)))
@@ -161,6 +161,9 @@ class Functions(TorchFunctionMode):
         if unit is not None or gate is not None:
             self.note(first, unit, gate)
         return output
+
+    def _mixes(self, func, x, output):
+        self.mixing.append((self._where()[1].format(func.__name__), x.shape, output.shape))
 
     def _is_weight(self, t):
         """Whether it is a tensor that is learnt, or held by the network, or a view of one (W.T)."""

@@ -38,7 +38,10 @@ def warnings_for(diagnosis, learn=(), from_zero=()):
     zero, inner = begin_at_zero(parameters), {*from_zero} - {p.name for p in weights[-1:]}
     weights = [p for p in weights if p.name not in from_zero]
     by_depth = list(_by_depth(activations, gradients, inner))
-    stuck = _stuck(activations, zero, by_depth)
+    # What gets no gradient, though others do, is computed beside the loss: weights that are clamped to be rounded.
+    has_gradient = [row.std is not None for row in gradients]
+    trained = {row.name for row, has in zip(gradients, has_gradient, strict=True) if has or not any(has_gradient)}
+    stuck = _stuck(activations, zero, by_depth, trained)
     # What is zero on purpose gets a gradient, and the weights around it are drawn at random.
     begins = not stuck and bool(zero) and any(p.std for p in weights)
     return [
@@ -65,10 +68,12 @@ def _not_finite(activations, gradients, parameters):
     return []
 
 
-def _stuck(activations, zero, by_depth):
+def _stuck(activations, zero, by_depth, trained):
     """Of the calls of one layer only the first one that is stuck speaks. zero: names of weights that begin at 0."""
     calls, is_faint = {}, any(" vanish " in text or " shrink " in text for text in by_depth)
     for name, text in _stuck_calls(activations, zero, is_faint):
+        if trained and name not in trained:
+            continue
         calls.setdefault(name.partition(" (call ")[0], []).append(text)
     return [f"{text}; {len(more)} more of its calls are like it" if more else text for text, *more in calls.values()]
 
@@ -241,7 +246,8 @@ def _blocked(weights, is_explained, learn):
         some, it, _ = some_of(same)
         yield f"{some}: the same number everywhere, so the units of a layer stay equal; draw {it} at random"
     with_gradient = [p for p in weights if p.trainable and p.grad_std is not None]
-    zero = [p.name for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in learn]
+    zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in learn]
+    zero = [p.name for p in zero if p.lr is not None or not p.update_std]  # a rule of the user's own has cleared it
     if zero and not is_explained and not any(p.nonfinite for p in weights):
         some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of(zero)
         cause = f"look for sign, round, floor or dead units after {it}"
