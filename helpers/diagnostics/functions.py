@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .outputs import MIXING, has_learned, is_matching, is_mixing
 from .rows import ACTIVATIONS
-from .shapes import MIXING, is_mixing
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
@@ -244,19 +243,6 @@ def is_softmaxed(values):
     """Whether dimension 1 holds probabilities; or 0, by mistake."""
     sums = [values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1]
     return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
-
-
-def is_matching(values, targets):
-    """Whether the classes of square logits are the examples themselves, one after the other."""
-    return targets.dim() == 1 and values.shape == (len(targets),) * 2 and bool((targets.diff() == 1).all())
-
-
-def has_learned(values, targets):
-    """Whether more examples are right than there are of any one class, by more than luck."""
-    targets = targets.argmax(1) if targets.is_floating_point() else targets
-    targets, guessed = (t.numpy(force=True).ravel() for t in (targets, values.argmax(1)))
-    n, most = len(targets), np.bincount(targets[targets >= 0], minlength=1).max()
-    return bool(n and np.count_nonzero(guessed == targets) > most + 3 * (most * (1 - most / n)) ** 0.5)
 
 
 def _base(t):

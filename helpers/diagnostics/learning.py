@@ -7,10 +7,10 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_leaves
 
-from .functions import CrossEntropy, has_learned, is_matching, is_softmaxed
+from .functions import CrossEntropy, is_softmaxed
 from .hooks import tensors_in
+from .outputs import has_learned, is_matching, line_for, mixed
 from .rates import NORMS
-from .shapes import line_for, mixed
 from .trial import not_held
 from .warnings import CLEAN, same_for_all, some_of
 

@@ -1,5 +1,6 @@
-"""What the shapes tell: an output that is no tensor, and examples of a batch that are mixed with each other."""
+"""What an output tells: its kind, whether examples of the batch are mixed, what its numbers have learned."""
 
+import numpy as np
 import torch
 
 from .warnings import some_of
@@ -20,6 +21,19 @@ def line_for(output):
         return "let it return a tensor, or give a loss_fn that makes a loss of this"
     place = ".logits" if hasattr(output, "logits") else next(iter(places))
     return f"give loss_fn=lambda out, y: F.cross_entropy(out{place}, y)"
+
+
+def is_matching(values, targets):
+    """Whether the classes of square logits are the examples themselves, one after the other."""
+    return targets.dim() == 1 and values.shape == (len(targets),) * 2 and bool((targets.diff() == 1).all())
+
+
+def has_learned(values, targets):
+    """Whether more examples are right than there are of any one class, by more than luck."""
+    targets = targets.argmax(1) if targets.is_floating_point() else targets
+    targets, guessed = (t.numpy(force=True).ravel() for t in (targets, values.argmax(1)))
+    n, most = len(targets), np.bincount(targets[targets >= 0], minlength=1).max()
+    return bool(n and np.count_nonzero(guessed == targets) > most + 3 * (most * (1 - most / n)) ** 0.5)
 
 
 def is_mixing(key, output, x, dim=None, *_, **others):
