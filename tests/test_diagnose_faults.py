@@ -437,7 +437,7 @@ def test_a_remedy_for_what_the_model_is():
 def test_all_frozen():
     model = mlp().requires_grad_(False)
     assert says(diagnose(model, X, Y, lr=0.1).warnings, "nothing learns", "requires_grad_")
-    assert diagnose(model, X, Y).warnings == []
+    assert says(diagnose(model, X, Y).warnings, "nothing learns") and not diagnose(model, X, loss_fn=None).warnings
 
 
 @pytest.mark.parametrize(
@@ -645,3 +645,165 @@ def test_two_networks_of_the_same_plain_classes_are_watched_at_once():
     for seen, places in (a, ["0", "2"]), (b, ["0", "1"]):
         names = [[row.name for row in look.activations if row.name.isdigit()] for _, look in seen.records]
         assert names == [places] * 3
+
+
+SEQUENCES = torch.randn(32, 12, 8, generator=generator())
+LABELS = torch.randint(0, 5, (32,), generator=generator())
+
+
+def attention(dim):
+    def forward(self, x):
+        return self.out((F.softmax(x @ x.transpose(1, 2), dim) @ self.v(x)).mean(1))
+
+    return Net(forward, v=nn.Linear(8, 16), out=nn.Linear(16, 5))
+
+
+def recurrent(read, last, batch_first=False, kind=nn.LSTM):
+    rnn = kind(8, 16, batch_first=batch_first)
+    return Net(lambda self, x: self.out(last(self.rnn(read(x))[0])), rnn=rnn, out=nn.Linear(16, 5))
+
+
+def encoder(batch_first):
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=batch_first)
+    return Net(lambda self, x: self.out(self.t(x).mean(1)), t=layer, out=nn.Linear(8, 5))
+
+
+MIXED = {
+    "softmax over the examples": (lambda: attention(0), "softmax", "dimension 0"),
+    "over keys": (lambda: attention(-1), None),
+    "view for transpose": (lambda: recurrent(lambda x: x.view(12, 32, 8), lambda h: h[-1]), "view", "transpose"),
+    "transpose": (lambda: recurrent(lambda x: x.transpose(0, 1), lambda h: h[-1]), None),
+    "views that keep the order": (
+        lambda: recurrent(lambda x: x.view(32, 1, 12, 8).flatten(1, 2).reshape(32, 12, 8), lambda h: h[:, -1], True), None),
+    "batch_first forgotten": (lambda: recurrent(lambda x: x, lambda h: h[:, -1]), "rnn:", "batch_first=True"),
+    "batch_first": (lambda: recurrent(lambda x: x, lambda h: h[:, -1], True), None),
+    "encoder": (lambda: encoder(False), "t.self_attn", "batch_first=True"),
+    "encoder, batch_first": (lambda: encoder(True), None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_examples_that_are_mixed(name):
+    make, *words = MIXED[name]
+    said = diagnose(make(), SEQUENCES, LABELS).warnings
+    assert says(said, *words) if words[0] else not said
+    tags = recurrent(lambda x: x, lambda h: h[:, 0]), SEQUENCES[:, :1], LABELS  # one sentence, a tag for each word
+    assert not diagnose(*tags).warnings
+    by_step = dict(loss_fn=lambda out, y: F.cross_entropy(out, y[:, 0]))  # time first, a target for each step
+    if name == "batch_first forgotten":
+        assert not says(diagnose(make(), SEQUENCES, LABELS[:, None].expand(32, 12), **by_step).warnings, "batch_first")
+
+
+def test_arguments_by_name_and_nested_tensors_are_no_mistake():
+    def forward(self, x):
+        nested = torch.nested.nested_tensor([x[:5], x[5:]], layout=torch.jagged)
+        rows = torch.nested.to_padded_tensor(nested.reshape(2, -1, 12), 0.0)
+        return F.softmax(input=self.a(x), dim=1) + rows.sum() * 0
+
+    assert diagnose(Net(forward, a=nn.Linear(12, 5)), X, loss_fn=lambda out: out[:, 0].mean()).loss > 0
+
+
+def test_a_log_softmax_over_the_examples():
+    (said,) = diagnose(mlp(nn.LogSoftmax(0)), X, Y, loss_fn=F.nll_loss).warnings
+    assert "dimension 0, the 64 examples" in said
+
+
+def test_what_is_cut_off_inside_is_told_from_what_is_not_called():
+    cut = Net(
+        lambda self, x: self.b(torch.no_grad()(self.a)(x)), a=nn.Linear(12, 9), b=nn.Linear(9, 5), c=nn.Linear(3, 3)
+    )
+    said = diagnose(cut, X, Y).warnings
+    assert says(said, "a.weight, a.bias", "no_grad") and says(said, "c.weight, c.bias", "does not depend")
+
+
+def test_two_factors_that_are_both_zero():
+    parts = dict(A=nn.Parameter(torch.zeros(12, 4)), B=nn.Parameter(torch.zeros(4, 5)), out=nn.Linear(12, 5))
+    lora = Net(lambda self, x: self.out(x) + x @ self.A @ self.B, **parts)
+    lora.out.requires_grad_(False)
+    (said,) = diagnose(lora, X, Y).warnings
+    assert "at random" in said and "sign" not in said
+
+
+def test_weights_that_are_nan_are_the_only_finding():
+    model = Net(
+        lambda self, x: self.b(torch.where((h := self.a(x)) > 0, h, 0.0)), a=nn.Linear(12, 9), b=nn.Linear(9, 5)
+    )
+    nn.init.constant_(model.a.weight, math.nan)
+    (said,) = diagnose(model, X, Y).warnings
+    assert said.startswith("a.weight: NaN")
+
+
+def test_a_gain_of_shape_1_n_is_no_weight():
+    """As in the lecture: what began constant has no std to be judged by."""
+    W1, W2 = (torch.randn(12, 30) * 0.3).requires_grad_(), (torch.randn(30, 5) * 0.1).requires_grad_()
+    gain, bias = torch.ones(1, 30, requires_grad=True), torch.zeros(1, 30, requires_grad=True)
+    parameters = [W1, gain, bias, W2]
+
+    def forward(x):
+        h = x @ W1
+        return torch.tanh(gain * (h - h.mean(0, keepdim=True)) / h.std(0, keepdim=True) + bias) @ W2
+
+    with watch(forward, every=2) as seen:
+        for _ in range(20):
+            gradients = torch.autograd.grad(F.cross_entropy(forward(X), Y), parameters)
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p.data -= 0.1 * gradient
+            seen.step()
+    gains = [look.parameters[1] for _, look in seen.records[1:]]
+    assert gains[0].shape == (1, 30) and gains[0].update_to_data > 0.1 and not seen.warnings
+
+
+def test_a_hardtanh_after_a_norm_is_healthy():
+    net = nn.Sequential(nn.Linear(12, 64), nn.BatchNorm1d(64), nn.Hardtanh(), nn.Linear(64, 5))
+    look = diagnose(net, X, Y)
+    assert look.activations[2].saturated > 0.3 and not look.warnings
+    nn.init.constant_(net[1].weight, 3.0)
+    assert says(diagnose(net, X, Y).warnings, "Hardtanh", "saturated")
+
+
+def test_what_reaches_the_last_layer_is_large():
+    net = mlp()
+    for layer in net[0], net[2], net[4]:
+        nn.init.normal_(layer.weight)
+    assert says(diagnose(net, X * 3, Y).warnings, "ln(5)", "what reaches the last layer", "gain")
+
+
+def test_weights_that_are_all_zero_have_dead_units_for_that_reason():
+    net = mlp()
+    for p in net.parameters():
+        nn.init.zeros_(p)
+    assert says(diagnose(net, X, Y).warnings, "1 (ReLU)", "all zero")
+
+
+def test_prices_under_sgd_are_the_cause_of_too_long_steps():
+    net = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 1))
+    optimizer, prices = torch.optim.SGD(net.parameters(), 1e-3), 1e5 + 1e4 * X[:, :1]
+
+    def body(step):
+        optimizer.zero_grad()
+        F.mse_loss(net(X), prices).backward()
+        optimizer.step()
+
+    for said in (
+        diagnose(net, X, prices, loss_fn=F.mse_loss, optimizer=optimizer).warnings,
+        watched(net, optimizer, body, 20, 5).warnings,
+    ):
+        assert says(said[:1], "standardise") and not says(said, "rate is probably") and not says(said, "scheduler")
+
+
+def test_inputs_that_nobody_has_scaled():
+    net, y = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 1)), X[:, :1]
+    areas = X * torch.tensor([1e4] + 11 * [1.0])
+    assert says(diagnose(net, areas, y, loss_fn=F.mse_loss).warnings, "the inputs are large")
+    for healthy in nn.Sequential(nn.BatchNorm1d(12), net), Net(lambda self, x: self.net(x / 1e4), net=net):
+        assert not says(diagnose(healthy, areas, y, loss_fn=F.mse_loss).warnings, "the inputs")
+
+
+@pytest.mark.parametrize(
+    ("targets", "remedy"),
+    [(F.one_hot(Y, 5), "argmax(1)"), (Y + 1, "from 0"), (Y.numpy(), "as_tensor"), (Y.tolist(), "as_tensor")],
+)
+def test_targets_of_another_kind(targets, remedy):
+    with pytest.raises(ValueError, match="targets") as error:
+        diagnose(mlp(), X, targets)
+    assert remedy in str(error.value)

@@ -81,7 +81,8 @@ def test_a_model_whose_output_has_no_gradient_is_told_after_which_layer():
     assert "after b, the last layer that has one" in said(net, X, Y)
     net = module(lambda self, x: torch.no_grad()(self.b)(self.a(x)), a=nn.Linear(12, 9), b=nn.Linear(9, 5))
     assert "after a, the last layer" in said(net, X, Y)
-    assert not said(mlp().requires_grad_(False), X, Y)
+    assert "nothing learns" in said(mlp().requires_grad_(False), X, Y)
+    assert not said(mlp().requires_grad_(False), X, loss_fn=None)
 
 
 def test_layers_in_a_list_and_plain_tensors_are_not_the_models():
@@ -123,6 +124,7 @@ def test_the_first_loss_the_softmax_and_the_single_class():
     assert "softmax" not in said(mlp(nn.LogSoftmax(1)), X, Y, loss_fn=F.nll_loss)
     assert "binary_cross_entropy_with_logits" in said(mlp(outputs=1), X, torch.zeros(64, dtype=torch.int64))
     assert not said(mlp(), X, Y) and not said(mlp(), X, F.one_hot(Y, 5).float())
+    assert "binary_cross_entropy_with_logits" in refusal(mlp(outputs=1), X, Y % 2)
 
 
 def test_eval_mode_where_a_step_is_judged():
@@ -495,7 +497,7 @@ def test_one_is_it_and_two_are_them():
 
 
 def test_other_optimizers_have_a_measure_of_their_own():
-    net = mlp()
+    net = mlp(nn.ReLU(), nn.Linear(5, 5))  # of three weights the median is judged; RMSprop's first step is ten times lr
     for kind in torch.optim.RMSprop, torch.optim.Adagrad, torch.optim.Rprop, torch.optim.RAdam, torch.optim.Adadelta:
         result = diagnose(net, X, Y, optimizer=kind(net.parameters()))
         assert result.parameters[0].update_to_data > 0 and not result.warnings

@@ -308,7 +308,7 @@ def test_frozen_and_unused_parameters(splits):
     for p in model.parameters():
         p.requires_grad_(False)
     result = diagnose(model, X, Y)
-    assert result.loss > 0 and not result.warnings and all(row.std is None for row in result.gradients)
+    assert result.loss > 0 and len(result.warnings) == 1 and all(row.std is None for row in result.gradients)
 
 
 def test_bfloat16():
@@ -577,7 +577,7 @@ UNHEALTHY = {
         0.1,
         "tanh1: puts out the same number everywhere",
     ),
-    "fast output": (lambda g: deep_mlp(nonlinearity="sigmoid", generator=g), 0.1, "linear6.weight: learns .* faster"),
+    "sigmoids": (lambda g: deep_mlp(nonlinearity="sigmoid", generator=g), 0.1, "gradients vanish"),
     "NaN": (
         lambda g: spoil(deep_mlp(generator=g), lambda m: m.linear3.weight[0, 0].fill_(math.nan)),
         0.1,

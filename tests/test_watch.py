@@ -250,7 +250,7 @@ def test_a_warning_says_what_it_was_and_what_it_is_now():
 
     _, seen = loop(net, sgd, steps=6, watched=watch(net, sgd, every=1), at_end=kill)
     (warning,) = seen.warnings
-    assert warning.startswith("from step 1 on: 1 (ReLU): 60% → 80% of its units are dead")
+    assert warning.startswith("from step 2 on: 1 (ReLU): 65% → 80% of its units are dead")
 
 
 def test_what_vanishes_in_the_middle_of_a_training_is_said():

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
+from .outputs import MIXING, has_learned, is_matching, is_mixing
 from .rows import ACTIVATIONS
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
@@ -41,7 +41,7 @@ POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "
 BINARY = "binarycrossentropywithlogits"
 LOSSES = {"crossentropy", "nllloss", BINARY}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
-KNOWN = {*MADE, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING, *LOSSES}
+KNOWN = {*MADE, *MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
@@ -89,7 +89,7 @@ class Functions(TorchFunctionMode):
         self.weights = {id(p) for p in (network.parameters or {}).values()} | set(network.tensors)
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
         self.notes = {}  # id of a tensor -> (a reference to it, its units' dimension, the gate that it is)
-        self.cross_entropies, self.made = [], []
+        self.cross_entropies, self.made, self.mixing = [], [], []  # mixing: (name, shape before, after)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, key = kwargs or {}, _key(func)
@@ -130,6 +130,8 @@ class Functions(TorchFunctionMode):
                 self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
         elif key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)
+        elif key in MIXING and args and is_mixing(key, output, *args, **kwargs):
+            self._mixes(func, args[0], output)
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
         given = [a if isinstance(a, (list, tuple)) else (a,) for a in (*args, *kwargs.values())]
@@ -157,6 +159,9 @@ class Functions(TorchFunctionMode):
         if unit is not None or gate is not None:
             self.note(first, unit, gate)
         return output
+
+    def _mixes(self, func, x, output):
+        self.mixing.append((self._where()[1].format(func.__name__), x.shape, output.shape))
 
     def _is_weight(self, t):
         """Whether it is a tensor that is learnt, or held by the network, or a view of one (W.T)."""
@@ -238,19 +243,6 @@ def is_softmaxed(values):
     """Whether dimension 1 holds probabilities; or 0, by mistake."""
     sums = (values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1)  # a generator: logits have no need of them
     return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
-
-
-def is_matching(values, targets):
-    """Whether the classes of square logits are the examples themselves, one after the other."""
-    return targets.dim() == 1 and values.shape == (len(targets),) * 2 and bool((targets.diff() == 1).all())
-
-
-def has_learned(values, targets):
-    """Whether more examples are right than there are of any one class, by more than luck."""
-    targets = targets.argmax(1) if targets.is_floating_point() else targets
-    targets, guessed = (t.numpy(force=True).ravel() for t in (targets, values.argmax(1)))
-    n, most = len(targets), np.bincount(targets[targets >= 0], minlength=1).max()
-    return bool(n and np.count_nonzero(guessed == targets) > most + 3 * (most * (1 - most / n)) ** 0.5)
 
 
 def _base(t):

@@ -1,14 +1,15 @@
 """The loss of any output, and what keeps a network from learning though its layers look well."""
 
-from math import inf, log
+from math import inf, isnan, log
 
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_leaves
 
-from .functions import CrossEntropy, has_learned, is_matching, is_softmaxed
+from .functions import CrossEntropy, is_softmaxed
 from .hooks import tensors_in
+from .outputs import has_learned, is_matching, line_for, mixed
 from .rates import NORMS
 from .trial import not_held
 from .warnings import CLEAN, same_for_all, some_of
@@ -25,19 +26,25 @@ def fitting(loss_fn, output, targets):
         return (output,) if targets is None else (output, targets)
     is_tensor = isinstance(output, torch.Tensor)
     if not is_tensor:
-        raise ValueError(f"the model puts out a {type(output).__name__}, not logits: {_line_for(output)}")
+        raise ValueError(f"the model puts out a {type(output).__name__}, not logits: {line_for(output)}")
     if not isinstance(targets, torch.Tensor):
-        return output, targets
+        raise ValueError(f"targets is a {type(targets).__name__}: give torch.as_tensor(targets)")  # noqa: TRY004
     are_classes = not targets.is_floating_point()
+    classes = output.shape[1] if output.dim() == 2 else inf
+    if are_classes and 1 < classes < inf and targets.shape == output.shape:
+        raise ValueError("targets are one-hot whole numbers: give targets.argmax(1)")
+    if are_classes and (targets >= classes).any():
+        remedy = "count from 0" if classes > 1 else "for one output take F.binary_cross_entropy_with_logits"
+        raise ValueError(f"targets reach to {targets.max()}, and the outputs' classes to {classes - 1}: {remedy}")
     if are_classes and targets.dtype not in (torch.int64, torch.uint8):
         raise ValueError(f"targets are {targets.dtype}, which cross_entropy does not take: give targets.long()")
     if are_classes and output.dim() == 2 and targets.shape == (len(output), 1):
         raise ValueError(f"targets have shape {tuple(targets.shape)}: give targets.squeeze(1)")
-    if not are_classes and targets.dim() < output.dim():
-        raise ValueError("targets are no whole numbers: give targets.long() for classes, or loss_fn=F.mse_loss")
-    if not are_classes and targets.dim() > 1 and targets.shape == output.shape and not _is_distribution(targets):
-        labels = "for several labels an example F.binary_cross_entropy_with_logits"
-        raise ValueError(f"targets are no probabilities: for regression give loss_fn=F.mse_loss, {labels}")
+    if not are_classes and (targets.dim() < output.dim() or not _is_distribution(targets)):
+        labels = "F.mse_loss, for several labels an example F.binary_cross_entropy_with_logits"
+        raise ValueError(
+            f"targets are no probabilities: give targets.long() for classes, for a regression loss_fn={labels}"
+        )
     if not (are_classes and output.dim() > 2 and output.shape[:-1] == targets.shape):
         return output, targets
     if output.shape[:1] + output.shape[2:] == targets.shape:
@@ -48,22 +55,7 @@ def fitting(loss_fn, output, targets):
 
 
 def _is_distribution(targets):
-    return bool((targets >= 0).all() and ((targets.sum(1) - 1).abs() < 0.01).all())
-
-
-def _line_for(output):
-    """The line to write for an output that is no tensor."""
-    if getattr(output, "loss", None) is not None:
-        return "give loss_fn=lambda out: out.loss, with the targets among the inputs, and no targets="
-    items = output.items() if isinstance(output, dict) else enumerate(output) if isinstance(output, tuple) else ()
-    places = {f"[{key!r}]": value for key, value in items}
-    for place, value in places.items():
-        if value is None or (isinstance(value, torch.Tensor) and value.dim() == 0):
-            return f"give inputs=(x, targets), no targets=, and loss_fn=lambda out: out{place}, if that is the loss"
-    if not places and not hasattr(output, "logits"):
-        return "let it return a tensor, or give a loss_fn that makes a loss of this"
-    place = ".logits" if hasattr(output, "logits") else next(iter(places))
-    return f"give loss_fn=lambda out, y: F.cross_entropy(out{place}, y)"
+    return targets.dim() < 2 or bool((targets >= 0).all() and ((targets.sum(1) - 1).abs() < 0.01).all())
 
 
 def loss_number(loss):
@@ -134,16 +126,16 @@ def findings_for(network, watcher, parameters, gradients, inputs, targets, outpu
     if loss is not None and not parameters and not others:
         text = "no parameters were found, so nothing learns: weights that are made inside the call are new each time"
         found.append(f"{text}; make them outside, with requires_grad=True, or give parameters=")
-    if parameters and not trainable and not others and (lr is not None or optimizer is not None):
+    if loss is not None and parameters and not trainable and not others:
         found.append("no parameter needs a gradient, so nothing learns: call requires_grad_(True) on what is to learn")
-    found += others
-    found += not_held(optimizer, trainable) if optimizer is not None else []
+    found += others + (not_held(optimizer, trainable) if optimizer is not None else [])
     found += _forgotten(network, watcher) if trainable else []
     found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
-    calls = watcher.functions.cross_entropies
-    found += said_of_cross_entropy(calls, inputs) or _unlike(watcher.seen, output, targets, loss)
+    calls, seen = watcher.functions.cross_entropies, watcher.seen
+    said = mixed(watcher.functions, network, seen, targets) or said_of_cross_entropy(calls, inputs, seen)
+    found += said or _unlike(seen, output, targets, loss)
     found += same_for_all(tensors_in(output), tree_leaves(inputs), [p for p in trainable.values() if p.dim() > 1])
-    found += _inputs_alike(inputs) if not NORMS.match(watcher.seen[0].type.__name__ if watcher.seen else "") else []
+    found += [] if any("the inputs" in text for text in found) else _inputs_unscaled(inputs, seen)
     return found + (eval_mode(network) if lr is not None or optimizer is not None else [])
 
 
@@ -176,7 +168,7 @@ def _forgotten(network, watcher):
     """Of plain tensors: what is multiplied with like weights, but was left out when they got their requires_grad."""
     if isinstance(network.root, nn.Module):
         return []
-    products = [t for t, kind in watcher.functions.uses.values() if kind and t.dim() > 1]
+    products = [t for t, kind in watcher.functions.uses.values() if kind and t.dim() > 1 and t.is_floating_point()]
     names = [network.tensor_name(t, "") for t in products if t.is_leaf and not t.requires_grad]
     some, it, _ = some_of(names)
     text = f"{some}: multiplied with like a weight, but needs no gradient, so no step changes {it}"
@@ -218,14 +210,17 @@ def reaches(output, targets):
     return bool((out - wanted).square().mean() < 0.1 * wanted.var())
 
 
-def _inputs_alike(inputs):
-    """Of what has numbers and no words (whole numbers)."""
+def _inputs_unscaled(inputs, seen):
+    """Of what has numbers and no words (whole numbers), unless the network begins by scaling them itself."""
     tensors = [t for t in tensors_in(inputs) if t.dim() > 1 and len(t) > 1 and t.numel() and _is_plain(t)]
-    sizes = [t.std(0).max().item() for t in tensors]
     words = any(isinstance(t, torch.Tensor) and not t.is_floating_point() for t in tree_leaves(inputs))
-    if not sizes or not max(sizes) <= SMALL or words:
+    if not tensors or words:
         return []
-    return [f"the inputs are tiny, or the same in all examples (std {max(sizes):.1e}): scale them to a std of about 1"]
+    size, first = max(t.std(0).max().item() for t in tensors), seen[0].readings.get("std") or 0 if seen else 0
+    kind = "large" if size > 3 * LARGE and first > LARGE else None
+    if size <= SMALL and not (seen and NORMS.match(seen[0].type.__name__)):
+        kind = "tiny, or the same in all examples"
+    return [f"the inputs are {kind} (std {size:.1e}): scale them to a std of about 1"] if kind else []
 
 
 def _made_of_others(network, watcher):
@@ -251,11 +246,11 @@ def _no_gradient(watcher, output):
     return [f"the loss has no gradient, and the model's output has none: {remedy}, {after}"]
 
 
-def said_of_cross_entropy(calls, inputs=()):
+def said_of_cross_entropy(calls, inputs=(), seen=()):
     if not calls:
         return []
     for call in calls:
-        if call.of_logs is False and call.classes > 1:
+        if call.of_logs is False and call.classes > 1 and not isnan(call.loss):
             kind = "probabilities" if call.is_softmaxed else "logits"
             return [f"nll_loss gets {kind}, and wants their logarithms: give it F.log_softmax of the logits"]
     call = next((call for call in calls if call.is_softmaxed), calls[0])
@@ -269,11 +264,14 @@ def said_of_cross_entropy(calls, inputs=()):
     text = f"the loss is {call.loss:.3g}, and a guess that all {call.classes} classes are equally likely would have"
     remedy = "the logits are too large; make the last layer's weights smaller at init"
     size = max((t.std().item() for t in tensors_in(inputs) if t.numel() > 1 and _is_plain(t)), default=0)
+    hidden = next((row.readings.get("std") or 0 for row in reversed(seen) if row.activation), 0)
     if size > LARGE:
         remedy = f"the inputs are large (std {size:.2g}); scale them to a std of about 1"
+    elif hidden > LARGE:
+        remedy = f"what reaches the last layer is large (std {hidden:.2g}); the gain of the layers before is too high"
     # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
     # sure, and wrong where it has learned by heart.
-    far = call.is_mean and call.loss > uniform + FAR and not (call.is_matching or call.has_learned)
+    far = call.is_mean and inf > call.loss > uniform + FAR and not (call.is_matching or call.has_learned)
     return [f"{text} ln({call.classes}) = {uniform:.3g}: {remedy}"] if far else []
 
 
@@ -294,7 +292,6 @@ def read_from_gradient(logits, gradient):
     expected = softmax.scatter_add(1, targets, torch.full_like(softmax[:, :1], -1)) / len(logits)
     if logits.shape[1] < 2 or not torch.allclose(gradient, expected, rtol=1e-2, atol=1e-4 / len(logits)):
         return []
-    loss = -logits.log_softmax(1).gather(1, targets).mean().item()
-    targets = targets.flatten()
+    loss, targets = -logits.log_softmax(1).gather(1, targets).mean().item(), targets.flatten()
     found = is_softmaxed(logits), None, is_matching(logits, targets), has_learned(logits, targets)
     return [CrossEntropy(loss, logits.shape[1], True, *found)]

@@ -1,17 +1,18 @@
 """What counts as unhealthy: the warnings of a Diagnosis, in words, with the usual cause.
 
-The thresholds were chosen by measurement, between the course's healthy networks (part 1's from the tanh fix
-on; part 2's at gain 5/3 without BatchNorm and at gain 1 with it; at step 0 and after 1,000 steps at learning
-rate 0.1) and its unhealthy ones. Each comment gives both.
+The thresholds lie between what was measured on the course's healthy networks, at step 0 and after 1,000 steps at
+learning rate 0.1, and on its unhealthy ones. Each comment gives both.
 """
 
+import re
 from collections import Counter
 from math import inf, prod
 
 from torch import Tensor, strided
 
-from .rates import DIGITS, NORMS, fast_output, update_ratios
+from .rates import NORMS, is_weight, update_ratios
 
+HARD = 0.5  # of a Hardtanh, beyond whose bends N(0, 1) has 0.32
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
 DEAD_EXAMPLES = 32  # with fewer, many a healthy unit happens to be zero for all of them
@@ -21,6 +22,7 @@ CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at ga
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
 # Loss at the last step only. Weights of std 1 / sqrt(n): 200 over 12 steps, 3e4 over 30; half of that: 4e4 and 1e12.
 THROUGH_TIME = 1e6
+DIGITS = re.compile(r"\d+")
 CLEAN = "clean the data"  # ends the finding that explains every NaN after it
 
 
@@ -31,23 +33,25 @@ def warnings_for(diagnosis, learn=(), from_zero=()):
     from_zero: of those that were 0 at the first step; they grow from nothing, and those behind them learn slowly at first.
     """
     activations, gradients, parameters = diagnosis.activations, diagnosis.gradients, diagnosis.parameters
-    weights = [p for p in parameters if len(p.shape) > 1]
+    weights = [p for p in parameters if is_weight(p)]
     # What began at 0 inside, and not as the output layer, lets gradients through as it grows.
     zero, inner = begin_at_zero(parameters), {*from_zero} - {p.name for p in weights[-1:]}
     weights = [p for p in weights if p.name not in from_zero]
     by_depth = list(_by_depth(activations, gradients, inner))
-    stuck = _stuck(activations, zero, by_depth)
+    # What gets no gradient, though others do, is computed beside the loss: weights that are clamped to be rounded.
+    has_gradient = [row.std is not None for row in gradients]
+    trained = {row.name for row, has in zip(gradients, has_gradient, strict=True) if has or not any(has_gradient)}
+    stuck = _stuck(activations, zero, by_depth, trained)
     # What is zero on purpose gets a gradient, and the weights around it are drawn at random.
     begins = not stuck and bool(zero) and any(p.std for p in weights)
     return [
         *_not_finite(activations, gradients, parameters),
         *stuck,
         *by_depth,
-        *_through_time(gradients),
-        *_unused(parameters, learn),
+        *_through_time(gradients, {p.name.rpartition(".")[0] for p in parameters}),
+        *_unused(parameters, activations, learn),
         *_blocked(weights, stuck or begins, learn),
-        *update_ratios(weights, diagnosis, stuck, by_depth, begins, inner),
-        *([] if from_zero else fast_output(weights)),
+        *update_ratios(weights, diagnosis, stuck, by_depth, begins),
     ]
 
 
@@ -64,10 +68,12 @@ def _not_finite(activations, gradients, parameters):
     return []
 
 
-def _stuck(activations, zero, by_depth):
+def _stuck(activations, zero, by_depth, trained):
     """Of the calls of one layer only the first one that is stuck speaks. zero: names of weights that begin at 0."""
     calls, is_faint = {}, any(" vanish " in text or " shrink " in text for text in by_depth)
     for name, text in _stuck_calls(activations, zero, is_faint):
+        if trained and name not in trained:
+            continue
         calls.setdefault(name.partition(" (call ")[0], []).append(text)
     return [f"{text}; {len(more)} more of its calls are like it" if more else text for text, *more in calls.values()]
 
@@ -76,13 +82,17 @@ def _stuck_calls(activations, zero, is_faint):
     for i, row in enumerate(activations):
         # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
         inside = row.is_activation and any(r.std != row.std for r in activations[i + 1 :])
-        if row.saturated is not None and row.saturated > SATURATED and (inside or len(activations) == 1):
+        most = HARD if "Hard" in row.type.__name__ else SATURATED
+        if row.saturated is not None and row.saturated > most and (inside or len(activations) == 1):
             yield row.name, f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
         units = row.shape[1 if len(row.shape) > 3 else -1] if row.shape else 1
-        is_dead = row.dead is not None and row.dead > DEAD + 0.5 / units**0.5  # of 16 units 9 are a coin's luck
+        # Units that are on or off by their biases alone: of 16 up to 11 are a coin's luck.
+        is_dead = row.dead is not None and row.dead > min(DEAD + 0.75 / units**0.5, 0.99)
         if is_dead and _examples(row) >= DEAD_EXAMPLES:
             cause = "a learning rate that was too high once, or biases too negative"
-            if is_faint:
+            if i and activations[i - 1].std == 0:
+                cause = "are the weights before it all zero?"
+            elif is_faint:
                 cause = "what reaches it is too small against its biases"
             yield row.name, f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
         elif row.is_activation and row.std == 0 and not (any(f"{r.name}.weight" in zero for r in activations[:i])
@@ -92,7 +102,7 @@ def _stuck_calls(activations, zero, is_faint):
 
 def _leads_past(activations, i):
     """Whether the network says something beside this row, or ends with it, as with an output layer that begins at 0."""
-    return bool(activations[-1].std) or all(row.is_activation for row in activations[i + 1 :])
+    return bool(activations[-1].std) or all(row.is_activation or row.std is None for row in activations[i + 1 :])
 
 
 def same_for_all(outputs, inputs, weights):
@@ -100,7 +110,7 @@ def same_for_all(outputs, inputs, weights):
     outputs, inputs = map(_of_several_examples, (outputs, inputs))
     if not outputs or not weights or not weights[-1].any() or any(map(_differs, outputs)):
         return []
-    if not any(map(_differs, inputs)):
+    if not any(map(_differs, inputs)) or not all(w.isfinite().all() for w in weights):
         return []
     text = f"the output is the same for all {len(outputs[0])} examples: nothing of the inputs reaches it"
     return [f"{text}; look for weights that are all zero, dead units, or an input that forward does not use"]
@@ -121,7 +131,8 @@ def _differs(t):
 def _by_depth(activations, gradients, inner):
     """Whether a std grows or shrinks from the first to the last layer of one role.
 
-    Beside a way that leads past them (their block computes something after them) it may do so within wide limits;
+    Beside a way that leads past them (their block puts out something of its own, or calls them again at its end) it may
+    do so within wide limits;
     inner: names of weights that began at 0, with which gradients may do anything at first.
     """
     compared = [i for i, row in enumerate(activations) if row.is_activation]
@@ -132,8 +143,9 @@ def _by_depth(activations, gradients, inner):
     if len(layers) < 3:
         return
     steps = compared.index(layers[-1]) - compared.index(layers[0])  # layers of other roles count as depth
-    blocks = {row.name for row in activations if not row.is_activation}
-    if any(before in blocks for i in layers for before in _paths(activations[i].name)):
+    names = {row.name for row in activations}
+    beside = [path for i in layers for path in (*_paths(activations[i].name), f"{activations[i].name} (call 2)")]
+    if not names.isdisjoint(beside):
         steps = inf
     first, last = activations[layers[0]], activations[layers[-1]]
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
@@ -152,11 +164,16 @@ def _by_depth(activations, gradients, inner):
         yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
 
 
-def _through_time(gradients):
-    """Whether a layer's first call gets a gradient of another size than its last: a recurrent network's steps."""
+def _through_time(gradients, owners):
+    """Whether weights' first use gets a gradient of another size than the last one: a recurrent network's steps.
+
+    owners: names of layers that have weights. Of a function in a loop over layers each call is another layer's.
+    """
     calls = {}
     for row in gradients:
-        calls.setdefault(row.name.partition(" (call ")[0], []).append(_norm(row))
+        name = row.name.partition(" (call ")[0]
+        if name in owners or "(" in name:  # a product with a weight: matmul(W):3
+            calls.setdefault(name, []).append(_norm(row))
     for name, (first, *_, last) in ((name, sizes) for name, sizes in calls.items() if len(sizes) > 2):
         if first and last and max(first / last, last / first) > THROUGH_TIME:
             verb, remedy = "explode", "clip the gradients, or make the recurrent weights smaller"
@@ -207,28 +224,35 @@ def _change(start, end, steps, most):
     return change if alarming or total > most else None
 
 
-def _unused(parameters, learn):
+def _unused(parameters, activations, learn):
     if all(p.grad_std is None for p in parameters):  # no gradients were asked for
         return
     names = [p.name for p in parameters if p.trainable and p.grad_mean is None and not p.grad_nonfinite]
-    names = [name for name in names if name not in learn]
-    if names:
-        some, it, they = some_of(names)
-        yield f"{some}: no gradient; the loss does not depend on {it}, so {they} will not learn"
+    called = {row.name.partition(" (call ")[0] for row in activations}
+    for is_called in False, True:
+        those = [name for name in names if name not in learn and (name.rpartition(".")[0] in called) == is_called]
+        some, it, they = some_of(those)
+        why = f"the loss does not depend on {it}, so {they} will not learn"
+        if is_called:
+            why = f"what comes of {it} is cut off (no_grad, detach, .data, .numpy()), or not used"
+        if those:
+            yield f"{some}: no gradient; {why}"
 
 
 def _blocked(weights, is_explained, learn):
     """Weights that can't learn apart from each other, or not at all, though the loss depends on them."""
-    same = [p for p in weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
-    same = [p.name for p in same if "Norm" not in p.type.__name__]
+    same = [p.name for p in weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
     if same:
         some, it, _ = some_of(same)
         yield f"{some}: the same number everywhere, so the units of a layer stay equal; draw {it} at random"
     with_gradient = [p for p in weights if p.trainable and p.grad_std is not None]
-    zero = [p.name for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in learn]
-    if zero and not is_explained:
+    zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in learn]
+    zero = [p.name for p in zero if p.lr is not None or not p.update_std]  # a rule of the user's own has cleared it
+    if zero and not is_explained and not any(p.nonfinite for p in weights):
         some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of(zero)
         cause = f"look for sign, round, floor or dead units after {it}"
+        if all(p.std == 0 == p.mean for p in with_gradient if p.name in zero):
+            cause = "all are 0, and each learns through another: draw some of them at random"
         if all("weight_hh" in name for name in zero):
             cause = "the state before it is 0: one step only (is batch_first right?), or a reverse direction read at its start (take h_n)"
         yield f"{some}: the gradient is exactly 0 everywhere; {cause}"
@@ -237,7 +261,7 @@ def _blocked(weights, is_explained, learn):
 def begin_at_zero(parameters):
     """The names of weights (no biases) that are 0 and about to move: LoRA's B, a block's last gamma."""
     zero = [p for p in parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
-    zero = [p for p in zero if len(p.shape) > 1 or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
+    zero = [p for p in zero if is_weight(p) or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
     return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
 
 

@@ -99,7 +99,8 @@ class watch:
         first, *later = self.records
         zero = begin_at_zero(first[1].parameters)
         said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
-        found += _fallen([(step, max((p.lr or 0 for p in d.parameters), default=0)) for step, d in self.records])
+        rates = [(step, [p.lr for p in d.parameters if p.lr is not None]) for step, d in self.records]
+        found += _fallen([(step, max(those)) for step, those in rates if those])
         return found + over_time([(first[0], first[1].all_warnings(learn)), *said])
 
     def plot(self):
@@ -173,8 +174,8 @@ class watch:
 
 def _fallen(rates):
     """A learning rate that was next to nothing for more than a third of the training, after its peak; in a list."""
-    most = max(rate for _, rate in rates)
-    peak = [rate for _, rate in rates].index(most)
+    most = max((rate for _, rate in rates), default=0)
+    peak = [rate for _, rate in rates].index(most) if rates else 0
     low = [(step, rate) for step, rate in rates[peak:] if rate < 5e-4 * most]
     if not low or len(low) <= max(2, len(rates) / 3):
         return []
