@@ -81,8 +81,13 @@ class Trial:
 
     def _step(self, gradients):
         if not self.before:
-            self.copy = self._copied()
+            self.copy = None if self.given is None else self._copied()
             self.before = [(p.detach().clone(), p.grad if p.is_leaf else None) for p in self.parameters]
+        if self.copy is None:  # by hand: making torch's SGD imports its compiler, for more than a second
+            for p, gradient in zip(self.parameters, gradients, strict=True):
+                if gradient is not None and p.is_leaf and p.requires_grad:
+                    p.data.sub_(gradient, alpha=float(self.lr))
+            return None
         held = {id(p) for group in self.copy.param_groups for p in group["params"]}
         for p, gradient in zip(self.parameters, gradients, strict=True):
             if id(p) in held:
@@ -92,8 +97,6 @@ class Trial:
 
     def _copied(self):
         """The optimizer with a state of its own, but with the very parameters."""
-        if self.given is None:
-            return torch.optim.SGD([p for p in self.parameters if p.requires_grad and p.is_leaf], float(self.lr))
         memo = {id(p): p for p in self.parameters}
         copied = copy.deepcopy(self.given, memo)
         lost = vars(self.given).keys() - vars(copied).keys() - {"step", "zero_grad"}  # a scheduler wraps step
