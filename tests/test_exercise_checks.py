@@ -42,7 +42,7 @@ def sigmoid_slope_by_autograd(s):
 
 def slopes(activation, x):
     x = x.detach().clone().requires_grad_()
-    return torch.autograd.grad(activation(x).sum(), x)[0]
+    return torch.autograd.grad(activation(x).sum(), x)[0].abs()
 
 
 def weight(std=None, mode="fan_in"):
@@ -115,7 +115,7 @@ RIGHT = {
         lambda f, x: slopes(f, x).max(0).values < 0.02, lambda f, x: (slopes(f, x) < 0.02).sum(0) == len(x),
         lambda f, x: (slopes(f, x).numpy() < 0.02).all(axis=0), lambda f, x: ~(slopes(f, x) >= 0.02).any(0),
         lambda f, x: [(slopes(f, column) < 0.02).all() for column in x.T],
-        lambda f, x: ((f(x + 1e-3) - f(x - 1e-3)) / 2e-3 < 0.02).all(0),
+        lambda f, x: ((f(x + 1e-3) - f(x - 1e-3)).abs() / 2e-3 < 0.02).all(0),
     ],
     check_gain: [lambda f, std: std / f(std * torch.randn(200_000)).square().mean().sqrt()],
     check_first_weight: [

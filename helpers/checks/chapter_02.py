@@ -27,6 +27,7 @@ check_logit_std.mistakes = {
     "That is the excess over ln(classes), the half of a variance: solve it for the std.": lambda loss, n: loss - math.log(n),
     "That is the straight line, twice the std: it holds for 27 classes and a std far above 2.": (
         lambda loss, n: loss / 2, lambda loss, n: (loss - math.log(n)) / 2),
+    "The number of classes is an argument: 27 is the course's.": lambda loss, n: math.sqrt(2 * (loss - math.log(27))),
     "The loss is in nats: take the natural logarithm of the number of classes.": (
         lambda loss, n: math.sqrt(2 * abs(loss - math.log2(n))), lambda loss, n: math.sqrt(2 * (loss - math.log10(n)))),
 }  # fmt: skip

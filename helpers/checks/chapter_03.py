@@ -38,12 +38,13 @@ LOW = torch.tensor([[-5.0, 5, 0, -6], [-7, 4, -8, 6], [-6, -5, -6, -0.1]])
 CASES = [(torch.tanh, torch.tensor(rows)) for rows in UNITS]
 CASES += [(torch.relu, NEGATIVE), (torch.sigmoid, LOW), (torch.tanh, LOW), (torch.tanh, FORTY), (torch.tanh, MANY)]
 CASES += [(F.softplus, LOW), (F.elu, LOW)]  # nobody has their formulas ready
+CASES += [(F.silu, torch.tensor([[-2.4, -12], [-2, -30], [-3, -11]]))]  # whose slope can be negative
 
 
 @check("chapter 03, exercise 3.2", 779, CASES)
 def check_dead_units(activation, hpreact):
-    """f(activation, hpreact) -> one bool per unit: whether the slope is below 0.02 on every example (N, units)."""
-    return (_slopes(activation, hpreact) < 0.02).all(0)
+    """f(activation, hpreact) -> one bool per unit: whether the slope's size is below 0.02 on every example (N, units)."""
+    return (_slopes(activation, hpreact).abs() < 0.02).all(0)
 
 
 def _slopes(activation, hpreact):
@@ -52,7 +53,7 @@ def _slopes(activation, hpreact):
 
 
 def _flat(activation, hpreact, threshold=0.02):
-    return _slopes(activation, hpreact) < threshold
+    return _slopes(activation, hpreact).abs() < threshold
 
 
 def _by_formula(activation, hpreact):
@@ -81,6 +82,7 @@ check_dead_units.mistakes = {
         lambda f, x: torch.where(_flat(f, x).all(0))[0], lambda f, x: _flat(f, x).all(0).sum()),
     "Reduce over the examples, dimension 0, and over nothing else: every unit gets one answer.": (
         _flat, lambda f, x: _flat(f, x).all()),
+    "A slope can be negative: its size decides.": lambda f, x: (_slopes(f, x) < 0.02).all(0),
     "That is upside down: dead is where the slope is small.": (
         lambda f, x: ~_flat(f, x).all(0), lambda f, x: (~_flat(f, x)).all(0)),
 }  # fmt: skip
