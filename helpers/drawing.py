@@ -42,7 +42,7 @@ def draw_network(*, mark=(), notes=None, title="", batch_norm=False, deep=False,
         _, ax = plt.subplots(figsize=(10, height + 0.4 * bool(title)), layout="none")
         ax.figure.subplots_adjust(0, 0, 1, height / (height + 0.4 * bool(title)))
     ax.set_title(title)
-    ax.set(xlim=(0, width), ylim=(-1.05, 1.45) if deep else (-0.95, 1.05), aspect="equal")
+    ax.set(xlim=(0, width), ylim=(-1.15, 1.35) if deep else (-0.95, 1.05), aspect="equal")
     ax.axis("off")
     for i, (name, text, shape) in enumerate(boxes):
         _box(ax, GAP + i * (BOX + GAP), text, shape, marked=name in marks)
@@ -51,7 +51,8 @@ def draw_network(*, mark=(), notes=None, title="", batch_norm=False, deep=False,
     centers = {name: GAP + i * (BOX + GAP) + BOX / 2 for i, (name, *_) in enumerate(boxes)}
     centers |= {name: i * (BOX + GAP) + GAP / 2 for i, (name, *_) in enumerate(flows)}
     for name, text in notes.items():
-        ax.text(centers[name], -0.62, text, ha="center", va="top", fontsize=11, color=BACKWARD, weight="bold")
+        below = -0.84 if deep else -0.62  # of the frame around what is there five times
+        ax.text(centers[name], below, text, ha="center", va="top", fontsize=11, color=BACKWARD, weight="bold")
     if backward:
         ax.text(width - 0.05, -0.3, "gradients", color=BACKWARD, ha="right", va="top", fontsize=9.5)
     if deep:

@@ -37,6 +37,7 @@ STYLE = {"figure.figsize": (10, 3.8), "figure.constrained_layout.use": True, "li
 STYLE |= {"font.size": 11, "axes.titlesize": 12, "axes.titlelocation": "left", "legend.frameon": False}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True}
 STYLE |= {"grid.color": "#e4e4e4", "grid.linewidth": 0.8}
+STYLE["axes.formatter.min_exponent"] = 3  # of a log axis: 0.01 and 100 as they are, 10³ as a power
 STYLE["axes.prop_cycle"] = plt.cycler(color=[BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY])
 
 
