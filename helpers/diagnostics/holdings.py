@@ -26,10 +26,7 @@ STATES = {
     random.Random: (random.Random.getstate, random.Random.setstate),
     np.random.RandomState: (np.random.RandomState.get_state, np.random.RandomState.set_state),
     np.random.Generator: (attrgetter("bit_generator.state"), lambda g, state: setattr(g.bit_generator, "state", state)),
-    np.ndarray: (
-        lambda a: a.copy() if a.flags.writeable else a,
-        lambda a, old: None if a is old else np.copyto(a, old),
-    ),
+    np.ndarray: (lambda a: a.copy() if a.flags.writeable else a, lambda a, old: a is old or np.copyto(a, old)),
 }
 
 

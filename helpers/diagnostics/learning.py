@@ -22,29 +22,18 @@ NORMALISING = {f"{kind}{n}" for kind in ("BatchNorm", "Dropout") for n in ("", "
 
 def fitting(loss_fn, output, targets):
     """The loss function's arguments; for cross_entropy's default, classes last and targets (B, T) are understood."""
-    if loss_fn is not cross_entropy:
-        return (output,) if targets is None else (output, targets)
-    is_tensor = isinstance(output, torch.Tensor)
-    if not is_tensor:
+    if loss_fn is cross_entropy and not isinstance(output, torch.Tensor):
         raise ValueError(f"the model puts out a {type(output).__name__}, not logits: {line_for(output)}")
-    if not isinstance(targets, torch.Tensor):
-        raise ValueError(f"targets is a {type(targets).__name__}: give torch.as_tensor(targets)")  # noqa: TRY004
+    if loss_fn is not cross_entropy or not isinstance(targets, torch.Tensor):
+        return (output,) if targets is None else (output, targets)
     are_classes = not targets.is_floating_point()
     classes = output.shape[1] if output.dim() == 2 else inf
-    if are_classes and 1 < classes < inf and targets.shape == output.shape:
-        raise ValueError("targets are one-hot whole numbers: give targets.argmax(1)")
-    if are_classes and (targets >= classes).any():
+    if are_classes and targets.shape != output.shape and (targets >= classes).any():
         remedy = "count from 0" if classes > 1 else "for one output take F.binary_cross_entropy_with_logits"
         raise ValueError(f"targets reach to {targets.max()}, and the outputs' classes to {classes - 1}: {remedy}")
-    if are_classes and targets.dtype not in (torch.int64, torch.uint8):
-        raise ValueError(f"targets are {targets.dtype}, which cross_entropy does not take: give targets.long()")
-    if are_classes and output.dim() == 2 and targets.shape == (len(output), 1):
-        raise ValueError(f"targets have shape {tuple(targets.shape)}: give targets.squeeze(1)")
     if not are_classes and (targets.dim() < output.dim() or not _is_distribution(targets)):
-        labels = "F.mse_loss, for several labels an example F.binary_cross_entropy_with_logits"
-        raise ValueError(
-            f"targets are no probabilities: give targets.long() for classes, for a regression loss_fn={labels}"
-        )
+        others = "loss_fn=F.mse_loss, for several labels an example F.binary_cross_entropy_with_logits"
+        raise ValueError(f"targets are no probabilities: give targets.long() for classes, for a regression {others}")
     if not (are_classes and output.dim() > 2 and output.shape[:-1] == targets.shape):
         return output, targets
     if output.shape[:1] + output.shape[2:] == targets.shape:
