@@ -6,6 +6,7 @@ from types import FunctionType, MethodType
 import torch
 from torch import nn
 
+from .given import kind_of
 from .holdings import CONTAINERS, held, is_own, parts
 
 
@@ -21,8 +22,7 @@ class Network:
         self.is_list = isinstance(root, (list, tuple)) and not callable(root)
         self.is_given = parameters is not None
         if isinstance(root, type) or not (callable(root) or self.is_list):
-            kind = f"the class {root.__name__}" if isinstance(root, type) else f"a {type(model).__name__}"
-            raise ValueError(f"model is {kind}: give a module (an object), a function, or a list of layers")
+            raise ValueError(f"model is {kind_of(root)}: give a module (an object), a function, or a list of layers")
         if self.is_list and not all(map(callable, root)):
             strange = next(type(layer).__name__ for layer in root if not callable(layer))
             raise ValueError(f"model is a list that holds a {strange}: give a list of layers")

@@ -135,8 +135,7 @@ def _by_depth(activations, gradients, inner):
     """Whether a std grows or shrinks from the first to the last layer of one role.
 
     Beside a way that leads past them (their block puts out something of its own, or calls them again at its end) it may
-    do so within wide limits;
-    inner: names of weights that began at 0, with which gradients may do anything at first.
+    do so within wide limits; inner: names of weights that began at 0, with which gradients may do anything at first.
     """
     compared = [i for i, row in enumerate(activations) if row.is_activation]
     layers = _one_role(compared, activations)
@@ -146,9 +145,8 @@ def _by_depth(activations, gradients, inner):
     if len(layers) < 3:
         return
     steps = compared.index(layers[-1]) - compared.index(layers[0])  # layers of other roles count as depth
-    names = {row.name for row in activations}
-    beside = [path for i in layers for path in (*_paths(activations[i].name), f"{activations[i].name} (call 2)")]
-    if not names.isdisjoint(beside):
+    own = [activations[i].name for i in layers]
+    if any(row.name == f"{name} (call 2)" or name.startswith(f"{row.name}.") for name in own for row in activations):
         steps = inf
     first, last = activations[layers[0]], activations[layers[-1]]
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
@@ -205,12 +203,6 @@ def _one_role(indices, rows):
     return [i for i, role in zip(indices, roles, strict=True) if role == common[0][0]]
 
 
-def _paths(name):
-    """a.b.c: a.b, a."""
-    while name := name.rpartition(".")[0]:
-        yield name
-
-
 def _norm(row):
     return row.std and row.std * prod(row.shape) ** 0.5
 
@@ -253,7 +245,7 @@ def _blocked(weights, is_explained, learn, is_of_one):
         some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of(zero)
         cause = f"look for sign, round, floor or dead units after {it}"
         if is_of_one:
-            cause = "a softmax or cross-entropy over one output never changes: take binary_cross_entropy_with_logits"
+            cause = "look for softmax or cross-entropy over one output (take binary_cross_entropy_with_logits), or sign"
         if all(p.std == 0 == p.mean for p in with_gradient if p.name in zero):
             cause = "all are 0, and each learns through another: draw some of them at random"
         if all("weight_hh" in name for name in zero):

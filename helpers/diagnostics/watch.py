@@ -16,7 +16,7 @@ from .rows import Diagnosis, layer_rows, parameter_rows
 from .trial import check_optimizer, not_held
 from .warnings import begin_at_zero
 
-ELSEWHERE = "the optimizer trains other tensors than the model's parameters; if that is not meant, make it anew"
+ELSEWHERE = "the optimizer trains other tensors than the watched model's: if that is not meant, make both anew"
 
 
 class watch:
@@ -213,11 +213,10 @@ def _loss_scale():
 
 
 def _not_trained(rows, gradients):
-    """Why the optimizer's step changes nothing, a sentence in a list; or []."""
+    """Why the optimizer's step changes nothing, a sentence or none."""
     if not rows:
         text = "the watched model was not called before this step, or inside torch.compile or torch.func"
-        return [f"{text}: watch the one that the loop trains (was its cell run again?)"]
-    if gradients and all(gradient is None for gradient in gradients):
+        yield f"{text}: watch the one that the loop trains (was its cell run again?)"
+    elif gradients and all(gradient is None for gradient in gradients):
         text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
-        return [f"{text} before step(); look for detach, .item() or a new tensor in the loss"]
-    return []
+        yield f"{text} before step(); look for detach, .item() or a new tensor in the loss"
