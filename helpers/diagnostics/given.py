@@ -44,7 +44,7 @@ def _remedies(name, value, said, network):
     is_of_types = re.search("dtype|(scalar|result|[Ii]nput) type", said)
     if isinstance(value, tuple) and "positional argument" in said:
         yield f"{name} is a tuple, of which each part is one argument: give the targets beside it ({BATCH})"
-    is_refused = type(value).__name__ in said or "argument" in said or "not callable" in said
+    is_refused = re.search(rf"\b{type(value).__name__}\b|argument|not callable", said)
     if is_refused and not isinstance(value, (torch.Tensor, tuple, dict)):
         yield f"{name} is {value if value is None else kind_of(value)}: give a tensor (torch.as_tensor makes one; {BATCH})"
     yield from (remedy for text, remedy in OF_TARGETS.items() if name == "targets" and text in said)
