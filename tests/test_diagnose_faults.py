@@ -799,11 +799,92 @@ def test_inputs_that_nobody_has_scaled():
         assert not says(diagnose(healthy, areas, y, loss_fn=F.mse_loss).warnings, "the inputs")
 
 
+def one_output():
+    return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 1))
+
+
+LOADER = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(X, Y), batch_size=8)
+BINARY = nn.BCEWithLogitsLoss()
+
+
+@pytest.mark.parametrize("loss_fn", [F.cross_entropy, nn.CrossEntropyLoss()], ids=["default", "CrossEntropyLoss"])
 @pytest.mark.parametrize(
-    ("targets", "remedy"),
-    [(F.one_hot(Y, 5), "argmax(1)"), (Y + 1, "from 0"), (Y.numpy(), "as_tensor"), (Y.tolist(), "as_tensor")],
+    ("model", "targets", "remedy"),
+    [
+        (mlp, F.one_hot(Y, 5), "argmax(1)"),
+        (mlp, Y + 1, "from 0"),
+        (mlp, Y.numpy(), "as_tensor"),
+        (mlp, Y.tolist(), "as_tensor"),
+        (mlp, Y.int(), "long()"),
+        (mlp, Y[:, None], "squeeze(1)"),
+        (one_output, Y % 2, "binary_cross_entropy_with_logits"),
+    ],
 )
-def test_targets_of_another_kind(targets, remedy):
+def test_targets_of_another_kind(model, targets, remedy, loss_fn):
     with pytest.raises(ValueError, match="targets") as error:
-        diagnose(mlp(), X, targets)
+        diagnose(model(), X, targets, loss_fn)
     assert remedy in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "loss_fn", "words"),
+    [
+        ((X, Y), "cross_entropy", "loss_fn a.str F.cross_entropy"),
+        ((X, Y), torch.tensor(2.3), "loss_fn a.Tensor F.cross_entropy"),
+        ((X, Y), sgd(mlp()), "loss_fn a.SGD F.cross_entropy"),
+        ((LOADER,), F.cross_entropy, "targets None next(iter(loader))"),
+        ((next(iter(LOADER)),), F.cross_entropy, "targets None next(iter(loader))"),
+        (((X, Y),), F.cross_entropy, "targets None next(iter(loader))"),
+        (((X, Y),), nn.CrossEntropyLoss(), "inputs tuple next(iter(loader))"),
+        ((LOADER, Y), F.cross_entropy, "inputs DataLoader next(iter(loader))"),
+        (([X], Y), F.cross_entropy, "inputs list tensor"),
+        ((X.numpy(), Y), F.cross_entropy, "inputs ndarray as_tensor"),
+        ((X.double(), Y), F.cross_entropy, "inputs float64 float()"),
+        ((X.int(), Y), F.cross_entropy, "inputs int32 float()"),
+        ((X,), nn.CrossEntropyLoss(), "targets None"),
+    ],
+)
+def test_what_is_given_first_gets_its_remedy(given, loss_fn, words):
+    with pytest.raises(ValueError, match=words.split()[0]) as error:
+        diagnose(mlp(), *given, loss_fn=loss_fn)
+    assert all(word.replace(".", " ", word.startswith("a.")) in str(error.value) for word in words.split())
+
+
+@pytest.mark.parametrize(
+    ("targets", "loss_fn", "remedy"),
+    [
+        ((Y % 2)[:, None], BINARY, "float()"),
+        ((Y % 2).float(), BINARY, "view_as(output)"),
+        ((Y % 2).float().numpy(), F.mse_loss, "as_tensor"),
+    ],
+)
+def test_targets_of_one_output(targets, loss_fn, remedy):
+    with pytest.raises(ValueError, match="targets") as error:
+        diagnose(one_output(), X, targets, loss_fn)
+    assert remedy in str(error.value) and error.value.__cause__ is not None
+
+
+def test_an_error_of_the_models_own_stays_what_it_is():
+    """Where nothing that is given explains it; and what is explained keeps its cause."""
+    for model, kind in (nn.Linear(13, 5), RuntimeError), (Net(lambda self, x: {}["dtype"]), KeyError):
+        with pytest.raises(kind):
+            diagnose(model, X, Y)
+    with pytest.raises(ValueError, match=r"long\(\)") as error:
+        diagnose(nn.Embedding(20, 5), X[:, 0], Y)
+    assert isinstance(error.value.__cause__, RuntimeError) and "indices" in str(error.value.__cause__)
+
+
+@pytest.mark.parametrize("end", [(), (nn.Softmax(1),)], ids=["cross-entropy", "softmax"])
+def test_a_softmax_over_one_output(end):
+    loss_fn = F.binary_cross_entropy if end else F.cross_entropy
+    model, y = nn.Sequential(one_output(), *end), (Y % 2).float()[:, None]
+    warnings = diagnose(model, X, y, lambda out, y: loss_fn(out, y), optimizer=sgd(model)).warnings
+    assert says(warnings, "exactly 0", "over one output", "binary_cross_entropy_with_logits")
+    assert not says(warnings, "would not move") and not says(warnings, "dead units after")
+    model = nn.Sequential(one_output(), *end)
+    with watch(model, optimizer := sgd(model), every=5) as seen:
+        for _ in range(20):
+            optimizer.zero_grad()
+            loss_fn(model(X), y).backward()
+            optimizer.step()
+    assert len(seen.warnings) == 1 and says(seen.warnings, "over one output", "binary_cross_entropy_with_logits")

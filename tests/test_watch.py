@@ -406,3 +406,39 @@ def test_a_layer_that_is_replaced_is_seen_though_it_has_no_parameters():
         [(row.name, row.type) for row in diagnosis.activations if row.is_activation] for _, diagnosis in seen.records
     ]
     assert kinds == [[("2", nn.Tanh)], [("2", nn.ReLU)], [("2", nn.ReLU)]] and not any(hooks(net))
+
+
+@pytest.mark.parametrize("function", [torch.sigmoid, F.relu])
+def test_a_look_inside_sees_no_hooks(function):
+    layers = nn.ModuleList(nn.Linear(12, 12) for _ in range(3))
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = function(layer(x))
+        return self.out(x)
+
+    net = module(forward, layers=layers, out=nn.Linear(12, 5))
+    outside = diagnose(net, X, Y)
+    with watch(net, torch.optim.SGD(net.parameters(), lr=0.1), every=1):
+        inside = diagnose(net, X, Y)
+    assert [row.name for row in inside.activations] == [row.name for row in outside.activations]
+    assert inside.warnings == outside.warnings and not any(hooks(net))
+
+
+@pytest.mark.parametrize("kind", ["functional_call", "an input"])
+def test_an_optimizer_of_other_tensors_is_told_of_once(kind):
+    net = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 5))
+    x, parameters = X, {}
+    if kind == "an input":
+        x = X.clone().requires_grad_()
+        net.requires_grad_(False)
+    else:
+        parameters = {name: p.detach().clone().requires_grad_() for name, p in net.named_parameters()}
+    optimizer = torch.optim.SGD([*parameters.values()] or [x], lr=0.1)
+    with watch(net, optimizer, every=2) as seen:
+        for _ in range(8):
+            optimizer.zero_grad()
+            F.cross_entropy(torch.func.functional_call(net, parameters, x), Y).backward()
+            optimizer.step()
+    assert len(seen.records) == 4 and len(seen.warnings) == 1, seen.warnings
+    assert "the optimizer trains other tensors" in seen.warnings[0]

@@ -5,13 +5,13 @@ ParameterRow, what counts as unhealthy in warnings.py. The folder needs torch an
 """
 
 from collections.abc import Mapping
-from inspect import isclass
 
 import torch
 from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_map_only
 
+from .given import check_given, with_remedy
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
 from .learning import computed_from, findings_for, fitting, loss_number, reaches, read_from_gradient
@@ -28,7 +28,7 @@ __all__ += ["plot_gradients", "plot_parameter_gradients", "plot_update_ratios", 
 
 
 def diagnose(
-    model, inputs, targets=None, *, loss_fn=cross_entropy, lr=None, optimizer=None, parameters=None, histograms=True
+    model, inputs, targets=None, loss_fn=cross_entropy, *, lr=None, optimizer=None, parameters=None, histograms=True
 ):
     """One forward and backward pass of any network, measured layer by layer and parameter by parameter.
 
@@ -49,10 +49,7 @@ def diagnose(
     (a residual sum) has. Raises ValueError, with the remedy, for a loss that is not one number and for what can't be
     read. Source: the lecture, 1:26:51 to 1:46:04.
     """
-    if targets is None and loss_fn is cross_entropy:
-        raise ValueError("targets is None, but cross_entropy needs them: give targets, or loss_fn=None for no loss")
-    if isclass(loss_fn):
-        raise ValueError(f"loss_fn is the class {loss_fn.__name__}: give an object, {loss_fn.__name__}()")
+    check_given(targets, loss_fn)
     check_optimizer(optimizer, "param_groups", "lr=")
     if lr is not None and not (hasattr(lr, "__float__") and lr >= 0):
         raise ValueError(f"lr is {lr!r}: give one number, 0 or above")
@@ -62,16 +59,22 @@ def diagnose(
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, histograms)
         seen.gradient = get_gradient_edge(tensor) if tensor.requires_grad else None
 
+    def loss_of(output):
+        arguments = fitting(loss_fn, output, targets)
+        with with_remedy("targets", targets, network):
+            return loss_number(loss_fn(*arguments))
+
     def again():
         torch.set_rng_state(random_state)
-        return loss_number(loss_fn(*fitting(loss_fn, network(*_arguments(inputs)), targets)))
+        return loss_of(network(*_arguments(inputs)))
 
     random_state = torch.get_rng_state()
     reached = network.reached | held(loss_fn, network.parameters, inputs, targets, type(optimizer))
     with left_as_it_was(reached), torch.inference_mode(False), torch.set_grad_enabled(loss_fn is not None):
         with Watcher(network, see) as watcher:
-            output = watcher.call(*_arguments(inputs))
-            loss = None if loss_fn is None else loss_number(loss_fn(*fitting(loss_fn, output, targets)))
+            with with_remedy("inputs", inputs, network):
+                output = watcher.call(*_arguments(inputs))
+            loss = None if loss_fn is None else loss_of(output)
         seen, functions = watcher.seen, watcher.functions
         results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))

@@ -17,7 +17,6 @@ from .rows import ACTIVATIONS
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
 
-
 # By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
 BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict.fromkeys(["clamp", "clampmin", "clip"], "ReLU")
 BY_NAME |= dict(specialexpit="Sigmoid", threshold="ReLU")
@@ -140,7 +139,8 @@ class Functions(TorchFunctionMode):
         kind, unit, gate = None, -1 if key in RECURRENT else None, None
         if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
             kind, unit = PRODUCTS[key]
-            if key in ("matmul", "mm") and weights and weights[0] is tensors[0] and _is_constant(tensors[0]):
+            left = weights[0] if key in ("matmul", "mm") and weights and weights[0] is tensors[0] else None
+            if left is not None and not left.requires_grad and not isinstance(_base(left), nn.Parameter):
                 weights = weights[1:]  # an adjacency, a mask: it mixes examples
             self._used(weights, kind)
             unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
@@ -247,11 +247,6 @@ def is_softmaxed(values):
 
 def _base(t):
     return t._base if t._is_view() else t
-
-
-def _is_constant(t):
-    """Whether it is held, but can't learn: a buffer or a plain tensor; a frozen Parameter is a weight."""
-    return not t.requires_grad and not isinstance(_base(t), nn.Parameter)
 
 
 def _argument(name, place, args, kwargs, default=None):

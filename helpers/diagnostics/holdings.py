@@ -26,10 +26,7 @@ STATES = {
     random.Random: (random.Random.getstate, random.Random.setstate),
     np.random.RandomState: (np.random.RandomState.get_state, np.random.RandomState.set_state),
     np.random.Generator: (attrgetter("bit_generator.state"), lambda g, state: setattr(g.bit_generator, "state", state)),
-    np.ndarray: (
-        lambda a: a.copy() if a.flags.writeable else a,
-        lambda a, old: None if a is old else np.copyto(a, old),
-    ),
+    np.ndarray: (lambda a: a.copy() if a.flags.writeable else a, lambda a, old: a is old or np.copyto(a, old)),
 }
 
 
@@ -140,10 +137,12 @@ def left_as_it_was(reached):
     undo = [partial(random.setstate, random.getstate()), partial(np.random.set_state, np.random.get_state())]
     undo += [put_back for value in things for put_back in _snapshots(value)]
     gpus = {t.device.index for t in tensors if t.is_cuda}
+    # torch.compile's functions run as they are written, so that they can be watched.
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     # A pending backward pass compares versions: those of the tensors that are changed back stay the same.
     counted = torch.autograd._unsafe_preserve_version_counter(tuple(t for t in tensors if not t.is_inference()))
     try:
-        with counted, torch.random.fork_rng(gpus), _eager():
+        with counted, torch.random.fork_rng(gpus), eager:
             try:
                 for t, *_, grad in kept:
                     if grad is not None:
@@ -155,11 +154,6 @@ def left_as_it_was(reached):
     finally:
         for put_back in undo:
             put_back()
-
-
-def _eager():
-    """torch.compile's functions run as they are written, so that they can be watched."""
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _put_back_tensor(t, memory, values, requires_grad, grad):

@@ -16,8 +16,6 @@ from .functions import Functions, Seen
 from .rows import activation_of
 
 PATCHED = {}  # class -> (the watchers that see its calls, how to put back its own __call__)
-
-
 # A layer that is being called. put: (Seen or None, tensor, its version) of all that came out inside.
 Call = namedtuple("Call", "layer is_leaf put")
 

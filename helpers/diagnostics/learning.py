@@ -8,6 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_leaves
 
 from .functions import CrossEntropy, is_softmaxed
+from .given import OF_TARGETS
 from .hooks import tensors_in
 from .outputs import has_learned, is_matching, line_for, mixed
 from .rates import NORMS
@@ -22,40 +23,24 @@ NORMALISING = {f"{kind}{n}" for kind in ("BatchNorm", "Dropout") for n in ("", "
 
 def fitting(loss_fn, output, targets):
     """The loss function's arguments; for cross_entropy's default, classes last and targets (B, T) are understood."""
-    if loss_fn is not cross_entropy:
-        return (output,) if targets is None else (output, targets)
-    is_tensor = isinstance(output, torch.Tensor)
-    if not is_tensor:
+    if loss_fn is cross_entropy and not isinstance(output, torch.Tensor):
         raise ValueError(f"the model puts out a {type(output).__name__}, not logits: {line_for(output)}")
-    if not isinstance(targets, torch.Tensor):
-        raise ValueError(f"targets is a {type(targets).__name__}: give torch.as_tensor(targets)")  # noqa: TRY004
+    if loss_fn is not cross_entropy or not isinstance(targets, torch.Tensor):
+        return (output,) if targets is None else (output, targets)
     are_classes = not targets.is_floating_point()
     classes = output.shape[1] if output.dim() == 2 else inf
-    if are_classes and 1 < classes < inf and targets.shape == output.shape:
-        raise ValueError("targets are one-hot whole numbers: give targets.argmax(1)")
-    if are_classes and (targets >= classes).any():
-        remedy = "count from 0" if classes > 1 else "for one output take F.binary_cross_entropy_with_logits"
-        raise ValueError(f"targets reach to {targets.max()}, and the outputs' classes to {classes - 1}: {remedy}")
-    if are_classes and targets.dtype not in (torch.int64, torch.uint8):
-        raise ValueError(f"targets are {targets.dtype}, which cross_entropy does not take: give targets.long()")
-    if are_classes and output.dim() == 2 and targets.shape == (len(output), 1):
-        raise ValueError(f"targets have shape {tuple(targets.shape)}: give targets.squeeze(1)")
-    if not are_classes and (targets.dim() < output.dim() or not _is_distribution(targets)):
-        labels = "F.mse_loss, for several labels an example F.binary_cross_entropy_with_logits"
-        raise ValueError(
-            f"targets are no probabilities: give targets.long() for classes, for a regression loss_fn={labels}"
-        )
+    if are_classes and targets.shape != output.shape and (targets >= classes).any():
+        raise ValueError(OF_TARGETS["out of bounds"])  # before an accelerator does, which would end the session
+    are_shares = targets.dim() < 2 or ((targets >= 0).all() and ((targets.sum(1) - 1).abs() < 0.01).all())
+    if not are_classes and (targets.dim() < output.dim() or not are_shares):
+        others = "loss_fn=F.mse_loss, for several labels an example F.binary_cross_entropy_with_logits"
+        raise ValueError(f"targets are no probabilities: give targets.long() for classes, for a regression {others}")
     if not (are_classes and output.dim() > 2 and output.shape[:-1] == targets.shape):
         return output, targets
     if output.shape[:1] + output.shape[2:] == targets.shape:
         flat = "loss_fn=lambda out, y: F.cross_entropy(out.flatten(0, -2), y.flatten())"
-        where = "may have their classes last or in dimension 1"
-        raise ValueError(f"logits {tuple(output.shape)} {where}: if last, give {flat}")
+        raise ValueError(f"logits {tuple(output.shape)} may have classes last or in dimension 1: if last, give {flat}")
     return output.flatten(0, -2), targets.flatten()
-
-
-def _is_distribution(targets):
-    return targets.dim() < 2 or bool((targets >= 0).all() and ((targets.sum(1) - 1).abs() < 0.01).all())
 
 
 def loss_number(loss):
@@ -123,11 +108,10 @@ def findings_for(network, watcher, parameters, gradients, inputs, targets, outpu
     elif loss is not None and trainable and not others and all(gradient is None for gradient in gradients):
         text = "the loss has a gradient, but it reaches no parameter: it was cut off (detach, .item(), .data, torch.tensor)"
         found.append(f"{text} and got requires_grad=True afterwards; leave both out")
-    if loss is not None and not parameters and not others:
-        text = "no parameters were found, so nothing learns: weights that are made inside the call are new each time"
-        found.append(f"{text}; make them outside, with requires_grad=True, or give parameters=")
-    if loss is not None and parameters and not trainable and not others:
-        found.append("no parameter needs a gradient, so nothing learns: call requires_grad_(True) on what is to learn")
+    if loss is not None and not trainable and not others:
+        text = "no parameter needs a gradient, so nothing learns: call requires_grad_(True) on what is to learn"
+        none = "no parameters were found, so nothing learns: make them outside of the call, with requires_grad=True"
+        found.append(text if parameters else f"{none}, or give parameters=")
     found += others + (not_held(optimizer, trainable) if optimizer is not None else [])
     found += _forgotten(network, watcher) if trainable else []
     found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
@@ -143,13 +127,12 @@ def outside(network, watcher, parameters, inputs, output):
     """A sentence, in a list, of the tensors that the output depends on and that are no parameters; or []."""
     ours = {id(p) for p in parameters.values()}
     others = computed_from(tensors_in(output), inputs, watcher.functions.made)
-    made_of, found = _made_of_others(network, watcher), []
-    if made_of:
-        some, it, _ = some_of([network.tensor_name(t, "") for t in made_of])
-        hidden = {id(leaf) for t in made_of for leaf in _leaves([t])}
-        others = [t for t in others if id(t) not in hidden]
-        text = f"{some}: computed from a tensor that nothing holds, so no step changes {it}"
-        found = [f"{text}; make the numbers first, then .requires_grad_() or nn.Parameter(…)"]
+    used = [t for t, _ in watcher.functions.uses.values() if t.requires_grad and not t.is_leaf]
+    made_of = [t for t in used if id(t) in network.tensors and not any(id(p) in network.tensors for p in _leaves([t]))]
+    some, it, _ = some_of([network.tensor_name(t, "") for t in made_of])
+    text = f"{some}: computed from a tensor that nothing holds, so no step changes {it}"
+    found = [f"{text}; make the numbers first, then .requires_grad_() or nn.Parameter(…)"] if made_of else []
+    ours |= {id(leaf) for t in made_of for leaf in _leaves([t])}  # torch.randn(…, requires_grad=True) * 0.1
     others = [t for t in others if id(t) not in ours]
     names = [network.tensor_name(t, f"a tensor {tuple(t.shape)}") for t in others]
     some, it, _ = some_of(names)
@@ -221,12 +204,6 @@ def _inputs_unscaled(inputs, seen):
     if size <= SMALL and not (seen and NORMS.match(seen[0].type.__name__)):
         kind = "tiny, or the same in all examples"
     return [f"the inputs are {kind} (std {size:.1e}): scale them to a std of about 1"] if kind else []
-
-
-def _made_of_others(network, watcher):
-    """The weights that were computed from a leaf that nobody holds: torch.randn(…, requires_grad=True) * 0.1."""
-    used = [t for t, _ in watcher.functions.uses.values() if t.requires_grad and not t.is_leaf]
-    return [t for t in used if id(t) in network.tensors and not any(id(p) in network.tensors for p in _leaves([t]))]
 
 
 def eval_mode(network):

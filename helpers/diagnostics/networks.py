@@ -6,6 +6,7 @@ from types import FunctionType, MethodType
 import torch
 from torch import nn
 
+from .given import kind_of
 from .holdings import CONTAINERS, held, is_own, parts
 
 
@@ -21,8 +22,7 @@ class Network:
         self.is_list = isinstance(root, (list, tuple)) and not callable(root)
         self.is_given = parameters is not None
         if isinstance(root, type) or not (callable(root) or self.is_list):
-            kind = f"the class {root.__name__}" if isinstance(root, type) else f"a {type(model).__name__}"
-            raise ValueError(f"model is {kind}: give a module (an object), a function, or a list of layers")
+            raise ValueError(f"model is {kind_of(root)}: give a module (an object), a function, or a list of layers")
         if self.is_list and not all(map(callable, root)):
             strange = next(type(layer).__name__ for layer in root if not callable(layer))
             raise ValueError(f"model is a list that holds a {strange}: give a list of layers")
@@ -31,7 +31,8 @@ class Network:
         modules = nn.Module.named_modules(root) if isinstance(root, nn.Module) else ()
         self.layers = {id(m): (_written(path) or name, m) for path, m in modules}  # id -> (name, layer)
         for path, value in self.reached.values():
-            if isinstance(value, nn.Module) or (is_own(value) and callable(value)):
+            ours = type(value).__module__.rpartition(".")[0] == __package__  # the hooks of a watch that is on
+            if isinstance(value, nn.Module) or (is_own(value) and callable(value) and not ours):
                 self.layers.setdefault(id(value), (_written(path) or name, value))
         layers = [layer for _, layer in self.layers.values()]
         for layer in (root, *layers):

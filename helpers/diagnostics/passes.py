@@ -85,7 +85,8 @@ class Pass(Watcher):
             return
         self.found, self.logits, self.inputs = [], [], (args, kwargs)
         try:
-            self.found += outside(self.network, self, self.network.parameters, (args, kwargs), output)
+            ours = self.network.parameters | dict(enumerate(self.trained))  # functional_call takes others
+            self.found += outside(self.network, self, ours, (args, kwargs), output)
         except ValueError as error:  # a reentrant checkpoint hides what the output depends on
             self.found.append(str(error))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)

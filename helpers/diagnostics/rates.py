@@ -30,7 +30,10 @@ def is_weight(p):
 def update_ratios(weights, diagnosis, stuck, by_depth, begins_at_zero):
     weights = [p for p in weights if p.update_to_data is not None and (p.grad_std or not begins_at_zero)]
     if not weights or (middle := median(p.update_to_data for p in weights)) == 0:
-        yield from _unmoved(weights)
+        # A scheduler begins, or ends, with the rate 0. Why no gradient arrives is said elsewhere.
+        if weights and max(p.growth for p in weights) <= 1e6 and median(p.grad_std or 0 for p in weights) > 0:
+            cause = "the learning rate is 0, or its step is lost in rounding (keep the weights in float32)"
+            yield f"the median weight would not move at all: {cause}"
         return
     weights = [p for p in weights if p.update_rule]  # the others' optimizers have measures of their own
     if len(weights) < 2:  # a linear model, whose weights go where the data want them
@@ -62,15 +65,6 @@ def update_ratios(weights, diagnosis, stuck, by_depth, begins_at_zero):
     # Healthy, at the first steps: 1 to 4 times that.
     elif adams and middle < later / 10 and median(p.grad_std or 0 for p in weights) < 100 * (adams[0].adam_eps or 0):
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
-
-
-def _unmoved(weights):
-    if not weights or max(p.growth for p in weights) > 1e6:  # a scheduler begins, or ends, with the rate 0
-        return
-    cause = "no gradient reaches it (are weights before or after it all zero?), or the learning rate is 0"
-    if median(p.grad_std or 0 for p in weights) > 0:
-        cause = "the learning rate is 0, or its step is lost in rounding (keep the weights in float32)"
-    yield f"the median weight would not move at all: {cause}"
 
 
 def steps_are_long(activations, parameters):

@@ -159,9 +159,8 @@ class Diagnosis:
 
     def _repr_html_(self):
         warnings = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
-        layers = [
-            (*_start(a), _share(a), g and g.mean, g and g.std) for a, g in zip_longest(self.activations, self.gradients)
-        ]
+        pairs = zip_longest(self.activations, self.gradients)
+        layers = [(*_start(a), _share(a), g and g.mean, g and g.std) for a, g in pairs]
         parameters = [(*_start(p), p.grad_std, p.grad_to_data, p.update_to_data) for p in self.parameters]
         tables = _table("layer type shape mean std saturated&nbsp;/&nbsp;dead grad&nbsp;mean grad&nbsp;std", layers)
         tables += _table("parameter type shape mean std grad&nbsp;std grad:data update:data", parameters)

@@ -4,6 +4,7 @@ import copy
 
 import torch
 
+from .given import kind_of
 from .warnings import some_of
 
 # On the same examples. The course's deep network at rate 3: loss 3.3, 2.0, 3.8, 6.5, 20, 86. Six healthy layers of
@@ -14,8 +15,8 @@ STEPS = 5
 def check_optimizer(optimizer, needs, otherwise):
     """needs: an attribute of torch's optimizers. otherwise: what to give in place of one."""
     if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, needs)):
-        kind = f"class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
-        raise ValueError(f"optimizer is a {kind}: give a torch.optim.Optimizer over the parameters, or {otherwise}")
+        remedy = f"give a torch.optim.Optimizer over the parameters, or {otherwise}"
+        raise ValueError(f"optimizer is {kind_of(optimizer)}: {remedy}")
 
 
 def not_held(optimizer, trainable):

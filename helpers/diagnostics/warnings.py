@@ -44,14 +44,16 @@ def warnings_for(diagnosis, learn=(), from_zero=()):
     stuck = _stuck(activations, zero, by_depth, trained)
     # What is zero on purpose gets a gradient, and the weights around it are drawn at random.
     begins = not stuck and bool(zero) and any(p.std for p in weights)
+    is_of_one = any(row.shape[-1:] == (1,) and row.std == 0 == row.mean for row in gradients[-2:])
+    blocked = list(_blocked(weights, stuck or begins, learn, is_of_one))
     return [
         *_not_finite(activations, gradients, parameters),
         *stuck,
         *by_depth,
         *_through_time(gradients, {p.name.rpartition(".")[0] for p in parameters}),
         *_unused(parameters, activations, learn),
-        *_blocked(weights, stuck or begins, learn),
-        *update_ratios(weights, diagnosis, stuck, by_depth, begins),
+        *blocked,
+        *update_ratios(weights, diagnosis, stuck, by_depth, begins or blocked),
     ]
 
 
@@ -113,7 +115,8 @@ def same_for_all(outputs, inputs, weights):
     if not any(map(_differs, inputs)) or not all(w.isfinite().all() for w in weights):
         return []
     text = f"the output is the same for all {len(outputs[0])} examples: nothing of the inputs reaches it"
-    return [f"{text}; look for weights that are all zero, dead units, or an input that forward does not use"]
+    one = "a softmax over one output, " if all(t.shape[-1] == 1 for t in outputs) else ""
+    return [f"{text}; look for {one}weights that are all zero, dead units, or an input that forward does not use"]
 
 
 def _of_several_examples(values):
@@ -132,8 +135,7 @@ def _by_depth(activations, gradients, inner):
     """Whether a std grows or shrinks from the first to the last layer of one role.
 
     Beside a way that leads past them (their block puts out something of its own, or calls them again at its end) it may
-    do so within wide limits;
-    inner: names of weights that began at 0, with which gradients may do anything at first.
+    do so within wide limits; inner: names of weights that began at 0, with which gradients may do anything at first.
     """
     compared = [i for i, row in enumerate(activations) if row.is_activation]
     layers = _one_role(compared, activations)
@@ -143,9 +145,8 @@ def _by_depth(activations, gradients, inner):
     if len(layers) < 3:
         return
     steps = compared.index(layers[-1]) - compared.index(layers[0])  # layers of other roles count as depth
-    names = {row.name for row in activations}
-    beside = [path for i in layers for path in (*_paths(activations[i].name), f"{activations[i].name} (call 2)")]
-    if not names.isdisjoint(beside):
+    own = [activations[i].name for i in layers]
+    if any(row.name == f"{name} (call 2)" or name.startswith(f"{row.name}.") for name in own for row in activations):
         steps = inf
     first, last = activations[layers[0]], activations[layers[-1]]
     change = _change(first.std, last.std, steps, MOST_CHANGE["activations"])
@@ -179,10 +180,8 @@ def _through_time(gradients, owners):
             verb, remedy = "explode", "clip the gradients, or make the recurrent weights smaller"
             if first < last:
                 verb, remedy = "vanish", "what came early is not learned; take a GRU or LSTM, or orthogonal weights"
-            text = (
-                f"gradients {verb} through time: {name} gets {first:.1e} in its first call and {last:.1e} in its last"
-            )
-            yield f"{text}; {remedy}"
+            sizes = f"{name} gets {first:.1e} in its first call and {last:.1e} in its last"
+            yield f"gradients {verb} through time: {sizes}; {remedy}"
             return
 
 
@@ -202,12 +201,6 @@ def _one_role(indices, rows):
         roles = [(*role[:3], DIGITS.sub("", role[3]), shape) for role, shape in zip(roles, shapes, strict=True)]
     common = Counter(roles).most_common(1)
     return [i for i, role in zip(indices, roles, strict=True) if role == common[0][0]]
-
-
-def _paths(name):
-    """a.b.c: a.b, a."""
-    while name := name.rpartition(".")[0]:
-        yield name
 
 
 def _norm(row):
@@ -239,7 +232,7 @@ def _unused(parameters, activations, learn):
             yield f"{some}: no gradient; {why}"
 
 
-def _blocked(weights, is_explained, learn):
+def _blocked(weights, is_explained, learn, is_of_one):
     """Weights that can't learn apart from each other, or not at all, though the loss depends on them."""
     same = [p.name for p in weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
     if same:
@@ -251,6 +244,8 @@ def _blocked(weights, is_explained, learn):
     if zero and not is_explained and not any(p.nonfinite for p in weights):
         some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of(zero)
         cause = f"look for sign, round, floor or dead units after {it}"
+        if is_of_one:
+            cause = "look for softmax or cross-entropy over one output (take binary_cross_entropy_with_logits), or sign"
         if all(p.std == 0 == p.mean for p in with_gradient if p.name in zero):
             cause = "all are 0, and each learns through another: draw some of them at random"
         if all("weight_hh" in name for name in zero):

@@ -16,6 +16,8 @@ from .rows import Diagnosis, layer_rows, parameter_rows
 from .trial import check_optimizer, not_held
 from .warnings import begin_at_zero
 
+ELSEWHERE = "the optimizer trains other tensors than the watched model's: if that is not meant, make both anew"
+
 
 class watch:
     """``with watch(model, optimizer, every=10) as seen:`` around your own training loop.
@@ -93,7 +95,8 @@ class watch:
             return self._findings or [f"no step was recorded: {why}"]
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
-        found = self._findings + (not_held(self.optimizer, unmoved) if self.optimizer is not None else [])
+        is_known = self.optimizer is None or ELSEWHERE in self._findings
+        found = self._findings + ([] if is_known else not_held(self.optimizer, unmoved))
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
         first, *later = self.records
@@ -145,24 +148,26 @@ class watch:
         values, gradients = zip(*known, strict=True) if known else ((), ())
         if self.optimizer is None or self.is_closure:
             gradients = [p.grad for p in parameters.values()]
-        ours = {id(p) for p in self._trained()}  # others may have moved before this optimizer's step
-        steps = [
-            (p, old, g if id(p) in ours else None)
-            for p, old, g in zip(parameters.values(), values, gradients, strict=True)
-        ]
-        changes = [None if g is None and p.equal(old) else p.detach() - old for p, old, g in steps]
+        trained = self._trained()
+        ours = {id(p) for p in trained}  # others may have moved before this optimizer's step
+        steps = list(zip(parameters.values(), values, gradients, strict=True))
+        unmoved = [(g is None or id(p) not in ours) and p.equal(old) for p, old, g in steps]
+        changes = [None if same else p.detach() - old for (p, old, _), same in zip(steps, unmoved, strict=True)]
         if self.is_new:  # what is true of the whole training
             self.is_new = False
             calls = watching.cross_entropies()
             self.has_learned = watching.has_learned()
             found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
+            if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
+                found.append(ELSEWHERE)
             self._findings += [text for text in found if text not in self._findings]
             learn = [(name, p, None if id(p) in ours else p.detach().clone()) for name, p in parameters.items()]
             self._trainable = {name: (p, first) for name, p, first in learn if p.requires_grad}
         tensors = values, gradients, changes
         rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
         found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
-        found += _not_trained(seen, gradients) if self.optimizer is not None else []
+        if self.optimizer is not None:
+            found += _not_trained(seen, () if ELSEWHERE in self._findings else gradients)
         if seen and not watching.was_called and watching.is_module:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
@@ -208,11 +213,10 @@ def _loss_scale():
 
 
 def _not_trained(rows, gradients):
-    """Why the optimizer's step changes nothing, a sentence in a list; or []."""
+    """Why the optimizer's step changes nothing, a sentence or none."""
     if not rows:
         text = "the watched model was not called before this step, or inside torch.compile or torch.func"
-        return [f"{text}: watch the one that the loop trains (was its cell run again?)"]
-    if gradients and all(gradient is None for gradient in gradients):
+        yield f"{text}: watch the one that the loop trains (was its cell run again?)"
+    elif gradients and all(gradient is None for gradient in gradients):
         text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
-        return [f"{text} before step(); look for detach, .item() or a new tensor in the loss"]
-    return []
+        yield f"{text} before step(); look for detach, .item() or a new tensor in the loss"

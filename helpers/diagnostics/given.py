@@ -1,0 +1,57 @@
+"""What is given to diagnose: what can't be it, and what helps where the model or the loss_fn refuses it."""
+
+import re
+from contextlib import contextmanager
+from inspect import isclass
+
+import torch
+from torch.nn.functional import cross_entropy
+from torch.utils._pytree import tree_leaves
+
+BATCH = "from a loader: inputs, targets = next(iter(loader))"
+OF_TARGETS = {  # what torch says of them, and what helps
+    "Target size": "targets have another shape than the output: give targets.view_as(output)",
+    "target tensor expected": "targets have a dimension too many: give targets.squeeze(1)",
+    "class probabilities": "targets are one-hot whole numbers: give targets.argmax(1)",
+    "out of bounds": "targets reach too far: count classes from 0; for one output take F.binary_cross_entropy_with_logits",
+}
+
+
+def check_given(targets, loss_fn):
+    if targets is None and loss_fn is cross_entropy:
+        raise ValueError(f"targets is None: give targets, or loss_fn=None for no loss ({BATCH})")
+    if isclass(loss_fn) or not (loss_fn is None or callable(loss_fn)):
+        raise ValueError(f"loss_fn is {kind_of(loss_fn)}: give F.cross_entropy, nn.CrossEntropyLoss() or the like")
+
+
+def kind_of(value):
+    return f"the class {value.__name__}" if isclass(value) else f"a {type(value).__name__}"
+
+
+@contextmanager
+def with_remedy(name, value, network):
+    """Say what helps where the model refuses its inputs, or the loss_fn its targets; the error stays the cause."""
+    try:
+        yield
+    except Exception as error:
+        for remedy in _remedies(name, value, str(error), network):
+            raise ValueError(remedy) from error
+        raise
+
+
+def _remedies(name, value, said, network):
+    """Sentences; none where the error tells of something else."""
+    is_of_types = re.search("dtype|(scalar|result|[Ii]nput) type", said)
+    if isinstance(value, tuple) and "positional argument" in said:
+        yield f"{name} is a tuple, of which each part is one argument: give the targets beside it ({BATCH})"
+    is_refused = re.search(rf"\b{type(value).__name__}\b|argument|not callable", said)
+    if is_refused and not isinstance(value, (torch.Tensor, tuple, dict)):
+        yield f"{name} is {value if value is None else kind_of(value)}: give a tensor (torch.as_tensor makes one; {BATCH})"
+    yield from (remedy for text, remedy in OF_TARGETS.items() if name == "targets" and text in said)
+    types = {t.dtype for _, t in network.tensors.values() if t.is_floating_point()}
+    for t in (t for t in tree_leaves(value) if isinstance(t, torch.Tensor) and is_of_types):
+        written = t.type().rpartition(".")[2].removesuffix("Tensor").lower()
+        needed = torch.int64 if "Long" in said and t.dtype != torch.int64 else min(types, key=str, default=t.dtype)
+        call = {torch.int64: "long()", torch.float32: "float()"}.get(needed, f"to({needed})")
+        if needed != t.dtype and written in said.lower().replace("unsigned char", "byte"):
+            yield f"{name} are {t.dtype}: give {name}.{call}, or convert what is made of them"
