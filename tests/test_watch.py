@@ -442,3 +442,11 @@ def test_an_optimizer_of_other_tensors_is_told_of_once(kind):
             optimizer.step()
     assert len(seen.records) == 4 and len(seen.warnings) == 1, seen.warnings
     assert "the optimizer trains other tensors" in seen.warnings[0]
+
+
+def test_weights_that_are_nan_after_their_gradient_was_follow_from_it():
+    net = module(lambda self, x: torch.where((h := self.a(x)) > 0, h.sqrt(), 0.0), a=nn.Linear(12, 5))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    _, seen = loop(net, sgd, watched=watch(net, sgd, every=1))
+    (said,) = [text for text in seen.warnings if "NaN" in text]
+    assert said.startswith("step 0: a (Linear): gradient NaN")
