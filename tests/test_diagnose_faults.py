@@ -888,3 +888,22 @@ def test_a_softmax_over_one_output(end):
             loss_fn(model(X), y).backward()
             optimizer.step()
     assert len(seen.warnings) == 1 and says(seen.warnings, "over one output", "binary_cross_entropy_with_logits")
+
+
+P = F.one_hot(Y, 5) * 0.9 + 0.02
+
+
+@pytest.mark.parametrize(
+    ("end", "targets", "loss_fn", "words"),
+    [
+        (nn.Softmax(1), P, nn.KLDivLoss(reduction="batchmean"), ("log_softmax",)),
+        (nn.Identity(), 255 * P, F.binary_cross_entropy_with_logits, ("0 to 1", "255")),
+        (nn.Identity(), torch.randn(len(Y), 5), nn.BCEWithLogitsLoss(), ("0 to 1", "mse_loss")),
+        (nn.LogSoftmax(1), P, nn.KLDivLoss(reduction="batchmean"), ()),
+        (nn.LogSoftmax(1), P.log(), nn.KLDivLoss(reduction="batchmean", log_target=True), ()),
+        (nn.Identity(), P, F.binary_cross_entropy_with_logits, ()),
+    ],
+)
+def test_losses_between_probabilities_that_get_none(end, targets, loss_fn, words):
+    said = diagnose(nn.Sequential(nn.Linear(12, 5), end), X, targets, loss_fn).warnings
+    assert says(said, *words) if words else said == []

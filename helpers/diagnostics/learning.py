@@ -1,5 +1,6 @@
 """The loss of any output, and what keeps a network from learning though its layers look well."""
 
+import re
 from math import inf, isnan, log
 
 import torch
@@ -86,6 +87,21 @@ def not_finite(inputs, targets, output, loss):
     return [f"the loss is {loss.item():.3g}, though the model's output is finite: {remedy}"]
 
 
+def no_probabilities(loss_fn, output, targets):
+    """A sentence, in a list, of losses between probabilities that get something else, and may fall below 0; or []."""
+    name = getattr(loss_fn, "__name__", type(loss_fn).__name__)
+    kind = re.search("(?i)bce|binary_cross_entropy|kl_?div", name)
+    if not kind or not (pair := _numbers(output, targets)):
+        return []
+    (low, high), is_kl = pair[1].aminmax(), "kl" in kind[0].lower()
+    if high > 1.01 or (low < -0.01 and not is_kl):  # kl_div may take logarithms as targets
+        remedy = "divide pictures by 255, or take F.mse_loss"
+        return [f"{name} wants targets from 0 to 1, and gets {low:.3g} to {high:.3g}: {remedy}"]
+    if is_kl and pair[0].min() >= 0 and pair[0].any():
+        return [f"{name} gets probabilities, and wants their logarithms: give it F.log_softmax of the logits"]
+    return []
+
+
 def all_pairs(loss_fn, output, targets, loss):
     """A sentence, in a list, of (N, 1) against (N,), where each is compared with all; or []."""
     if not _numbers(output, targets) or output.shape == targets.shape:
@@ -115,6 +131,7 @@ def findings_for(network, watcher, parameters, gradients, inputs, targets, outpu
     found += others + (not_held(optimizer, trainable) if optimizer is not None else [])
     found += _forgotten(network, watcher) if trainable else []
     found += all_pairs(loss_fn, output, targets, loss) if loss is not None else []
+    found += no_probabilities(loss_fn, output, targets)
     calls, seen = watcher.functions.cross_entropies, watcher.seen
     said = mixed(watcher.functions, network, seen, targets) or said_of_cross_entropy(calls, inputs, seen)
     found += said or _unlike(seen, output, targets, loss)
