@@ -130,7 +130,7 @@ class Functions(TorchFunctionMode):
         elif key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)
         elif key in MIXING and args and is_mixing(key, output, *args, **kwargs):
-            self._mixes(func, args[0], output)
+            self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
         given = [a if isinstance(a, (list, tuple)) else (a,) for a in (*args, *kwargs.values())]
@@ -159,9 +159,6 @@ class Functions(TorchFunctionMode):
         if unit is not None or gate is not None:
             self.note(first, unit, gate)
         return output
-
-    def _mixes(self, func, x, output):
-        self.mixing.append((self._where()[1].format(func.__name__), x.shape, output.shape))
 
     def _is_weight(self, t):
         """Whether it is a tensor that is learnt, or held by the network, or a view of one (W.T)."""
@@ -200,7 +197,7 @@ class Functions(TorchFunctionMode):
 
     def _where(self):
         """(the layer whose forward was called past the hooks, or None; the place's name, with {} for the function's)."""
-        frame = sys._getframe(5)  # what called __torch_function__
+        frame = sys._getframe(1)
         while frame.f_back and frame.f_code.co_filename.startswith(INSIDE):
             if frame.f_code.co_filename.startswith(MODULES):
                 break
