@@ -107,18 +107,18 @@ class Notebook:
         nbformat.write(nb, folder / name)
         self.address = f"{address}/lab/tree/{name}?reset"
         self.open()
-        # An exception in a widget's callback never reaches the notebook, only the kernel's channel.
-        page.evaluate(
-            f"""() => {{ window.errors = [];
-            {KERNEL}.iopubMessage.connect((_, message) => {{
-                if (message.header.msg_type === 'error') window.errors.push(message.content.evalue);
-            }}); }}"""
-        )
         self.run_all()
 
     def open(self):
         self.page.goto(self.address, wait_until="domcontentloaded")
         self.page.wait_for_function(f"() => {KERNEL}?.status === 'idle'", timeout=120_000)
+        # An exception in a widget's callback never reaches the notebook, only the kernel's channel.
+        self.page.evaluate(
+            f"""() => {{ window.errors = [];
+            {KERNEL}.iopubMessage.connect((_, message) => {{
+                if (message.header.msg_type === 'error') window.errors.push(message.content.evalue);
+            }}); }}"""
+        )
 
     def fill(self, cells):
         """Put other cells in their place and run them, in the same kernel."""

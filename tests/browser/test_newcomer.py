@@ -52,7 +52,8 @@ def test_run_all_from_the_menu(course, chromium, tmp_path):
         for _ in range(60):  # on the page stand only the cells in view, in the saved file all
             page.wait_for_timeout(1000)
             page.keyboard.press("Control+s")
-            cells = [cell for cell in nbformat.read(notebook, 4).cells if cell.cell_type == "code"]
+            saved = nbformat.read(notebook, 4)
+            cells = [cell for cell in saved.cells if cell.cell_type == "code"]
             counts = [cell.execution_count for cell in cells]
             if counts == list(range(1, len(cells) + 1)):
                 break
@@ -60,5 +61,6 @@ def test_run_all_from_the_menu(course, chromium, tmp_path):
         outputs = [output for cell in cells for output in cell.outputs]
         assert not [o for o in outputs if o.output_type == "error" or o.get("name") == "stderr"]
         assert [o for o in outputs if "image/png" in o.get("data", {})]
+        assert "widgets" in saved.metadata  # its panel is there when it is opened again
         page.close()
         assert "without encryption" not in log.read_text(encoding="utf-8")  # as a kernel would warn in the terminal
