@@ -1,13 +1,14 @@
 """Backpropagation by hand: every layer of the course with its backward pass written out, in NumPy.
 
 ``train(model, …, backward="by_hand")`` uses it. As in the lecture that follows this one, d… is the gradient of the
-loss with respect to …, and each line of a ``backward`` can be held against the chain rule on paper. The result is
-autograd's, several times as fast: no graph is recorded, and every array is written over that of the step before.
+loss with respect to …, and each line of a ``backward`` can be compared with the chain rule on paper. The gradients are
+autograd's, up to rounding, several times as fast: no graph is recorded, and each step uses the arrays of the last one.
 
 Every array is (R, rows, columns): R networks (1 for a single one), a row for each example, a column for each feature.
-A vector has one row. A layer here is made of the model's layer, of an input x of its shape, and of the ByHand below.
-It keeps what its backward pass needs, and writes over what nobody needs any more: dout always, x where
-``network.free`` says so. Few arrays stay in the processor's cache, which counts for more than sums.
+A vector has one row. A layer here is made from the model's layer, an input x of the right shape, and the ByHand below.
+It keeps what its backward pass needs, and writes over arrays that nobody needs any more: always over dout, and over x
+where ``network.free`` is true. So there are few arrays, which fit into the processor's cache; that saves more time
+than fewer sums would.
 """
 
 from math import pi, sqrt
@@ -26,7 +27,7 @@ class Linear:
         self.W, self.dW = network.with_gradient(layer.weight)
         self.b, self.db = (None, None) if layer.bias is None else network.with_gradient(layer.bias)
         self.out, self.dx = np.empty((*x.shape[:2], self.W.shape[2]), x.dtype), np.empty_like(x)
-        self.ones = np.ones((1, 1, x.shape[1]), x.dtype)  # ones @ x is x.sum(1) in a third of the time
+        self.ones = np.ones((1, 1, x.shape[1]), x.dtype)  # ones @ x is x.sum(1, keepdims=True) in a third of the time
 
     def forward(self, x):
         self.x = x
@@ -81,7 +82,7 @@ class BatchNorm1d:
 
 
 class Embedding:
-    """out = C[x], which is one_hot(x) @ C; its backward pass is then that of a product"""
+    """out = C[x], computed as one_hot(x) @ C, so that its backward pass is that of a product"""
 
     def __init__(self, layer, x, network):
         self.C, self.dC = network.with_gradient(layer.weight)
@@ -95,7 +96,7 @@ class Embedding:
         return np.matmul(self.one_hot, self.C, out=self.out)
 
     def backward(self, dout):
-        np.matmul(self.one_hot.swapaxes(1, 2), dout, out=self.dC)  # and indices have no gradient
+        np.matmul(self.one_hot.swapaxes(1, 2), dout, out=self.dC)  # x has no gradient: it holds indices
 
 
 class Flatten:
@@ -127,38 +128,49 @@ class Tanh:
 
 
 class Nonlinearity:
-    """out = f(x) for each element; every f below returns f(x) and the slope of f there"""
+    """out = f(x) for each entry; f is one of the functions below"""
 
     def __init__(self, layer, x, network):
-        self.f, self.layer, self.out = NONLINEARITIES[type(layer)], layer, np.empty_like(x)
+        self.f, self.layer, self.out = WITH_SLOPE[type(layer)], layer, np.empty_like(x)
 
     def forward(self, x):
-        out, self.slope = self.f(self, x)
+        out, self.slope = self.f(x, self.layer)
         return out
 
     def backward(self, dout):
         dout *= self.slope
         return dout
 
-    def relu(self, x):
-        return np.maximum(x, 0), x > 0
 
-    def leaky_relu(self, x):
-        slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(self.layer.negative_slope))
-        return x * slope, slope
+# Each returns f(x) and its slope there. layer: torch's, for its settings.
 
-    def elu(self, x):
-        exp = self.layer.alpha * np.exp(np.minimum(x, 0))
-        return np.where(x > 0, x, exp - self.layer.alpha), np.where(x > 0, x.dtype.type(1), exp)
 
-    def gelu(self, x):
-        P = (1 + torch.erf(torch.from_numpy(x / sqrt(2))).numpy()) / 2  # how often a standard normal draw is below x
-        density = np.exp(x * x / -2) / sqrt(2 * pi)  # of the normal distribution: the derivative of P
-        return x * P, P + x * density
+def relu(x, layer):
+    return np.maximum(x, 0), x > 0
 
-    def sigmoid(self, x):
-        out = 1 / (1 + np.exp(-x))
-        return out, out * (1 - out)
+
+def leaky_relu(x, layer):
+    slope = np.where(x > 0, x.dtype.type(1), x.dtype.type(layer.negative_slope))
+    return x * slope, slope
+
+
+def elu(x, layer):
+    exp = layer.alpha * np.exp(np.minimum(x, 0))
+    return np.where(x > 0, x, exp - layer.alpha), np.where(x > 0, x.dtype.type(1), exp)
+
+
+def gelu(x, layer):
+    P = (1 + torch.erf(torch.from_numpy(x / sqrt(2))).numpy()) / 2  # how often a standard normal draw is below x
+    density = np.exp(x * x / -2) / sqrt(2 * pi)  # of the normal distribution: the derivative of P
+    return x * P, P + x * density
+
+
+def sigmoid(x, layer):
+    out = 1 / (1 + np.exp(-x))
+    return out, out * (1 - out)
+
+
+WITH_SLOPE = {nn.ReLU: relu, nn.LeakyReLU: leaky_relu, nn.ELU: elu, nn.GELU: gelu, nn.Sigmoid: sigmoid}
 
 
 class CrossEntropy:
@@ -170,9 +182,9 @@ class CrossEntropy:
         self.classes, self.starts = np.arange(classes), np.arange(R * self.n).reshape(R, self.n) * classes
 
     def forward(self, logits, Y):
-        # Less the largest, so that no exp overflows: the softmax stays what it is.
+        # The largest logit is subtracted, so that no exp overflows. The softmax stays the same.
         np.subtract(logits, np.maximum.reduce(logits, axis=2, keepdims=True), out=self.probs)
-        self.right = self.starts + self.classes.take(Y)  # where the right classes lie; take refuses any other class
+        self.right = self.starts + self.classes.take(Y)  # where the right logits lie; take refuses other classes
         right_logits = self.probs.reshape(-1).take(self.right)
         np.exp(self.probs, out=self.probs)
         total = self.probs @ self.ones  # the sum over the classes: (R, N, 1)
@@ -181,15 +193,13 @@ class CrossEntropy:
 
     def backward(self):
         dlogits = self.probs
-        dlogits.reshape(-1)[self.right] -= 1  # the probabilities, less 1 where it is right
+        dlogits.reshape(-1)[self.right] -= 1  # the probabilities, minus 1 at the right class
         dlogits /= self.n  # the loss is a mean
         return dlogits
 
 
-NONLINEARITIES = {nn.ReLU: Nonlinearity.relu, nn.LeakyReLU: Nonlinearity.leaky_relu, nn.ELU: Nonlinearity.elu}
-NONLINEARITIES |= {nn.GELU: Nonlinearity.gelu, nn.Sigmoid: Nonlinearity.sigmoid}
 BY_HAND = {layers.Embedding: Embedding, layers.Flatten: Flatten, layers.Linear: Linear, layers.BatchNorm1d: BatchNorm1d}
-BY_HAND |= {nn.Tanh: Tanh, **dict.fromkeys(NONLINEARITIES, Nonlinearity)}
+BY_HAND |= {nn.Tanh: Tanh, **dict.fromkeys(WITH_SLOPE, Nonlinearity)}
 
 
 class ByHand:
@@ -231,7 +241,7 @@ class ByHand:
         return self.array(parameter), self.array(self.gradients[parameter])
 
     def _make_layers(self, x):
-        """Layers with arrays for minibatches of this shape: fresh memory costs more than most of the sums."""
+        """Layers with arrays for minibatches of this shape, to be used in every step: new ones would cost more time."""
         self.shape, self.examples = x.shape, x.shape[1 if self.stacked and x.ndim > 2 else 0]
         self.layers, x = [], self._as_rows(x)
         for module in self.modules:

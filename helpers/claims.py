@@ -71,33 +71,40 @@ def _judge(text, chapter, measured=None, stated=None, tolerance=None, verdict="h
     figures = {"measured": measured, "stated": stated, "tolerance": tolerance}
     given = {name: float(figure) for name, figure in figures.items() if figure is not None}
     row = {"text": text, "chapter": chapter, **dict.fromkeys(figures), **given, "verdict": verdict}
-    right, close, wanted = len(given) == 3, verdict == "remark", "measured, stated and tolerance"
+    wanted, is_given = "measured, stated and tolerance", len(given) == 3
     if verdict == "remark":
-        right, wanted = given.keys() <= {"measured"}, "measured alone, or nothing"
+        wanted, is_given = "measured alone, or nothing", given.keys() <= {"measured"}
     elif verdict == "order of magnitude":
-        right, wanted = right and 1 <= tolerance <= 10 and stated, "a factor from 1 to 10, and stated not 0"
-        close = right and 1 / tolerance <= measured / stated <= tolerance
+        wanted, is_given = "a factor from 1 to 10, and stated not 0", is_given and 1 <= tolerance <= 10 and stated
         row |= {"tolerance": None, "factor": given.get("tolerance")}
-    elif right:
-        close = abs(measured - stated) <= tolerance
     numbers = ", ".join(f"{name} {figure:.6g}" for name, figure in given.items()) or "no figures"
-    if not right or not all(map(isfinite, given.values())):
+    if not is_given or not all(map(isfinite, given.values())):
         raise ValueError(f"claim {text!r}: {numbers}: give {wanted}, finite")
     if names is not None and names.source != "lecture":
         return row | {"verdict": "remark" if verdict == "remark" else "not judged"}, ""
     fault = f"{text} ({chapter}): {numbers}: this does not come out as {verdict!r}"
-    return row, fault if close == (verdict == "slip") else ""
+    return row, "" if _comes_out(verdict, measured, stated, tolerance) else fault
+
+
+def _comes_out(verdict, measured, stated, tolerance):
+    if verdict == "remark":
+        return True
+    if verdict == "order of magnitude":
+        return 1 / tolerance <= measured / stated <= tolerance
+    is_within = abs(measured - stated) <= tolerance
+    return not is_within if verdict == "slip" else is_within
 
 
 def _numbers(row):
-    """Measured and stated as text, "" for none, to the digits that the tolerance makes meaningful (the judged ones)."""
+    """Measured and stated as text, "" for none. Both are rounded to the digits that the tolerance makes meaningful."""
     measured, stated, tolerance = row["measured"], row["stated"], row["tolerance"]
     if tolerance is None:
         return tuple("" if x is None else f"{x:,.0f}" if x.is_integer() else f"{x:.3g}" for x in (measured, stated))
-    counts = tolerance == 0 and measured.is_integer() and stated.is_integer()
-    digits = next(d for d in range(11) if counts or 10.0**-d <= max(tolerance, 1e-10))
+    digits = next(d for d in range(11) if 10.0**-d <= max(tolerance, 1e-10))  # 2 for a tolerance of 0.02
+    if tolerance == 0 and measured.is_integer() and stated.is_integer():
+        digits = 0
     rounded = f"{stated:,.{digits}f}"
-    exact = f"{stated:,g}" if abs(stated) < 1e6 else rounded
+    exact = f"{stated:,g}" if abs(stated) < 1e6 else rounded  # as the lecture says it, if that is no other number
     return f"{measured:,.{digits}f}", exact if float(exact.replace(",", "")) == stated else rounded
 
 

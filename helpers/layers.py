@@ -11,7 +11,7 @@ from math import sqrt
 import torch
 from torch import nn
 
-Tanh, Sequential = nn.Tanh, nn.Sequential  # as they are: one has no parameters, the other only holds layers
+Tanh, Sequential = nn.Tanh, nn.Sequential  # torch's own work for a stack, too: neither has parameters of its own
 
 
 def stack_shape(num_models):
@@ -44,7 +44,7 @@ class Linear(nn.Module):
         self.bias = nn.Parameter(torch.zeros((*models, fan_out))) if bias else None
 
     def forward(self, x):
-        # Two operations, as in the lecture: fused into one they are faster, but round differently on some machines.
+        # A product, then a sum, as in the lecture. torch can do both in one call, which rounds differently.
         out, bias = x @ self.weight, self.bias
         return out if bias is None else out + _over_batch(bias)
 
@@ -54,20 +54,25 @@ class Linear(nn.Module):
 
 
 def _normalize_over_batch(layer, x):
-    """``gamma * (x - mean) / sqrt(var + eps) + beta`` over the batch, in a fraction of the time; moves the buffers.
+    """Chapter 05's train mode, by one call of torch that takes a fraction of the time. For a single network it does
 
-    torch's kernel divides the sum of squares by n. With c = (n - correction) / n its variance is c * var, and
-    gamma / sqrt(var + eps) = gamma * sqrt(c) / sqrt(c * var + c * eps): the formula, for the kernel's variance.
+        mean, var = x.mean(0), x.var(0, correction=layer.correction)
+        out = gamma * (x - mean) / sqrt(var + eps) + beta
+        running_mean = (1 - momentum) * running_mean + momentum * mean
+        running_var = (1 - momentum) * running_var + momentum * x.var(0)
+
+    That call divides the sum of squares by n. With c = (n - correction) / n its variance is c * var, and
+    gamma / sqrt(var + eps) = (gamma * sqrt(c)) / sqrt(c * var + c * eps): it gets the gamma and the eps on the right.
     """
     n, stacked = x.shape[-2], x.dim() == 3
     c = 1 - layer.correction / n
     features = layer.gamma * sqrt(c), layer.beta, layer.running_mean, layer.running_var
     if stacked:  # every feature is normalised alone, so a stack's are more features of one network
         x, features = x.transpose(0, 1).reshape(n, -1), [feature.view(-1) for feature in features]
-    # F.batch_norm, but for eps=0, the lecture's, which that refuses.
+    # What F.batch_norm calls. The lecture has eps=0, which F.batch_norm refuses.
     out, _, inv_std = torch.native_batch_norm(x, *features, True, layer.momentum, layer.eps * c)
     if layer.eps == 0 and not inv_std.all():
-        out = out * (inv_std / inv_std)  # a constant feature: the kernel takes 0 / 0 for 0, but it is NaN
+        out = out * (inv_std / inv_std)  # a constant feature is 0 / 0, so NaN; torch's call makes it 0
     return out.view(n, *layer.gamma.shape).transpose(0, 1) if stacked else out
 
 
@@ -75,10 +80,10 @@ class BatchNorm1d(nn.Module):
     """Make every feature's mean 0 and variance 1 over the batch, then scale by gamma and shift by beta.
 
     Shapes: input and output ([num_models,] N, dim); gamma, beta, running_mean, running_var ([num_models,] dim).
-    The running statistics are buffers, updated in train mode without a graph as ``(1 - momentum) * running +
-    momentum * batch``, and used in place of the batch's in eval mode; running_var is the unbiased variance.
-    ``correction`` is torch.var's word for Bessel's, read at every forward pass: 0 divides by N and equals
-    nn.BatchNorm1d, 1 divides by N - 1 and equals the lecture's class (outputs smaller by sqrt((N - 1) / N)).
+    Train mode takes the mean and the variance of the batch, and updates the running ones. Eval mode takes the running
+    ones. They are buffers, without a gradient; running_var is the unbiased variance, divided by N - 1.
+    correction: the batch's own variance is divided by N - correction. 0 equals nn.BatchNorm1d, 1 equals the lecture's
+    class (outputs smaller by sqrt((N - 1) / N)). It may be changed at any time.
     Raises ValueError for an input of another shape, and in train mode for one example, which has no variance.
     Source: Ioffe and Szegedy 2015, algorithm 1; the lecture at 40:40.
     """
@@ -95,7 +100,7 @@ class BatchNorm1d(nn.Module):
     def forward(self, x):
         self._check_shape(x)
         if self.training:
-            return _normalize_over_batch(self, x)  # the same formula with the batch's own mean and variance
+            return _normalize_over_batch(self, x)  # the lines below, with the mean and variance of this batch
         mean, var = _over_batch(self.running_mean), _over_batch(self.running_var)
         xhat = (x - mean) / torch.sqrt(var + self.eps)
         return _over_batch(self.gamma) * xhat + _over_batch(self.beta)
@@ -148,7 +153,7 @@ class Flatten(nn.Module):
 
 
 class Residual(nn.Module):
-    """``x + scale * branch(x)``: what its layers compute is added to the stream, which passes them by.
+    """``x + scale * branch(x)``: what the branch's layers compute is added to their input.
 
     Shapes: the branch puts out the shape that it gets. Source: He et al. 2015, "Deep Residual Learning", eq. 1.
     """

@@ -42,7 +42,7 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
 
     def network(_, generator):
         C, W1, b1, W2, b2 = _draw(stage, generator)
-        unused = torch.Generator()  # the layers' own draws, which are replaced below, disturb no other generator
+        unused = torch.Generator()  # for the layers' own draws, which the lecture's replace below
         layers = _first_layers(unused) | {"hidden": Linear(FAN_IN, N_HIDDEN, bias=b1 is not None, generator=unused)}
         if stage == "batchnorm":
             layers["batch_norm"] = BatchNorm1d(N_HIDDEN, 0.0, 0.001, correction=1)
@@ -199,9 +199,12 @@ def _alone_or_stacked(network, generator, num_models, gain=1.0):
 
 @torch.no_grad()
 def _with_tensors(model, made, others=()):
-    """A copy of the model with parameters and buffers that are made of its own and those of the others."""
-    copies = {}  # deepcopy takes what stands here, by the id of the original, for its own work
-    for tensors in zip(*([*network.parameters(), *network.buffers()] for network in (model, *others)), strict=True):
-        old, new = tensors[0], made(*tensors)
-        copies[id(old)] = nn.Parameter(new, old.requires_grad) if isinstance(old, nn.Parameter) else new
-    return copy.deepcopy(model, copies)
+    """A copy of the model. Each of its parameters and buffers is made(its own, those of the others in its place)."""
+    copied = copy.deepcopy(model)
+    for old, *tensors in zip(*map(_tensors_of, (copied, model, *others)), strict=True):
+        old.data = made(*tensors)
+    return copied
+
+
+def _tensors_of(model):
+    return [*model.parameters(), *model.buffers()]

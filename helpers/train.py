@@ -12,8 +12,8 @@ from tqdm.auto import tqdm
 
 from helpers.by_hand import ByHand
 
-AHEAD = 50  # steps whose examples are gathered at once, which costs a fraction of doing so in every step
-LONGEST_NAME = 100  # where sample stops: a badly initialised network may never draw the final "."
+AHEAD = 50  # steps whose examples are looked up at once: much faster than one step at a time
+MOST_LETTERS = 100  # where sample stops: a badly initialised network may never draw the final "."
 
 
 @dataclass
@@ -66,32 +66,15 @@ def train(
     The model is left in train mode. Interrupted (Jupyter's stop button, Ctrl-C), it keeps its parameters, and the
     History so far comes back. Raises ValueError for data, a learning rate or a network that can't be used.
     """
-    _check(model, X, Y)
-    if steps < 0 or batch_size < 1 or record_ratios_every < 0:
-        given = f"steps is {steps}, batch_size {batch_size}, record_ratios_every {record_ratios_every}"
-        raise ValueError(f"{given}: give 0 or more steps of 1 example or more, and 0 or more for the ratios")
-    if (lr is None and optimizer is None) or isinstance(lr, str) or (isinstance(lr, float) and not isfinite(lr)):
-        raise ValueError(f"lr is {lr!r}: give a number or a function of the step, or an optimizer that has its own")
-    if not all(g is None or isinstance(g, torch.Generator) for g in np.atleast_1d(generator)):
-        raise ValueError(f"generator is {generator!r}: give what seeded(42) returns, or a list of such generators")
-    if type(optimizer) is torch.optim.LBFGS:
-        raise ValueError("LBFGS computes the loss several times per step, which train does not: give another optimizer")
-    if backward not in ("autograd", "by_hand"):
-        raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
-    if backward == "by_hand" and Y.min() < 0:
-        raise ValueError('Y has targets below 0, which by hand count too: leave backward="by_hand" out')
-    rate = lr if callable(lr) else lambda step: lr
+    _check_data(model, X, Y)
+    _check_settings(steps, lr, batch_size, generator, optimizer, record_ratios_every)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    held = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
-    if optimizer is not None and (missing := [name for name, p in trainable.items() if id(p) not in held]):
-        remedy = "make it anew from model.parameters(), or freeze by requires_grad_(False) what it is to leave alone"
-        raise ValueError(f"the optimizer does not hold {', '.join(missing)}: {remedy}")
-    network = ByHand(model) if backward == "by_hand" else Autograd(model, list(trainable.values()))
-    if not trainable:
-        raise ValueError("no parameter needs a gradient: call model.requires_grad_() before")
+    network = _network(backward, model, trainable, Y)
+    _check_trainable(trainable, optimizer)
     update = Update(trainable, network, optimizer, record_ratios_every)
-    # Not ahead for autograd: other networks may draw between the steps themselves, as dropout does.
+    # With autograd each step draws for itself: a network may draw, too, as dropout does, and the order has to stay.
     minibatches = _minibatches(X, Y, steps, batch_size, generator, AHEAD if backward == "by_hand" else 1)
+    rate = lr if callable(lr) else lambda step: lr
     losses = []
     model.train()
     try:
@@ -107,7 +90,7 @@ def train(
 
 
 def _minibatches(X, Y, steps, batch_size, generator, ahead):
-    """Drawn as the lecture does; with a list of generators one for each network, (num_models, batch_size, …)."""
+    """(Xb, Yb) of every step, drawn as the lecture draws them; with a list of generators (num_models, batch_size, …)."""
     for step in range(0, steps, ahead):
         # Drawing for several steps at once takes the same numbers from a generator as drawing for each.
         shape = min(ahead, steps - step), batch_size
@@ -119,7 +102,7 @@ def _minibatches(X, Y, steps, batch_size, generator, ahead):
 
 
 class Autograd:
-    """Loss and gradients of any network, from torch; ByHand is its twin."""
+    """Loss and gradients of any network, from torch. ByHand has the same two methods."""
 
     def __init__(self, model, parameters):
         self.model, self.parameters = model, parameters
@@ -134,6 +117,16 @@ class Autograd:
         return torch.autograd.grad(total, self.parameters, allow_unused=True)
 
 
+def _network(backward, model, trainable, Y):
+    if backward == "autograd":
+        return Autograd(model, list(trainable.values()))
+    if backward != "by_hand":
+        raise ValueError(f'backward is {backward!r}: choose "autograd" or "by_hand"')
+    if Y.min() < 0:
+        raise ValueError('Y has targets below 0, which by hand count too: leave backward="by_hand" out')
+    return ByHand(model)
+
+
 class Update:
     """Takes the steps, and keeps the update:data ratio of every weight at the first and every ``every``-th of them."""
 
@@ -145,25 +138,30 @@ class Update:
 
     def __call__(self, gradients, lr):
         if isinstance(lr, torch.Tensor) and lr.dim():  # one for each network
-            if self.optimizer or not self.network.stacked or len(lr) != len(self.values[0]):
-                remedy = "one number for all, or one for each network of a stack, without an optimizer"
-                raise ValueError(f"lr has shape {tuple(lr.shape)}: give {remedy}")
-            gradients = [g if g is None else lr.view(-1, *[1] * (g.dim() - 1)) * g for g in gradients]
-            lr = 1
-        take = self._sgd_step if self.optimizer is None else self._optimizer_step
-        recorded = self.every and self.steps % self.every == 0
-        self._record(take, gradients, lr) if recorded else take(gradients, lr)
+            gradients, lr = self._scaled(gradients, lr), 1
+        take_step = self._sgd_step if self.optimizer is None else self._optimizer_step
+        if self.every and self.steps % self.every == 0:
+            self._record(take_step, gradients, lr)
+        else:
+            take_step(gradients, lr)
         self.steps += 1
+
+    def _scaled(self, gradients, rates):
+        """The gradients, those of each network times its own rate."""
+        if self.optimizer or not self.network.stacked or len(rates) != len(self.values[0]):
+            remedy = "one number for all, or one for each network of a stack, without an optimizer"
+            raise ValueError(f"lr has shape {tuple(rates.shape)}: give {remedy}")
+        return [g if g is None else rates.view(-1, *[1] * (g.dim() - 1)) * g for g in gradients]
 
     def _sgd_step(self, gradients, lr):
         values, ones = self.values, self.ones
-        if any(gradient is None or gradient.is_sparse for gradient in gradients):
+        if any(gradient is not None and gradient.is_sparse for gradient in gradients):
+            raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
+        if any(gradient is None for gradient in gradients):  # the loss does not depend on that parameter
             rows = zip(values, gradients, ones, strict=True)
             values, gradients, ones = zip(*(row for row in rows if row[1] is not None), strict=True)
-            if any(gradient.is_sparse for gradient in gradients):
-                raise ValueError("sparse gradients: make the layer without sparse=True, or give torch.optim.SparseAdam")
-        # value += -lr * gradient * 1 rounds as the lecture's two operations do, in one call for all parameters and
-        # without a second array of that size, which would cost more than the sums.
+        # parameter += -lr * gradient, for all parameters in one call. The 1 is there because this is the one call that
+        # rounds as the lecture's two operations do, and makes no second array of that size.
         torch._foreach_addcmul_(values, gradients, ones, value=-float(lr))
 
     def _optimizer_step(self, gradients, lr):
@@ -173,15 +171,19 @@ class Update:
             group["lr"] = lr
         self.optimizer.step()
 
-    def _record(self, take, gradients, lr):
+    def _record(self, take_step, gradients, lr):
         """Take the step; keep the spreads of each weight's update and of its values before it."""
         rows = zip(self.trainable, self.values, gradients, strict=True)
         weights = [(name, p, g) for name, p, g in rows if p.dim() - self.network.stacked > 1]
         before = [(self._spread(p), p.clone() if self.optimizer else p) for _, p, _ in weights]
-        take(gradients, lr)
+        take_step(gradients, lr)
         for (name, p, gradient), (data, old) in zip(weights, before, strict=True):
-            change, size = (p - old, 1) if self.optimizer else (gradient, abs(float(lr)))
-            update = np.nan * data if gradient is None else size * self._spread(change)
+            if gradient is None:
+                update = np.nan * data
+            elif self.optimizer:
+                update = self._spread(p - old)
+            else:  # the update is -lr * gradient, and so is its spread: no copy of the old values is needed
+                update = abs(float(lr)) * self._spread(gradient)
             self.kept.setdefault(name, []).append((update, data))
 
     def _spread(self, tensor):
@@ -194,7 +196,7 @@ class Update:
         return spread if self.network.stacked else spread[0]
 
     def ratios(self):
-        """(records,) by name, or (records, num_models) for a stack."""
+        """update / data by name: (records,), or (records, num_models) for a stack; NaN where data does not vary."""
         pairs = {name: np.array(kept, np.float64).swapaxes(0, 1) for name, kept in self.kept.items()}
         return {name: torch.from_numpy(u / np.where(d > 0, d, np.nan)).float() for name, (u, d) in pairs.items()}
 
@@ -218,9 +220,9 @@ def evaluate(model, X, Y):
 
     The modes of the model and of all its layers are restored afterwards, which the lecture's own notebook forgets.
     """
-    _check(model, X, Y)
+    _check_data(model, X, Y)
     with _eval_mode(model):
-        # In parts: all of the training set's hidden units at once would take 150 MB a network.
+        # In parts: all of the training set's hidden units at once would take 150 MB per network.
         parts = [_loss(model, x, y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)]
     mean = sum(parts) / len(Y)
     return mean.item() if mean.dim() == 0 else mean.float()
@@ -237,7 +239,7 @@ def sample(model, itos, n, generator=None, *, block_size=3):
     with _eval_mode(model):
         for _ in range(n):
             context, name = [0] * block_size, []
-            while len(name) < LONGEST_NAME:
+            while len(name) < MOST_LETTERS:
                 probabilities = F.softmax(model(torch.tensor([context])), dim=-1)
                 ix = torch.multinomial(probabilities, num_samples=1, generator=generator).item()
                 if ix == 0:
@@ -259,7 +261,7 @@ def _eval_mode(model):
             module.training = training
 
 
-def _check(model, X, Y):
+def _check_data(model, X, Y):
     if not all(map(isinstance, (model, X, Y), (nn.Module, torch.Tensor, torch.Tensor))):
         kinds = ", ".join(type(value).__name__ for value in (model, X, Y))
         raise ValueError(f"model, X and Y are {kinds}: give a module, such as nn.Sequential(*layers), and two tensors")
@@ -270,3 +272,25 @@ def _check(model, X, Y):
         raise ValueError(f"{what}: give one class for each example, as a number")
     if Y.max() < 0:
         raise ValueError("all targets of Y are below 0, and the loss leaves those out: give classes, from 0 on")
+
+
+def _check_settings(steps, lr, batch_size, generator, optimizer, record_ratios_every):
+    if steps < 0 or batch_size < 1 or record_ratios_every < 0:
+        given = f"steps is {steps}, batch_size {batch_size}, record_ratios_every {record_ratios_every}"
+        raise ValueError(f"{given}: give 0 or more steps of 1 example or more, and 0 or more for the ratios")
+    if (lr is None and optimizer is None) or isinstance(lr, str) or (isinstance(lr, float) and not isfinite(lr)):
+        raise ValueError(f"lr is {lr!r}: give a number or a function of the step, or an optimizer that has its own")
+    if not all(g is None or isinstance(g, torch.Generator) for g in np.atleast_1d(generator)):
+        raise ValueError(f"generator is {generator!r}: give what seeded(42) returns, or a list of such generators")
+    if type(optimizer) is torch.optim.LBFGS:
+        raise ValueError("LBFGS computes the loss several times per step, which train does not: give another optimizer")
+
+
+def _check_trainable(trainable, optimizer):
+    if not trainable:
+        raise ValueError("no parameter needs a gradient: call model.requires_grad_() before")
+    if optimizer is not None:
+        held = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
+        if missing := [name for name, p in trainable.items() if id(p) not in held]:
+            remedy = "make it anew from model.parameters(), or freeze the others by requires_grad_(False)"
+            raise ValueError(f"the optimizer does not hold {', '.join(missing)}: {remedy}")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from helpers.diagnostics import diagnose
 from helpers.layers import BatchNorm1d, Linear
 from helpers.models import SEED, STAGES, lecture_mlp, seeded
-from helpers.train import LONGEST_NAME, evaluate, sample, train
+from helpers.train import MOST_LETTERS, evaluate, sample, train
 from lecture_loop import lecture_loop
 from notebook_cells import definitions
 
@@ -258,7 +258,7 @@ def test_sample_ends_even_if_the_network_never_ends_a_name(splits):
     model = lecture_mlp("kaiming", generator=seeded())
     with torch.no_grad():
         model.output.bias[0] = -math.inf
-    assert [len(name) for name in sample(model, splits.itos, 2, seeded())] == [LONGEST_NAME] * 2
+    assert [len(name) for name in sample(model, splits.itos, 2, seeded())] == [MOST_LETTERS] * 2
 
 
 def test_train_takes_any_module(splits):
