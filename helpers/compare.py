@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over n values and the interval that holds the true one with this confidence."""
+    """The mean of n values, and an interval (low, high) that contains the true mean with this confidence."""
 
     mean: float
     low: float
@@ -18,7 +18,7 @@ class Interval:
 
     @property
     def is_real(self):
-        """Whether the interval leaves out 0: for a difference, more than the noise of the seeds."""
+        """Whether 0 is outside the interval: a difference is then more than the noise of the seeds."""
         return self.low > 0 or self.high < 0
 
     def __str__(self):
@@ -28,7 +28,7 @@ class Interval:
 def mean_interval(values, confidence=0.95):
     """Mean of a list of numbers, one per seed, with Student's t-interval; returns an Interval.
 
-    It supposes that the values vary about normally, as losses over seeds do. One value alone has no spread, and an
+    It assumes that the values are about normally distributed, as losses over seeds are. A single value gives an
     infinite interval. Raises ValueError for no values and for a confidence that is not between 0 and 1.
     """
     from scipy.special import stdtrit  # the quantile of Student's t; scipy.stats would take half a second to import
@@ -44,8 +44,8 @@ def mean_interval(values, confidence=0.95):
 def paired_difference(a, b, confidence=0.95):
     """How much larger a is than b, seed by seed, as an Interval; ``.is_real`` if it leaves out 0.
 
-    a, b: one number per seed, in the same order. What the two runs of a seed share (minibatches, the initial weights)
-    moves both and drops out of the difference, so the interval is narrower than that of two separate means.
+    a, b: one number per seed, in the same order. The two runs of a seed share their minibatches or initial weights. A
+    lucky seed helps both, which cancels in the difference: the interval is narrower than that of two separate means.
     Raises ValueError for lists of different lengths.
     """
     return mean_interval([x - y for x, y in zip(a, b, strict=True)], confidence)
@@ -54,8 +54,8 @@ def paired_difference(a, b, confidence=0.95):
 def loss_log_steps(log, part="val", confidence=0.95):
     """What each stage of the loss log changed against the stage before it: {stage: Interval}, paired by seed.
 
-    log: what `make reproduce` wrote, as a dict; part: "train" or "val". Of several intervals of 95 % one is soon
-    wrong by luck, so each is made wider (Bonferroni): with this confidence all of them hold together.
+    log: what `make reproduce` wrote, as a dict; part: "train" or "val". The more intervals of 95 %, the more often one
+    of them is wrong by luck. So each is made wider (Bonferroni): all of them together hold with this confidence.
     """
     values = {stage: result[part] for stage, result in log["stages"].items()}
     each = 1 - (1 - confidence) / max(1, len(values) - 1)

@@ -22,7 +22,7 @@ LECTURE_BYTES = 228_145
 BUNDLED_SHA256 = "d3444fef9b708379fa45ed02d227c643d0f8a95619aa95010bfa0339006d4fbf"
 
 COURSE = Path(__file__).resolve().parent.parent
-INSTALLED = Path(__file__).resolve().parent / "course"  # data/ again, where helpers was installed without the course
+INSTALLED = Path(__file__).resolve().parent / "course"  # a copy of data/, if helpers was installed as a package
 DATA = INSTALLED if INSTALLED.exists() else COURSE / "data"
 NAMES_FILE = COURSE / "data" / "names.txt"  # the lecture's names, once fetched
 BUNDLED_FILE = DATA / "bundled_names.txt"
@@ -30,8 +30,8 @@ OWN_NAMES_FILE = user_cache_path("makemore-activations") / "names.txt"  # the sa
 FETCH_SECONDS = 10.0  # for the whole download, however slowly its bytes trickle in
 
 ALPHABET = ".abcdefghijklmnopqrstuvwxyz"  # "." stands before and after every name
-LONGEST_NAME = 100  # letters; a longer line is no name, but a file whose names are not one a line
-# Letters that Unicode does not take for a plain letter and its accent.
+LONGEST_NAME = 100  # letters; a longer line is probably a file with several names on each line
+# Letters that Unicode does not split into a plain letter and an accent.
 SPECIAL = str.maketrans("øłđðı", "olddi") | str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "þ": "th"})
 
 
@@ -60,7 +60,7 @@ class Splits:
 def course_file(name):
     """The path of one of the course's own files, such as "data/results/loss_log.json", wherever the notebook lies.
 
-    A package that was installed without the course has what is in data/. Raises FileNotFoundError for anything else.
+    Where helpers was installed as a package, only the files of data/ are there. Raises FileNotFoundError for anything else.
     """
     path = DATA / name.removeprefix("data/") if name.startswith("data/") else COURSE / name
     if not path.exists():
@@ -102,7 +102,7 @@ def _fetched():
 
 def _read_words(content, path):
     """The names in a file's bytes; a warning counts what had to be mended."""
-    text = content.decode("utf-8", errors="replace")  # bytes that are not UTF-8 are refused as U+FFFD, with their line
+    text = content.decode("utf-8", errors="replace")  # bytes that are not UTF-8 become U+FFFD, which is refused below
     words, mended = [], Counter()
     mended["byte order mark removed"] += text.startswith("\ufeff")
     mended["line ends made plain"] += text.count("\r")
@@ -120,7 +120,7 @@ def _read_words(content, path):
         mended["names lower-cased"] += name != name.lower()
         mended["accents and special letters made plain"] += name.lower() != word
         words += [word] if name else []
-    if len(words) < 2:  # refused here, where the file is known: it is hardly ever the one that was meant
+    if len(words) < 2:  # probably another file was meant
         raise ValueError(f"{path} holds {len(words)} name(s). Put many names into it, one on each line.")
     if counts := ", ".join(f"{what} ({count:,})" for what, count in mended.items() if count):
         warnings.warn(f"{path} was mended while reading: {counts}. The file is unchanged.", stacklevel=3)
@@ -145,7 +145,7 @@ def build_dataset(words, stoi, block_size=3):
     for word in words:
         context = [stoi["."]] * block_size
         for char in word + ".":
-            X += context  # one long list: 200,000 short ones take four times as long
+            X += context  # one long list, cut into windows below: a list per window takes four times as long
             Y.append(stoi[char])
             context = context[1:] + [stoi[char]]
     X = torch.tensor(X, dtype=torch.int64).view(len(Y), block_size)
@@ -156,7 +156,7 @@ def load_splits(names=None, *, block_size=3, seed=42):
     """Shuffle the names, split them 80/10/10 and build each part's windows; returns Splits.
 
     names: what load_names returns, or anything that it takes. Raises ValueError for under six, too few for three
-    parts. The shuffle is the lecture's (00:01:22), from a generator of its own.
+    parts. The shuffle is the lecture's (00:01:22). Python's own random state is left alone.
     """
     names = names if isinstance(names, Names) else load_names(names)
     words = list(names.words)
@@ -205,7 +205,7 @@ def _download(url, path, _):
                 response.raise_for_status()
                 # One byte more than the file has, so that a longer file shows.
                 answer.set_result(next(response.iter_content(LECTURE_BYTES + 1), b""))
-        except Exception as error:  # noqa: BLE001  whatever it is, the thread that waits has to know
+        except Exception as error:  # noqa: BLE001  whatever it is, the waiting thread raises it
             answer.set_exception(error)
 
     # In a thread, because a socket's timeout starts afresh with each byte and does not cover the name look-up.
@@ -214,7 +214,7 @@ def _download(url, path, _):
         content = answer.result(timeout=FETCH_SECONDS)
     except TimeoutError:
         raise TimeoutError(f"it took more than {FETCH_SECONDS:g} seconds") from None
-    os.unlink(path)  # and made anew, because nobody but its owner may read a temporary file
+    os.unlink(path)  # a temporary file may be read by its owner only; the new one may be read by everybody
     Path(path).write_bytes(content)
 
 

@@ -16,7 +16,7 @@ from helpers.plots import GRAY, ORANGE, VERMILION, few_colors, pixels
 
 __all__ = ["draw_network", "show_guess", "show_moving"]
 
-FORWARD, BACKWARD = "#333333", VERMILION  # the way of the numbers, the way of the gradients
+FORWARD, BACKWARD = "#333333", VERMILION  # colours of the forward pass and of the backward pass
 MARKED, GUESS = "#ffe2a3", "#8b3fa8"
 BOX, GAP, HEIGHT = 1.5, 1.25, 1.0  # widths of a box and of the space between two, the height of a box
 
@@ -51,7 +51,7 @@ def draw_network(*, mark=(), notes=None, title="", batch_norm=False, deep=False,
     centers = {name: GAP + i * (BOX + GAP) + BOX / 2 for i, (name, *_) in enumerate(boxes)}
     centers |= {name: i * (BOX + GAP) + GAP / 2 for i, (name, *_) in enumerate(flows)}
     for name, text in notes.items():
-        below = -0.84 if deep else -0.62  # of the frame around what is there five times
+        below = -0.84 if deep else -0.62  # below the frame, if there is one
         ax.text(centers[name], below, text, ha="center", va="top", fontsize=11, color=BACKWARD, weight="bold")
     if backward:
         ax.text(width - 0.05, -0.3, "gradients", color=BACKWARD, ha="right", va="top", fontsize=9.5)
@@ -65,7 +65,7 @@ def draw_network(*, mark=(), notes=None, title="", batch_norm=False, deep=False,
 
 
 def _parts(batch_norm, deep, batch):
-    """(boxes, flows): name, text and shape of each, from the input to the loss; a flow before each box, one after."""
+    """(boxes, flows), from the input to the loss: name, text and shape of each. A flow stands before each box, and last."""
     units = 100 if deep else 200
     bias = "" if batch_norm else ", b1"
     hidden = ("hidden", "Linear" if deep else f"W1{bias}", f"{'fan_in' if deep else 30} × {units}")
@@ -150,14 +150,14 @@ def show_moving(fig, draw, frames, alt, *, milliseconds=150, hold=10, colors=64)
     """Display an animated PNG, which plays three times, and close the figure.
 
     draw(frame) is called for each frame of the iterable, and draws on the figure from a clean state.
-    milliseconds: how long a frame stands; the last one stands `hold` times as long. The first frame is what
-    stands where animations are not played, so it should make sense alone.
+    milliseconds: how long a frame stands; the last one stands `hold` times as long. Where animations are not played,
+    the first frame is shown: it should make sense alone.
     """
     pictures = []
     for frame in frames:
         draw(frame)
         pictures.append(pixels(fig, dpi=100))
-        fig.set_layout_engine("none")  # laid out once, for the first frame: nothing jumps, and a frame costs half
+        fig.set_layout_engine("none")  # the layout of the first frame stays: nothing jumps, and a frame costs half
     plt.close(fig)
     # One palette for all: a colour never flickers.
     width, height = pictures[0].size

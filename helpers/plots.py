@@ -14,7 +14,7 @@ from PIL import Image
 from helpers.compare import mean_interval
 from helpers.diagnostics import pictures
 
-# Handed on: the four pictures, and what they share with the panels.
+# The four pictures are drawn in helpers.diagnostics. They are public here, too, with what panels need of them.
 plot_activations, plot_gradients = pictures.plot_activations, pictures.plot_gradients
 plot_parameter_gradients, plot_update_ratios = pictures.plot_parameter_gradients, pictures.plot_update_ratios
 layer_colors, log_scale, short = pictures.layer_colors, pictures.log_scale, pictures.short
@@ -22,7 +22,7 @@ layer_colors, log_scale, short = pictures.layer_colors, pictures.log_scale, pict
 # Okabe and Ito's palette, safe for colour-blind readers, without the yellow that vanishes on white.
 BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY = "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9"
 GRAY = "#666666"
-# Pairs that mean the same in every figure; in each the two differ in lightness too, so a grey print keeps them apart.
+# Pairs that mean the same in every figure. The two of a pair differ in lightness, so they differ in a grey print too.
 BEFORE, AFTER = ORANGE, BLUE
 TRAIN, VALIDATION = PURPLE, "#6B2C5C"  # light and dark purple
 WITHOUT, WITH = "#A0A0A0", "#00734F"  # grey, dark green
@@ -53,13 +53,13 @@ def show(fig, alt):
     png = base64.b64encode(buffer.getvalue()).decode()
     plt.close(fig)
     width = round(fig.get_figwidth() * 100)  # at 100 dpi: sharp on a dense screen, a page wide
-    # A folded output shows its plain text: repr gives nothing away, as the alt text would.
+    # A folded output shows its plain text. The alt text would give the result away there; repr does not.
     data, metadata = {"image/png": png, "text/plain": repr(fig)}, {"image/png": {"alt": alt, "width": width}}
     display(data, raw=True, metadata=metadata)
 
 
 def pixels(fig, dpi):
-    """The figure as an RGB image: what savefig draws, once, and without a PNG file in between."""
+    """The figure as an RGB image: what savefig would draw, without a PNG file in between."""
     own = fig.dpi
     fig.set_dpi(dpi)
     canvas = FigureCanvasAgg(fig)
@@ -85,15 +85,16 @@ def reference_line(ax, value, label, *, axis="y", color=GRAY, side="right"):
     side: where the label of a horizontal line stands: at its "right" end, its "left" end, or "outside", beside
     the Axes, where nothing is drawn over it.
     """
-    line, transform, end = ax.axvline, ax.get_xaxis_transform(), (value, 1)
-    offset, ha, va = (3, -3), "left", "top"
-    if axis == "y":
-        line, transform, end = ax.axhline, ax.get_yaxis_transform(), (0 if side == "left" else 1, value)
-        ends = dict(
-            right=((-3, 3), "right", "bottom"), left=((3, 3), "left", "bottom"), outside=((4, 0), "left", "center")
-        )
-        offset, ha, va = ends[side]
-    line(value, color=color, linestyle="--", linewidth=1.1, zorder=1.5)
+    look = dict(color=color, linestyle="--", linewidth=1.1, zorder=1.5)
+    if axis == "x":
+        ax.axvline(value, **look)
+        end, transform, (offset, ha, va) = (value, 1), ax.get_xaxis_transform(), ((3, -3), "left", "top")
+    else:
+        ax.axhline(value, **look)
+        end, transform = (0 if side == "left" else 1, value), ax.get_yaxis_transform()
+        places = dict(right=((-3, 3), "right", "bottom"), left=((3, 3), "left", "bottom"))
+        places["outside"] = (4, 0), "left", "center"
+        offset, ha, va = places[side]
     box = dict(facecolor="white", edgecolor="none", alpha=0.7, pad=0.5)  # legible where a line passes below
     ax.annotate(label, end, offset, transform, ha=ha, va=va, color=color, bbox=box, **LABEL)
 

@@ -46,10 +46,10 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """A stem, four stages of so many (``blocks``) Bottlenecks, the mean over what is left of the image, and one Linear.
+    """A stem, four stages of Bottlenecks (``blocks``: how many in each), the mean over the image's places, one Linear.
 
     Shapes: images (N, 3, H, W) in, logits (N, num_classes) out. H and W are 224 in the paper; any size will do, but in
-    train mode the last BatchNorms need two values a channel: two images, or one of 33 x 33.
+    train mode the last BatchNorms need two values per channel: two images, or one of 33 x 33.
     At the start convolutions are normal with std sqrt(2 / fan_out), fan_out = out_channels * kernel_size**2 (He et al.
     2015, "Delving Deep into Rectifiers", eq. 14), BatchNorms are 1 and 0, and fc is as nn.Linear makes it.
     """

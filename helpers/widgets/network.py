@@ -134,7 +134,9 @@ def draw_activations(reading, ax):
         limits = -0.03, 1.4, 8, [0, 0.25, 0.5, 0.75, 1]
     else:
         right = up(4 * max((row.std or 0) for row in rows) or 4)
-        limits = -right / (4 if kinds & {"ReLU", "GELU", "ELU", "LeakyReLU"} else 1), right, 4.8 / right, None
+        lowest = min((row.histogram.edges[0].item() for row in rows if row.histogram), default=-right)
+        left = -right if lowest < -right / 4 else -right / 4  # a ReLU has hardly anything below 0
+        limits = left, right, 4.8 / right, None
     _finish_outlines(ax, reading, said, *limits)
 
 
