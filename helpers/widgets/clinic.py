@@ -91,14 +91,9 @@ def draw_letters(reading, ax):
 
 def draw_sizes(reading, ax):
     """The std of every weight that parameters() shows, by step, against what it was."""
+    steps = range(0, STEPS + 1, EVERY)
     for (name, stds), color in zip(reading.sizes.items(), layer_colors(len(reading.sizes)), strict=True):
-        ax.plot(
-            range(0, STEPS + 1, EVERY),
-            [std / stds[0] for std in stds],
-            "-",
-            color=color,
-            label=name.removesuffix(".weight"),
-        )
+        ax.plot(steps, [std / stds[0] for std in stds], color=color, label=name.removesuffix(".weight"))
     ax.set(xlim=(0, STEPS), ylim=(0.1, 100), xlabel="step", ylabel="std, over that at step 0")
     log_scale(ax)
     legend(ax, loc="upper left", ncols=2)

@@ -24,9 +24,8 @@ def read_logits(logits=None, label=2, *, scale=1.0, seed=SEED):
     if not 0 <= label < len(logits):
         raise ValueError(f"label is {label}: with {len(logits)} logits, give one from 0 to {len(logits) - 1}")
     scaled, scales = scale * logits, torch.linspace(0, 15, 151)
-    reading = SimpleNamespace(
-        label=label, scale=scale, logits=scaled.tolist(), probabilities=scaled.softmax(0).tolist()
-    )
+    reading = SimpleNamespace(label=label, scale=scale, logits=scaled.tolist())
+    reading.probabilities = scaled.softmax(0).tolist()
     reading.loss = -scaled.log_softmax(0)[label].item()
     reading.scales, reading.losses = scales.numpy(), -(scales[:, None] * logits).log_softmax(1)[:, label].numpy()
     return reading

@@ -1,15 +1,16 @@
 """What every slider panel is made of: controls, pictures redrawn by blitting, a place for errors.
 
-A new panel is one file, as short as logits.py, and a line in __init__.py:
-1. `read_…(*, gain, seed)`, an ordinary function: the controls' values in, a *reading* out (a namespace, mostly).
-   If the reading has `warnings`, a list of texts, they stand below the picture. What needs names reads default_splits.
-2. `draw_…(reading, ax)`, its pictures: ordinary functions for an Axes of a cell as well. Draw everything each time,
-   with limits, labels and title. While limits, ticks and legend stay equal, only lines, bars and texts are drawn again,
-   over a saved background: so let limits change in steps (`up`, `decades` of board.py).
-3. controls: `slider(name, sentence, value, low, high, step)`, `choice`, `switch`, `seed_control`; each hands its value
+A new panel is one file, as short as logits.py, and its import in __init__.py. The file has four parts:
+1. `read_…(*, gain, seed)`, an ordinary function: it gets the controls' values and returns a *reading*, mostly a
+   SimpleNamespace. If the reading has `warnings`, a list of texts, they stand below the picture. What needs the names
+   of the course takes default_splits().
+2. `draw_…(reading, ax)`, its pictures: ordinary functions, which draw on an Axes of a cell as well. Each draws
+   everything, with limits, labels and title. While limits, ticks and legend stay equal, only lines, bars and texts are
+   drawn again, over a saved background. So let limits change in steps (`up`, `decades` of board.py).
+3. controls: `slider(name, sentence, value, low, high, step)`, `choice`, `switch`, `seed_control`. Each hands its value
    to `read` as the argument of its name ("init gain" is `init_gain`). A seed control brings its own "new seed" button.
 4. `def …_explorer(): return Panel(read, [draw, draw], controls, alt="…")`, the one line that opens it.
-tests/test_widgets.py tries it, too, without a further line: every control, pin, errors, re-runs, memory.
+tests/test_widgets.py tries every panel without a further line: every control, pin, errors, re-runs, memory.
 """
 
 import base64
