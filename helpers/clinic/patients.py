@@ -22,9 +22,9 @@ class Recipe:
 
     nonlinearity: str = "tanh"
     batch_norm: bool = False
-    gain: float = 1.0  # in multiples of the usual one
-    embedding: float = 1.0  # its std
-    bias: float = 0.0  # of the hidden layers
+    gain: float = 1.0  # times the usual gain
+    embedding: float = 1.0  # std of the embedding
+    bias: float = 0.0  # added to the biases of the hidden layers
     registered: bool = True
     trainable: bool = True
     probabilities: bool = False
@@ -107,7 +107,7 @@ FAULTS = {
         "none", {}, PLAIN + NORMED, "leave it as it is",
         ("Ask all six questions, and believe the answers.", "Compare its validation loss with that of cured ones.")),
 }  # fmt: skip
-ORGANS = {  # what of a script belongs to each
+ORGANS = {  # what belongs to each part of a script
     "data": "which examples, in which order, with which labels, how many per batch",
     "initialisation": "the numbers that it starts with",
     "network": "its layers, and which of them can learn",
@@ -115,7 +115,7 @@ ORGANS = {  # what of a script belongs to each
     "training loop": "what one step does, and in which mode",
     "none": "it is healthy",
 }
-_CURES = {fault.remedy: list(fault.changes)[:1] for fault in FAULTS.values()}  # the setting that each puts right
+_CURES = {fault.remedy: list(fault.changes)[:1] for fault in FAULTS.values()}  # the setting that each remedy puts right
 CHOICES = {
     "organ": list(ORGANS),
     "fault": sorted([*FAULTS, "the gain is far too high", "the learning rate is far too high"]),
@@ -210,7 +210,7 @@ def _network(recipe, generator):
 @lru_cache(1)
 def _alphabetical(X):
     """The order of the windows when the names are sorted; a window of dots begins a name."""
-    names = bytes(X[:, -1].tolist()).split(b"\0")[1:]  # the last characters in a row: each name after its dot, a 0
+    names = bytes(X[:, -1].tolist()).split(b"\0")[1:]  # the last characters: all names in a row, each after a 0
     rank = torch.tensor(sorted(range(len(names)), key=names.__getitem__)).argsort()
     return rank[(X == 0).all(1).cumsum(0) - 1].argsort(stable=True)
 

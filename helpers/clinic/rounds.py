@@ -12,9 +12,9 @@ from helpers.diagnostics import diagnose
 from helpers.models import seeded
 from helpers.train import evaluate
 
-PATIENTS, WELL, STEPS = 16, 4, 400  # of a round, the healthy ones of them, of a treatment
+PATIENTS, WELL, STEPS = 16, 4, 400  # in a round; healthy ones among them; steps of a treatment
 POINTS, WRONG, HINT = 5, 2, 1  # for a right answer; what a wrong one and a hint cost
-_clinics = {}  # by their seed: a cell that is run again finds its round as it was
+_clinics = {}  # seed -> Clinic: a cell that is run again finds its round as it was
 
 
 def open_clinic(seed=1, splits=None):
@@ -24,14 +24,14 @@ def open_clinic(seed=1, splits=None):
 
 
 def validation_loss(patient, splits, examples=4_000):
-    """The loss on names that it never saw, each window with the letter that really comes next."""
+    """The loss on names that the patient never saw, with the right labels."""
     X, Y = splits.val
     ix = torch.randperm(len(X), generator=seeded(0))[:examples]
     return evaluate(patient.model, X[ix], Y[ix])
 
 
 def step_length(patient):
-    """Take a step: how long it is in the embedding, over lr times the gradient of its own batch; 1 if all is well."""
+    """Take a step. Returns its length in the embedding / (lr * the gradient of its own batch): 1 if all is well."""
     table, twin = patient.model.path[0].weight, copy.deepcopy(patient.model)
     before = table.detach().clone()
     patient.step()

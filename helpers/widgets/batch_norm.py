@@ -15,7 +15,7 @@ from helpers.plots import BLUE, GREEN, VERMILION, reference_line
 from helpers.widgets.board import legend
 from helpers.widgets.panel import Panel, log_slider, slider
 
-TRUE_MEAN, TRUE_STD = 1.0, 4.0  # of the batches that BatchNorm's running statistics see
+TRUE_MEAN, TRUE_STD = 1.0, 4.0  # the distribution of the batches whose running statistics are shown
 
 
 @torch.no_grad()
@@ -58,7 +58,7 @@ def draw_normalised(reading, ax):
     """A batch of one feature (above) and what BatchNorm makes of it (below), with both Gaussians."""
     x, out = reading.x, reading.out
     limit = 3.6 * max(1, math.ceil(abs(out).max() / 3.6))
-    # The axis below shows the outputs; the inputs, from -36 to 36, have the axis above.
+    # Outputs are read on the lower axis, inputs on the upper one, which goes from -36 to 36.
     inputs = blended_transform_factory(Affine2D().translate(36, 0).scale(1 / 72, 1) + ax.transAxes, ax.transData)
     z = np.linspace(-4, 4, 120)
     bell = 0.5 * np.exp(-(z**2) / 2)

@@ -44,19 +44,19 @@ def find_cut(corners):
     gap = other.amin(-1) - one.amax(-1)
     best = gap.argmax()
     if gap[best] < 0.01 * (corners - corners.mean(0)).abs().max():
-        return None  # none that could be seen; after straight layers the gap is below 0 in every direction
+        return None  # a gap too small to be seen; without a bend it is below 0 in every direction
     return along[best].tolist(), (one.amax(-1) + other.amin(-1))[best].item() / 2
 
 
 def draw_image(reading, ax):
     """Where the grid, the circle and the four corners have come to, magnified until they fill the picture."""
     for lines, color in zip(reading.grid.chunk(2), ("#8a8a8a", "#b9b9b9"), strict=True):
-        gaps = F.pad(lines, (0, 0, 0, 1), value=math.nan)  # between the lines, which are drawn as one: much faster
+        gaps = F.pad(lines, (0, 0, 0, 1), value=math.nan)  # NaN between the lines: one fast call draws them all
         ax.plot(*gaps.flatten(0, 1).T, color=color, linewidth=0.8)
     ax.plot(*reading.circle.T, color=SKY, linewidth=2.4)
     low, high = reading.grid.amin((0, 1)), reading.grid.amax((0, 1))
     radius = up(1.15 * (high - low).max().item() / 2)
-    x, y = (round(m / radius * 4) * radius / 4 for m in ((low + high) / 2).tolist())  # in steps, to jump rarely
+    x, y = (round(m / radius * 4) * radius / 4 for m in ((low + high) / 2).tolist())  # so limits rarely change
     if reading.cut:
         (cos, sin), offset = reading.cut
         away = np.array([-3 * radius, 3 * radius]) + y * cos - x * sin

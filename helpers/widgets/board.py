@@ -15,13 +15,13 @@ from PIL import Image
 
 from helpers.plots import BLUE, GREEN, ORANGE, PURPLE, SKY, STYLE, VERMILION, layer_colors
 
-# Hinting takes a quarter of a text's time, and finding a title's height a third of a whole drawing's.
+# Fixed, because they are slow: hinting takes a quarter of a text's time, a title's height a third of a drawing's.
 LOOK = STYLE | {"axes.titlesize": 11, "axes.titley": 1.0, "text.hinting": "none"}
 PIXELS_PER_INCH = 150  # 1.5 times the size on the page: sharp on dense screens, quick to encode
 MARGINS = dict(left=0.072, right=0.985, bottom=0.145, top=0.915, wspace=0.19)
-DARK = "#1f3b57"  # of what a tanh puts out
-FILLS = "#ffe2a3", "#cfe3f2", "#b5dfc9"  # of boxes: the embedding, a Linear, a BatchNorm
-# The 256 colours of all panels: greys, and the house's colours in tints, as faint fills and smooth edges need.
+DARK = "#1f3b57"  # the outputs of a tanh
+FILLS = "#ffe2a3", "#cfe3f2", "#b5dfc9"  # boxes for the embedding, a Linear, a BatchNorm
+# The 256 colours of all panels: greys, and tints of the course's colours, for faint fills and smooth edges.
 _hues = np.array([to_rgb(hue) for hue in (BLUE, VERMILION, GREEN, ORANGE, PURPLE, SKY, DARK, *layer_colors(13))])
 _share = np.linspace(0, 1, 11, endpoint=False)[:, None, None]
 _colors = [np.linspace([0] * 3, [1] * 3, 33), list(map(to_rgb, FILLS)), (_hues * (1 - _share) + _share).reshape(-1, 3)]
@@ -44,7 +44,7 @@ class Board:
             self.figure.subplots_adjust(**MARGINS | dict(margins))
         self.pictures = pictures
         self.drawn = [None] * len(pictures)  # on each of the Axes: (picture, pinned, its pinned artists)
-        self.standing = [None] * len(pictures)  # what stands still on each; self.background has its pixels
+        self.standing = [None] * len(pictures)  # what does not move on each; its pixels are self.background
 
     def render(self, reading, pinned=None):
         """The PNG of a reading, as bytes; pinned: another one to draw faintly behind it."""
@@ -61,15 +61,15 @@ class Board:
             pixels[:] = self.background
             for ax, artist in moving:
                 ax.draw_artist(artist)
-        # One byte per pixel packs in a third of the time, to half the length.
+        # One byte per pixel in place of three: a third of the time, half of the bytes.
         image = Image.fromarray(pixels).convert("RGB").quantize(palette=PALETTE, dither=Image.Dither.NONE)
         image.save(buffer := io.BytesIO(), "png", compress_level=1)
         return buffer.getvalue()
 
     def _draw(self, i, reading, pinned):
-        """Draw a picture on its Axes; says whether what stands still there is another than before."""
+        """Draw a picture on its Axes; returns whether what does not move (frame, ticks, legend) has changed."""
         picture, ax, drawn = self.pictures[i], self.axes[i], self.drawn[i]
-        self.drawn[i] = None  # whatever stops the drawing half-way, the next one begins anew
+        self.drawn[i] = None  # if the drawing below fails half-way, the next one begins anew
         anew = drawn is None or drawn[0] is not picture or drawn[1] is not pinned
         if anew:
             ax.clear()
@@ -77,12 +77,12 @@ class Board:
         for artist in [*ax.lines, *ax.patches, *ax.collections, *ax.images, *ax.texts]:
             if artist not in drawn[2]:
                 artist.remove()
-        ax.set_prop_cycle(None)  # colours that a picture does not name begin anew
+        ax.set_prop_cycle(None)  # matplotlib's own colours begin with the first one again
         picture(reading, ax)
         if ax.get_legend() and not ax.get_legend_handles_labels()[1]:
-            ax.get_legend().remove()  # what it named is gone
+            ax.get_legend().remove()  # its artists are gone
         if (changed := _standing(ax) != self.standing[i]) and not anew:
-            return self._draw(i, reading, pinned)  # from an empty Axes, so that nothing of an earlier setting is left
+            return self._draw(i, reading, pinned)  # on empty Axes: nothing of an earlier setting is left
         self.drawn[i] = drawn
         return changed
 
@@ -106,7 +106,7 @@ def _moving(ax):
 
 
 def _standing(ax):
-    """What the frame shows: while it stays equal, the background does."""
+    """What does not move: scales, limits, ticks, labels, legend. While it is equal, the background is."""
     sides = []
     for axis in ax.xaxis, ax.yaxis:
         at = axis.get_majorticklocs()

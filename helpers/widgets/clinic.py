@@ -13,9 +13,9 @@ from helpers.widgets.board import legend
 from helpers.widgets.panel import default_splits
 from helpers.widgets.patients import Patients
 
-STEPS, EVERY = 200, 20  # of training; between two looks at the weights
+STEPS, EVERY = 200, 20  # steps of training; steps between two looks at the weights
 
-# Of every fault, the picture that tells it, and what is seen there.
+# For every fault, the picture that shows it, and what is seen there.
 SHOWS = {
     "the labels are one place late": "letters and outputs: the label of a window is its own last letter.",
     "the names are sorted and not shuffled": "letters and outputs: the names follow the order of the alphabet.",
@@ -64,7 +64,7 @@ def read_case(*, patient=1, splits=None):
 
 def first_answer(patient, x):
     """What the model puts out for the first of these examples, and of which layers a hidden block is made."""
-    answer = copy.deepcopy(patient.model)(x)[0].detach()  # of a copy: a BatchNorm would take notes
+    answer = copy.deepcopy(patient.model)(x)[0].detach()  # a copy: BatchNorm would update its statistics
     return answer, ", ".join(dict.fromkeys(type(layer).__name__ for layer in patient.model.path[2:8]))
 
 

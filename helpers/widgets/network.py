@@ -21,7 +21,7 @@ from helpers.train import train
 from helpers.widgets.board import decades, legend, up
 from helpers.widgets.panel import Panel, choice, default_splits, log_slider, seed_control, slider, switch
 
-EXAMPLES = 200  # diagnosed at a time: enough for a smooth histogram, few enough for a quick one
+EXAMPLES = 200  # for a look: enough for a smooth histogram, few enough for a quick one
 SHOWN = 6  # outlines in one picture: more lie on top of each other
 
 
@@ -33,7 +33,7 @@ def network_reading(model, X, Y, *, label, **more):
     """
     found = diagnose(model, X, Y, **more)
     at = [i for i, row in enumerate(found.activations) if row.is_activation]
-    if not at:  # fully linear: what comes before the next Linear
+    if not at:  # fully linear: what stands before each Linear but the first
         at = [i - 1 for i, row in enumerate(found.activations) if row.type.__name__ == "Linear"][1:]
     activations, gradients = ([rows[i] for i in at] for rows in (found.activations, found.gradients))
     reading = SimpleNamespace(label=label, activations=activations, gradients=gradients, warnings=found.warnings)
@@ -112,7 +112,7 @@ def _finish_outlines(ax, reading, said, left=-4, right=4, top=2, ticks=(-4, -2, 
     """Limits that stand still while a slider moves; a legend of the layers' names; a title with the setting."""
     ax.set(xlim=(left, right), ylim=(0, top), title=f"{reading.label}: {said}" if reading.label else said)
     ax.xaxis.set_major_locator(FixedLocator(ticks) if ticks else MaxNLocator(6))
-    ax.yaxis.set_major_locator(AutoLocator() if 0.1 < top < 100 else NullLocator())  # a density of 1e-16 says nothing
+    ax.yaxis.set_major_locator(AutoLocator() if 0.1 < top < 100 else NullLocator())  # 1e-16 would say nothing
     legend(ax, names=_layer_name, loc="upper right")
 
 
@@ -129,7 +129,7 @@ def draw_activations(reading, ax):
             said = f"{getattr(worst, share):.1%} {share} in {worst.name}"
     kinds = {row.type.__name__ for row in rows}
     if "Tanh" in kinds:
-        limits = -1.05, 1.7, 4, [-1, -0.5, 0, 0.5, 1]  # the legend stands beside what piles up at 1
+        limits = -1.05, 1.7, 4, [-1, -0.5, 0, 0.5, 1]  # room for the legend to the right of 1
     elif "Sigmoid" in kinds:
         limits = -0.03, 1.4, 8, [0, 0.25, 0.5, 0.75, 1]
     else:
@@ -212,7 +212,7 @@ def draw_update_ratios_by_step(reading, ax):
         legend(ax, names=_layer_name, loc="upper right", ncols=2, fontsize=8, handlelength=1.0)
     records = len(next(iter(ratios.values()), []))
     medians = [np.nanmedian(values) for values in ratios.values() if np.isfinite(values).any()]
-    low, high = decades(medians, 1e-5, 10)  # room for the legend above 1
+    low, high = decades(medians, 1e-5, 10)  # up to 10: room for the legend
     ax.set(xlim=(0, up(max((records - 1) * every, 49) + 1)), ylim=(10.0**low, 10.0**high))
     last = [values[-1] for values in ratios.values() if math.isfinite(values[-1])]
     said = f"step {(records - 1) * every:,}: median update:data {plots.short(float(np.median(last)))}" if last else ""

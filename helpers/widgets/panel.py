@@ -29,8 +29,8 @@ from helpers.data import load_splits
 from helpers.plots import VERMILION
 from helpers.widgets.board import Board
 
-WARNINGS = 3  # shown at a time
-# JupyterLab may run widgets' callbacks in a thread of their own, beside the cells', and matplotlib is not made for two.
+WARNINGS = 3  # that are shown; the others are counted
+# JupyterLab may run callbacks in another thread than cells, and matplotlib is not made for two threads.
 _drawing = threading.RLock()
 # Two columns beside a sidebar, so that controls and picture stand on one screen; one column where there is no room.
 GRID = {"grid_template_columns": "repeat(auto-fill, minmax(min(100%, 400px), 1fr))", "max_width": "1000px"}
@@ -65,7 +65,7 @@ class Panel(widgets.VBox):
         self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
         seeds = [control for name, control in self.controls.items() if name == "seed"]
         row = [*buttons, *(dice("new seed", "Draw all random numbers anew.", seed) for seed in seeds), self.pin_button]
-        row = widgets.HBox(row, layout={"flex_flow": "row wrap"})  # else buttons with long names are cut
+        row = widgets.HBox(row, layout={"flex_flow": "row wrap"})  # without it, buttons with long names are cut
         boxes = [widgets.VBox([control, control.says]) for control in self.controls.values()]
         gone = widgets.HTML(GONE, layout={"display": "none"})
         super().__init__([widgets.GridBox(boxes, layout=GRID), row, self.picture, self.message, gone])
@@ -150,7 +150,7 @@ def _close_those_of_an_earlier_run(panel):
     if panels and count != shell.execution_count:
         for old in panels:
             old.close()
-        gc.collect()  # figures hold each other in circles: without it their pixels stay, 7 MB a run, for long
+        gc.collect()  # figures hold each other in circles: without it their pixels stay, 7 MB per run, for long
         panels = []
     _open[cell] = (shell.execution_count, [*panels, panel])
 
@@ -170,7 +170,7 @@ def control(kind, name, says, value, *, argument=None, **options):
     look = dict(style={"description_width": "115px"}, layout={"width": "auto"})
     widget = kind(description=name, tooltip=says, value=value, **look, **options)
     note = f'<div style="font-size: 85%; line-height: 1.3; opacity: 0.75">{html.escape(says)}</div>'
-    above = -4 if "Slider" in kind.__name__ or kind is widgets.Checkbox else 0  # they leave room below them
+    above = -4 if "Slider" in kind.__name__ or kind is widgets.Checkbox else 0  # these leave room below themselves
     widget.says = widgets.HTML(note, layout={"margin": f"{above}px 0 6px 123px"})
     widget.argument = argument or name.replace(" ", "_").lower()
     return widget

@@ -12,7 +12,7 @@ from helpers.plots import BLUE, VERMILION, layer_colors
 from helpers.train import train
 from helpers.widgets.panel import Panel, as_lines, button, default_splits, dice, slider
 
-EXAMPLES, BINS, WIDTH = 200, 60, 2.0  # of the outputs shown, on either side of 0; a tanh ends at 1
+EXAMPLES, BINS, WIDTH = 200, 60, 2.0  # outputs are shown from -2 to 2; a tanh ends at 1
 
 
 @dataclass
@@ -27,7 +27,7 @@ class PatientReading:
     says: str = ""  # diagnose's first warning
 
 
-# What may be wrong: what shows it, and what _make makes of it.
+# What may be wrong: how it is seen, and the arguments of _make.
 RELU = dict(nonlinearity="relu")
 CONDITIONS = {
     "nothing is wrong": ("Five layers alike: wide, with few outputs in the flat part.", {}),
@@ -73,7 +73,7 @@ def draw_outputs(reading, ax):
             ax.text(0, 0.3 - k, "nothing that could be drawn", ha="center", fontsize=9.5)
             continue
         counts, edges = np.histogram(outputs.clip(-WIDTH, WIDTH), BINS, (-WIDTH, WIDTH))
-        tallest = counts[edges[:-1] > 1e-9].max() if reading.relu else counts.max()  # a ReLU's zeros are cut
+        tallest = counts[edges[:-1] > 1e-9].max() if reading.relu else counts.max()  # a ReLU's bar at 0 is cut off
         heights = (0.85 * counts / max(tallest, 1)).clip(max=0.92)
         ax.fill(np.repeat(edges, 2), np.r_[0, np.repeat(heights, 2), 0] - k, color=color, alpha=0.85, linewidth=0)
     _by_layer(ax, "output", (-WIDTH, WIDTH), "what each layer puts out (beyond ±2: at the edge)")
@@ -101,7 +101,7 @@ class Patients(Panel):
     def __init__(self, read, pictures, patient, alt, **shown):
         self.right, self.seen, self.judged, self.verdict = 0, 0, None, ()  # judged: the reading that was answered
         self.answers = [button("?", "Your diagnosis.", partial(self.answer, i)) for i in range(4)]
-        # Nothing is to be seen between two numbers: a drag reads the patient where it ends, and no other.
+        # Only the patient at which a drag ends is made, none of those on the way.
         number = slider("patient", "Each number is another patient.", patient, 1, 999, 1, continuous_update=False)
         more = dice("next patient", "A patient at random.", number)
         self.next = more.click

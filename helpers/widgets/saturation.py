@@ -11,8 +11,8 @@ from helpers.plots import GRAY, GREEN, SKY
 from helpers.widgets.board import DARK
 from helpers.widgets.panel import Panel, default_splits, seed_control, slider
 
-SATURATED = 0.99  # where this part of the lecture draws the line
-WIDTH = 16.0  # of the inputs shown, on either side of 0
+SATURATED = 0.99  # |tanh| beyond which the lecture's part 1 calls it saturated; part 2 and diagnose take 0.97
+WIDTH = 16.0  # inputs are shown from -16 to 16
 EXAMPLES = 32
 
 
@@ -30,7 +30,7 @@ class SaturationReading:
         return float((np.abs(self.h) > SATURATED).mean())
 
     @property
-    def slope(self):  # the mean one of the tanh: the share of the gradient that comes back
+    def slope(self):  # the mean slope of the tanh: the share of the gradient that comes back
         return float((1 - self.h**2).mean())
 
 

@@ -24,8 +24,8 @@ NETWORKS = {
     **{f"one hidden layer, {stage}": (partial(lecture_mlp, stage), 1.0) for stage in STAGES},
 }
 STEPS = 5  # trained at a time, between looks at the buttons
-SECONDS = 0.25  # trained at every tick
-MOST_RATIOS = 400  # shown of a weight, evenly spaced: no page shows more
+SECONDS = 0.25  # of training at every tick of the clock
+MOST_RATIOS = 400  # points shown per weight, evenly spaced: more could not be seen
 
 
 class TrainingRun:
@@ -85,7 +85,7 @@ def draw_loss(reading, ax):
         plot_loss(losses, ax=ax, color=BLUE)
     seen = losses[-20_000:][np.isfinite(losses[-20_000:])]
     top = np.quantile(seen, 0.98) * 1.05 if len(seen) else 0
-    # Above 75 it has blown up: where it left is what there is to see.
+    # A loss above 75 has blown up; the picture then shows where it left.
     ax.set(xlim=(0, up(max(len(losses), 100))), ylim=(1.8, 3.6 if top <= 3.6 else min(up(top), 75)))
     ax.set(xlabel="step", ylabel="minibatch loss", title=reading.headline)
     ax.xaxis.set_major_formatter("{x:,.0f}")

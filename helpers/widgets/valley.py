@@ -12,7 +12,7 @@ from helpers.widgets.panel import Panel, log_slider, slider
 CURVATURE = np.array([0.1, 5.0])  # along the valley, across it
 START = np.array([-2.6, 1.4])
 STEPS = 100
-HEIGHTS = (1e-8, 1e3)  # what is drawn; what lies beyond stands at the edge
+HEIGHTS = (1e-8, 1e3)  # limits of the picture; what lies beyond is drawn at the edge
 WALKERS = {  # name: colour, marker, line
     "SGD": (VERMILION, "s", "-"),
     "momentum": (ORANGE, "D", "--"),
@@ -41,7 +41,7 @@ def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step
             total = momentum * total + gradient
             square = 0.999 * square + 0.001 * gradient**2
             size = np.sqrt(square / (1 - 0.999**t)) + 1e-8
-            mean = total * (1 - momentum) / (1 - momentum**t)  # of the gradients; torch's momentum takes their sum
+            mean = total * (1 - momentum) / (1 - momentum**t)  # torch's momentum takes the sum of gradients
             steps = {"SGD": gradient, "momentum": total, "RMSprop": gradient / size, "Adam": mean / size}
             at = path[-1] - learning_rate * steps[name]
             path.append(at if np.abs(at).max() < 1e3 else path[-1])
@@ -53,7 +53,7 @@ def read_valley(*, learning_rate=0.1, momentum=0.9, turn=0, loss_times=1.0, step
 def draw_valley(reading, ax, only=tuple(WALKERS)):
     """The valley from above, and the walks up to the step that is shown."""
     around = np.linspace(0, 2 * np.pi, 200)
-    for height in (0.05, 0.3, 1, 2.5, 5.5, 10):  # all that lies so high is an ellipse
+    for height in (0.05, 0.3, 1, 2.5, 5.5, 10):  # all points of one height form an ellipse
         ellipse = np.stack([np.cos(around), np.sin(around)], -1) * np.sqrt(2 * height / CURVATURE)
         ax.plot(*(ellipse @ axes_of(reading.turn)).T, color="#c4c4c4", linewidth=0.8)
     ax.plot(0, 0, "+", color=GRAY, markersize=14, markeredgewidth=2)
