@@ -254,7 +254,7 @@ class ByHand:
         self.loss = CrossEntropy(x)
 
     def _as_rows(self, x):
-        """Characters as they are; numbers ([R,] N, columns) or (N, T, columns) as (R, rows, columns)."""
+        """Characters stay as they are; numbers ([R,] N, columns) or (N, T, columns) become (R, rows, columns)."""
         if type(self.modules[0]) is layers.Embedding:
             return x
         x = x if self.stacked and x.ndim == 3 else x.reshape(1, -1, x.shape[-1])
@@ -282,6 +282,7 @@ def _checked(model):
         right = p.requires_grad and p.device.type == "cpu" and p.dtype == own[0].dtype and p.dtype.itemsize >= 4
         what = f"{name} is {p.dtype} on {p.device}{'' if p.requires_grad else ' and frozen'}"
         check(right, f"every parameter is trained, all float32 or all float64, on the CPU; {what}")
+    # A single network has weights of two dimensions and vectors of one; a stack has one more, in front.
     stacks = {len(p) if p.dim() > 1 + name.endswith("weight") else None for name, p in parameters.items()}
     check(len(stacks) == 1, "every layer has the same num_models, or none has any")
     return [layer for _, layer in modules], stacks != {None}

@@ -57,15 +57,15 @@ def table(rows):
         (measured, stated), verdict = _numbers(row), row["verdict"]
         figures = [stated, measured and f"<b>{measured}</b>", f'<b style="color:{COLORS[verdict]}">{verdict}</b>']
         lines.append([escape(row["chapter"]), escape(row["text"]), *figures])
-    # A table, since GitHub drops styles: there the cells must stand apart without them. Fixed widths, so that the
-    # rows of several claims line up.
+    # GitHub drops styles: in a table the cells stand apart all the same. The widths are fixed, so that the columns of
+    # several tables line up.
     cell = '<td style="width:{}em; text-align:left">{}</td>'.format
     body = "".join(f"<tr>{''.join(map(cell, WIDTHS.values(), line))}</tr>" for line in lines)
     return f'<table style="table-layout:fixed; width:62em; margin:0">{body}</table>'
 
 
 def _judge(text, chapter, measured=None, stated=None, tolerance=None, verdict="holds", names=None):
-    """The row as it is kept, and what is wrong with its verdict ("" if nothing is)."""
+    """(the row as it is kept, what is wrong with its verdict: "" for nothing)."""
     if verdict not in VERDICTS:
         raise ValueError(f"unknown verdict {verdict!r}: choose one of {', '.join(VERDICTS)}")
     figures = {"measured": measured, "stated": stated, "tolerance": tolerance}

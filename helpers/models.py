@@ -31,8 +31,9 @@ def lecture_mlp(stage, *, generator=None, num_models=None):
 
     stage: "original" (everything randn), "softmax" (then W2 * 0.01, b2 * 0), "tanh" (then W1 * 0.2, b1 * 0.01),
     "kaiming" (then W1 * (5/3) / sqrt(30) instead) or "batchnorm" (then no b1, but a BatchNorm1d as in the lecture).
-    generator: C, W1, b1, W2, b2 are drawn from it in this order, from torch's global one for None. A stack
-    (``num_models=R``) draws its networks one after the other; with a list of R generators each equals its solo twin.
+    generator: C, W1, b1, W2, b2 are drawn from it in this order; None means torch's global one. A stack
+    (``num_models=R``) draws its networks one after the other. With a list of R generators each network of the stack
+    equals the one that its generator draws alone.
     Returns a Sequential of the layers embedding, flatten, hidden, (batch_norm,) tanh, output: characters ([R,] N, 3)
     in, logits ([R,] N, 27) out; 11,897 parameters per network, 12,097 with BatchNorm.
     Raises ValueError for an unknown stage. Source: the lecture, 1:22 to 1:03:07.
@@ -90,11 +91,11 @@ def deep_mlp(
 ):
     """Part 2's network: 3 characters -> 30 numbers -> depth - 1 hidden layers of n_hidden units -> 27 logits.
 
-    depth counts the Linears, the output one too. gain: every weight is ``randn / sqrt(fan_in) * gain``, but the output
-    Linear's has 0.1 in its place. batch_norm: no biases, and a BatchNorm1d (momentum 0.1, ``correction``) after every
-    Linear; the 0.1 is then the last gamma's, and the output Linear has the gain. nonlinearity: one of NONLINEARITIES.
-    generator, num_models: as in lecture_mlp; C and then each Linear's weight are drawn, biases are zero. A stack may
-    have one gain for each network: a tensor (num_models,).
+    depth counts the Linears, with the output one. gain: every weight is ``randn / sqrt(fan_in) * gain``; that of the
+    output Linear has 0.1 in place of the gain. batch_norm: no biases, and a BatchNorm1d (momentum 0.1, ``correction``)
+    after every Linear. Then the output Linear has the gain, and the last gamma is 0.1. nonlinearity: one of
+    NONLINEARITIES. generator, num_models: as in lecture_mlp; C is drawn first, then the weight of each Linear; biases
+    are zero. A stack may have one gain for each network: a tensor (num_models,).
     Returns a Sequential of the layers embedding, flatten, linear1, (batch_norm1,) tanh1, linear2, ... linear6
     (, batch_norm6), with the shapes of lecture_mlp. The lecture's has 46,497 parameters, 47,024 with BatchNorm.
     Raises ValueError for an argument that makes no network. Source: the lecture, 1:18:35 to 1:51:34.
@@ -133,10 +134,10 @@ def residual_mlp(
 ):
     """deep_mlp with depth - 2 residual blocks in place of its inner layers: ``h = h + scale * tanh(linear(h))``.
 
-    depth, n_hidden, gain, nonlinearity, generator, num_models: as in deep_mlp, whose weights it has (last=None).
-    scale: of every branch; 1 / sqrt(depth - 2) keeps the stream's size. norm: a LayerNorm without gain and bias,
-    "before" every branch and the output Linear, or "after" every sum. last: the gain of a second Linear at the end of
-    every branch; 0 makes the blocks the identity at the start.
+    depth, n_hidden, gain, nonlinearity, generator, num_models: as in deep_mlp; with last=None its weights are the same.
+    scale: what every branch is multiplied by; 1 / sqrt(depth - 2) keeps the stream's size. norm: a LayerNorm without
+    gain and bias, "before" every branch and the output Linear, or "after" every sum. last: the gain of a second Linear
+    at the end of every branch; 0 makes every block the identity at the start.
     Returns a Sequential of the layers embedding, flatten, linear1, tanh1, block1, (norm1,) ... (norm,) output, with
     the shapes of lecture_mlp. Raises ValueError for an argument that makes no network.
     Source: He et al. 2015, "Deep Residual Learning for Image Recognition".
@@ -184,8 +185,8 @@ def _check(depth, n_hidden, nonlinearity, least=1):
 
 
 def _alone_or_stacked(network, generator, num_models, gain=1.0):
-    """network(gain, generator); or a stack of such networks, whose parameters and buffers have them as dimension 0."""
-    (count,) = stack_shape(num_models) or (1,)
+    """One network(gain, generator); or a stack of num_models of them: dimension 0 of every parameter counts them."""
+    count = 1 if num_models is None else stack_shape(num_models)[0]
     gains = torch.as_tensor(gain)
     generators = generator if isinstance(generator, (list, tuple)) else [generator] * count
     if len(generators) != count or gains.shape not in ((), (count,)):

@@ -30,7 +30,7 @@ RARE = 0.01  # of all letters: one that is less frequent is called rare
 
 
 def networks(kind):
-    """One stack: of every stage or gain in turn the networks of all seeds."""
+    """One stack: for each stage or gain, one after the other, the networks of all seeds."""
     seeds = [seeded(seed) for _ in KINDS[kind] for seed in SEEDS]
     together = dict(generator=seeds, num_models=len(seeds))
     if kind == "gains":

@@ -140,7 +140,7 @@ class Vmapped:
 
 
 class Products:
-    """The matrix products of a step by hand and nothing else: no such step can be faster on this machine."""
+    """The matrix products of a step by hand and nothing else: no step can be faster on this machine."""
 
     def __init__(self, networks, *sizes):
         def array(*shape):
@@ -250,7 +250,7 @@ def cpu_seconds(run):
 
 
 def measure(contenders, X, Y, turns):
-    """CPU seconds for a step and network, one row for each turn."""
+    """CPU seconds per step and network, one row for each turn."""
     lengths = []
     for contender in contenders:
         contender.train(X, Y, WARM_UP)
@@ -301,7 +301,7 @@ def groups():
 
 
 def a_pass(model, X, Y):
-    """What any look costs at least; it leaves the running statistics as they were, as diagnose does."""
+    """The least that any look costs: one pass. It leaves the running statistics as they were, as diagnose does."""
     before = [buffer.clone() for buffer in model.buffers()]
     torch.autograd.grad(F.cross_entropy(model(X), Y), list(model.parameters()))
     for buffer, old in zip(model.buffers(), before, strict=True):
@@ -355,7 +355,7 @@ def watching():
 
 
 def profile(part, batch_norm, networks, X, Y):
-    """Where a step by hand of a stack goes: [(name, seconds for a step and network)], the largest first."""
+    """Where the time of a step by hand of a stack goes: [(name, seconds per step and network)], the largest first."""
     model = (PART_1 if part == 1 else PART_2)[batch_norm](generator=seeded(1), num_models=networks)
     network, times = ByHand(model), {}
 

@@ -1,7 +1,7 @@
 """Compare the three lists of packages: `python scripts/check_environment.py`, as `make check` does.
 
 environment.yml must name the packages and ranges of pyproject.toml, no more and no fewer, and constraints.txt must
-pin each of them inside its range. It reads the files; whether conda can solve them it cannot tell.
+pin each of them inside its range. It only reads the files: it does not know whether conda can solve them.
 """
 
 import sys

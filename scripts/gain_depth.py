@@ -25,7 +25,7 @@ RATES = (0.1, 0.03)
 
 
 def run(name, *, steps, last, n_hidden):
-    """Mean loss of the last steps, a list of the seeds' for each gain; name: the rate and the hidden layers."""
+    """Mean loss of the last steps: for each gain a list, one number per seed. name: the rate and the hidden layers."""
     torch.set_num_threads(1)
     lr, depth = float(name.split(", ")[0]), int(name.split(", ")[1])
     stack = deep_mlp(

@@ -1,4 +1,4 @@
-"""Where data/bundled_names.txt is from: the English given names of the Faker package, plain letters only.
+"""Makes data/bundled_names.txt: the English given names of the Faker package, plain letters only.
 
 pip install faker==40.54.0              # needed for this alone, so it is no dependency of the course
 python scripts/make_bundled_names.py    # writes the file anew: git status then shows no change

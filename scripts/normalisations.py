@@ -54,7 +54,7 @@ class Norm(nn.Module):
 
 
 class WeightNormed(nn.Module):
-    """A Linear whose columns have a direction and, apart from it, a length."""
+    """A Linear whose columns have two parameters: a direction, and a length."""
 
     def __init__(self, linear):
         super().__init__()
@@ -79,7 +79,7 @@ def network(kind, *, depth, seeds, nonlinearity="tanh", gain=5 / 3, after=False)
 
 
 def run(name, *, steps=None):
-    """What a run of that name comes to; steps: fewer, for a test."""
+    """The results of the run of that name. steps: fewer than usual, for a test."""
     torch.set_num_threads(1)
     part, kind = name.rsplit(", ", 1)
     if part == "names per batch":

@@ -91,7 +91,7 @@ def parsed(source: str) -> ast.Module:
 
 @cache
 def told_by(source: str) -> str:
-    """What code tells beside what it does: its comments, strings and assertions."""
+    """What code says in words: its comments, strings and assertions."""
     told = [ast.unparse(node) for node in ast.walk(parsed(source)) if isinstance(node, ast.Assert)]
     try:
         for token in tokenize.generate_tokens(io.StringIO(source).readline):

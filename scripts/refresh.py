@@ -90,7 +90,7 @@ def tidy(nb: nbformat.NotebookNode) -> None:
 
 
 def client_for(nb: nbformat.NotebookNode, path: Path, **settings) -> NotebookClient:
-    """What executes a notebook, in its own folder and with a kernel of its own."""
+    """An nbclient that executes a notebook in the notebook's folder, with a kernel of its own."""
     quiet = ["--log-level=ERROR"]  # no warning that a local connection is not encrypted
     folder = {"metadata": {"path": str(path.parent)}}
     return NotebookClient(nb, kernel_name=KERNELSPEC["name"], extra_arguments=quiet, resources=folder, **settings)

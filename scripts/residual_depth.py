@@ -55,7 +55,7 @@ def networks(kind, depth, seeds, gain=5 / 3):
 
 
 def run(name, *, steps, last):
-    """Mean loss of the last steps, a list of the seeds' for each rate; name: the kind, the depth (and the gain)."""
+    """Mean loss of the last steps: for each rate a list, one number per seed. name: the kind, the depth (and the gain)."""
     torch.set_num_threads(1)
     kind, depth, *gain = name.split(", ")
     seeds = [seed for _ in RATES for seed in SEEDS]

@@ -24,7 +24,7 @@ AT_HOME = Path(os.path.expanduser("~")).absolute() / "makemore"  # the copies of
 
 
 def choose_folder(wanted=None, course=ROOT):
-    """Where the copies lie, by wish, by MAKEMORE_STUDY or by who owns the course; and why, if nobody asked for it."""
+    """(where the copies lie: as asked, by MAKEMORE_STUDY, or by who owns the course; why, if nobody asked for it)."""
     if wanted := wanted or os.environ.get("MAKEMORE_STUDY", "").strip():
         return Path(wanted).expanduser().absolute(), None
     user = os.getuid() if hasattr(os, "getuid") else 0  # Windows has no such number, and root owns everything

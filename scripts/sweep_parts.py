@@ -1,4 +1,4 @@
-"""What the course's own sweeps share: whose names they are made with, and how their stacks are measured."""
+"""What the course's own sweeps share: they need the lecture's names, and measure stacks of networks in the same way."""
 
 import sys
 
@@ -10,7 +10,7 @@ from helpers.models import seeded
 
 
 def need_lecture_names():
-    """What the results that the course keeps are made with, "lecture". SystemExit where other names are in use."""
+    """The kept results are made with the lecture's names: returns "lecture", or SystemExit where other names are in use."""
     source = load_names().source
     if source != "lecture":
         sys.exit("the kept results are those of the lecture's names: run `make data`, then this again")
