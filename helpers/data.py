@@ -60,7 +60,7 @@ class Splits:
 def course_file(name):
     """The path of one of the course's own files, such as "data/results/loss_log.json", wherever the notebook lies.
 
-    Where helpers was installed as a package, only the files of data/ are there. Raises FileNotFoundError for anything else.
+    Where helpers was installed as a package, only data/ is there. Raises FileNotFoundError for anything else.
     """
     path = DATA / name.removeprefix("data/") if name.startswith("data/") else COURSE / name
     if not path.exists():

@@ -90,7 +90,7 @@ def train(
 
 
 def _minibatches(X, Y, steps, batch_size, generator, ahead):
-    """(Xb, Yb) of every step, drawn as the lecture draws them; with a list of generators (num_models, batch_size, …)."""
+    """(Xb, Yb) of every step, drawn as the lecture draws; with a list of generators (num_models, batch_size, …)."""
     for step in range(0, steps, ahead):
         # Drawing for several steps at once takes the same numbers from a generator as drawing for each.
         shape = min(ahead, steps - step), batch_size

@@ -1,6 +1,6 @@
 """Train the lecture's networks with SGD, with Adam and with Adam's warm-up over a grid of rates, for X03's comparisons.
 
-Writes data/results/adam_sgd.json after every optimizer, rate and kind of network, so an interrupted run goes on where it
+Writes data/results/adam_sgd.json after every optimizer, rate and kind of network: an interrupted run goes on where it
 stopped (about ten minutes in all). The networks of one kind train as one stack; a seed has the same draws and
 minibatches with each optimizer.
 """

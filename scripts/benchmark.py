@@ -189,7 +189,7 @@ def as_the_courses(model, parameters, buffers):
 
 
 def with_torchs_batch_norm(make):
-    """The course's network with the variance and the eps of nn.BatchNorm1d, for torch's own layers to be held against."""
+    """The course's network with the variance and the eps of nn.BatchNorm1d, to compare torch's own layers with."""
 
     def made(**how):
         model = make(**how)

@@ -30,7 +30,7 @@ except RuntimeError as error:  # a user of whom the system knows no home, as in 
 
 
 def find_room():
-    """Give JupyterLab, its kernels and Matplotlib a temporary folder if the home directory takes no files, and say so."""
+    """Give JupyterLab, its kernels and Matplotlib a temporary folder if the home directory takes no files; say so."""
     try:
         runtime = Path(jupyter_runtime_dir())
         runtime.mkdir(parents=True, exist_ok=True)

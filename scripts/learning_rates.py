@@ -2,7 +2,7 @@
 
 Writes data/results/learning_rates.json after every rate, so an interrupted run goes on where it stopped. The networks
 of a rate train as one stack, each on its own minibatches, with the backward pass by hand. A run is looked at after
-1,000 and after 10,000 steps; there a copy trains on for a fifth as many steps at a tenth of the rate. About ten minutes.
+1,000 and after 10,000 steps; there a copy trains on, a fifth as many steps at a tenth of the rate. About ten minutes.
 """
 
 import copy

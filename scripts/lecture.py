@@ -1,4 +1,4 @@
-"""The lecture's two training loops, written plainly, as its cells have them: what `make bench` and the tests compare with.
+"""The lecture's two training loops, written plainly, as in its cells: what `make bench` and the tests compare with.
 
 Nothing here comes from helpers, so that a mistake there can't hide here too.
 """

@@ -1,6 +1,6 @@
 """Train networks with six normalisations and with none, each at four learning rates, for X04; and four sick ones.
 
-Writes data/results/normalisations.json after every run, so an interrupted one goes on where it stopped (about ten minutes
+Writes data/results/normalisations.json after every run: an interrupted one goes on where it stopped (about ten minutes
 in all). The rates and seeds of a run train as one stack; a seed decides init and minibatches.
 """
 
@@ -38,7 +38,7 @@ GROUPS, DECAY, EXAMPLES = 10, 0.7, 8192  # the last 30 % of the steps take a ten
 
 
 class Norm(nn.Module):
-    """torch.nn's LayerNorm, GroupNorm or RMSNorm of 100 features, with a gamma and a beta for each network of a stack."""
+    """torch.nn's LayerNorm, GroupNorm or RMSNorm of 100 features, a gamma and a beta for each network of a stack."""
 
     def __init__(self, kind, num_models):
         super().__init__()

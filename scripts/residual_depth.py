@@ -1,4 +1,4 @@
-"""Train plain and residual networks of several depths, each at seven learning rates, and take trained ones apart, for X02.
+"""Train plain and residual networks of several depths, at seven learning rates each, and take some apart, for X02.
 
 Writes data/results/residual_depth.json after every kind and depth, and residual_lesions.json after every kind, so an
 interrupted run goes on where it stopped (about half an hour in all). The rates and seeds of a run train as one stack; a
@@ -55,7 +55,7 @@ def networks(kind, depth, seeds, gain=5 / 3):
 
 
 def run(name, *, steps, last):
-    """Mean loss of the last steps: for each rate a list, one number per seed. name: the kind, the depth (and the gain)."""
+    """Mean loss of the last steps: for each rate a list, one per seed. name: the kind, the depth (and the gain)."""
     torch.set_num_threads(1)
     kind, depth, *gain = name.split(", ")
     seeds = [seed for _ in RATES for seed in SEEDS]

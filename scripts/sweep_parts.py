@@ -10,7 +10,7 @@ from helpers.models import seeded
 
 
 def need_lecture_names():
-    """The kept results are made with the lecture's names: returns "lecture", or SystemExit where other names are in use."""
+    """Kept results are made with the lecture's names: returns "lecture", or SystemExit where others are in use."""
     source = load_names().source
     if source != "lecture":
         sys.exit("the kept results are those of the lecture's names: run `make data`, then this again")
