@@ -65,7 +65,7 @@ def draw_network(*, mark=(), notes=None, title="", batch_norm=False, deep=False,
 
 
 def _parts(batch_norm, deep, batch):
-    """(boxes, flows): name, text and shape of each, from input to loss. A flow stands before every box, and at the end."""
+    """(boxes, flows): name, text and shape of each, input to loss. A flow stands before every box, and at the end."""
     units = 100 if deep else 200
     bias = "" if batch_norm else ", b1"
     hidden = ("hidden", "Linear" if deep else f"W1{bias}", f"{'fan_in' if deep else 30} × {units}")
