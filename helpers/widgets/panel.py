@@ -53,10 +53,11 @@ class Panel(widgets.VBox):
         if shown and (len(shown) != 2 or set(shown) - set(pictures)):
             raise ValueError(f"pictures is {shown!r}: choose two of {', '.join(pictures)}")
         _close_those_of_an_earlier_run(self)
-        sides = zip(("left", "right"), shown, strict=False)
-        says, names = "What the {} half shows.", list(pictures)
-        self.halves = [choice(f"{side} picture", says.format(side), name, options=names) for side, name in sides]
         self.read, self.alt, self.pictures, self.settings = read, alt, pictures, controls
+        self.halves = []  # the controls that choose what is shown on the left and on the right
+        for side, name in zip(("left", "right"), shown, strict=False):
+            says = f"What the {side} half shows."
+            self.halves.append(choice(f"{side} picture", says, name, options=list(pictures)))
         self.board = Board([pictures[name] for name in shown] or pictures, **layout)
         self.controls = {control.description: control for control in [*controls, *self.halves]}
         self.reading = self.pinned = None
@@ -64,7 +65,8 @@ class Panel(widgets.VBox):
         self.message = widgets.HTML()
         self.pin_button = button("pin", "Keep the present setting as faint lines to compare with.", self.pin)
         seeds = [control for name, control in self.controls.items() if name == "seed"]
-        row = [*buttons, *(dice("new seed", "Draw all random numbers anew.", seed) for seed in seeds), self.pin_button]
+        new_seeds = [dice("new seed", "Draw all random numbers anew.", seed) for seed in seeds]
+        row = [*buttons, *new_seeds, self.pin_button]
         row = widgets.HBox(row, layout={"flex_flow": "row wrap"})  # without it, buttons with long names are cut
         boxes = [widgets.VBox([control, control.says]) for control in self.controls.values()]
         gone = widgets.HTML(GONE, layout={"display": "none"})
