@@ -7,6 +7,7 @@ import matplotlib
 import pytest
 import torch
 
+from common import find_notebook
 from helpers import data
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -82,3 +83,11 @@ def lecture_splits():
     if splits.names.source != "lecture":
         pytest.skip("needs the lecture's names: run `make data`, or set MAKEMORE_NAMES")
     return splits
+
+
+@pytest.fixture(scope="module")
+def chapter(request):
+    """What the notebook defines that has the number of the test's file: a namespace."""
+    from notebook_cells import definitions  # imports IPython, which other tests need not wait for
+
+    return definitions(find_notebook(request.module.__name__.removeprefix("test_chapter_")))

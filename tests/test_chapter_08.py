@@ -10,12 +10,6 @@ from helpers.models import deep_mlp
 from helpers.widgets import patients
 from helpers.widgets.network import read_network
 from helpers.widgets.patients import CONDITIONS, read_patient
-from notebook_cells import definitions
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("08_activation_statistics")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from helpers.diagnostics import diagnose
 from helpers.layers import Linear
 from helpers.models import deep_mlp, seeded
 from helpers.train import train
-from notebook_cells import definitions
 
 
 def linear_mlp(gain=1, **options):
@@ -15,8 +14,7 @@ def linear_mlp(gain=1, **options):
 
 
 @pytest.mark.parametrize("num_models", [None, 3])
-def test_read_off_finds_the_product_of_the_matrices(num_models):
-    read_off = definitions("10_fully_linear")["read_off"]
+def test_read_off_finds_the_product_of_the_matrices(chapter, num_models):
     net = linear_mlp(generator=seeded(), num_models=num_models).double()
     weights, biases = zip(*((m.weight, m.bias) for m in net if isinstance(m, Linear)), strict=True)
     with torch.no_grad():
@@ -25,7 +23,7 @@ def test_read_off_finds_the_product_of_the_matrices(num_models):
         W, b = weights[0], biases[0].unsqueeze(-2)
         for weight, bias in zip(weights[1:], biases[1:], strict=True):
             W, b = W @ weight, b @ weight + bias.unsqueeze(-2)
-    found = read_off(net[2:], 30)
+    found = chapter["read_off"](net[2:], 30)
     torch.testing.assert_close(found, (W, b), rtol=0, atol=1e-13)
     assert not found[0].requires_grad and found[0].dtype == torch.float64
 

@@ -9,12 +9,6 @@ from torch import nn
 from helpers.checks import check_failing_pair, check_lora_starts, check_sigmoid_zeros, check_what_trains
 from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.train import train
-from notebook_cells import definitions
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("E01_zero_init")
 
 
 @pytest.fixture
