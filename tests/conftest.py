@@ -1,5 +1,6 @@
 import gc
 import signal
+import sys
 from collections import Counter
 from functools import cache
 
@@ -32,6 +33,13 @@ def what_a_module_leaves_is_looked_through_once():
     yield
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 left_out = set()  # slow tests that are not run, in this process or in a worker of xdist's

@@ -1,6 +1,5 @@
 """Chapter 05: the four boxes can be told apart by the questions of their hint; the full run runs, with few steps."""
 
-import matplotlib.pyplot as plt
 import torch
 
 from helpers.checks.chapter_05_faults import four_boxes
@@ -23,6 +22,5 @@ def test_the_full_run_trains_when_it_is_switched_on(chapter, capsys):
     execute(source, namespace)
     assert "full_loss" not in namespace and not capsys.readouterr().out
     execute(source.replace("full_run, full_steps = False, 200_000", "full_run, full_steps = True, 60"), namespace)
-    plt.close("all")
     assert len(namespace["full_loss"]) == 60 and namespace["final"][0] < 3.3
     assert "validation" in capsys.readouterr().out

@@ -120,7 +120,6 @@ def test_the_list_that_is_drawn_is_the_network(chapter, batch_norm):
     shown = {text.get_text() for text in ax.texts}
     assert {"C  27 × 10", "Tanh", "Linear  30 → 100", "270"} <= shown and ("BatchNorm  27" in shown) == batch_norm
     assert f"{own.parameters:,}" in ax.get_title(loc="left") + ax.get_title()
-    plt.close("all")
 
 
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom")

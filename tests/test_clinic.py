@@ -23,7 +23,6 @@ from helpers.clinic import (
     validation_loss,
 )
 from helpers.clinic.rounds import _chosen
-from helpers.data import load_splits
 from helpers.layers import BatchNorm1d, Linear
 from helpers.widgets.clinic import PICTURES, SHOWS, first_answer
 
@@ -32,11 +31,6 @@ NAMES = [f"{fault}: {kind[0]}{', normed' * kind[1]}" for fault, kind in CASES]
 every_case = pytest.mark.parametrize(("fault", "kind"), CASES, ids=NAMES)
 # Where the fault shows: in the loss on new names, or also in what its own loss claims.
 CLAIMS_TOO_MUCH = {"the labels are one place late", "the names are sorted and not shuffled"}
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return load_splits()
 
 
 @lru_cache  # shared by the tests that only look at it

@@ -33,12 +33,6 @@ def drawn(draw, reading):
     return ax
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def line(ax, label):
     return next(line for line in ax.get_lines() if line.get_label() == label)
 
