@@ -16,6 +16,13 @@ def exercise():
     return found
 
 
+def written(source):
+    """What an answer to the exercise defines: (Net, training_step)."""
+    space = {"nn": nn, "F": F, "torch": torch}
+    execute(source, space)
+    return space["Net"], space["training_step"]
+
+
 def test_the_gpt_looks_back_only(chapter):
     torch.manual_seed(0)
     gpt, idx = chapter["GPT"](), torch.randint(0, 27, (2, 16))
@@ -79,31 +86,26 @@ def test_watching_leaves_the_training_as_it_is(chapter):
 
 def test_the_exercise_names_what_diagnose_names(exercise, chapter):
     """The stub has the three faults: two are found by diagnose, and the check is not yet attempted."""
-    space = {"nn": nn, "F": F, "torch": torch}
-    execute(exercise.stub, space)
-    net = space["Net"]()
+    answer = written(exercise.stub)
+    net = answer[0]()
     report = diagnose(net, chapter["X"][:64], chapter["Y"][:64], optimizer=torch.optim.SGD(net.parameters(), lr=0.1))
     assert sum("ModuleList" in w for w in report.warnings) == 1
     assert sum("softmax" in w for w in report.warnings) == 1
-    assert check_three_faults((space["Net"], space["training_step"])).status == "not attempted"
-    execute(exercise.solution, space)
-    assert check_three_faults((space["Net"], space["training_step"]))
+    assert check_three_faults(answer).status == "not attempted"
 
 
 def test_the_third_fault_shows_in_what_watch_records(exercise, chapter):
     """Hint 2: without zero_grad the steps are too large, and grad:data grows in the first records."""
-    space, seen = {"nn": nn, "F": F, "torch": torch}, {}
-    execute(exercise.solution, space)
-    forgetful = exercise.solution.replace("    net.zero_grad()\n", "")
+    forgetful, seen = exercise.solution.replace("    net.zero_grad()\n", ""), {}
     for name, source in (("forgetful", forgetful), ("right", exercise.solution)):
-        execute(source, space)
+        Net, training_step = written(source)
         torch.manual_seed(0)
-        net, g = space["Net"](), torch.Generator().manual_seed(1)
+        net, g = Net(), torch.Generator().manual_seed(1)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         with watch(net, optimizer) as seen[name]:
             for _ in range(200):
                 ix = torch.randint(0, len(chapter["X"]), (32,), generator=g)
-                space["training_step"](net, optimizer, chapter["X"][ix], chapter["Y"][ix])
+                training_step(net, optimizer, chapter["X"][ix], chapter["Y"][ix])
     assert seen["right"].warnings == []
     assert any("too high" in warning for warning in seen["forgetful"].warnings)
     first = [report.parameters for _, report in seen["forgetful"].records[:3]]
@@ -123,9 +125,8 @@ def test_the_third_fault_shows_in_what_watch_records(exercise, chapter):
     ],
 )
 def test_a_fault_that_was_moved_is_still_there(exercise, was, new, said):
-    space = {"nn": nn, "F": F, "torch": torch}
-    execute(exercise.solution.replace(was, new), space)
-    result = check_three_faults((space["Net"], space["training_step"]))
+    Net, training_step = written(exercise.solution.replace(was, new))
+    result = check_three_faults((Net, training_step))
     assert result.status == "wrong" and said in result.misconception
-    for pair in ((space["Net"](), space["training_step"]), (space["training_step"], space["Net"])):
+    for pair in ((Net(), training_step), (training_step, Net)):
         assert "in this order" in check_three_faults(pair).misconception
