@@ -1,4 +1,4 @@
-"""Chapter 10: what a stack of linear layers is. (Its last cells hold what it says of gains and explosions.)"""
+"""Chapter 10: what a stack of linear layers is. (What it says of gains and explosions its last cells assert.)"""
 
 import pytest
 import torch

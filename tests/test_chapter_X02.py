@@ -87,6 +87,7 @@ def test_what_the_sweep_makes_of_the_branches():
     torch.testing.assert_close(added.mean(0), torch.zeros(100), atol=1e-5, rtol=0)
     torch.testing.assert_close(added.var(0, correction=0), torch.ones(100), atol=1e-3, rtol=0)
     torch.testing.assert_close(zero(X), zero.output(zero[:4](X)))
+    assert residual_depth.networks("scaled", 6, [0]).block1.scale == pytest.approx(1 / sqrt(4))
     train(zero, X, Y, steps=2, lr=torch.tensor([0.1, 0.0]), generator=seeded(0), progress=False)
     assert zero.block2.scale[0].any() and not zero.block2.scale[1].any()
 
