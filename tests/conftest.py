@@ -1,5 +1,5 @@
-import gc
 import signal
+import sys
 from collections import Counter
 from functools import cache
 
@@ -7,6 +7,7 @@ import matplotlib
 import pytest
 import torch
 
+from common import find_notebook
 from helpers import data
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -16,21 +17,12 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 matplotlib.use("Agg")  # no window
 torch.set_num_threads(1)  # networks this small are never faster on two
 
-# The collector would look again and again through the million objects of imported packages, a tenth of the time.
-gc.disable()
 
-
-def pytest_collection_finish():
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
-    gc.enable()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def what_a_module_leaves_is_looked_through_once():
+@pytest.fixture(autouse=True)
+def no_figure_stays_open():
     yield
-    gc.collect()
-    gc.freeze()
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")
 
 
 left_out = set()  # slow tests that are not run, in this process or in a worker of xdist's
@@ -82,3 +74,11 @@ def lecture_splits():
     if splits.names.source != "lecture":
         pytest.skip("needs the lecture's names: run `make data`, or set MAKEMORE_NAMES")
     return splits
+
+
+@pytest.fixture(scope="module")
+def chapter(request):
+    """What the notebook defines that has the number of the test's file: a namespace."""
+    from notebook_cells import definitions  # imports IPython, which other tests need not wait for
+
+    return definitions(find_notebook(request.module.__name__.removeprefix("test_chapter_")))

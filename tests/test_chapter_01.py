@@ -8,12 +8,7 @@ from helpers.checks.chapter_01 import four_datasets
 from helpers.data import build_dataset
 from helpers.models import lecture_mlp, seeded
 from helpers.train import train
-from notebook_cells import definitions, execute, read
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("01_starter_code")
+from notebook_cells import execute, read
 
 
 def cell(beginning):

@@ -6,7 +6,6 @@ from torch.nn import functional as F
 
 from helpers.checks.chapter_04 import four_networks
 from helpers.widgets.network import expected_std
-from notebook_cells import definitions
 
 
 def test_the_four_networks_can_be_told_apart():
@@ -17,8 +16,7 @@ def test_the_four_networks_can_be_told_apart():
     assert d[-1] < 0.2 and d_back[0] < 0.3
 
 
-def test_the_chapters_map_is_the_panels_curve():
-    chapter = definitions("04_kaiming_init")
+def test_the_chapters_map_is_the_panels_curve(chapter):
     s, by_chapter = 1.0, []
     for _ in range(5):
         s = chapter["next_rms"](s, 5 / 3).item()

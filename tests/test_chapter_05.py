@@ -1,10 +1,9 @@
 """Chapter 05: the four boxes can be told apart by the questions of their hint; the full run runs, with few steps."""
 
-import matplotlib.pyplot as plt
 import torch
 
 from helpers.checks.chapter_05_faults import four_boxes
-from notebook_cells import definitions, execute, read
+from notebook_cells import execute, read
 
 
 def test_each_box_has_the_condition_that_its_answer_key_says():
@@ -17,13 +16,11 @@ def test_each_box_has_the_condition_that_its_answer_key_says():
     assert all(o.shape == seen.shape and not o.requires_grad for o in out.values())
 
 
-def test_the_full_run_trains_when_it_is_switched_on(capsys):
+def test_the_full_run_trains_when_it_is_switched_on(chapter, capsys):
     (source,) = [cell.source for cell in read("05_batch_norm").cells if "full_run, full_steps = False" in cell.source]
-    namespace = definitions("05_batch_norm")
-    capsys.readouterr()  # what the set-up prints
+    namespace = dict(chapter)
     execute(source, namespace)
     assert "full_loss" not in namespace and not capsys.readouterr().out
     execute(source.replace("full_run, full_steps = False, 200_000", "full_run, full_steps = True, 60"), namespace)
-    plt.close("all")
     assert len(namespace["full_loss"]) == 60 and namespace["final"][0] < 3.3
     assert "validation" in capsys.readouterr().out

@@ -9,12 +9,6 @@ from torch import nn
 
 from helpers.diagnostics import diagnose
 from helpers.resnet import ResNet
-from notebook_cells import definitions
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("06_resnet50_walkthrough")
 
 
 @pytest.fixture()

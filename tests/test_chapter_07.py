@@ -1,8 +1,5 @@
 """Chapter 07's inline classes against their twins in helpers.layers, its network against deep_mlp, its four networks."""
 
-import matplotlib
-
-matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import pytest
 import torch
@@ -12,55 +9,49 @@ from helpers.checks.chapter_07 import FAULTS, four_modules
 from helpers.layers import BatchNorm1d, Linear, Tanh
 from helpers.models import deep_mlp, seeded
 from helpers.widgets.layer_list import draw_layers, read_layer_list, read_layers
-from lecture_loop import deep_lecture_loop
-from notebook_cells import definitions
+from lecture import PlainDeep
 
 close = torch.testing.assert_close
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("07_pytorchifying")
 
 
 def randn(*shape, seed):
     return torch.randn(shape, generator=seeded(seed))
 
 
+def give_values(inline, layer):
+    """The same parameters for both, far from those they start with."""
+    for seed, (ours, theirs) in enumerate(zip(inline.parameters(), layer.parameters(), strict=True)):
+        assert torch.equal(ours, theirs)
+        ours.copy_(randn(*ours.shape, seed=seed))
+        theirs.data.copy_(ours)
+        ours.requires_grad = True
+
+
+def assert_same(inline, layer, x):
+    """Outputs, and the gradients of the input and of the parameters."""
+    inputs = [x.clone().requires_grad_() for _ in range(2)]
+    outs = inline(inputs[0]), layer(inputs[1])
+    close(*outs)
+    assert inline.out is outs[0]
+    for out in outs:
+        out.backward(randn(*out.shape, seed=3))
+    close(inputs[0].grad, inputs[1].grad)
+    for ours, theirs in zip(inline.parameters(), layer.parameters(), strict=True):
+        close(ours.grad, theirs.grad)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 def test_its_linear_equals_the_layer(chapter, bias):
     inline, layer = (kind(30, 20, bias=bias, generator=seeded()) for kind in (chapter["Linear"], Linear))
-    for ours, theirs in zip(inline.parameters(), layer.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
-        ours.copy_(randn(*ours.shape, seed=1))
-        theirs.data.copy_(ours)
-        ours.requires_grad = True
-    x = randn(32, 30, seed=2)
-    assert torch.equal(inline(x), layer(x))
-    assert torch.equal(inline.out, layer(x))
-    for out in inline(x), layer(x):
-        out.backward(randn(32, 20, seed=3))
-    for ours, theirs in zip(inline.parameters(), layer.parameters(), strict=True):
-        close(ours.grad, theirs.grad)
+    give_values(inline, layer)
+    assert_same(inline, layer, randn(32, 30, seed=2))
 
 
 def test_its_batch_norm_equals_the_layer_with_correction_1(chapter):
     inline, layer = chapter["BatchNorm1d"](5, eps=0.1, momentum=0.3), BatchNorm1d(5, 0.1, 0.3, correction=1)
-    for seed, (ours, theirs) in enumerate(zip(inline.parameters(), layer.parameters(), strict=True)):
-        assert torch.equal(ours, theirs)
-        ours.copy_(randn(5, seed=seed))
-        theirs.data.copy_(ours)
-        ours.requires_grad = True
+    give_values(inline, layer)
     for seed in range(3):
-        x, y = ((2 * randn(8, 5, seed=seed) + 1).requires_grad_() for _ in range(2))
-        outs = inline(x), layer(y)
-        close(*outs)
-        assert inline.out is outs[0]
-        for out in outs:
-            out.backward(randn(8, 5, seed=9))
-        close(x.grad, y.grad)
-    for ours, theirs in zip(inline.parameters(), layer.parameters(), strict=True):
-        close(ours.grad, theirs.grad)
+        assert_same(inline, layer, 2 * randn(8, 5, seed=seed) + 1)
     close(inline.running_mean, layer.running_mean)
     close(inline.running_var, layer.running_var)
     assert not inline.running_mean.requires_grad and not inline.running_var.requires_grad
@@ -74,8 +65,7 @@ def test_its_batch_norm_equals_the_layer_with_correction_1(chapter):
 
 def test_its_tanh_equals_the_layer(chapter):
     inline, x = chapter["Tanh"](), randn(4, 5, seed=0)
-    assert torch.equal(inline(x), Tanh()(x))
-    assert torch.equal(inline.out, Tanh()(x))
+    assert torch.equal(inline(x), Tanh()(x)) and torch.equal(inline.out, Tanh()(x))
     assert inline.parameters() == []
 
 
@@ -98,9 +88,9 @@ def test_its_loop_is_the_lectures(chapter, batch_norm):
     g = seeded()
     network = chapter["make_network"](g, gain=1, batch_norm=batch_norm)
     losses = chapter["train_list"](network, X, Y[:, 0], 20, g, lr=0.2)
-    expected, C, _ = deep_lecture_loop(batch_norm, 1, X, Y[:, 0], 20, lr=0.2)
-    close(losses, expected)
-    close(network[0], C)
+    plain = PlainDeep(batch_norm, gain=1)
+    close(losses, plain.train(X, Y[:, 0], 20, lr=0.2))
+    close(network[0], plain.C)
 
 
 def test_each_of_the_four_networks_has_the_condition_that_its_answer_key_says():
@@ -130,7 +120,6 @@ def test_the_list_that_is_drawn_is_the_network(chapter, batch_norm):
     shown = {text.get_text() for text in ax.texts}
     assert {"C  27 × 10", "Tanh", "Linear  30 → 100", "270"} <= shown and ("BatchNorm  27" in shown) == batch_norm
     assert f"{own.parameters:,}" in ax.get_title(loc="left") + ax.get_title()
-    plt.close("all")
 
 
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom")

@@ -9,13 +9,7 @@ from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp
 from helpers.widgets import patients
 from helpers.widgets.network import read_network
-from helpers.widgets.patients import CONDITIONS, read_patient
-from notebook_cells import definitions
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("08_activation_statistics")
+from helpers.widgets.patients import read_patient
 
 
 @pytest.fixture
@@ -71,10 +65,8 @@ def test_relus_change_every_std_by_the_same_factor():
 
 
 class TestGame:
-    @pytest.mark.slow
-    def test_every_condition_comes_up_among_its_four_diagnoses(self):
-        seen = [read_patient(patient=n) for n in range(1, 30)]
-        assert {reading.condition for reading in seen} == set(CONDITIONS)
+    def test_the_condition_is_one_of_four_diagnoses_and_not_always_at_the_same_place(self):
+        seen = [read_patient(patient=n) for n in range(1, 9)]
         for reading in seen:
             assert len(set(reading.options)) == 4 and reading.condition in reading.options
         assert len({reading.options.index(reading.condition) for reading in seen}) == 4

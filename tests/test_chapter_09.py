@@ -1,23 +1,14 @@
 """Chapter 09: its checks, what it writes inline against the helpers, its panel's sentences, the script of its map."""
 
-import json
 from itertools import pairwise
 
 import pytest
 import torch
 
-import gain_depth
 from helpers.checks.chapter_09 import eight_layers
-from helpers.data import course_file
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp
 from helpers.widgets.network import expected_std, read_network
-from notebook_cells import definitions
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("09_gradient_statistics")
 
 
 def test_the_faulty_layer_can_be_found_as_the_hint_says():
@@ -62,11 +53,3 @@ def test_what_the_chapter_says_of_its_panel():
     for depth, low, high in (6, 1.4, 2), (21, 8, 13):
         ratios = [first_over_last(depth=depth, batch_norm=True, init_gain=gain) for gain in (0.5, 3)]
         assert low < ratios[0] < high and ratios[1] == pytest.approx(ratios[0], rel=0.01)
-
-
-def test_the_map_is_what_its_script_makes():
-    kept = json.loads(course_file("data/results/gain_depth.json").read_text(encoding="utf-8"))
-    assert kept["gains"] == gain_depth.GAINS and tuple(kept["depths"]) == gain_depth.DEPTHS
-    assert list(kept["runs"]) == [f"{rate}, {depth}" for rate in gain_depth.RATES for depth in gain_depth.DEPTHS]
-    short = gain_depth.run("0.1, 2", steps=2, last=1, n_hidden=5)
-    assert [len(row) for row in short] == [len(gain_depth.SEEDS)] * len(gain_depth.GAINS)

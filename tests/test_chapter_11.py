@@ -7,14 +7,13 @@ from torch.testing import assert_close
 from helpers.checks import check_layer_table, check_stored_weight
 from helpers.diagnostics import diagnose
 from helpers.models import deep_mlp, seeded
-from notebook_cells import definitions
 
 X = torch.randint(0, 27, (32, 3), generator=seeded(0))
 Y = torch.randint(0, 27, (32,), generator=seeded(1))
 
 
-def test_the_chapters_gradients_are_those_that_diagnose_reads():
-    gradients_of = definitions("11_parameter_gradients")["gradients_of"]
+def test_the_chapters_gradients_are_those_that_diagnose_reads(chapter):
+    gradients_of = chapter["gradients_of"]
     seeds = 3, 4
     stack = deep_mlp(generator=[seeded(seed) for seed in seeds], num_models=2)
     for r, seed in enumerate(seeds):

@@ -1,6 +1,5 @@
 """What chapter 12 writes inline gives what the helpers give, and what it keeps is what its script makes."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -8,14 +7,8 @@ import torch
 from torch.testing import assert_close
 
 from helpers.train import train
-from notebook_cells import definitions
 
 KEPT = Path(__file__).parent.parent / "data" / "results" / "learning_rates.json"
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("12_update_ratio")
 
 
 def test_the_chapters_loop_records_what_train_records(chapter):
@@ -53,20 +46,3 @@ def test_weights_without_fan_in_are_plain_normal_numbers_times_the_gain(chapter)
     net = chapter["without_fan_in"](chapter["deep_mlp"](generator=chapter["seeded"]()))
     for i, std in ((1, 5 / 3), (3, 5 / 3), (6, 0.1)):
         assert net.get_submodule(f"linear{i}").weight.std().item() == pytest.approx(std, rel=0.05)
-
-
-def test_the_kept_runs_are_whole():
-    log = json.loads(KEPT.read_text(encoding="utf-8"))
-    for run in log["runs"].values():
-        for part in ("ratio", "held", "decayed"):
-            assert {int(steps): len(values) for steps, values in run[part].items()} == dict.fromkeys(log["horizons"], 8)
-
-
-def test_a_kept_run_can_be_made_again(monkeypatch):
-    learning_rates = pytest.importorskip("learning_rates")
-    monkeypatch.setattr(learning_rates, "HORIZONS", (40,))
-    monkeypatch.setattr(learning_rates, "SEEDS", 2)
-    slow, fast = (learning_rates.run_rate(rate) for rate in ("0.001", "0.1"))
-    for one, other in zip(slow["ratio"]["40"], fast["ratio"]["40"], strict=True):
-        assert 100 < other / one < 1_000  # 100 times the rate, and larger gradients in the faster run
-    assert all(a > b for a, b in zip(slow["held"]["40"], fast["held"]["40"], strict=True))

@@ -10,18 +10,15 @@ from torch import nn
 
 from helpers.checks.chapter_13 import multiply_one
 from helpers.models import deep_mlp, seeded
-from notebook_cells import definitions, execute, exercises, read
+from notebook_cells import execute, exercises, read
+
+NOTEBOOK = read("13_batch_norm_revisited")
 
 
 @pytest.fixture(scope="module")
-def chapter():
-    return read("13_batch_norm_revisited")
-
-
-@pytest.fixture(scope="module")
-def solutions(chapter):
+def solutions():
     namespace = {}
-    for exercise in exercises(chapter):
+    for exercise in exercises(NOTEBOOK):
         execute(exercise.solution, namespace)
     return namespace
 
@@ -83,34 +80,29 @@ def test_the_multiplied_weight_and_its_remedy_are_what_the_check_says(solutions)
     assert torch.allclose(ratio, torch.full_like(ratio, float(factor)))
 
 
-@pytest.fixture(scope="module")
-def defined():
-    return definitions("13_batch_norm_revisited")
-
-
-def test_networks_trained_at_once_are_those_trained_alone(defined):
-    runs = defined["train_each"]([0.2, 1], steps=30, lr=0.1)
+def test_networks_trained_at_once_are_those_trained_alone(chapter):
+    runs = chapter["train_each"]([0.2, 1], steps=30, lr=0.1)
     for gain, (ratios, longer) in runs.items():
-        model = defined["network"](gain)
+        model = chapter["network"](gain)
         before = model.linear3.weight.norm().item()
         how = dict(generator=seeded(0), backward="by_hand", record_ratios_every=1)
-        alone = defined["train"](model, *defined["splits"].train, steps=30, lr=0.1, **how)
+        alone = chapter["train"](model, *chapter["splits"].train, steps=30, lr=0.1, **how)
         assert torch.allclose(alone.update_ratio["linear3.weight"], ratios, rtol=1e-3)
         assert model.linear3.weight.norm().item() / before == pytest.approx(longer, rel=1e-4)
 
 
-def test_the_drawn_arrows_step_at_right_angles(defined):
-    tips, angles = defined["spiral"](0.5, steps=10)
+def test_the_drawn_arrows_step_at_right_angles(chapter):
+    tips, angles = chapter["spiral"](0.5, steps=10)
     steps = tips[1:] - tips[:-1]
     assert abs((steps * tips[:-1]).sum(1)).max() < 1e-9
     assert (abs((steps**2).sum(1) ** 0.5 / (tips[:-1] ** 2).sum(1) ** 0.5 - [math.tan(a) for a in angles]) < 1e-9).all()
 
 
 @pytest.mark.slow
-def test_weight_decay_ends_at_the_ratio_that_its_solution_foretells(chapter, defined):
-    (prose,) = (cell.source for cell in chapter.cells if "### Exercise 13.3" in cell.source)
+def test_weight_decay_ends_at_the_ratio_that_its_solution_foretells(chapter):
+    (prose,) = (cell.source for cell in NOTEBOOK.cells if "### Exercise 13.3" in cell.source)
     (solution,) = re.findall(r"^```python\n(.*?)^```", prose, re.DOTALL | re.MULTILINE)
-    namespace = dict(defined)
+    namespace = dict(chapter)
     execute(solution, namespace)
     hidden = [ratio for name, ratio in namespace["decayed"].update_ratio.items() if "linear" in name]
     late = torch.stack([ratio[-20:].log10().mean(0) for ratio in hidden])

@@ -8,12 +8,8 @@ import pytest
 from helpers.checks import check_mystery, check_which_patient
 from helpers.checks.chapter_14 import KINDS, fault_of
 from helpers.claims import MIME, saved_claims
-from notebook_cells import execute, read, setup_source
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return read("14_summary")
+from helpers.models import deep_mlp, seeded
+from notebook_cells import read
 
 
 def notebook(*texts):
@@ -28,8 +24,8 @@ def notebook(*texts):
 
 
 @pytest.mark.parametrize("runs_in", ["notebooks", "study"])
-def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(chapter, tmp_path, monkeypatch, runs_in):
-    (source,) = (cell.source for cell in chapter.cells if cell.id == "collect")
+def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(tmp_path, monkeypatch, runs_in):
+    (source,) = (cell.source for cell in read("14_summary").cells if cell.id == "collect")
     files = {
         "notebooks/05_batch_norm.ipynb": notebook("five"),
         "notebooks/06_not_run.ipynb": notebook(),
@@ -42,12 +38,8 @@ def test_claims_come_from_the_committed_notebooks_but_not_from_14s_own(chapter, 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path / runs_in)
-    namespace = {
-        "json": json,
-        "course_file": lambda name: tmp_path / name,
-        "Counter": Counter,
-        "saved_claims": saved_claims,
-    }
+    namespace = {"json": json, "course_file": lambda name: tmp_path / name}
+    namespace |= {"Counter": Counter, "saved_claims": saved_claims}
     exec(source, namespace)  # noqa: S102  notebook_cells.execute would go to the real notebooks
     found = [(stem, row["text"]) for stem, row in namespace["checked"]]
     assert found == [("05_batch_norm", "five"), ("E02_fold", "folded"), ("E02_fold", "twice")]
@@ -63,29 +55,19 @@ def test_the_quiz_has_four_different_faults_and_rejects_every_other_answer():
 
 
 def test_the_unnamed_patients_are_four_of_the_seven_and_every_other_suspect_is_refused(chapter):
-    namespace = {}
-    execute(setup_source(chapter), namespace)
     right = check_which_patient.right
     assert check_which_patient(right) and len({*right.values()}) == 4
     for letter, label in right.items():
-        for other in namespace["PATIENTS"].keys() - {label}:
+        for other in chapter["PATIENTS"].keys() - {label}:
             refused = check_which_patient(right | {letter: other})
             assert refused.status == "wrong" and "not one of the options" not in str(refused)
 
 
 def test_a_mystery_is_one_healthy_network_with_one_layer_changed(chapter):
-    namespace = {}
-    execute(setup_source(chapter), namespace)
     for number in range(1, 5):
         kind, layer = fault_of(number)
-        broken = namespace["mystery"](number)
-        whole = namespace["deep_mlp"](
-            batch_norm=kind == "weights too large", gain=1.5, generator=namespace["seeded"](number)
-        )
-        changed = {
-            name
-            for (name, p), (_, q) in zip(broken.named_parameters(), whole.named_parameters(), strict=True)
-            if not p.equal(q)
-        }
+        broken = chapter["mystery"](number)
+        whole = deep_mlp(batch_norm=kind == "weights too large", gain=1.5, generator=seeded(number))
+        changed = {name for name, p in broken.named_parameters() if not p.equal(whole.get_parameter(name))}
         wanted = {"no nonlinearity": set(), "a shifted bias": {f"linear{layer}.bias"}}
         assert changed == wanted.get(kind, {f"linear{layer}.weight"})

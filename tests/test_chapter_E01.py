@@ -9,20 +9,6 @@ from torch import nn
 from helpers.checks import check_failing_pair, check_lora_starts, check_sigmoid_zeros, check_what_trains
 from helpers.models import deep_mlp, lecture_mlp, seeded
 from helpers.train import train
-from notebook_cells import definitions
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("E01_zero_init")
-
-
-@pytest.fixture
-def ax():
-    with matplotlib.rc_context():
-        figure, ax = plt.subplots()
-        yield ax
-        plt.close(figure)
 
 
 def first_steps(chapter, net, steps=5):
@@ -57,7 +43,8 @@ def test_zero_touches_what_it_is_given_only(chapter):
     assert not any(p.any() for p in (net.hidden.weight, net.output.weight, net.output.bias))
 
 
-def test_the_map_tells_exact_zeros_from_small_gradients(chapter, ax):
+def test_the_map_tells_exact_zeros_from_small_gradients(chapter):
+    ax = plt.subplots()[1]
     largest = [[0.0, 1e-12], [0.5, 0.0], [0.0, 0.0]]
     chapter["draw_map"](largest, ax, steps=[0, 1], rows=["a", "b"])
     filled = {patch.get_xy(): matplotlib.colors.to_hex(patch.get_facecolor()) != "#ffffff" for patch in ax.patches}

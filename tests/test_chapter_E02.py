@@ -1,17 +1,10 @@
 """What E02 defines, against helpers.folding."""
 
-import pytest
 import torch
 
 from helpers.folding import fold_batch_norms, fold_linear
 from helpers.layers import BatchNorm1d
 from helpers.models import deep_mlp
-from notebook_cells import definitions
-
-
-@pytest.fixture(scope="module")
-def chapter():
-    return definitions("E02_fold_batch_norm")
 
 
 def worn(model, seed=0):

@@ -11,7 +11,6 @@ import normalisations
 from helpers.data import course_file
 from helpers.layers import BatchNorm1d
 from helpers.models import seeded
-from notebook_cells import definitions
 
 X = torch.randint(0, 27, (64, 3), generator=seeded(1))
 Y = torch.randint(0, 27, (64,), generator=seeded(2))
@@ -19,16 +18,11 @@ TWO = (2, 4, 6)  # a shape with all three axes unlike
 
 
 @pytest.fixture(scope="module")
-def lesson():
-    return definitions("X04_other_normalisations")
-
-
-@pytest.fixture(scope="module")
 def kept():
     return json.loads(course_file("data/results/normalisations.json").read_text(encoding="utf-8"))
 
 
-def test_its_normalisations_are_torchs(lesson):
+def test_its_normalisations_are_torchs(chapter):
     x = 3 * torch.randn(TWO, generator=seeded(3)) + 1
     theirs = {
         "batch_norm": nn.BatchNorm1d(4)(x),
@@ -37,14 +31,14 @@ def test_its_normalisations_are_torchs(lesson):
         "rms_norm": nn.RMSNorm((4, 6), eps=1e-5)(x),
     }
     for name, out in theirs.items():
-        torch.testing.assert_close(lesson[name](x), out, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(chapter[name](x), out, atol=1e-5, rtol=1e-4)
     v, g = torch.randn(5, 3), torch.tensor([1.0, 2.0, 3.0])
-    torch.testing.assert_close(lesson["weight_norm"](v, g).norm(dim=0), g)
+    torch.testing.assert_close(chapter["weight_norm"](v, g).norm(dim=0), g)
 
 
 @pytest.mark.parametrize("kind", ["none", "BatchNorm", "LayerNorm", "GroupNorm", "RMSNorm"])
-def test_a_network_of_the_sweep_is_the_lessons(lesson, kind):
-    ours = lesson["network"](kind, depth=3, seed=4)
+def test_a_network_of_the_sweep_is_the_lessons(chapter, kind):
+    ours = chapter["network"](kind, depth=3, seed=4)
     stack = normalisations.network(kind, depth=3, seeds=[0, 4])
     torch.testing.assert_close(stack(X)[1], ours(X), atol=1e-5, rtol=1e-4)
     loss = F.cross_entropy(ours(X), Y)
@@ -55,8 +49,8 @@ def test_a_network_of_the_sweep_is_the_lessons(lesson, kind):
 
 
 @pytest.mark.parametrize("kind", ["none", "BatchNorm", "LayerNorm", "GroupNorm", "RMSNorm"])
-def test_a_later_letter_reaches_earlier_answers_through_batch_norm_alone(lesson, kind):
-    net, (one, other) = lesson["network"](kind, depth=2), X[:9].repeat(2, 1, 1)
+def test_a_later_letter_reaches_earlier_answers_through_batch_norm_alone(chapter, kind):
+    net, (one, other) = chapter["network"](kind, depth=2), X[:9].repeat(2, 1, 1)
     other = other.clone()
     other[5:8] = (other[5:8] + 1) % 27  # three windows hold the letter that is changed
     unlike = (net(one) - net(other)).abs().amax(1) > 1e-5
@@ -77,34 +71,16 @@ def test_after_puts_the_norm_behind_the_nonlinearity():
     assert [found[k - 1] for k, kind in enumerate(found) if kind is BatchNorm1d] == [nn.ReLU, nn.ReLU]
 
 
-def test_spans_are_names_and_recalibration_takes_the_datas_statistics(lesson):
-    names = lesson["spans"](lesson["Y"][:200])
-    assert all(lesson["X"][name][0].eq(0).all() and lesson["Y"][name][-1] == 0 for name in names)
-    net = lesson["network"]("BatchNorm", depth=2)
+def test_spans_are_names_and_recalibration_takes_the_datas_statistics(chapter):
+    names = chapter["spans"](chapter["Y"][:200])
+    assert all(chapter["X"][name][0].eq(0).all() and chapter["Y"][name][-1] == 0 for name in names)
+    net = chapter["network"]("BatchNorm", depth=2)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    fresh = lesson["recalibrated"](net, X)
+    fresh = chapter["recalibrated"](net, X)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     h = net.linear1(net.flatten(net.embedding(X)))
     torch.testing.assert_close(fresh.norm1.running_mean, h.mean(0), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(fresh.norm1.running_var, h.var(0), atol=1e-5, rtol=1e-4)
-
-
-def test_the_sweep_is_whole_and_is_what_its_script_makes(kept):
-    parts = [f"{part}, {kind}" for part in normalisations.PARTS
-             for kind in (normalisations.AFTER if "after" in part else normalisations.KINDS)]  # fmt: skip
-    others = [f"report, {x}" for x in "ABCD"] + [f"names per batch, {n}" for n in normalisations.NAMES_PER_BATCH]
-    assert sorted(kept["runs"]) == sorted(parts + others)
-    assert kept["parts"] == json.loads(json.dumps(normalisations.PARTS)) and kept["names"] == "lecture"
-    for name in parts:
-        wanted = {"val", "batch", "precise"} if name.endswith("BatchNorm") else {"val"}
-        assert set(kept["runs"][name]) == wanted
-        assert all([len(losses) for losses in rows] == [3] * 4 for rows in kept["runs"][name].values())
-
-
-@pytest.mark.parametrize("name", ["batch of 4, BatchNorm", "relu, 6, after, RMSNorm", "tanh, 6, WeightNorm"])
-def test_a_run_of_the_sweep_trains(name):
-    found = normalisations.run(name, steps=15)
-    assert all(2.4 < loss < 3.4 for rows in found.values() for losses in rows[1:2] for loss in losses)
 
 
 def test_what_the_four_reports_say_is_what_ails_them(kept):

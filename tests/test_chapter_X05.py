@@ -6,33 +6,28 @@ from torch import nn
 
 from helpers.checks import check_softmax_floor
 from helpers.clinic import FAULTS, HEALTHY, make_patient, recipe_of
-from notebook_cells import definitions, read
+from notebook_cells import read
 
 NAME = "X05_clinic"
 
 
-@pytest.fixture(scope="module")
-def lesson():
-    return definitions(NAME)
-
-
-def test_a_step_of_a_healthy_script_is_one_long(lesson):
+def test_a_step_of_a_healthy_script_is_one_long(chapter):
     for k, kind in enumerate(FAULTS[HEALTHY].kinds):
-        made = make_patient(recipe_of(HEALTHY, k, kind), k, lesson["splits"])
-        assert [lesson["step_length"](made) for _ in range(3)] == pytest.approx([1] * 3, rel=1e-3)
+        made = make_patient(recipe_of(HEALTHY, k, kind), k, chapter["splits"])
+        assert [chapter["step_length"](made) for _ in range(3)] == pytest.approx([1] * 3, rel=1e-3)
 
 
-def test_steps_that_add_up_are_longer(lesson):
-    made = make_patient(recipe_of("the gradients are never set to zero", 3), 3, lesson["splits"])
-    lengths = [lesson["step_length"](made) for _ in range(8)]
+def test_steps_that_add_up_are_longer(chapter):
+    made = make_patient(recipe_of("the gradients are never set to zero", 3), 3, chapter["splits"])
+    lengths = [chapter["step_length"](made) for _ in range(8)]
     assert lengths[0] == pytest.approx(1, rel=1e-3) and max(lengths) > 1.2
 
 
-def test_the_letters_are_those_of_the_examples(lesson):
-    healthy = make_patient(recipe_of(HEALTHY, 0), 0, lesson["splits"])
-    first = "".join(lesson["in_letters"](healthy, k)[-1] for k in range(30)).partition(".")[0]
-    assert first == lesson["splits"].words["train"][0]
-    assert lesson["in_letters"](healthy, 1) == f"..{first[0]} → {first[1]}"
+def test_the_letters_are_those_of_the_examples(chapter):
+    healthy = make_patient(recipe_of(HEALTHY, 0), 0, chapter["splits"])
+    first = "".join(chapter["in_letters"](healthy, k)[-1] for k in range(30)).partition(".")[0]
+    assert first == chapter["splits"].words["train"][0]
+    assert chapter["in_letters"](healthy, 1) == f"..{first[0]} → {first[1]}"
 
 
 def test_the_notebook_does_not_tell_the_learners_round():

@@ -23,7 +23,6 @@ from helpers.clinic import (
     validation_loss,
 )
 from helpers.clinic.rounds import _chosen
-from helpers.data import load_splits
 from helpers.layers import BatchNorm1d, Linear
 from helpers.widgets.clinic import PICTURES, SHOWS, first_answer
 
@@ -32,11 +31,6 @@ NAMES = [f"{fault}: {kind[0]}{', normed' * kind[1]}" for fault, kind in CASES]
 every_case = pytest.mark.parametrize(("fault", "kind"), CASES, ids=NAMES)
 # Where the fault shows: in the loss on new names, or also in what its own loss claims.
 CLAIMS_TOO_MUCH = {"the labels are one place late", "the names are sorted and not shuffled"}
-
-
-@pytest.fixture(scope="module")
-def splits():
-    return load_splits()
 
 
 @lru_cache  # shared by the tests that only look at it
@@ -191,16 +185,10 @@ TELLING |= {"other", "another", "zero", "clean", "eval", "sick", "fault", "healt
 @every_case
 def test_nothing_that_it_shows_names_the_fault(fault, kind, splits):
     sick = patient(fault, kind, splits)
-    shown = [
-        repr(sick),
-        repr(sick.model),
-        *vars(sick),
-        *vars(sick.model),
-        *(name for name, _ in sick.model.named_modules()),
-    ]
+    shown = [repr(sick), repr(sick.model), *vars(sick), *vars(sick.model)]
     shown += [type(part).__name__ for part in (sick, sick.model, *sick.model.modules())]
-    shown += [name for name, _ in sick.model.named_parameters()]
-    shown += [name for name, _ in sick.model.named_buffers()]
+    for named in sick.model.named_modules, sick.model.named_parameters, sick.model.named_buffers:
+        shown += [name for name, _ in named()]
     words = set(re.findall("[a-z]+", re.sub(r"BatchNorm1d\(.*?\)|Linear\(.*?\)", "", " ".join(shown)).lower()))
     assert not {word for word in words for telling in TELLING if word.startswith(telling)}
     assert error_of(sick) == error_of(patient(HEALTHY, kind, splits))

@@ -13,12 +13,6 @@ from helpers import drawing
 from helpers.drawing import draw_network, show_guess, show_moving
 
 
-@pytest.fixture(autouse=True)
-def closed():
-    yield
-    plt.close("all")
-
-
 @pytest.mark.parametrize("options", [{}, {"batch_norm": True}, {"deep": True}, {"deep": True, "batch_norm": True}])
 def test_every_part_can_be_marked_and_noted_and_others_are_named(options):
     with pytest.raises(ValueError, match="no_such_part.*tanh") as refused:

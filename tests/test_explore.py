@@ -3,7 +3,6 @@
 import copy
 import math
 from importlib import import_module
-from itertools import pairwise
 
 import pytest
 import torch
@@ -79,13 +78,6 @@ class TestReadNetwork:
 
 
 class TestExpectedStd:
-    def test_a_tanh_network_comes_to_rest_at_point_65_or_dies_out_slowly(self):
-        for square in 1.0, 0.01:  # wherever it starts
-            assert expected_std(5 / 3, 60, input_square=square)[-1] == pytest.approx(0.6513, abs=5e-5)
-        stds = expected_std(1.0, 400)
-        assert all(a > b for a, b in pairwise(stds))
-        assert stds[-1] == pytest.approx(1 / math.sqrt(2 * 400), rel=0.05)  # q' = q - 2 q², so q = 1 / (2 layers)
-
     def test_relu_keeps_the_mean_square_at_root_2_and_halves_it_at_1(self):
         # A rectified Gaussian N(0, s²) has mean square s²/2 and mean s/sqrt(2 pi).
         factor = math.sqrt(1 / 2 - 1 / (2 * math.pi))

@@ -59,10 +59,13 @@ def script(path, text):
     return path
 
 
-def give_python(folder, text):
-    """The .venv's python: it knows its version and finds its packages, and does this with everything else."""
-    known = f'case "$*" in *version_info*) echo {VERSION}; exit ;; *find_spec*) exit ;; esac'
-    script(folder / ".venv/bin/python", f"{known}\n{text}")
+def python(does, version=VERSION):
+    """A script that knows its version and finds its packages, as a .venv's python, and does this with everything else."""
+    return f'case "$*" in *version_info*) echo {version}; exit ;; *find_spec*) exit ;; esac\n{does}'
+
+
+def give_python(folder, does):
+    script(folder / ".venv/bin/python", python(does))
 
 
 def give_venv(folder, place=None):
@@ -76,8 +79,7 @@ def give_venv(folder, place=None):
 
 def fake_python(checkout, version="3.12", *, has_venv=True, pip="exit 0", place="fakepython"):
     """A Python of this version. The python of a venv that it makes does `pip` with whatever else it is asked for."""
-    known = f'case "$*" in *version_info*) echo {version}; exit ;; *find_spec*) exit ;; esac'
-    inside = script(checkout.parent / f"inside{version}", f"{known}\n{pip}")
+    inside = script(checkout.parent / f"inside{version}", python(pip, version))
     lines = [
         'case "$*" in',
         f"  *version_info*) echo {version} ;;",
@@ -259,12 +261,14 @@ def test_an_interrupt_ends_the_installing_and_the_next_one_goes_on(checkout, she
     assert make(checkout, "check", f"PYTHON={python}").returncode == 0
 
 
-def test_tests_run_in_order_whatever_the_number_of_jobs(checkout):
+@pytest.mark.parametrize(("target", "left_out"), [("test", ""), ("test-all", " -m not slow")])
+def test_tests_run_in_order_whatever_the_number_of_jobs_and_test_all_leaves_none_out(checkout, target, left_out):
     give_venv(checkout)
     # Slow at its start, so that a later step which did not wait would be seen to overtake it.
     give_python(checkout, 'case "$*" in *"ruff check"*) sleep 0.5 ;; esac; echo "ran $*" >> log')
-    assert make(checkout, "-j8", "test").returncode == 0
-    assert ran(checkout) == STEPS
+    done = make(checkout, "-j8", target)
+    assert done.returncode == 0 and "FAILED" not in done.stdout
+    assert ran(checkout) == [step.removesuffix(left_out) for step in STEPS]
 
 
 @pytest.mark.parametrize(
@@ -280,14 +284,6 @@ def test_a_failing_step_stops_no_other_and_fails_the_whole(checkout, failing, st
     assert ran(checkout) == STEPS
     told = failed.stdout.splitlines()[-1]
     assert f"{stage} FAILED" in told and told.count("passed") == 3
-
-
-def test_all_tests_are_those_of_test_and_the_slow_ones(checkout):
-    give_venv(checkout)
-    give_python(checkout, 'echo "ran $*" >> log')
-    done = make(checkout, "test-all")
-    assert done.returncode == 0 and "FAILED" not in done.stdout
-    assert ran(checkout) == [step.removesuffix(" -m not slow") for step in STEPS]
 
 
 def test_nb_and_lab_args_reach_their_scripts(checkout):

@@ -1,4 +1,4 @@
-"""scripts/refresh.py, scripts/check_notebooks.py and tests/notebook_cells.py, each on small notebooks made here."""
+"""scripts/refresh.py and scripts/check_notebooks.py, each on small notebooks made here."""
 
 import os
 import signal
@@ -14,7 +14,6 @@ from nbformat import v4
 
 import check_notebooks
 import common
-import notebook_cells
 import refresh
 from small_lesson import FOLDED, PIXEL, code, drop, figure, prose, replace, show, tag, text, write
 
@@ -270,34 +269,3 @@ def test_a_live_widget_leaves_only_its_still_picture():
     still = v4.new_output("display_data", {"image/png": PIXEL})
     assert refresh.without_widgets([plain, view, panel]) == [plain, still]
     assert refresh.without_widgets([plain, still]) == [plain, still]
-
-
-# tests/notebook_cells.py
-
-
-def test_exercises_and_definitions_are_taken_from_a_notebook(tmp_path, monkeypatch):
-    monkeypatch.setattr(notebook_cells, "NOTEBOOKS", tmp_path)
-    cells = [*good_cells(), code("def twice(x):\n    return 2 * x", "definition"), code("twice = None")]
-    write(tmp_path / "01_good.ipynb", cells)
-    nb = notebook_cells.read("01_good")
-    (exercise,) = notebook_cells.exercises(nb)
-    assert exercise.title == "Exercise 1.1 · The answer"
-    assert exercise.stub.endswith("None") and exercise.solution.endswith("42\n") and exercise.check == "answer() == 42"
-    assert notebook_cells.setup_source(nb) == "import torch\n\ntorch.set_num_threads(1)"
-    namespace = notebook_cells.definitions("01_good")
-    assert namespace["twice"](21) == 42 and "show" not in namespace
-    cells[7].source = "no solution"
-    write(tmp_path / "01_good.ipynb", cells)
-    with pytest.raises(ValueError, match=r"Exercise 1\.1"):
-        list(notebook_cells.exercises(notebook_cells.read("01_good")))
-
-
-def test_execute_gives_the_last_value_and_refuses_magics(tmp_path, monkeypatch):
-    monkeypatch.setattr(notebook_cells, "NOTEBOOKS", tmp_path)
-    namespace = {}
-    assert notebook_cells.execute("import os\nx = os.getcwd()", namespace) is None
-    assert namespace["x"] == str(tmp_path)
-    assert notebook_cells.execute("y = 1\ny + 1;", namespace) == 2
-    for magic in ("%matplotlib inline", "%%time\nx", "!ls", "x?"):
-        with pytest.raises(ValueError, match="magics"):
-            notebook_cells.execute(magic, namespace)

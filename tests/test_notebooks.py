@@ -30,3 +30,8 @@ def test_solution_is_right_and_stub_is_not(notebook, exercise):
     execute(exercise.solution, namespace)
     result = execute(exercise.check, namespace)
     assert result, f"the solution fails its check: {result}"
+
+
+def test_every_chapter_but_the_first_has_exercises():
+    found = {path.stem: len(list(exercises(read(path)))) for path in NOTEBOOKS.glob("*.ipynb")}
+    assert [stem for stem, count in found.items() if not count] == ["00_start_here"]

@@ -2,13 +2,10 @@
 
 import math
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from helpers.models import SEED, deep_mlp
 from helpers.widgets.batch_norm import draw_normalised, draw_running_statistics, read_batch_norm
@@ -36,12 +33,6 @@ def drawn(draw, reading):
     return ax
 
 
-@pytest.fixture(autouse=True)
-def close_figures():
-    yield
-    plt.close("all")
-
-
 def line(ax, label):
     return next(line for line in ax.get_lines() if line.get_label() == label)
 
@@ -64,8 +55,9 @@ def test_thirty_layers_are_six_outlines_and_all_points():
 
 @pytest.mark.parametrize(("draw", "rows"), [(draw_gradients, "gradients"), (draw_weight_gradients, "parameters")])
 def test_gradients_are_in_units_of_the_widest_outline(draw, rows):
-    lines = drawn(draw, read_network(depth=4)).get_lines()
-    assert len(lines) == len(getattr(read_network(depth=4), rows))
+    reading = read_network(depth=4)
+    lines = drawn(draw, reading).get_lines()
+    assert len(lines) == len(getattr(reading, rows))
     spreads = []
     for x, density in (one.get_data() for one in lines):
         assert np.trapezoid(density, x) == pytest.approx(1)
@@ -80,17 +72,15 @@ LATIN = [(kind, gain, DEPTHS[(i + j) % 3]) for i, kind in enumerate(KINDS) for j
 
 @pytest.mark.parametrize(("nonlinearity", "gain", "depth"), LATIN)
 def test_no_point_leaves_the_axes_or_lies_beneath_the_legend(nonlinearity, gain, depth):
-    reading = read_network(nonlinearity=nonlinearity, init_gain=gain, depth=depth, width=30)
+    reading = read_network(nonlinearity=nonlinearity, init_gain=gain, depth=depth, width=10)
     stds, ratios = [row.std for row in reading.activations], [row.update_to_data for row in reading.parameters]
-    for draw, values in (draw_std_by_depth, stds), (draw_update_ratios_by_layer, ratios):
-        ax = drawn(draw, reading)
+    for ax, values in (drawn(draw_update_ratios_by_layer, reading), ratios), (drawn(draw_std_by_depth, reading), stds):
         points = line(ax, "this network")
         assert list(points.get_ydata()) == values and inside(ax, values)
         legend = ax.get_legend().get_window_extent()
         at = ax.transData.transform(np.column_stack(points.get_data()))
         assert not any(legend.contains(*point) for point in at)
-    theory = line(drawn(draw_std_by_depth, reading), "theory, infinitely wide")
-    assert list(theory.get_ydata()) == reading.expected_std
+    assert list(line(ax, "theory, infinitely wide").get_ydata()) == reading.expected_std
 
 
 @pytest.mark.parametrize("lr", [1e-4, 0.1, 10.0])

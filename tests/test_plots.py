@@ -21,7 +21,6 @@ def style():
     with plt.rc_context():
         plots.use_style()
         yield
-    plt.close("all")
 
 
 def test_show_gives_a_png_with_its_alt_text_and_closes_the_figure(monkeypatch):

@@ -16,6 +16,7 @@ import torch
 
 import reproduce
 from common import ROOT
+from helpers.data import BUNDLED_FILE, load_names
 from helpers.models import SEED, STAGES, lecture_mlp
 from helpers.train import evaluate, train
 from reproduce import MINIBATCH_SEEDS, run_stage
@@ -68,16 +69,15 @@ def test_a_damaged_log_is_named_with_the_remedy_and_left_as_it_is(path, text):
     assert path.read_text(encoding="utf-8") == text
 
 
-@pytest.mark.parametrize("broken", ["{}", "1", '{"train": [2.1]}', "cut"])
+STAGE = {"step0": [27.0, 26.0], "train": [2.1, 2.1], "val": [2.2, 2.2], "curve": [[2.2, 2.1]] * 2}
+
+
+@pytest.mark.parametrize("broken", [{}, 1, {"train": [2.1]}, STAGE | {"curve": [[2.2, 2.1], [2.2]]}])
 def test_a_stage_that_is_not_all_there_is_named(path, broken):
-    stage = {"step0": [27.0, 26.0], "train": [2.1, 2.1], "val": [2.2, 2.2], "curve": [[2.2, 2.1]] * 2}
     is_whole = partial(reproduce.is_whole, steps=2000, seeds=2)
-    path.write_text(as_json(log_with(original=stage)), encoding="utf-8")
-    assert resume(path, log_with(), whole=is_whole)["runs"]["original"] == stage
-    cut = stage | {"curve": [[2.2, 2.1], [2.2]]}
-    path.write_text(
-        as_json(log_with(original=stage, tanh=cut if broken == "cut" else json.loads(broken))), encoding="utf-8"
-    )
+    path.write_text(as_json(log_with(original=STAGE)), encoding="utf-8")
+    assert resume(path, log_with(), whole=is_whole)["runs"]["original"] == STAGE
+    path.write_text(as_json(log_with(original=STAGE, tanh=broken)), encoding="utf-8")
     before = path.read_bytes()
     with pytest.raises(SystemExit, match=r"damaged \(tanh: not all there\).*git restore"):
         resume(path, log_with(), whole=is_whole)
@@ -108,38 +108,23 @@ def test_the_processes_of_a_sweep_that_is_killed_end_in_the_middle_of_a_run(path
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_leaves_no_process_goes_on_where_it_was_and_is_drawn(path, monkeypatch):
-    for name, value in {"PYTHONUNBUFFERED": "1", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("MAKEMORE_NAMES", str(ROOT / "data" / "bundled_names.txt"))
-    command = [sys.executable, "scripts/reproduce.py", "--steps", "3000", "--seeds", "2", "--out", str(path)]
+def test_the_command_goes_on_where_it_was_and_draws_on_any_terminal(path):
+    log = reproduce.new_log(load_names(BUNDLED_FILE), 2000, 2)
+    log["stages"]["tanh"] = saved = dict(STAGE)
+    path.write_text(as_json(log), encoding="utf-8")
+    command = [sys.executable, "scripts/reproduce.py", "--steps", "2000", "--seeds", "2", "--out", path]
+    bare = os.environ | {"LC_ALL": "C", "PYTHONIOENCODING": "ascii", "MAKEMORE_NAMES": str(BUNDLED_FILE)}
+    ran = subprocess.run(command, check=False, cwd=ROOT, env=bare, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")  # no semaphore is reported as leaked, no sign is missing
+    assert [f"{stage}: already there" in ran.stdout for stage in STAGES] == [stage == "tanh" for stage in STAGES]
 
-    def stages():
-        return json.loads(path.read_text(encoding="utf-8"))["stages"] if path.exists() else {}
-
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    while len(stages()) < 2:
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.05)
-    others = psutil.Process(process.pid).children(recursive=True)
-    process.kill()
-    process.communicate()
-    assert not psutil.wait_procs(others, timeout=30)[1]
-    saved = stages()
-    assert 2 <= len(saved) < len(STAGES)
-    again = subprocess.run(command, check=False, cwd=ROOT, capture_output=True, text=True)
-    assert (again.returncode, again.stderr) == (0, "")  # no semaphore is reported as leaked, no sign is missing
-    assert [f"{stage}: already there" in again.stdout for stage in STAGES] == [stage in saved for stage in STAGES]
-
-    log = json.loads(path.read_text(encoding="utf-8"))
-    assert list(log["stages"]) == list(STAGES) and all(log["stages"][stage] == saved[stage] for stage in saved)
-    assert log["steps"] == 3000 and log["names"]["count"] == 8602 and log["seeds"] == [SEED, 1]
-    for result in log["stages"].values():
-        assert [len(curve) for curve in result["curve"]] == [log["steps"] // log["curve_every"]] * 2
+    stages = json.loads(path.read_text(encoding="utf-8"))["stages"]
+    assert list(stages) == list(STAGES) and stages.pop("tanh") == saved
+    for result in stages.values():
+        assert [len(curve) for curve in result["curve"]] == [2, 2]
         for first, on_train, on_val in zip(result["step0"], result["train"], result["val"], strict=True):
             assert 2 < on_train < first and abs(on_train - on_val) < 0.2
         assert result["val"][0] != result["val"][1]
-    assert log["stages"]["tanh"] == run_stage("tanh", 3000, [SEED, 1])  # trained again, the same numbers
     assert path.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
 
 

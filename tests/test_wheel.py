@@ -4,17 +4,14 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[1]
+from common import ROOT
+
 USE = """
-import importlib, math, os, pkgutil, sys, warnings
-import matplotlib
-matplotlib.use("Agg")
+import importlib, math, pkgutil, sys
 import torch
-from torch import nn
 import helpers
 
 assert helpers.__file__.startswith(sys.argv[1]), helpers.__file__
@@ -64,7 +61,12 @@ def test_every_room_works_from_a_wheel(tmp_path):
     install = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--disable-pip-version-check"]
     subprocess.run([sys.executable, "-m", "pip", *install, "--target", target, source], check=True)
     environment = {name: value for name, value in os.environ.items() if name != "MAKEMORE_NAMES"}
-    environment |= {"PYTHONPATH": str(target), "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    environment |= {
+        "MPLBACKEND": "Agg",
+        "PYTHONPATH": str(target),
+        "HOME": str(tmp_path),
+        "XDG_CACHE_HOME": str(tmp_path),
+    }
     command = [sys.executable, "-c", USE, str(target)]
     used = subprocess.run(command, check=False, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert used.returncode == 0, used.stderr
