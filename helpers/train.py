@@ -3,6 +3,7 @@
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from math import isfinite
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def train(
     _check_settings(steps, lr, batch_size, generator, optimizer, record_ratios_every)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     network = _network(backward, model, trainable, Y)
-    _check_trainable(trainable, optimizer)
+    _check_optimizer(optimizer, trainable)
     update = Update(trainable, network, optimizer, record_ratios_every)
     # With autograd each step draws for itself: a network may draw, too, as dropout does, and the order has to stay.
     minibatches = _minibatches(X, Y, steps, batch_size, generator, AHEAD if backward == "by_hand" else 1)
@@ -221,6 +222,8 @@ def evaluate(model, X, Y):
     The modes of the model and of all its layers are restored afterwards, which the lecture's own notebook forgets.
     """
     _check_data(model, X, Y)
+    if Y.min() == -100:  # what cross_entropy leaves out
+        X, Y = X[Y != -100], Y[Y != -100]
     with _eval_mode(model):
         # In parts: all of the training set's hidden units at once would take 150 MB per network.
         parts = [_loss(model, x, y).double() * len(y) for x, y in zip(X.split(8192), Y.split(8192), strict=True)]
@@ -267,30 +270,31 @@ def _check_data(model, X, Y):
         raise ValueError(f"model, X and Y are {kinds}: give a module, such as nn.Sequential(*layers), and two tensors")
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
-    if Y.dim() != 1 or Y.dtype not in (torch.int64, torch.uint8):
-        what = f"Y has shape {tuple(Y.shape)} and {Y.dtype}, not ({len(Y)},) and torch.int64"
-        raise ValueError(f"{what}: give one class for each example, as a number")
-    if Y.max() < 0:
-        raise ValueError("all targets of Y are below 0, and the loss leaves those out: give classes, from 0 on")
+    if Y.dim() != 1 or Y.dtype not in (torch.int64, torch.uint8) or Y.max() < 0:
+        what = f"Y has shape {tuple(Y.shape)}, {Y.dtype} and at most {Y.max()}, not ({len(Y)},), int64 and 0 or more"
+        raise ValueError(f"{what}: give one class for each example, as a number, counted from 0")
 
 
 def _check_settings(steps, lr, batch_size, generator, optimizer, record_ratios_every):
-    if steps < 0 or batch_size < 1 or record_ratios_every < 0:
+    counts = steps, batch_size, record_ratios_every
+    if not batch_size or not all(isinstance(count, Integral) and count >= 0 for count in counts):
         given = f"steps is {steps}, batch_size {batch_size}, record_ratios_every {record_ratios_every}"
-        raise ValueError(f"{given}: give 0 or more steps of 1 example or more, and 0 or more for the ratios")
-    if (lr is None and optimizer is None) or isinstance(lr, str) or (isinstance(lr, float) and not isfinite(lr)):
+        raise ValueError(f"{given}: give whole numbers, a batch of 1 or more, the others 0 or more")
+    is_rate = isfinite(lr) if isinstance(lr, Real) else callable(lr) or isinstance(lr, torch.Tensor)
+    if not (is_rate or (lr is None and optimizer is not None)):
         raise ValueError(f"lr is {lr!r}: give a number or a function of the step, or an optimizer that has its own")
     if not all(g is None or isinstance(g, torch.Generator) for g in np.atleast_1d(generator)):
         raise ValueError(f"generator is {generator!r}: give what seeded(42) returns, or a list of such generators")
-    if type(optimizer) is torch.optim.LBFGS:
-        raise ValueError("LBFGS computes the loss several times per step, which train does not: give another optimizer")
 
 
-def _check_trainable(trainable, optimizer):
+def _check_optimizer(optimizer, trainable):
     if not trainable:
         raise ValueError("no parameter needs a gradient: call model.requires_grad_() before")
-    if optimizer is not None:
-        held = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
-        if missing := [name for name, p in trainable.items() if id(p) not in held]:
-            remedy = "make it anew from model.parameters(), or freeze the others by requires_grad_(False)"
-            raise ValueError(f"the optimizer does not hold {', '.join(missing)}: {remedy}")
+    if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, "param_groups")):
+        raise ValueError(f"optimizer is {optimizer!r}: give one, such as torch.optim.Adam(model.parameters())")
+    if type(optimizer) is torch.optim.LBFGS:
+        raise ValueError("LBFGS computes the loss several times per step, which train does not: give another optimizer")
+    held = {id(p) for group in getattr(optimizer, "param_groups", ()) for p in group["params"]}
+    if optimizer is not None and (missing := [name for name, p in trainable.items() if id(p) not in held]):
+        remedy = "make it anew from model.parameters(), or freeze the others by requires_grad_(False)"
+        raise ValueError(f"the optimizer does not hold {', '.join(missing)}: {remedy}")

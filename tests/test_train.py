@@ -321,9 +321,9 @@ SPARSE = nn.Sequential(nn.Embedding(27, 4, sparse=True), nn.Flatten(), nn.Linear
 UNUSABLE = [  # by train and by evaluate
     (dict(model=[MODEL]), "list, Tensor, Tensor.*Sequential"),
     (dict(X=INPUTS.numpy(), Y=TARGETS.numpy()), "Linear, ndarray, ndarray.*tensors"),
-    (dict(Y=TARGETS.float()), "torch.float32, not.*int64"),
-    (dict(Y=TARGETS.int()), "torch.int32, not.*int64"),
-    (dict(Y=torch.full((32,), -100)), "all targets of Y are below 0"),
+    (dict(Y=TARGETS.float()), "torch.float32 .*not.*int64"),
+    (dict(Y=TARGETS.int()), "torch.int32 .*not.*int64"),
+    (dict(Y=torch.full((32,), -100)), "at most -100, not.*0 or more"),
     (dict(X=INPUTS[:0], Y=TARGETS[:0]), "X has 0 examples"),
     (dict(Y=TARGETS[:-1]), "both need the same number"),
     (dict(model=PER_LETTER, X=LETTERS, Y=LETTERS), r"Y has shape \(32, 4\).*not \(32,\)"),
@@ -334,16 +334,22 @@ REFUSED = [
     *UNUSABLE,
     (dict(model=SPARSE, X=LETTERS), "sparse gradients.*sparse=True"),
     (dict(steps=-1), "steps is -1.*batch_size 32"),
+    (dict(steps=1e4), "steps is 10000.0.*whole numbers"),
     (dict(batch_size=0), "batch_size 0"),
-    (dict(record_ratios_every=-1), "record_ratios_every -1: give 0 or more"),
+    (dict(batch_size=4.0), "batch_size 4.0.*whole numbers"),
+    (dict(record_ratios_every=-1), "record_ratios_every -1: .*0 or more"),
     (dict(lr=None), "lr is None: give a number"),
     (dict(lr=math.nan), "lr is nan: give a number"),
+    (dict(lr=torch.tensor(0.1).numpy() * math.nan), r"lr is .*nan.*: give a number"),
+    (dict(lr=[0.1, 0.01]), r"lr is \[0.1, 0.01\]: give a number or a function of the step"),
     (dict(lr="0.1"), "lr is '0.1': give a number"),
     (dict(model=STACK, lr=torch.ones(2)), r"lr has shape \(2,\).* one for each network"),
     (dict(model=STACK, lr=torch.ones(3), optimizer=torch.optim.SGD(STACK.parameters())), "one number for all"),
     (dict(generator=42), "generator is 42: .*seeded"),
     (dict(generator=[42, 43]), r"generator is \[42, 43\]: .*seeded"),
     (dict(backward="hand"), 'choose "autograd" or "by_hand"'),
+    (dict(optimizer=torch.optim.Adam), r"class .*Adam.*: give .*model.parameters\(\)"),
+    (dict(optimizer="adam"), r"optimizer is 'adam': give .*model.parameters\(\)"),
     (dict(optimizer=torch.optim.LBFGS(MODEL.parameters())), "LBFGS.*another optimizer"),
     (dict(optimizer=torch.optim.Adam(FROZEN.parameters())), r"does not hold weight, bias: .*model.parameters\(\)"),
     (dict(optimizer=torch.optim.Adam([MODEL.weight])), "does not hold bias.*freeze"),
@@ -361,3 +367,11 @@ def test_what_train_cannot_do_is_refused_by_name_with_the_remedy(arguments, word
 def test_evaluate_refuses_the_same_data_and_networks(arguments, words):
     with pytest.raises(ValueError, match=words):
         evaluate(**dict(model=MODEL, X=INPUTS, Y=TARGETS) | arguments)
+
+
+def test_evaluate_leaves_out_the_targets_that_cross_entropy_ignores():
+    X, Y = torch.randn(16_384, 5, generator=seeded(1)), torch.randint(0, 4, (16_384,), generator=seeded(2))
+    Y[:8_192] = -100  # all of the first part
+    Y[8_192:9_000] = -100
+    expected = F.cross_entropy(MODEL(X), Y).item()
+    assert evaluate(MODEL, X, Y) == pytest.approx(expected, rel=1e-5)
