@@ -17,9 +17,9 @@ def claim(text, *, chapter, measured=None, stated=None, tolerance=None, verdict=
     """Show one claim of the lecture with its verdict, and assert that verdict.
 
     text: the claim in one phrase. chapter: the time in the lecture where it stands, such as "4:19". measured, stated:
-    numbers in the same unit. tolerance: how far apart they may be. names: the Names in use, for a figure that depends
+    numbers in the same unit. tolerance: how far apart they may be. names: the Names in use, for a number that depends
     on the lecture's file; with other names it is shown and not judged. Verdicts:
-    "holds", "approximately": within the tolerance; the second is for a figure that is stated loosely.
+    "holds", "approximately": within the tolerance; the second is for a number that is stated loosely.
     "order of magnitude": the tolerance is a factor, at most 10; measured / stated lies between 1 / factor and factor.
     "slip": further apart than the tolerance.
     "remark": worth knowing, but no judgement of a number; it has no stated and no tolerance, and may have measured.

@@ -1,4 +1,4 @@
-"""The names: read, cut into windows and split; and the lecture's own file fetched (`make data`)."""
+"""Read the names, cut them into windows and split them; fetch the lecture's own list (`make data`)."""
 
 import hashlib
 import os
@@ -73,7 +73,7 @@ def load_names(path=None):
 
     The file is `path`, else the one that MAKEMORE_NAMES names, else the lecture's once it was fetched (data/names.txt,
     or the user's cache), else data/bundled_names.txt. Upper case, accents, blank lines, surrounding spaces, a byte
-    order mark and foreign line ends are mended, with one UserWarning that counts them. Raises ValueError with file,
+    order mark and the line ends of other systems are mended; one UserWarning counts them. Raises ValueError with file,
     line and remedy where anything but a to z is left, or for fewer than two names; OSError for an unreadable file.
     """
     remedy = "Give the path of a text file with one name on each line."

@@ -1,4 +1,4 @@
-"""The network drawn, the reader's guess drawn into a picture, and pictures that move.
+"""Draw the network, draw the reader's guess into a picture, and show pictures that move.
 
 Every chapter draws the same network in the same colours, and marks its own place in it.
 """

@@ -139,8 +139,8 @@ def plot_saturation_map(h, *, ax=None, threshold=0.99):
 def plot_loss_log(log, *, ax=None):
     """Final train and validation loss of the five stages: means over the seeds, with 95 % t-intervals.
 
-    log: what `make reproduce` wrote, as a dict. The intervals are those of each mean alone; whether two stages
-    differ is read from helpers.compare.paired_difference, which is narrower.
+    log: what `make reproduce` wrote, as a dict. Each interval is that of one mean. To see whether two
+    stages differ, take helpers.compare.paired_difference, whose interval is narrower.
     """
     ax = ax or plt.subplots()[1]
     stages = list(log["stages"])

@@ -1,8 +1,7 @@
 """The patients: how each is made, what is wrong with it, and which remedy puts it right.
 
 A Recipe is a whole training script as settings; a healthy one has the defaults. A fault changes some of them, a remedy
-sets some of them back. So every remedy can be tried on every patient, the wrong ones too.
-Looking in here is looking at the answers.
+sets some of them back. So every remedy can be tried on every patient, also a wrong one. The answers stand in here.
 """
 
 from dataclasses import dataclass, fields, replace
@@ -45,9 +44,9 @@ PLAIN, NORMED = (TANH, RELU), (TANH_NORMED, RELU_NORMED)
 
 @dataclass(frozen=True)
 class Fault:
-    """organ: where it sits. changes: what it makes of a healthy recipe. kinds: the networks that may have it.
+    """organ: where it sits. changes: the settings of a recipe that it changes. kinds: the networks that may have it.
 
-    remedy: what puts it right. hints: where to look, and what to try there. sign: what a warning that names it says.
+    remedy: what puts it right. hints: where to look, and what to try. sign: words of the warning that names it.
     """
 
     organ: str

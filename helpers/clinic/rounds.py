@@ -42,15 +42,16 @@ def step_length(patient):
 
 
 def in_letters(X, Y, itos, rows=6):
-    """The first windows and what is asked for, as they are read: a list of texts."""
+    """The first windows and their labels, written in letters: a list of texts."""
     return ["".join(itos[i] for i in x) + f"  →  {itos[Y[k].item()]}" for k, x in enumerate(X[:rows].tolist())]
 
 
 @dataclass(repr=False)
 class Treatment:
-    """What became of a patient: right, a dict of what was right in the answer; two runs; (before, after) each.
+    """What became of a patient that was trained twice: as it came, and with the remedy.
 
-    losses: of every step; own: the mean of its last 100; validation: on new names.
+    right: {part of the answer: whether it was right}. Pairs, (without, with the remedy): losses, by step; own, the mean
+    of the last 100; validation, on new names.
     """
 
     number: int
@@ -146,7 +147,7 @@ class Clinic:
 
 
 def _chosen(what, text):
-    """The one choice that the text is a piece of."""
+    """The one of CHOICES[what] that contains the text."""
     texts = [text if isinstance(text, str) else "", *CHOICES[what]]  # of which initialization is spelt in two ways
     said, *plain = (text.strip().lower().replace("isa", "iza").replace("ise", "ize") for text in texts)
     found = [choice for choice, here in zip(CHOICES[what], plain, strict=True) if said and said in here]
@@ -157,9 +158,9 @@ def _chosen(what, text):
 
 
 def diagnose_alone(splits, seed=0):
-    """One look at every fault in every kind of network, without a human: {(fault, kind): verdict}.
+    """What diagnose alone says of every fault in every kind of network: {(fault, kind): verdict}.
 
-    verdict: "named" where a warning says it, "elsewhere" where others do, else "silent": right for the healthy.
+    verdict: "named" by a warning, "elsewhere" where only others speak, "silent", which is right for the healthy.
     """
     found = {}
     for fault, kind in [(fault, kind) for fault, about in FAULTS.items() for kind in about.kinds]:

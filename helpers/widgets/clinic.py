@@ -38,9 +38,9 @@ SHOWS = {
 def read_case(*, patient=1, splits=None):
     """Draw the patient of this number, look at it as a network_reading does, train it for 200 steps.
 
-    losses, validation: of the training, and on new names after it. letters: two columns of texts, a batch and the
-    training set. answer, built: the first one at step 0, and the layers of a hidden block. sizes: {weight: its std at
-    every 20th step}. lengths: of the first steps, over lr times the length of their own gradient.
+    The reading also has: losses, of the training; validation, the loss on new names after it; letters, two columns of
+    texts, a batch and the training set; answer, what the model first puts out; built, the layers of a hidden block;
+    sizes, {weight: its std at every 20th step}; lengths, of the first steps, as step_length gives them.
     """
     splits, generator = splits or default_splits(), seeded(patient)
     names = [list(FAULTS)[i] for i in torch.randperm(len(FAULTS), generator=generator)[:4]]
@@ -63,13 +63,13 @@ def read_case(*, patient=1, splits=None):
 
 
 def first_answer(patient, x):
-    """What the model puts out for the first of these examples, and of which layers a hidden block is made."""
+    """(what the model puts out for the first of these examples, the layers of a hidden block in words)."""
     answer = copy.deepcopy(patient.model)(x)[0].detach()  # a copy: BatchNorm would update its statistics
     return answer, ", ".join(dict.fromkeys(type(layer).__name__ for layer in patient.model.path[2:8]))
 
 
 def draw_loss(reading, ax):
-    """Its own loss, over ten steps each, and the loss on new names in the end."""
+    """The loss that its own loop sees, as means of ten steps, and the loss on new names after the last step."""
     losses = torch.tensor(reading.losses).view(-1, 10).mean(1).clamp(max=6)
     ax.plot(range(10, STEPS + 1, 10), losses, "-", color=VERMILION)
     ax.plot(STEPS, min(reading.validation, 6), "o", color=BLUE, markersize=8, clip_on=False)
@@ -101,7 +101,7 @@ def draw_sizes(reading, ax):
 
 
 def draw_steps(reading, ax):
-    """How long a step of the embedding is, over lr times its own gradient."""
+    """The length of single steps of the embedding, divided by lr times the gradient: 1 if all is well."""
     ax.axhline(1, color=GRAY, linestyle="--", linewidth=1.1, zorder=1.5)
     ax.plot(range(EVERY), [min(max(length, 0.011), 90) for length in reading.lengths], "o", color=BLUE)
     ax.set(xlim=(-0.5, EVERY - 0.5), ylim=(0.01, 100), xlabel="step", ylabel="step ÷ (lr × its own gradient)")

@@ -17,7 +17,7 @@ MOST = 21  # boxes that stand side by side and can still be read
 
 @dataclass
 class LayerListReading:
-    """Of every layer, in order: its kind, its shape in words, and the number of its parameters."""
+    """boxes: for every layer, in order, its kind, its shape in words, and the number of its parameters."""
 
     boxes: list
 

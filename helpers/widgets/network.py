@@ -1,6 +1,6 @@
 """A network at a setting: what diagnose says of it, its pictures, and two panels that turn the setting.
 
-Its pictures are those of helpers.plots, with limits that stand still and a telling number as the title.
+Its pictures are those of helpers.plots, with limits that stand still, and a number in the title that says how it is.
 """
 
 import math
@@ -44,7 +44,7 @@ def network_reading(model, X, Y, *, label, **more):
 def read_network(
     *, init_gain=5 / 3, depth=6, width=100, nonlinearity="tanh", batch_norm=False, seed=SEED, lr=0.1, splits=None
 ):
-    """A fresh deep_mlp at a setting, diagnosed on the first 200 training examples: a network_reading, and expected_std.
+    """The network_reading of a fresh deep_mlp on the first 200 training examples, with expected_std.
 
     Settings of the same shape and seed share all their draws. depth counts the Linears, the output one included.
     """
@@ -60,9 +60,9 @@ def read_network(
 def read_update_ratios(
     *, learning_rate=0.1, init_gain=5 / 3, batch_norm=False, fan_in=True, steps=50, seed=SEED, splits=None
 ):
-    """Train part 2's network for some steps and keep its losses, and as update_ratio every weight's update:data.
+    """Train part 2's network for some steps; keep its losses, and the update:data of every weight in update_ratio.
 
-    This network_reading's rows are those of step 0, on the first minibatch. fan_in=False draws the weights without
+    The rows of the network_reading are those of step 0, on the first minibatch. fan_in=False draws the weights without
     1/sqrt(fan_in), as the lecture tries at 1:43. The same seed gives the same weights and minibatches at every setting.
     """
     (X, Y), generator = (splits or default_splits()).train, seeded(seed)
@@ -81,11 +81,11 @@ def read_update_ratios(
 
 
 def expected_std(gain, layers, nonlinearity="tanh", *, batch_norm=False, input_square=1.0):
-    """The std of what each of `layers` hidden layers puts out, if they were infinitely wide: a list.
+    """The std that the outputs of each of `layers` hidden layers would have if these were infinitely wide: a list.
 
     gain: the weights' std times sqrt(fan_in); input_square: the mean square of what the first layer receives.
-    An input of mean square q gives pre-activations N(0, gain² q), or N(0, 1) with batch_norm, and they in turn the next
-    layer's q; biases are zero. Source: Poole et al. 2016, "Exponential expressivity in deep neural networks", eq. 3.
+    An input of mean square q gives pre-activations N(0, gain² q), or N(0, 1) with batch_norm. The mean square of their
+    outputs is the next layer's q. Biases are zero. Source: Poole et al. 2016, "Exponential expressivity in deep neural networks", eq. 3.
     """
     z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     density = torch.softmax(-(z**2) / 2, 0)  # averages over N(0, 1), to about seven digits

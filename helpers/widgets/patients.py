@@ -67,7 +67,7 @@ def read_patient(*, patient=1, splits=None):
 
 
 def draw_outputs(reading, ax):
-    """A histogram per layer, the first on top, each as high as fits; what lies beyond counts in the outermost bins."""
+    """A histogram per layer, the first on top, each as high as fits. Values beyond ±2 count in the outermost bins."""
     for k, (outputs, color) in enumerate(zip(reading.outputs, layer_colors(5), strict=True)):
         if not np.isfinite(outputs).all():
             ax.text(0, 0.3 - k, "nothing that could be drawn", ha="center", fontsize=9.5)

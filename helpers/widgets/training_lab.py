@@ -1,4 +1,4 @@
-"""A network trained live: start, pause, reset, with the knobs turned while it learns."""
+"""Train a network live: start, pause, reset, and turn the knobs while it learns."""
 
 import math
 import time
@@ -57,7 +57,7 @@ class TrainingRun:
         return bool(self.losses) and not math.isfinite(self.losses[-1])
 
     def advance(self, steps=STEPS):
-        """Train so many steps, and keep their losses and the update:data ratios of the first."""
+        """Train this many steps; keep all their losses, and the update:data ratios of the first one."""
         options = dict(generator=self.generator, record_ratios_every=steps, progress=False)
         history = train(self.model, *self.splits.train, steps=steps, lr=self.learning_rate, **options)
         for name, ratio in history.update_ratio.items():
