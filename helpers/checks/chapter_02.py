@@ -57,9 +57,9 @@ def as_probabilities(value):
     """A reader of logits by what softmax makes of them: a constant added to all of them changes nothing."""
     logits = to_array(value)
     if logits.dtype == bool:
-        return {"the probability": logits}
+        return {"probability": logits}
     powers = np.exp(logits - logits.max(initial=0))
-    return {"the probability": powers / powers.sum()}
+    return {"probability": powers / powers.sum()}
 
 
 LABELS = [(torch.tensor(labels), classes) for labels, classes in (

@@ -163,30 +163,28 @@ class Check:
         rows = [row for row in zip(self._trials, self._wanted, given, strict=True) if row[0][0] is look]
         off = [row for row in rows if isinstance(row[2], Verdict) or not same(row[1], row[2], look.tolerance)]
         (_, args), want, have = min(off, key=lambda row: (isinstance(row[2], Verdict), size(row[0][1])))
-        words = partial(input_in_words, name, look.names, args, call=look.call.format(name))
+        tried = input_in_words(name, look.names, args, call=look.call.format(name))
         if isinstance(have, Verdict):
-            sure = have.kind == have.difference
-            hint = have.misconception if sure else self._known(given, look) or have.misconception
-            return CheckResult("wrong", words(), have.difference, hint, self.where)
+            return CheckResult("wrong", tried, have.difference, have.misconception, self.where)
         label, index = first_difference(want, have, look.tolerance)
-        column = (index[-1], want[label].shape[-1]) if index else None
-        hint = self._known(given) or look.hint or self._known(given, look)
-        if not hint:
+        hint = self._known(given) or look.hint or self._known(given, look, label)
+        if not hint and not any(isinstance(outcome, Verdict) for _, _, outcome in rows):
             ask = partial(attempt, self.right, look, printed=io.StringIO())
-            hint = usual.observed(look, [(a, w, g) for (_, a), w, g in rows], partial(run, look), ask)
+            rows = [(args, w[label], h[label]) for (_, args), w, h in rows]
+            hint = usual.observed(look, label, rows, partial(run, look), ask)
         hint = hint or usual.not_a_number(have[label] if index is None else have[label][index])
-        hint = hint or (BY_HAND if index is not None else SHAPE)
-        return CheckResult("wrong", words(column), difference_in_words(want, have, label, index), hint, self.where)
+        hint = hint or (SHAPE if index is None else BY_HAND)
+        return CheckResult("wrong", tried, difference_in_words(want, have, label, index), hint, self.where)
 
-    def _known(self, given, only=None):
-        """The sentence of the known mistake that is like the answer, in one look or in all; "" for none or several."""
+    def _known(self, given, only=None, label=None):
+        """The sentence of the known mistake that is like the answer in all, or in one part of one look; else ""."""
         fits = set()
         for sentence, trace in self._traces:
             # Where the answer raised there is nothing to compare; what is left must show the mistake.
             rows = zip(self._trials, trace, self._wanted, given, strict=True)
             rows = [(k, m, w, h) for (k, _), m, w, h in rows if k is (only or k) and not isinstance(h, Verdict)]
-            like_it = all(same(m, h, look.tolerance) for look, m, _, h in rows)
-            if like_it and not all(same(w, h, look.tolerance) for look, _, w, h in rows):
+            like_it = all(same(m, h, look.tolerance, label) for look, m, _, h in rows)
+            if like_it and not all(same(w, h, look.tolerance, label) for look, _, w, h in rows):
                 fits.add(sentence)
         return fits.pop() if len(fits) == 1 else ""
 

@@ -32,17 +32,19 @@ RELATIONS = {  # what yours is: of the expected numbers
 NEAR = "within 2 % everywhere: is it rounded, cut off early, an average of too few, or is a small number left out?"
 
 
-def observed(look, rows, run, right):
-    """What can be seen of an answer from outside, as a sentence; "" where it is nothing simple.
+def observed(look, label, rows, run, right):
+    """What can be seen of a part of an answer from outside, as a sentence; "" where it is nothing simple.
 
-    rows: (args, the right outcome, the answer's) for every input; run, right: give the outcome of either for args.
+    rows: (args, the right array, the answer's) for every input; run, right: give the outcome of either for args.
     """
-    if any(isinstance(outcome, Verdict) for row in rows for outcome in row[1:]):
-        return ""
-    pairs = [(want, have[label]) for _, wanted, have in rows for label, want in wanted.items()]
+    pairs = [(want, have) for _, want, have in rows]
     if any(want.dtype != have.dtype for want, have in pairs):
         return "A comparison gives truth values, all else gives numbers: return what is asked for."
-    told = "" if look.call else _never_used(look, rows, run, right) or _exchanged(look, rows, right)
+
+    def like(outcome, array):
+        return not isinstance(outcome, Verdict) and same({label: array}, outcome, look.tolerance, label)
+
+    told = "" if look.call else _exchanged(look, rows, right, like) or _never_used(look, label, rows, run, right, like)
     return told or _relation(pairs, *relative(look.tolerance))
 
 
@@ -81,24 +83,24 @@ def _other(arg):
     return 0.5 * arg + 0.05 * arg**2 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
 
 
-def _never_used(look, rows, run, right):
+def _never_used(look, label, rows, run, right, like):
     """The parameters whose change changes the right answer and never the learner's."""
     idle = []
     for i, name in enumerate(look.names[: len(rows[0][0])]):
-        changed = [(*args[:i], _other(args[i]), *args[i + 1 :]) for args, _, _ in rows]
-        if all(args[i] is not None for args in changed):
-            alike = all(same(have, run(args), look.tolerance) for args, (_, _, have) in zip(changed, rows, strict=True))
-            if alike and not all(same(w, right(a), look.tolerance) for a, (_, w, _) in zip(changed, rows, strict=True)):
+        changed = [((*args[:i], _other(args[i]), *args[i + 1 :]), want, have) for args, want, have in rows]
+        if all(args[i] is not None for args, _, _ in changed):
+            is_idle = all(like(run(args), have) for args, _, have in changed)
+            if is_idle and not all(like(right(args), want) for args, want, _ in changed):
                 idle.append(name)
-    return f"Your answer stays the same when {' or '.join(idle)} changes: where is it used?" if idle else ""
+    return f"Your {label} stays the same when {' or '.join(idle)} changes: where is it used?" if idle else ""
 
 
-def _exchanged(look, rows, right):
+def _exchanged(look, rows, right, like):
     """Two parameters that have changed places."""
     for i, j in combinations(range(len(rows[0][0])), 2):
         order = list(range(len(rows[0][0])))
         order[i], order[j] = j, i
-        if all(same(right(tuple(args[k] for k in order)), have, look.tolerance) for args, _, have in rows):
+        if all(like(right(tuple(args[k] for k in order)), have) for args, _, have in rows):
             return f"{look.names[i]} and {look.names[j]} have changed places."
     return ""
 

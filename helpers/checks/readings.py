@@ -88,10 +88,11 @@ def first_difference(wanted, given, tolerance):
     return None
 
 
-def same(a, b, tolerance):
-    """Whether two outcomes are alike: two readings that agree, or two Verdicts of one kind."""
+def same(a, b, tolerance, label=None):
+    """Whether two outcomes are alike, or one part of them: two readings that agree, or two Verdicts of one kind."""
     if isinstance(a, Verdict) or isinstance(b, Verdict):
         return getattr(a, "kind", a) == getattr(b, "kind", b)
+    a, b = ({label: reading[label]} if label else reading for reading in (a, b))
     return first_difference(a, b, tolerance) is None
 
 
@@ -117,28 +118,22 @@ def size(arg):
     return arg.numel() if isinstance(arg, torch.Tensor) else len(arg) if isinstance(arg, str) else 1
 
 
-def input_in_words(name, parameters, args, column=None, call=""):
-    """The input tried: small ones in full, of a large matrix the column in which the answer first differs.
-
-    call: the display of what is not simply a call of the answer; column: (j, n), the j-th of n columns.
-    """
-    shown, details = [], ""
+def input_in_words(name, parameters, args, call=""):
+    """The input tried: small tensors in full, of large ones the shape. call: what is not simply a call of the answer."""
+    shown, details = [], []
     for parameter, arg in zip(parameters, args, strict=False):
         text = f"{arg:.4g}" if isinstance(arg, float) else getattr(arg, "__name__", str(arg))
+        if isinstance(arg, torch.Tensor):
+            text = str(_rounded(arg)) if arg.numel() <= 12 else parameter
         if isinstance(arg, list) and isinstance(arg[0], torch.Tensor):
             text = parameter
-            details += f", {parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}"
-        elif isinstance(arg, torch.Tensor):
-            in_full, fits = arg.numel() <= 12 and not call, column and arg.dim() and arg.shape[-1] == column[1]
-            text = str(_rounded(arg)) if in_full else parameter
-            if arg.dim() > 1 and not in_full:
-                details += f", {parameter} of shape {tuple(arg.shape)}"
-                few = fits and arg.dim() == 2 and len(arg) <= 12
-                details += f" with {parameter}[:, {column[0]}] = {_rounded(arg[:, column[0]])}" if few else ""
-            elif fits and call:
-                details += f", {parameter}[{column[0]}] = {_rounded(arg[column[0]])}"
+            details.append(f"{parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}")
+        elif text == parameter:
+            details.append(f"{parameter} of shape {tuple(arg.shape)}")
+        elif call:
+            details.append(f"{parameter} = {text}")
         shown.append(text)
-    return (call or f"{name}({', '.join(shown)})") + details
+    return ", ".join([call or f"{name}({', '.join(shown)})", *details])
 
 
 def _rounded(tensor):
