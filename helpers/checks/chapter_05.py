@@ -10,7 +10,7 @@ from helpers.checks.engine import Check, Look
 from helpers.checks.kinds import check, lecture_at
 from helpers.checks.mistakes import each, variant
 from helpers.checks.readings import as_tensors
-from helpers.checks.sandbox import Verdict, require
+from helpers.checks.sandbox import require
 
 PLACE = "chapter 05, standardise, scale and shift", 2440
 EPS, MOMENTUM = 0.3, 0.2  # far from the defaults, so that a forgotten eps or a swapped momentum shows
@@ -69,24 +69,26 @@ SCALES = {
     "The std does not divide: divide by it.": lambda x, m, v, g, b, e: (x - m) * g + b,
 }  # fmt: skip
 
-GRADIENTS, OUTPUT = as_tensors("x.grad", "gamma.grad", "beta.grad"), as_tensors("output")
+OUTPUTS = "output", "x.grad", "gamma.grad", "beta.grad"
 BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
 FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]
 
 
-@check(*PLACE, FORWARD, read=OUTPUT, tolerance=1e-4)
+def _forward(f, x, gamma, beta, eps):
+    """The output, and the gradients through it."""
+    tensors = {"x": x, "gamma": gamma, "beta": beta}
+    out = f(*(tensor.requires_grad_() for tensor in tensors.values()), eps)
+    return out, *gradients(out, tensors)
+
+
+@check(
+    *PLACE, FORWARD, trial=_forward, parameters=("x", "gamma", "beta", "eps"), read=as_tensors(*OUTPUTS), tolerance=1e-4
+)
 def check_batch_norm_forward(x, gamma, beta, eps):
     """f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim)."""
     return _scaled(x, *_over(0, 0)(x), gamma, beta, eps)
 
 
-def _derived(f, x, gamma, beta, eps):
-    tensors = {name: t.clone().requires_grad_() for name, t in (("x", x), ("gamma", gamma), ("beta", beta))}
-    return gradients(f(*tensors.values(), eps), tensors)
-
-
-_look = Look(_derived, FORWARD[::2], "the gradients through {}(x, gamma, beta, eps)", GRADIENTS, 1e-4)
-check_batch_norm_forward.looks.append(_look)
 check_batch_norm_forward.mistakes = {
     **each(lambda part: lambda x, *rest: _scaled(x, *part(x), *rest), STATISTICS),
     **each(lambda part: lambda x, *rest: part(x, *_over(0, 0)(x), *rest), SCALES),
@@ -131,53 +133,43 @@ def _evaluating(change):
 VECTORS = "gamma", "beta", "running_mean", "running_var"
 
 
-def _layer(cls, dim, *values, training=True):
-    """A layer with these values in its tensors, in order, in the mode that is wanted."""
-    layer = cls(dim, eps=EPS, momentum=MOMENTUM)
-    for name in VECTORS:
-        tensor(layer, name, dim)
-    hint = "There are two modes: let it be True in the beginning."
-    require(hasattr(layer, "training"), "layer.training does not exist", hint)
+def _start(cls):
+    layer, other = cls(5, eps=EPS, momentum=MOMENTUM), cls(5, eps=EPS, momentum=MOMENTUM)
+    require(getattr(layer, "training", False), "layer.training is not True", "A new layer is in train mode.")
+    hint = (
+        "An untrained layer in eval mode leaves its input as it is: scale and variance start at 1, shift and mean at 0."
+    )
+    for name, value in zip(VECTORS, (1, 0, 0, 1), strict=True):
+        found = tensor(layer, name, 5).reshape(-1).tolist()
+        require(found == [value] * 5, f"layer.{name} starts as {found}", hint)
+    not_shared(layer, other, VECTORS)
+    return torch.zeros(())
+
+
+def _observed(cls, x, y, *values, training=True):
+    """The output for x, the gradients through it, and the running statistics after x and y."""
+    layer = fill(cls(x.shape[1], eps=EPS, momentum=MOMENTUM), **dict(zip(VECTORS, values, strict=True)))
     if not training:
         layer.eval() if isinstance(layer, nn.Module) else None
         layer.training = False
-    return fill(layer, **dict(zip(VECTORS, values, strict=False)))
-
-
-def _buffers(layer):
-    for name in VECTORS[2:]:
-        hint = "It keeps the graph of every batch so far alive: update it under `torch.no_grad()`."
-        hint = "It is not learnt: make it a tensor without a gradient." if getattr(layer, name).is_leaf else hint
-        require(not getattr(layer, name).requires_grad, f"layer.{name}.requires_grad is True", hint)
-    return [getattr(layer, name).detach().reshape(-1).clone() for name in VECTORS[2:]]
-
-
-def _start(cls):
-    layer = _layer(cls, 5)
-    not_shared(layer, _layer(cls, 5), VECTORS)
-    return *(getattr(layer, name).reshape(-1) for name in VECTORS), torch.tensor(bool(layer.training))
-
-
-def _called(cls, x, gamma, beta, running_mean, running_var, training=True):
-    layer = _layer(cls, x.shape[1], gamma, beta, running_mean, running_var, training=training)
-    return layer(x) if training else (layer(x), *_buffers(layer))
-
-
-def _after_training(cls, x, y, running_mean, running_var):
-    layer = _layer(cls, x.shape[1], GAMMA, BETA, running_mean, running_var)
-    for batch in (x, y):
-        layer(batch.clone().requires_grad_())  # as in a network, where x depends on parameters
-    return _buffers(layer)
-
-
-def _derived_layer(cls, x, gamma, beta, training=True):
-    layer, x = _layer(cls, x.shape[1], gamma, beta, MEAN, VAR, training=training), x.clone().requires_grad_()
-    tensors = {"x": x, **trainable(layer, ("gamma", "beta"))}
+    tensors = {"x": x.requires_grad_(), **trainable(layer, VECTORS[:2])}
     out = layer(x)
-    for name, value in tensors.items():
-        hint = "gamma and beta are learnt: make them nn.Parameters, or tensors with requires_grad=True."
-        require(value.requires_grad, f"layer.{name}.requires_grad is False", hint)
-    return [gradient.reshape(x.shape if i == 0 else (-1,)) for i, gradient in enumerate(gradients(out, tensors))]
+    found = gradients(out, tensors)
+    layer(y.requires_grad_())  # as in a network, where it depends on parameters
+    return (
+        out,
+        *(gradient.reshape(x.shape if i == 0 else (-1,)) for i, gradient in enumerate(found)),
+        *_statistics(layer),
+    )
+
+
+def _statistics(layer):
+    """The running statistics of a layer."""
+    for value, name in [(getattr(layer, name), name) for name in VECTORS[2:]]:
+        hint = "It keeps the graph of every batch so far alive: update it under `torch.no_grad()`."
+        hint = "It is not learnt: make it a tensor without a gradient." if value.is_leaf else hint
+        require(not value.requires_grad, f"layer.{name}.requires_grad is True", hint)
+    return [getattr(layer, name).reshape(-1) for name in VECTORS[2:]]
 
 
 def _without_defaults(cls):
@@ -189,18 +181,21 @@ def _without_defaults(cls):
 
 def _by_default(cls, x):
     layer = (_BatchNorm if _without_defaults(cls) else cls)(5)
-    return layer(x), *_buffers(layer)
-
-
-def _alone(cls, x):
-    try:
-        _layer(cls, 5)(x)
-    except Exception:  # noqa: BLE001 - any error will do
-        return torch.zeros(())
+    out, statistics = layer(x), _statistics(layer)
     hint = "One example has no variance: raise an error in train mode, as nn.BatchNorm1d does, which asks for more of them."
-    raise Verdict("your layer accepts a batch of one example in train mode", hint)
+    require(not _takes_one(cls, x), "your layer accepts a batch of one example in train mode", hint)
+    return out, *statistics
 
 
+def _takes_one(cls, x):
+    try:
+        return cls(5, eps=EPS, momentum=MOMENTUM)(x[:1]) is not None
+    except Exception:  # noqa: BLE001 - any error will do
+        return False
+
+
+PAIRS = list(zip(BATCHES, (LONG, SMALLER + 1, SQUARE, LONG, WIDE), strict=True))
+STATES = "running_mean afterwards", "running_var afterwards"
 check_batch_norm = Check(
     """A class with the behaviour of nn.BatchNorm1d on inputs (N, dim): cls(dim, eps, momentum), then layer(x).
 
@@ -210,21 +205,14 @@ check_batch_norm = Check(
     """,
     _BatchNorm,
     [
-        Look(_start, call="layer = {}(dim, eps, momentum)", read=as_tensors(*(f"layer.{n}" for n in (*VECTORS, "training"))),
-             hint="An untrained layer in eval mode leaves its input as it is: scale and variance start at 1, shift and mean at 0."),
-        Look(_called, [(x, *(v[: x.shape[1]] for v in VALUES)) for x in BATCHES],
-             f"layer(x) in train mode with eps = {EPS}", OUTPUT, 1e-4),
-        Look(_derived_layer, [(LONG, GAMMA, BETA)], "the gradients through layer(x) in train mode", GRADIENTS, 1e-4),
-        Look(_after_training, [(LONG, SQUARE, MEAN, VAR), (WIDE, LONG, MEAN, VAR)], "the buffers after layer(x) and "
-             f"layer(y) in train mode with momentum = {MOMENTUM}", as_tensors(*VECTORS[2:]), 1e-4),
-        Look(partial(_called, training=False), [(LONG, *VALUES), (LONG[:1], *VALUES)], f"layer(x) in eval mode with eps = {EPS}",
-             as_tensors("output", "running_mean afterwards", "running_var afterwards"), 1e-4),
-        Look(partial(_derived_layer, training=False), [(LONG, GAMMA, BETA)], "the gradients through layer(x) in eval mode",
-             GRADIENTS, 1e-4),
+        Look(_start, call="layer = {}(dim, eps, momentum)"),
+        Look(_observed, [(x, y, *(v[: x.shape[1]] for v in VALUES)) for x, y in PAIRS],
+             f"layer(x), then layer(y) in train mode with eps = {EPS}, momentum = {MOMENTUM}", as_tensors(*OUTPUTS, *STATES), 1e-4),
+        Look(partial(_observed, training=False), [(LONG, SQUARE, *VALUES), (LONG[:1], SQUARE, *VALUES)],
+             f"layer(x), then layer(y) in eval mode with eps = {EPS}", as_tensors(*OUTPUTS, *STATES), 1e-4),
         Look(_by_default, [(LONG / 1000,)], "layer = {}(dim), without eps and momentum; layer(x) in train mode",
-             as_tensors("output", *VECTORS[2:]), (1e-4, 1e-6),
+             as_tensors("output", *STATES), (1e-4, 1e-6),
              hint="The defaults are those of nn.BatchNorm1d: eps = 1e-5, added to the variance, and momentum = 0.1."),
-        Look(_alone, [(LONG[:1],)], "layer(x) in train mode", OUTPUT),
     ],
     lecture_at(*PLACE),
     call="layer = {}(dim, eps, momentum); layer(x)",
@@ -232,7 +220,6 @@ check_batch_norm = Check(
     refuse=is_a_class("running_mean"),
     note=_without_defaults,
     mistakes={
-        "A new layer is in train mode.": lambda *args, **how: _BatchNorm(*args, **how).eval(),
         **each(lambda part: variant(_BatchNorm, statistics=staticmethod(part)), STATISTICS),
         **each(lambda part: variant(_BatchNorm, scaled=staticmethod(part)), SCALES),
         "The momentum is the wrong way round: new = (1 - momentum) * old + momentum * batch.": _updating(weigh=lambda m: (m, 1 - m)),

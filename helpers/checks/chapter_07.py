@@ -47,9 +47,6 @@ def _start(cls, fan_in, fan_out):
         hint = "Make it None then, so that `layer.bias is None` can be asked."
         require(getattr(bare, "bias", ...) is None, f"layer.bias {matter}", hint)
         trainable(bare, ("weight", "bias"))
-    for name in ("weight", "bias"):
-        hint = "An nn.Parameter requires a gradient unless told not to."
-        require(getattr(layer, name).requires_grad, f"layer.{name}.requires_grad is False", hint)
     return 0.0
 
 
@@ -61,10 +58,7 @@ def _scale(cls, fan_in, fan_out):
 def _called(cls, x, weight, bias):
     layer = fill(cls(*weight.shape, bias=bias is not None), weight=weight, bias=bias)
     layer(x + 1)
-    x = x.clone().requires_grad_()
-    out = layer(x)
-    if out is None:
-        return None  # without a `return`
+    out = layer(x.requires_grad_())
     found = gradients(out, {"x": x, **trainable(layer, ("weight", "bias"))})
     hint = "Keep what the layer returns, as it is: `self.out = ...`. The lecture's pictures look for it there."
     kept = getattr(layer, "out", None)

@@ -41,6 +41,9 @@ def observed(look, label, rows, run, right):
     if any(want.dtype != have.dtype for want, have in pairs):
         return "A comparison gives truth values, all else gives numbers: return what is asked for."
 
+    if label.endswith(".grad") and not any(have.any() for _, have in pairs):
+        return "Nothing arrives there: is it never used, or cut off by .data, .detach(), .item() or no_grad?"
+
     def like(outcome, array):
         return not isinstance(outcome, Verdict) and same({label: array}, outcome, look.tolerance, label)
 
