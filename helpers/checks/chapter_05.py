@@ -9,7 +9,7 @@ from helpers.checks.classes import fill, gradients, is_a_class, not_shared, tens
 from helpers.checks.engine import Check, Look
 from helpers.checks.kinds import check, lecture_at
 from helpers.checks.mistakes import each, variant
-from helpers.checks.readings import as_tensors
+from helpers.checks.readings import as_parts
 from helpers.checks.sandbox import require
 
 PLACE = "chapter 05, standardise, scale and shift", 2440
@@ -82,7 +82,7 @@ def _forward(f, x, gamma, beta, eps):
 
 
 @check(
-    *PLACE, FORWARD, trial=_forward, parameters=("x", "gamma", "beta", "eps"), read=as_tensors(*OUTPUTS), tolerance=1e-4
+    *PLACE, FORWARD, trial=_forward, parameters=("x", "gamma", "beta", "eps"), read=as_parts(*OUTPUTS), tolerance=1e-4
 )
 def check_batch_norm_forward(x, gamma, beta, eps):
     """f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim)."""
@@ -207,11 +207,11 @@ check_batch_norm = Check(
     [
         Look(_start, call="layer = {}(dim, eps, momentum)"),
         Look(_observed, [(x, y, *(v[: x.shape[1]] for v in VALUES)) for x, y in PAIRS],
-             f"layer(x), then layer(y) in train mode with eps = {EPS}, momentum = {MOMENTUM}", as_tensors(*OUTPUTS, *STATES), 1e-4),
+             f"layer(x), then layer(y) in train mode with eps = {EPS}, momentum = {MOMENTUM}", as_parts(*OUTPUTS, *STATES), 1e-4),
         Look(partial(_observed, training=False), [(LONG, SQUARE, *VALUES), (LONG[:1], SQUARE, *VALUES)],
-             f"layer(x), then layer(y) in eval mode with eps = {EPS}", as_tensors(*OUTPUTS, *STATES), 1e-4),
+             f"layer(x), then layer(y) in eval mode with eps = {EPS}", as_parts(*OUTPUTS, *STATES), 1e-4),
         Look(_by_default, [(LONG / 1000,)], "layer = {}(dim), without eps and momentum; layer(x) in train mode",
-             as_tensors("output", *STATES), (1e-4, 1e-6),
+             as_parts("output", *STATES), (1e-4, 1e-6),
              hint="The defaults are those of nn.BatchNorm1d: eps = 1e-5, added to the variance, and momentum = 0.1."),
     ],
     lecture_at(*PLACE),

@@ -7,7 +7,7 @@ from helpers.checks.classes import fill, gradients, is_a_class, not_shared, tens
 from helpers.checks.engine import Check, Look, is_empty
 from helpers.checks.kinds import choice, choices, conditions, lecture_at, seeded_randn
 from helpers.checks.mistakes import each, variant
-from helpers.checks.readings import as_tensors
+from helpers.checks.readings import as_parts
 from helpers.checks.sandbox import require, was_given
 
 
@@ -101,9 +101,9 @@ check_linear = Check(
         Look(_start, [(3, 5), (20, 4)], "layer = {}(fan_in, fan_out)"),
         # 40,000 numbers or more tell a std to half a per cent.
         Look(_scale, [(400, 100), (100, 400), (900, 50)], "layer = {}(fan_in, fan_out) of many inputs and outputs",
-             as_tensors("the std of layer.weight", "the root mean square, which is the std where the mean is 0"), (0.02, 1e-4)),
+             as_parts("the std of layer.weight", "the root mean square, which is the std where the mean is 0"), (0.02, 1e-4)),
         Look(_called, VALUES, "layer = {}(fan_in, fan_out); layer(x), and the gradients through it",
-             as_tensors("output", "x.grad", "weight.grad", "bias.grad")),
+             as_parts("output", "x.grad", "weight.grad", "bias.grad")),
     ],
     lecture_at("chapter 07, the class Linear", 4715),
     call="layer = {}(fan_in, fan_out, bias=True); layer(x)",

@@ -1,7 +1,6 @@
 """What an answer returned, read as labelled arrays, compared with what it should be, and put into words."""
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -40,30 +39,19 @@ def as_array(value):
     return {"result": array.reshape(()) if array.size == 1 else array}
 
 
-def as_parts(*labels, tensors=False):
-    """The reader of a tuple, one part per label, or of a thing that has one; a bias may have shape (1, n) or (n,).
+def as_parts(*labels):
+    """The reader of a tuple, one part per label; a bias may have shape (1, n) or (n,)."""
 
-    tensors: nothing but torch tensors will do.
-    """
-
-    def read(value):
-        values = value if len(labels) > 1 else [value]
+    def read(values):
         is_row = isinstance(values, (tuple, list))
-        kind = f"{len(values)} things" if is_row else type(value).__name__
+        kind = f"{len(values)} things" if is_row else type(values).__name__
         hint = f"Return {len(labels)} results in this order: `return {', '.join(labels)}`."
         require(is_row and len(values) == len(labels), f"it returned {kind}", hint)
-        parts, hint = {}, "Only torch tensors carry gradients: return one."
-        for label, part in zip(labels, values, strict=True):
-            is_right_type = isinstance(part, torch.Tensor) or not tensors
-            require(is_right_type, f"{label} is of type {type(part).__name__}", hint)
-            array = to_array(part, label)
-            parts[label] = array[0] if label.startswith("b") and array.ndim == 2 and len(array) == 1 else array
-        return parts
+        parts = {label: to_array(part, label) for label, part in zip(labels, values, strict=True)}
+        rows = [label for label, part in parts.items() if label.startswith("b") and part.ndim == 2 and len(part) == 1]
+        return parts | {label: parts[label][0] for label in rows}
 
     return read
-
-
-as_tensors = partial(as_parts, tensors=True)
 
 
 def relative(tolerance):
