@@ -36,7 +36,6 @@ check_gain.mistakes = {
         lambda f, std: std / (_rms(f, std) ** 2 - (f(std * GRID) @ DENSITY).item() ** 2) ** 0.5),
     "That is made of the mean of |f|: square first, then take the mean, then the root.": (
         lambda f, std: std / (f(std * GRID).abs() @ DENSITY).item()),
-    "That is one over f at one place: take the mean square over a normal z.": lambda f, std: std / f(torch.tensor(std)),
 }  # fmt: skip
 
 FAN_IN, FAN_OUT, TANH_GAIN = 30, 200, 5 / 3

@@ -43,10 +43,8 @@ def _over(mean, var, correction=0, keep=True, detached=""):
 
 
 STATISTICS = {
-    "The variance is over the wrong axis: the batch is dimension 0.": (
-        *(lambda x, c=c, k=k: (x.mean(0), x.var(1, correction=c, keepdim=k)) for c in (0, 1) for k in (False, True)),),
-    "Mean and variance are over the wrong axis: the batch is dimension 0 (over dimension 1 it is LayerNorm).": (
-        *(_over(1, 1, c, keep) for c in (0, 1) for keep in (True, False)),),
+    "The wrong axis: the batch is dimension 0, for the mean and for the variance (over dimension 1 it is LayerNorm).": tuple(
+        _over(mean, 1, c, keep) for mean in (0, 1) for c in (0, 1) for keep in (False, True)),
     "Mean and variance are over all entries: each feature has its own.": (_over(None, None), _over(None, None, 1)),
     "The mean is not subtracted before the squares are averaged.": lambda x: (x.mean(0), x.square().mean(0)),
     "The variance is the sum of the squares divided by len(x), the size of the batch.": (
@@ -60,13 +58,11 @@ SCALES = {
         *(lambda x, m, v, g, b, e, c=c: _scaled(x, m, v, g, b, c) for c in (0, 1e-5)),),
     "eps is outside the root: add it to the variance.": lambda x, m, v, g, b, e: (x - m) / (v.sqrt() + e) * g + b,
     "That divides by the variance: divide by its root.": lambda x, m, v, g, b, e: (x - m) / (v + e) * g + b,
-    "gamma and beta are missing from the output.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, 0, e),
-    "gamma is missing from the output: multiply by it.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e),
-    "beta is missing from the output: add it.": lambda x, m, v, g, b, e: _scaled(x, m, v, g, 0, e),
+    "gamma or beta is missing: multiply by gamma, then add beta.": tuple(
+        lambda x, m, v, g, b, e, c=c: _scaled(x, m, v, g if c == "gamma" else 1, b if c == "beta" else 0, e)
+        for c in ("gamma", "beta", "")),
     "beta is multiplied by gamma too: scale, then shift.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e) * g,
-    "gamma and beta have changed places: gamma multiplies, beta is added.": lambda x, m, v, g, b, e: _scaled(x, m, v, b, g, e),
     "The mean is not subtracted.": lambda x, m, v, g, b, e: _scaled(x, 0, v, g, b, e),
-    "The std does not divide: divide by it.": lambda x, m, v, g, b, e: (x - m) * g + b,
 }  # fmt: skip
 
 OUTPUTS = "output", "x.grad", "gamma.grad", "beta.grad"
@@ -228,7 +224,6 @@ check_batch_norm = Check(
         "The std is stored in place of the variance.": tuple(_updating(lambda x, c=c: x.std(0, correction=c)) for c in (0, 1)),
         "The buffers are not updated: train mode moves them towards the batch's statistics.": _updating(weigh=lambda m: (1, 0)),
         "The buffers are overwritten by the last batch: keep (1 - momentum) of the old value.": _updating(weigh=lambda m: (0, 1)),
-        "The old value is kept whole: it has to shrink by (1 - momentum).": _updating(weigh=lambda m: (1, m)),
         "momentum is hard-coded, or not the one given: use self.momentum.": tuple(
             _updating(weigh=lambda _, m=m: (1 - m, m)) for m in (0.1, 0.001, 0.01, 0.5, 0.9, 0.99)),
         "Train mode normalises by the running statistics: they are for eval mode.": variant(

@@ -76,8 +76,6 @@ VALUES = [  # x, weight, bias; a square weight first, whose transpose fits and c
 ]
 STDS = {
     "1/sqrt(fan_in) is missing: the output's std would be sqrt(fan_in) times the input's.": lambda n, m: 1,
-    "That is 1/fan_in: it is variances that add up, so the std takes the root.": lambda n, m: 1 / n,
-    "The more inputs, the smaller each weight: divide by sqrt(fan_in).": lambda n, m: n**0.5,
     "fan_out is in it: fan_in counts. torch.nn.init expects (fan_out, fan_in): what it takes for fan_in is fan_out here.": (
         lambda n, m: m**-0.5, lambda n, m: 1 / m, lambda n, m: (2 / (n + m)) ** 0.5, lambda n, m: (n + m) ** -0.5,
         lambda n, m: (2 / m) ** 0.5, lambda n, m: 5 / 3 * m**-0.5, lambda n, m: (3 * m) ** -0.5),

@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from helpers.checks.engine import is_a_function, is_empty
-from helpers.checks.sandbox import Verdict, has_gap, require
+from helpers.checks.sandbox import has_gap, require
 
 
 def is_a_class(attribute):
@@ -67,13 +67,8 @@ def trainable(layer, names):
         require(value.is_leaf, f"layer.{name} is computed from another tensor that requires grad", hint)
         if callable(method) and not isinstance(layer, nn.Module):
             value.requires_grad_()
-    for parameter in listed:
-        if not any(parameter is value for value in wanted.values()):
-            tables = vars(layer), *(vars(layer).get(table, {}) for table in ("_parameters", "_buffers"))
-            found = [f"layer.{name}" for table in tables for name, value in table.items() if value is parameter]
-            found = "None" if parameter is None else [*found, "another tensor"][0]
-            hint = f"An optimizer changes all that is listed there: list {' and '.join(wanted)}, and nothing else."
-            raise Verdict(f"{found} is among layer.parameters()", hint)
+    hint = f"An optimizer changes all that is listed there: list {' and '.join(wanted)}, each once, and nothing else."
+    require(len(listed) == len(wanted), f"layer.parameters() lists {len(listed)} things", hint)
     return wanted
 
 

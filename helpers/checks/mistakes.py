@@ -47,7 +47,7 @@ def observed(look, label, rows, run, right):
     def like(outcome, array):
         return not isinstance(outcome, Verdict) and same({label: array}, outcome, look.tolerance, label)
 
-    told = "" if look.call else _exchanged(look, rows, right, like) or _never_used(look, label, rows, run, right, like)
+    told = "" if look.call else _never_used(look, label, rows, run, right, like) or _exchanged(look, rows, right, like)
     return told or _relation(pairs, *relative(look.tolerance))
 
 
@@ -65,7 +65,7 @@ def _relation(pairs, share, absolute):
         if words := next((words for words, change in RELATIONS.items() if close(have, change(want))), ""):
             return f"Yours is {words}"
         factor, more = (have / want)[np.abs(want).argmax()], (have - want)[0]
-        several, clear = len(np.unique(want)) > 1, 10 * share  # a factor closer to 1 is no factor
+        several, clear = len(np.unique(want)) > 1, max(10 * share, 1e-3)  # a factor closer to 1 is no factor
         if several and math.inf > abs(factor) > 1e-9 and abs(factor - 1) > clear and close(have, factor * want):
             return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
         if several and math.inf > abs(more) > clear * np.abs(want).max() and close(have, want + more):
