@@ -105,7 +105,6 @@ check_linear = Check(
     ],
     lecture_at("chapter 07, the class Linear", 4715),
     call="layer = {}(fan_in, fan_out, bias=True); layer(x)",
-    agreed="its start values, output and gradients are those of x @ weight + bias",
     refuse=is_a_class("weight"),
     mistakes=each(lambda part: variant(_Linear, draw=staticmethod(part)), DRAWS) | {
         "The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.": variant(

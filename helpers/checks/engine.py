@@ -1,18 +1,19 @@
 """How every check judges: run the answer, read what it gives, compare, name the mistake.
 
-A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. To add one, with kinds.py:
+A check is data, all of it in the file of its chapter. To add one, with kinds.py:
 
 - A number or a function: `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the place in the course, the second
-  in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`,
-  sentences with a wrong answer, or a tuple of them. The tests find all of it by themselves.
+  in the lecture and the inputs, above the right function `check_it`. Below it, sentences with a wrong answer each, or
+  with a tuple of them: `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
 - A choice: `check_it = choice("the layer at fault", "chapter 03, …", 779, "layer 2", {"layer 1": "why not", …})`;
   several at once: `choices(…, 779, {"question": (right, {wrong: "why not"})})`.
 - A network or a loop to mend: a generator under `@conditions("the network", "chapter 07, …", 4715)` looks at the answer
-  and yields (whether it is so, what is the matter if not, what helps). Its right and wrong answers are rows of a test.
+  and yields (whether it is so, what is the matter if not, what helps). Its answers are rows of tests/later_answers.py.
 - A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_07.py.
 
-An answer that is like a known mistake on all inputs is told its sentence; else what can be observed (mistakes.py); else
-to work out by hand the smallest input that differs. No learner's mistake ends in a traceback of ours.
+Its name makes it public, and the tests try all that stands there. An answer is compared part by part. Where its first
+wrong part is like that of a known mistake on all inputs, its sentence is told; else what can be observed (mistakes.py);
+else to work out by hand the smallest input that differs. No learner's mistake ends in a traceback of ours.
 """
 
 import dis
@@ -118,13 +119,12 @@ class Check:
     """An exercise's check: call it with an answer, it gives a CheckResult.
 
     doc: what is asked; right: a right answer; looks: the experiments, in the order of a lesson; where: the place to
-    look at, from lecture_at; agreed: what a right answer is told; refuse(answer): raises a Verdict on a stub;
-    note(answer): what a right answer is told besides, or "".
+    look at, from lecture_at; agreed: what a right answer is told; refuse(answer): raises a Verdict on a stub.
     """
 
-    def __init__(self, doc, right, looks, where, *, call, agreed="", refuse=is_a_function, note=None, mistakes=None):
+    def __init__(self, doc, right, looks, where, *, call, agreed="", refuse=is_a_function, mistakes=None):
         self.__doc__, self.right, self.looks, self.where = doc, right, looks, where
-        self.call, self.agreed, self.refuse, self.note, self.mistakes = call, agreed, refuse, note, mistakes or {}
+        self.call, self.agreed, self.refuse, self.mistakes = call, agreed, refuse, mistakes or {}
 
     def __call__(self, *answer):
         answer = answer[0] if len(answer) == 1 else answer  # the parts of an answer, given one by one
@@ -152,9 +152,7 @@ class Check:
                 result = self._wrong(look, found, name, run)
                 break
         else:
-            note = self.note and run(Look(self.note, read=str))
-            agreed = self.agreed or f"{call} gives what it should on every input tried"
-            result = CheckResult("right", agreed, note=note or "")
+            result = CheckResult("right", self.agreed or f"{call} gives what it should on every input tried")
         said = " / ".join(printed.getvalue().split("\n")).strip(" /")[:200]
         return replace(result, note=f"your code printed {said}") if said else result
 
