@@ -168,13 +168,13 @@ def test_the_audit_finds_a_mistake_that_survives_and_two_that_look_the_same():
 
 
 def test_the_smallest_input_that_differs_is_shown():
-    @check("toy chapter", 60, [(torch.ones(4, 4),), (torch.tensor([[1.0, 2], [3, 4]]),)], read=as_array)
+    @check("toy chapter", 60, [(torch.ones(5, 5),), (torch.tensor([[1.0, 2], [3, 4]]),)], read=as_array)
     def check_double(x):
         return 2 * x
 
     assert check_double(lambda x: x).tried == "f([[1.0, 2.0], [3.0, 4.0]])"
-    large = check_double(lambda x: 2 * x + (x.shape[0] == 4))
-    assert large.tried == "f(x), x of shape (4, 4)"
+    large = check_double(lambda x: 2 * x + (x.shape[0] == 5))
+    assert large.tried == "f(x), x of shape (5, 5)"
 
 
 check_layer = choice("the layer at fault", "toy", 60, "layer 2", {"layer 1": "its mean is 0", "layer 3": "healthy"})

@@ -59,9 +59,8 @@ def check_first_weight(W1):
     yield len(W1.unique()) > 3_000, "many entries of W1 are equal", _EQUAL
     yield W1.mean().abs() < 0.1 * W1.std(), f"W1 has mean {W1.mean():.3f}", _CENTRE
     std, wanted = W1.std().item(), TANH_GAIN / FAN_IN**0.5
-    for value, hint in {
-        TANH_GAIN / FAN_OUT**0.5: _FAN, (2 / FAN_IN) ** 0.5: _RELU, FAN_IN**-0.5: _NO_GAIN, 0.2: _TRIED
-    }.items():  # fmt: skip
+    hints = {TANH_GAIN / FAN_OUT**0.5: _FAN, (2 / FAN_IN) ** 0.5: _RELU, FAN_IN**-0.5: _NO_GAIN, 0.2: _TRIED}
+    for value, hint in hints.items():
         yield abs(std / value - 1) > 0.04, f"W1 has std {std:.3f}", hint
     yield abs(std / wanted - 1) < 0.05, f"W1 has std {std:.3f}", _SCALE
 

@@ -24,8 +24,8 @@ def _batch(n, dim, seed):
 
 # Square first: a statistic over the wrong axis then has a shape that fits, and can be named.
 SQUARE, SMALLER, LONG, WIDE = _batch(5, 5, 1), _batch(4, 4, 2), _batch(9, 5, 3), _batch(2, 5, 4)
-VALUES = GAMMA, BETA, MEAN, VAR = [torch.tensor(values, dtype=torch.float32) for values in (
-    [1.5, -0.5, 2, 0.8, 1.2], [0.3, 1, -2, 0.5, 0.1], [4, -1, 0.5, 2, -3], [0.5, 2, 3, 0.1, 1.5])]  # fmt: skip
+GAMMA, BETA = torch.tensor([1.5, -0.5, 2.0, 0.8, 1.2]), torch.tensor([0.3, 1.0, -2.0, 0.5, 0.1])
+MEAN, VAR = torch.tensor([4.0, -1.0, 0.5, 2.0, -3.0]), torch.tensor([0.5, 2.0, 3.0, 0.1, 1.5])
 
 
 def _scaled(x, m, v, g, b, e):
@@ -191,9 +191,9 @@ check_batch_norm = Check(
     _BatchNorm,
     [
         Look(_start, call="layer = {}(dim, eps, momentum)"),
-        Look(_observed, [(x, y, *(v[: x.shape[1]] for v in VALUES)) for x, y in PAIRS],
+        Look(_observed, [(x, y, *(v[: x.shape[1]] for v in (GAMMA, BETA, MEAN, VAR))) for x, y in PAIRS],
              f"layer(x), then layer(y) in train mode with eps = {EPS}, momentum = {MOMENTUM}", as_parts(*OUTPUTS, *STATES), 1e-4),
-        Look(partial(_observed, training=False), [(LONG, SQUARE, *VALUES), (LONG[:1], SQUARE, *VALUES)],
+        Look(partial(_observed, training=False), [(LONG, SQUARE, GAMMA, BETA, MEAN, VAR), (LONG[:1], SQUARE, GAMMA, BETA, MEAN, VAR)],
              f"layer(x), then layer(y) in eval mode with eps = {EPS}", as_parts(*OUTPUTS, *STATES), 1e-4),
         Look(_by_default, [(LONG / 1000,)], "layer = {}(dim), without eps and momentum; layer(x) in train mode",
              as_parts("output", *STATES), (1e-4, 1e-6),

@@ -76,8 +76,8 @@ check_other_order = choices("the other order", "exercise E02, the BatchNorm behi
         "nowhere": "Where no padding is read, a convolution is a Linear over patches."}),
 })  # fmt: skip
 
-CONVERTED = [(torch.tensor(v, dtype=torch.float64), was, new)  # a root takes them, math's and torch's
-             for v, was, new in ((1e-3, 1e-3, 1e-5), (4, 0.5, 0.1), (0, 1e-3, 1e-5))]  # fmt: skip
+_VARIANCES = (1e-3, 1e-3, 1e-5), (4, 0.5, 0.1), (0, 1e-3, 1e-5)
+CONVERTED = [(torch.tensor(v, dtype=torch.float64), was, new) for v, was, new in _VARIANCES]  # math and torch take them
 
 
 @check("exercise E02, the converted network", 3787, CONVERTED)

@@ -65,12 +65,7 @@ def first_difference(wanted, given, tolerance):
         have = given[label]
         if want.shape != have.shape or want.dtype != have.dtype:
             return label, None
-        alike = np.asarray(want == have)
-        if want.dtype != bool and not alike.all():
-            share, absolute = relative(tolerance)
-            with np.errstate(all="ignore"):
-                near = np.abs(have - want) <= absolute + share * np.abs(want)
-            alike = alike | near & np.isfinite(want) | np.isnan(want) & np.isnan(have)
+        alike = np.isclose(have, want, *relative(tolerance), equal_nan=True)
         if not alike.all():
             return label, tuple(int(i) for i in np.argwhere(~alike)[0])
     return None
@@ -112,7 +107,8 @@ def input_in_words(name, parameters, args, call=""):
     for parameter, arg in zip(parameters, args, strict=False):
         text = f"{arg:.4g}" if isinstance(arg, float) else getattr(arg, "__name__", str(arg))
         if isinstance(arg, torch.Tensor):
-            text = str(_rounded(arg)) if arg.numel() <= 12 else parameter
+            rounded = arg.double().round(decimals=4) if arg.is_floating_point() else arg
+            text = str(rounded.tolist()) if arg.numel() <= 24 else parameter
         if isinstance(arg, list) and isinstance(arg[0], torch.Tensor):
             text = parameter
             details.append(f"{parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}")
@@ -122,9 +118,3 @@ def input_in_words(name, parameters, args, call=""):
             details.append(f"{parameter} = {text}")
         shown.append(text)
     return ", ".join([call or f"{name}({', '.join(shown)})", *details])
-
-
-def _rounded(tensor):
-    if tensor.dim():
-        return [_rounded(part) for part in tensor]
-    return float(f"{tensor:.4g}") if tensor.is_floating_point() else tensor.item()
