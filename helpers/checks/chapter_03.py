@@ -63,7 +63,7 @@ check_dead_units.mistakes = {
         lambda f, x: (f(x).abs() > 0.99).all(0), lambda f, x: (f(x) > 0.99).all(0),
         lambda f, x: (1 - x.tanh() ** 2 < 0.02).all(0), lambda f, x: (1 - f(x) ** 2 < 0.02).all(0)),
     "The mean hides an example that is alive: ask of every example, then of all together.": (
-        lambda f, x: _slopes(f, x).mean(0) < 0.02),
+        lambda f, x: _slopes(f, x).mean(0) < 0.02, lambda f, x: _slopes(f, x).abs().mean(0) < 0.02),
     "Nearly all of the examples is not all of them: a single one that is alive lets a gradient through.": (
         lambda f, x: _flat(f, x).double().mean(0) > 0.99, lambda f, x: _flat(f, x).double().mean(0) > 0.5),
     "A slope below 0.02 counts as flat: that is another threshold.": (

@@ -62,6 +62,7 @@ SCALES = {
         lambda x, m, v, g, b, e, c=c: _scaled(x, m, v, g if c == "gamma" else 1, b if c == "beta" else 0, e)
         for c in ("gamma", "beta", "")),
     "beta is multiplied by gamma too: scale, then shift.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e) * g,
+    "gamma and beta have changed places: gamma multiplies.": lambda x, m, v, g, b, e: _scaled(x, m, v, b, g, e),
     "The mean is not subtracted.": lambda x, m, v, g, b, e: _scaled(x, 0, v, g, b, e),
 }  # fmt: skip
 
@@ -126,6 +127,15 @@ def _evaluating(change):
     return variant(_BatchNorm, forward=lambda self, x: (_BatchNorm.forward if self.training else change)(self, x))
 
 
+def _training(change):
+    """A class that does something else in train mode."""
+    return variant(_BatchNorm, forward=lambda self, x: (change if self.training else _BatchNorm.forward)(self, x))
+
+
+def _stored(layer, x):
+    return _scaled(x, layer.running_mean, layer.running_var, layer.gamma, layer.beta, layer.eps)
+
+
 VECTORS = "gamma", "beta", "running_mean", "running_var"
 
 
@@ -140,12 +150,17 @@ def _start(cls):
     return torch.zeros(())
 
 
-def _observed(cls, x, y, *values, training=True):
-    """The output for x, the gradients through it, and the running statistics after x and y."""
-    layer = fill(cls(x.shape[1], eps=EPS, momentum=MOMENTUM), **dict(zip(VECTORS, values, strict=True)))
+def _layer(cls, dim, training):
+    layer = cls(dim, eps=EPS, momentum=MOMENTUM)
     if not training:
         layer.eval() if isinstance(layer, nn.Module) else None
         layer.training = False
+    return layer
+
+
+def _observed(cls, x, y, *values, training=True):
+    """The output for x, the gradients through it, and the running statistics after x and y."""
+    layer = fill(_layer(cls, x.shape[1], training), **dict(zip(VECTORS, values, strict=True)))
     tensors = {"x": x.requires_grad_(), **trainable(layer, VECTORS[:2])}
     out = layer(x)
     to_x, to_gamma, to_beta = gradients(out, tensors)
@@ -168,13 +183,15 @@ def _by_default(cls, x):
         layer = _BatchNorm(5)  # without defaults there is nothing to compare
     out, statistics = layer(x), _statistics(layer)
     hint = "One example has no variance: raise an error in train mode, as nn.BatchNorm1d does, which asks for more of them."
-    require(not _takes_one(cls, x), "your layer accepts a batch of one example in train mode", hint)
+    require(not _takes_one(cls, x, True), "your layer accepts a batch of one example in train mode", hint)
+    hint = "It uses the statistics that it has stored: one example is enough."
+    require(_takes_one(cls, x, False), "your layer refuses one example in eval mode", hint)
     return out, *statistics
 
 
-def _takes_one(cls, x):
+def _takes_one(cls, x, training):
     try:
-        return cls(5, eps=EPS, momentum=MOMENTUM)(x[:1]) is not None
+        return _layer(cls, 5, training)(x[:1]) is not None
     except Exception:  # noqa: BLE001 - any error will do
         return False
 
@@ -193,7 +210,7 @@ check_batch_norm = Check(
         Look(_start, call="layer = {}(dim, eps, momentum)"),
         Look(_observed, [(x, y, *(v[: x.shape[1]] for v in (GAMMA, BETA, MEAN, VAR))) for x, y in PAIRS],
              f"layer(x), then layer(y) in train mode with eps = {EPS}, momentum = {MOMENTUM}", as_parts(*OUTPUTS, *STATES), 1e-4),
-        Look(partial(_observed, training=False), [(LONG, SQUARE, GAMMA, BETA, MEAN, VAR), (LONG[:1], SQUARE, GAMMA, BETA, MEAN, VAR)],
+        Look(partial(_observed, training=False), [(LONG, SQUARE, GAMMA, BETA, MEAN, VAR)],
              f"layer(x), then layer(y) in eval mode with eps = {EPS}", as_parts(*OUTPUTS, *STATES), 1e-4),
         Look(_by_default, [(LONG / 1000,)], "layer = {}(dim), without eps and momentum; layer(x) in train mode",
              as_parts("output", *STATES), (1e-4, 1e-6),
@@ -205,7 +222,8 @@ check_batch_norm = Check(
     mistakes={
         **each(lambda part: variant(_BatchNorm, statistics=staticmethod(part)), STATISTICS),
         **each(lambda part: variant(_BatchNorm, scaled=staticmethod(part)), SCALES),
-        "The momentum is the wrong way round: new = (1 - momentum) * old + momentum * batch.": _updating(weigh=lambda m: (m, 1 - m)),
+        "The two are not weighed so: new = (1 - momentum) * old + momentum * batch.": (
+            _updating(weigh=lambda m: (m, 1 - m)), _updating(weigh=lambda m: (1, m))),
         "The stored variance is biased: running_var takes the unbiased one (by N - 1), the output the biased one.": _updating(
             lambda x: x.var(0, correction=0)),
         "The std is stored in place of the variance.": tuple(_updating(lambda x, c=c: x.std(0, correction=c)) for c in (0, 1)),
@@ -213,9 +231,9 @@ check_batch_norm = Check(
         "The buffers are overwritten by the last batch: keep (1 - momentum) of the old value.": _updating(weigh=lambda m: (0, 1)),
         "momentum is hard-coded, or not the one given: use self.momentum.": tuple(
             _updating(weigh=lambda _, m=m: (1 - m, m)) for m in (0.1, 0.001, 0.01, 0.5, 0.9, 0.99)),
-        "Train mode normalises by the running statistics: they are for eval mode.": variant(
-            _BatchNorm, statistics=None, forward=lambda self, x: _BatchNorm.forward(self, x) if not self.training else (
-                self.scaled(x, self.running_mean, self.running_var, self.gamma, self.beta, self.eps), self.update(x.detach()))[0]),
+        "Train mode normalises by the running statistics: they are for eval mode.": (
+            _training(lambda self, x: (_stored(self, x), self.update(x.detach()))[0]),
+            _training(lambda self, x: (self.update(x.detach()), _stored(self, x))[1])),
         "Eval mode uses the batch's statistics: off-centre data should stay off-centre.": _evaluating(
             lambda self, x: self.scaled(x, *self.statistics(x), self.gamma, self.beta, self.eps)),
         "Eval mode only reads the buffers: update them in train mode alone.": (

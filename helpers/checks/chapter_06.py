@@ -26,6 +26,8 @@ check_conv_output_size.mistakes = {
         lambda n, k, s, p: (n + 2 * p - k) / s + 1, lambda n, k, s, p: math.ceil((n + 2 * p - k) / s) + 1),
     "The padding stands at both ends, so it counts twice.": (
         lambda n, k, s, p: (n + p - k) // s + 1, lambda n, k, s, p: (n + p - k) // s),
+    "Python divides before it adds or subtracts: the three lengths need brackets.": (
+        lambda n, k, s, p: n + 2 * p - k // s + 1, lambda n, k, s, p: n - k + 2 * p // s + 1),
     "The + 1 is inside the division: add it to the number of steps.": lambda n, k, s, p: (n + 2 * p - k + 1) // s,
 }  # fmt: skip
 
@@ -72,8 +74,12 @@ def _kernel(change):
 
 
 check_conv_as_linear.mistakes = {
-    "The patches are flattened in another order than the weight: channels first, then rows, then columns.": tuple(
-        _kernel(lambda w, order=order: w.permute(0, *order).reshape(w.shape)) for order in ((2, 3, 1), (3, 2, 1), (2, 1, 3))),
+    "The patches are flattened in another order than the weight: channels first, then rows, then columns.": (
+        _kernel(lambda w: w.permute(0, 2, 3, 1).reshape(w.shape)), _kernel(lambda w: w.permute(0, 3, 2, 1).reshape(w.shape)),
+        _kernel(lambda w: w.permute(0, 2, 1, 3).reshape(w.shape)),
+        _kernel(lambda w: w.reshape(len(w), *w.shape[2:], -1).permute(0, 3, 1, 2))),
+    "The patch of place (i, j) starts at row i * stride and column j * stride.": lambda x, w, s, p: (
+        check_conv_as_linear.right(x, w, 1, p)[:, :, *map(slice, check_conv_as_linear.right(x, w, s, p).shape[2:])]),
     "The kernel is transposed: rows and columns have changed places.": _kernel(lambda w: w.mT),
     "The kernel is flipped, as in mathematics: what networks call a convolution does not.": _kernel(lambda w: w.flip(2, 3)),
     "The places are not right: move the channels with a transpose; view and reshape only relabel.": (
