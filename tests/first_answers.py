@@ -1,4 +1,4 @@
-"""The checks of functions and values: right answers in many styles, and wrong ones that no check lists as a mistake."""
+"""Answers to chapters 01 to 06, E01 and E02: right ones in many styles, and wrong ones that no check lists."""
 
 import math
 from collections import Counter

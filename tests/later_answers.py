@@ -1,4 +1,4 @@
-"""The checks of chapters 08 to 14 and of the lessons beyond: answers in many styles that no check lists."""
+"""Answers to chapters 08 to 14 and the lessons beyond: right ones in many styles, and wrong ones that no check lists."""
 
 import math
 import statistics
