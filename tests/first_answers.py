@@ -243,9 +243,7 @@ WRONG = {  # {check: {fault: answers}}; those with one fault get one remedy, and
         "three results": [lambda *args: (*fold(*args), 0)],
         "": [lambda *args: (fold(*args)[0][:-1], fold(*args)[1])],
     },
-    check_logit_std: {
-        "rounded": [lambda loss, n: round(math.sqrt(2 * (loss - math.log(n))), 2)],
-    },
+    check_logit_std: {"rounded": [lambda loss, n: round(math.sqrt(2 * (loss - math.log(n))), 2)]},
     check_frequency_bias: {
         "no minlength": [lambda Y, n: np.log(np.bincount(Y))],
         "one row": [lambda Y, n: torch.bincount(Y, minlength=n).float().log()[None]],
@@ -266,7 +264,5 @@ WRONG = {  # {check: {fault: answers}}; those with one fault get one remedy, and
         "by trying": [weight(0.2)],
         "another std": [weight(1.0), weight(5 / 3 / 30)],
     },
-    check_wrong_by: {
-        "no root": [lambda v, was, new: (v + was) / (v + new)],
-    },
+    check_wrong_by: {"no root": [lambda v, was, new: (v + was) / (v + new)]},
 }  # fmt: skip

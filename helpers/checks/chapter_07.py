@@ -62,9 +62,8 @@ def _called(cls, x, weight, bias):
     found = gradients(out, {"x": x, **trainable(layer, ("weight", "bias"))})
     hint = "Keep what the layer returns, as it is: `self.out = ...`. The lecture's pictures look for it there."
     kept = getattr(layer, "out", None)
-    require(isinstance(kept, torch.Tensor), "layer.out is missing", hint)
-    require(torch.equal(kept, out), "layer.out is not what the layer has just returned", hint)
-    require(kept.requires_grad, "layer.out is detached from the graph", hint)
+    is_kept = isinstance(kept, torch.Tensor) and kept.requires_grad and torch.equal(kept, out)
+    require(is_kept, "layer.out is not what the layer has just returned, with its graph", hint)
     return out, *(*found, torch.zeros(()))[:3]  # without a bias there are two
 
 
