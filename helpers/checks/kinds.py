@@ -51,7 +51,9 @@ def conditions(tried, place, seconds):
 
 def choice(tried, place, seconds, right, wrong):
     """A Check of one question: right, the right option; wrong: a dict {option: why not}. Options: text or numbers."""
-    return choices(tried, place, seconds, {tried: (right, wrong)})
+    result = choices(tried, place, seconds, {tried: (right, wrong)})
+    result.right = right
+    return result
 
 
 def choices(tried, place, seconds, questions, *, noun="answer", otherwise="Work it out, or try it."):
