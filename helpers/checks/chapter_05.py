@@ -78,9 +78,7 @@ def _forward(f, x, gamma, beta, eps):
     return out, *gradients(out, tensors)
 
 
-@check(
-    *PLACE, FORWARD, trial=_forward, parameters=("x", "gamma", "beta", "eps"), read=as_parts(*OUTPUTS), tolerance=1e-4
-)
+@check(*PLACE, FORWARD, trial=_forward, read=as_parts(*OUTPUTS), tolerance=1e-4)
 def check_batch_norm_forward(x, gamma, beta, eps):
     """f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim)."""
     return _scaled(x, *_over(0, 0)(x), gamma, beta, eps)

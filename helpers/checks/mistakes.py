@@ -15,9 +15,6 @@ from helpers.checks.sandbox import Verdict
 
 RELATIONS = {  # what yours is: of the expected numbers
     "minus the expected result: is a sign wrong?": np.negative,
-    "twice the expected result: something is counted double.": lambda v: 2 * v,
-    "half of the expected result: a 2 is missing or too many.": lambda v: v / 2,
-    "a percentage: 100 times the expected result.": lambda v: 100 * v,
     "to base 2: take the natural log.": lambda v: v / math.log(2),
     "to base 10: take the natural log.": lambda v: v / math.log(10),
     "one over the expected result: it is upside down.": np.reciprocal,
@@ -25,9 +22,7 @@ RELATIONS = {  # what yours is: of the expected numbers
     "the root of the expected result: is there a root too many?": np.sqrt,
     "1 minus the expected result: it is the wrong way round.": lambda v: 1 - v,
     "the log of the expected result.": np.log,
-    "log10 of the expected result.": np.log10,
     "exp of the expected result: is a log missing?": np.exp,
-    "the expected result without its sign.": np.abs,
 }
 NEAR = "within 2 % everywhere: is it rounded, cut off early, an average of too few, or is a small number left out?"
 

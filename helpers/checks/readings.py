@@ -65,7 +65,8 @@ def first_difference(wanted, given, tolerance):
         have = given[label]
         if want.shape != have.shape or want.dtype != have.dtype:
             return label, None
-        alike = np.isclose(have, want, *relative(tolerance), equal_nan=True)
+        with np.errstate(all="ignore"):
+            alike = np.isclose(have, want, *relative(tolerance), equal_nan=True)
         if not alike.all():
             return label, tuple(int(i) for i in np.argwhere(~alike)[0])
     return None
