@@ -1,7 +1,6 @@
 """Lesson X02: how a stream grows, four residual networks to tell apart, and a last layer of zeros."""
 
 from collections import OrderedDict
-from math import exp
 
 import torch
 from torch import nn
@@ -20,11 +19,9 @@ def check_stream_growth(scale, blocks):
 check_stream_growth.mistakes = {
     "Python takes the power before it divides: `n / 2` needs brackets.": lambda a, n: (1 + a**2) ** n / 2,
     "`//` drops the half of an odd number of blocks: divide with `/`.": lambda a, n: (1 + a**2) ** (n // 2),
-    "That is so for tiny scales alone: each block multiplies the variance by 1 + scale**2.": lambda a, n: exp(a * a * n / 2),
     "Stds of independent numbers do not add up, their variances do.": (lambda a, n: (1 + a) ** n, lambda a, n: 1 + a * n),
     "That adds the same amount in every block. Here a branch is as large as the stream that it reads.": (
         lambda a, n: (1 + n * a**2) ** 0.5, lambda a, n: 1 + n * a**2),
-    "The scale multiplies a std: in the variance it stands squared.": lambda a, n: (1 + a) ** (n / 2),
     "The plus is missing: the stream itself goes on too.": lambda a, n: a**n,
 }  # fmt: skip
 

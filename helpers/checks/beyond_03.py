@@ -17,7 +17,6 @@ def check_uncorrected_step(beta1, beta2):
 
 check_uncorrected_step.mistakes = {
     "The running square is divided by after a square root.": lambda a, b: (1 - a) / (1 - b),
-    "That is the step with the correction: it is always 1.": lambda a, b: 1.0,
     "A running mean keeps beta of the old, and takes 1 - beta of the new.": (
         lambda a, b: a / b**0.5, lambda a, b: a / (1 - b) ** 0.5),
     "The root is taken of 1 - beta2, and of that alone.": (

@@ -29,15 +29,14 @@ check_unigram_entropy.mistakes = {
         lambda Y: _of(torch.bincount(Y, minlength=27) / len(Y)),
     "The counts are not normalised: divide them by their sum.": (
         _terms(lambda n, N: _of(n)), _terms(lambda n, N: -(n / N * n.log()).sum())),
-    "That is the entropy of a uniform distribution: use how often each index occurs.": _terms(lambda n, N: math.log(len(n))),
+    "That is the entropy of a uniform distribution: use how often each index occurs.": (
+        _terms(lambda n, N: math.log(len(n))), lambda Y: math.log(27)),
     "Every example counts as a letter of its own: Counter tells tensors apart, so count Y.tolist().": lambda Y: math.log(len(Y)),
     "The average is taken, not the sum: p already weighs.": _terms(lambda n, N: _of(n / N) / len(n)),
     "Every index counts alike: sum p * log(p).": (
         _terms(lambda n, N: -(n / N).log().mean()), _terms(lambda n, N: -(n / N).log().sum())),
-    "These are the terms: sum them up.": _terms(lambda n, N: -(n / N).log() * n / N),
-    "The counts are put through a softmax: divide them by their sum.": _terms(lambda n, N: _of(n.softmax(0))),
-    "Only neighbours are counted together: an index may come back later, so count all of Y.":
-        lambda Y: _of(torch.unique_consecutive(Y, return_counts=True)[1].double() / len(Y)),
+    "The counts are put through a softmax: divide them by their sum.": (
+        _terms(lambda n, N: _of(n.softmax(0))), lambda Y: _of(torch.bincount(Y, minlength=27).float().softmax(0))),
 }  # fmt: skip
 
 LETTERS = {c: i for i, c in enumerate(".abcdefghijklmnopqrstuvwxyz")}

@@ -25,8 +25,6 @@ check_logit_std.mistakes = {
     "Half of the variance is what it costs, so the variance is twice the excess.": (
         lambda loss, n: math.sqrt(loss - math.log(n)), lambda loss, n: math.sqrt((loss - math.log(n)) / 2)),
     "That is the excess over ln(classes), the half of a variance: solve it for the std.": lambda loss, n: loss - math.log(n),
-    "That is the straight line, twice the std: it holds for 27 classes and a std far above 2.": (
-        lambda loss, n: loss / 2, lambda loss, n: (loss - math.log(n)) / 2),
     "The number of classes is an argument: 27 is the course's.": lambda loss, n: math.sqrt(2 * (loss - math.log(27))),
     "The loss is in nats: take the natural logarithm of the number of classes.": (
         lambda loss, n: math.sqrt(2 * abs(loss - math.log2(n))), lambda loss, n: math.sqrt(2 * (loss - math.log10(n)))),
@@ -57,9 +55,9 @@ def as_probabilities(value):
     """A reader of logits by what softmax makes of them: a constant added to all of them changes nothing."""
     logits = to_array(value)
     if logits.dtype == bool:
-        return {"the probability": logits}
+        return {"probability": logits}
     powers = np.exp(logits - logits.max(initial=0))
-    return {"the probability": powers / powers.sum()}
+    return {"probability": powers / powers.sum()}
 
 
 LABELS = [(torch.tensor(labels), classes) for labels, classes in (
@@ -79,8 +77,9 @@ def _length(answer, Y, classes):
     return classes
 
 
-check_frequency_bias.looks += [Look(_length, [(LABELS[0][0], 5)], "the length of {}(Y, 5) for labels from 0 to 2", hint=(
-    "One number for every class, also where the last ones never occur in Y: tell bincount, minlength=classes."))]  # fmt: skip
+_hint = "One number for every class, also where the last ones never occur in Y: tell bincount, minlength=classes."
+_look = Look(_length, [(LABELS[0][0], 5)], "the length of {}(Y, 5) for labels from 0 to 2", hint=_hint)
+check_frequency_bias.looks.append(_look)
 
 
 def _shares(Y, classes):
@@ -98,5 +97,4 @@ check_frequency_bias.mistakes = {
         lambda Y, n: _shares(Y, n).log2(), lambda Y, n: _shares(Y, n).log10()),
     "Something is added to each count. Here every class occurs, so the plain counts are right.": (
         lambda Y, n: (torch.bincount(Y, minlength=n) + 1).float().log()),
-    "That is the formula for a sigmoid, log p / (1 - p): softmax wants log p.": lambda Y, n: _shares(Y, n).logit(),
 }  # fmt: skip

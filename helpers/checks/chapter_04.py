@@ -36,7 +36,6 @@ check_gain.mistakes = {
         lambda f, std: std / (_rms(f, std) ** 2 - (f(std * GRID) @ DENSITY).item() ** 2) ** 0.5),
     "That is made of the mean of |f|: square first, then take the mean, then the root.": (
         lambda f, std: std / (f(std * GRID).abs() @ DENSITY).item()),
-    "That is one over f at one place: take the mean square over a normal z.": lambda f, std: std / f(torch.tensor(std)),
 }  # fmt: skip
 
 FAN_IN, FAN_OUT, TANH_GAIN = 30, 200, 5 / 3
@@ -60,9 +59,8 @@ def check_first_weight(W1):
     yield len(W1.unique()) > 3_000, "many entries of W1 are equal", _EQUAL
     yield W1.mean().abs() < 0.1 * W1.std(), f"W1 has mean {W1.mean():.3f}", _CENTRE
     std, wanted = W1.std().item(), TANH_GAIN / FAN_IN**0.5
-    for value, hint in {
-        TANH_GAIN / FAN_OUT**0.5: _FAN, (2 / FAN_IN) ** 0.5: _RELU, FAN_IN**-0.5: _NO_GAIN, 0.2: _TRIED
-    }.items():  # fmt: skip
+    hints = {TANH_GAIN / FAN_OUT**0.5: _FAN, (2 / FAN_IN) ** 0.5: _RELU, FAN_IN**-0.5: _NO_GAIN, 0.2: _TRIED}
+    for value, hint in hints.items():
         yield abs(std / value - 1) > 0.04, f"W1 has std {std:.3f}", hint
     yield abs(std / wanted - 1) < 0.05, f"W1 has std {std:.3f}", _SCALE
 

@@ -9,8 +9,8 @@ from helpers.checks.classes import fill, gradients, is_a_class, not_shared, tens
 from helpers.checks.engine import Check, Look
 from helpers.checks.kinds import check, lecture_at
 from helpers.checks.mistakes import each, variant
-from helpers.checks.readings import as_tensors
-from helpers.checks.sandbox import Verdict, require
+from helpers.checks.readings import as_parts
+from helpers.checks.sandbox import require
 
 PLACE = "chapter 05, standardise, scale and shift", 2440
 EPS, MOMENTUM = 0.3, 0.2  # far from the defaults, so that a forgotten eps or a swapped momentum shows
@@ -24,8 +24,8 @@ def _batch(n, dim, seed):
 
 # Square first: a statistic over the wrong axis then has a shape that fits, and can be named.
 SQUARE, SMALLER, LONG, WIDE = _batch(5, 5, 1), _batch(4, 4, 2), _batch(9, 5, 3), _batch(2, 5, 4)
-VALUES = GAMMA, BETA, MEAN, VAR = [torch.tensor(values, dtype=torch.float32) for values in (
-    [1.5, -0.5, 2, 0.8, 1.2], [0.3, 1, -2, 0.5, 0.1], [4, -1, 0.5, 2, -3], [0.5, 2, 3, 0.1, 1.5])]  # fmt: skip
+GAMMA, BETA = torch.tensor([1.5, -0.5, 2.0, 0.8, 1.2]), torch.tensor([0.3, 1.0, -2.0, 0.5, 0.1])
+MEAN, VAR = torch.tensor([4.0, -1.0, 0.5, 2.0, -3.0]), torch.tensor([0.5, 2.0, 3.0, 0.1, 1.5])
 
 
 def _scaled(x, m, v, g, b, e):
@@ -43,10 +43,8 @@ def _over(mean, var, correction=0, keep=True, detached=""):
 
 
 STATISTICS = {
-    "The variance is over the wrong axis: the batch is dimension 0.": (
-        *(lambda x, c=c, k=k: (x.mean(0), x.var(1, correction=c, keepdim=k)) for c in (0, 1) for k in (False, True)),),
-    "Mean and variance are over the wrong axis: the batch is dimension 0 (over dimension 1 it is LayerNorm).": (
-        *(_over(1, 1, c, keep) for c in (0, 1) for keep in (True, False)),),
+    "The wrong axis: the batch is dimension 0, for the mean and for the variance (over dimension 1 it is LayerNorm).": tuple(
+        _over(mean, 1, c, keep) for mean in (0, 1) for c in (0, 1) for keep in (False, True)),
     "Mean and variance are over all entries: each feature has its own.": (_over(None, None), _over(None, None, 1)),
     "The mean is not subtracted before the squares are averaged.": lambda x: (x.mean(0), x.square().mean(0)),
     "The variance is the sum of the squares divided by len(x), the size of the batch.": (
@@ -60,33 +58,32 @@ SCALES = {
         *(lambda x, m, v, g, b, e, c=c: _scaled(x, m, v, g, b, c) for c in (0, 1e-5)),),
     "eps is outside the root: add it to the variance.": lambda x, m, v, g, b, e: (x - m) / (v.sqrt() + e) * g + b,
     "That divides by the variance: divide by its root.": lambda x, m, v, g, b, e: (x - m) / (v + e) * g + b,
-    "gamma and beta are missing from the output.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, 0, e),
-    "gamma is missing from the output: multiply by it.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e),
-    "beta is missing from the output: add it.": lambda x, m, v, g, b, e: _scaled(x, m, v, g, 0, e),
+    "gamma or beta is missing: multiply by gamma, then add beta.": tuple(
+        lambda x, m, v, g, b, e, c=c: _scaled(x, m, v, g if c == "gamma" else 1, b if c == "beta" else 0, e)
+        for c in ("gamma", "beta", "")),
     "beta is multiplied by gamma too: scale, then shift.": lambda x, m, v, g, b, e: _scaled(x, m, v, 1, b, e) * g,
-    "gamma and beta have changed places: gamma multiplies, beta is added.": lambda x, m, v, g, b, e: _scaled(x, m, v, b, g, e),
+    "gamma and beta have changed places: gamma multiplies.": lambda x, m, v, g, b, e: _scaled(x, m, v, b, g, e),
     "The mean is not subtracted.": lambda x, m, v, g, b, e: _scaled(x, 0, v, g, b, e),
-    "The std does not divide: divide by it.": lambda x, m, v, g, b, e: (x - m) * g + b,
 }  # fmt: skip
 
-GRADIENTS, OUTPUT = as_tensors("x.grad", "gamma.grad", "beta.grad"), as_tensors("output")
+OUTPUTS = "output", "x.grad", "gamma.grad", "beta.grad"
 BATCHES = SQUARE, SMALLER, LONG, WIDE, _batch(3, 5, 5)
 FORWARD = [(x, GAMMA[: x.shape[1]], BETA[: x.shape[1]], EPS / i) for i, x in enumerate(BATCHES, 1)]
 
 
-@check(*PLACE, FORWARD, read=OUTPUT, tolerance=1e-4)
+def _forward(f, x, gamma, beta, eps):
+    """The output, and the gradients through it."""
+    tensors = {"x": x, "gamma": gamma, "beta": beta}
+    out = f(*(tensor.requires_grad_() for tensor in tensors.values()), eps)
+    return out, *gradients(out, tensors)
+
+
+@check(*PLACE, FORWARD, trial=_forward, read=as_parts(*OUTPUTS), tolerance=1e-4)
 def check_batch_norm_forward(x, gamma, beta, eps):
     """f(x, gamma, beta, eps) -> batch normalisation in train mode, as nn.BatchNorm1d does it; x (N, dim)."""
     return _scaled(x, *_over(0, 0)(x), gamma, beta, eps)
 
 
-def _derived(f, x, gamma, beta, eps):
-    tensors = {name: t.clone().requires_grad_() for name, t in (("x", x), ("gamma", gamma), ("beta", beta))}
-    return gradients(f(*tensors.values(), eps), tensors)
-
-
-_look = Look(_derived, FORWARD[::2], "the gradients through {}(x, gamma, beta, eps)", GRADIENTS, 1e-4)
-check_batch_norm_forward.looks.append(_look)
 check_batch_norm_forward.mistakes = {
     **each(lambda part: lambda x, *rest: _scaled(x, *part(x), *rest), STATISTICS),
     **each(lambda part: lambda x, *rest: part(x, *_over(0, 0)(x), *rest), SCALES),
@@ -128,79 +125,77 @@ def _evaluating(change):
     return variant(_BatchNorm, forward=lambda self, x: (_BatchNorm.forward if self.training else change)(self, x))
 
 
+def _training(change):
+    """A class that does something else in train mode."""
+    return variant(_BatchNorm, forward=lambda self, x: (change if self.training else _BatchNorm.forward)(self, x))
+
+
+def _stored(layer, x):
+    return _scaled(x, layer.running_mean, layer.running_var, layer.gamma, layer.beta, layer.eps)
+
+
 VECTORS = "gamma", "beta", "running_mean", "running_var"
 
 
-def _layer(cls, dim, *values, training=True):
-    """A layer with these values in its tensors, in order, in the mode that is wanted."""
+def _start(cls):
+    layer, other = cls(5, eps=EPS, momentum=MOMENTUM), cls(5, eps=EPS, momentum=MOMENTUM)
+    require(getattr(layer, "training", False), "layer.training is not True", "A new layer is in train mode.")
+    hint = "An untrained layer in eval mode changes nothing: scale and variance start at 1, shift and mean at 0."
+    for name, value in zip(VECTORS, (1, 0, 0, 1), strict=True):
+        found = tensor(layer, name, 5).reshape(-1).tolist()
+        require(found == [value] * 5, f"layer.{name} starts as {found}", hint)
+    not_shared(layer, other, VECTORS)
+    return torch.zeros(())
+
+
+def _layer(cls, dim, training):
     layer = cls(dim, eps=EPS, momentum=MOMENTUM)
-    for name in VECTORS:
-        tensor(layer, name, dim)
-    hint = "There are two modes: let it be True in the beginning."
-    require(hasattr(layer, "training"), "layer.training does not exist", hint)
     if not training:
         layer.eval() if isinstance(layer, nn.Module) else None
         layer.training = False
-    return fill(layer, **dict(zip(VECTORS, values, strict=False)))
+    return layer
 
 
-def _buffers(layer):
-    for name in VECTORS[2:]:
-        hint = "It keeps the graph of every batch so far alive: update it under `torch.no_grad()`."
-        hint = "It is not learnt: make it a tensor without a gradient." if getattr(layer, name).is_leaf else hint
-        require(not getattr(layer, name).requires_grad, f"layer.{name}.requires_grad is True", hint)
-    return [getattr(layer, name).detach().reshape(-1).clone() for name in VECTORS[2:]]
-
-
-def _start(cls):
-    layer = _layer(cls, 5)
-    not_shared(layer, _layer(cls, 5), VECTORS)
-    return *(getattr(layer, name).reshape(-1) for name in VECTORS), torch.tensor(bool(layer.training))
-
-
-def _called(cls, x, gamma, beta, running_mean, running_var, training=True):
-    layer = _layer(cls, x.shape[1], gamma, beta, running_mean, running_var, training=training)
-    return layer(x) if training else (layer(x), *_buffers(layer))
-
-
-def _after_training(cls, x, y, running_mean, running_var):
-    layer = _layer(cls, x.shape[1], GAMMA, BETA, running_mean, running_var)
-    for batch in (x, y):
-        layer(batch.clone().requires_grad_())  # as in a network, where x depends on parameters
-    return _buffers(layer)
-
-
-def _derived_layer(cls, x, gamma, beta, training=True):
-    layer, x = _layer(cls, x.shape[1], gamma, beta, MEAN, VAR, training=training), x.clone().requires_grad_()
-    tensors = {"x": x, **trainable(layer, ("gamma", "beta"))}
+def _observed(cls, x, y, *values, training=True):
+    """The output for x, the gradients through it, and the running statistics after x and y."""
+    layer = fill(_layer(cls, x.shape[1], training), **dict(zip(VECTORS, values, strict=True)))
+    tensors = {"x": x.requires_grad_(), **trainable(layer, VECTORS[:2])}
     out = layer(x)
-    for name, value in tensors.items():
-        hint = "gamma and beta are learnt: make them nn.Parameters, or tensors with requires_grad=True."
-        require(value.requires_grad, f"layer.{name}.requires_grad is False", hint)
-    return [gradient.reshape(x.shape if i == 0 else (-1,)) for i, gradient in enumerate(gradients(out, tensors))]
+    to_x, to_gamma, to_beta = gradients(out, tensors)
+    layer(y.requires_grad_())  # as in a network, where it depends on parameters
+    return out, to_x, to_gamma.reshape(-1), to_beta.reshape(-1), *_statistics(layer)
 
 
-def _without_defaults(cls):
-    try:
-        return cls(5) and ""
-    except TypeError:
-        return "your class has no defaults for eps and momentum; those of nn.BatchNorm1d are 1e-5 and 0.1"
+def _statistics(layer):
+    """The running statistics of a layer."""
+    for name in VECTORS[2:]:
+        hint = "It is not learnt: make it a tensor without a gradient, and update it under `torch.no_grad()`."
+        require(not getattr(layer, name).requires_grad, f"layer.{name}.requires_grad is True", hint)
+    return [getattr(layer, name).reshape(-1) for name in VECTORS[2:]]
 
 
 def _by_default(cls, x):
-    layer = (_BatchNorm if _without_defaults(cls) else cls)(5)
-    return layer(x), *_buffers(layer)
-
-
-def _alone(cls, x):
     try:
-        _layer(cls, 5)(x)
-    except Exception:  # noqa: BLE001 - any error will do
-        return torch.zeros(())
+        layer = cls(5)
+    except TypeError:
+        layer = _BatchNorm(5)  # without defaults there is nothing to compare
+    out, statistics = layer(x), _statistics(layer)
     hint = "One example has no variance: raise an error in train mode, as nn.BatchNorm1d does, which asks for more of them."
-    raise Verdict("your layer accepts a batch of one example in train mode", hint)
+    require(not _takes_one(cls, x, True), "your layer accepts a batch of one example in train mode", hint)
+    hint = "It uses the statistics that it has stored: one example is enough."
+    require(_takes_one(cls, x, False), "your layer refuses one example in eval mode", hint)
+    return out, *statistics
 
 
+def _takes_one(cls, x, training):
+    try:
+        return _layer(cls, 5, training)(x[:1]) is not None
+    except Exception:  # noqa: BLE001 - any error will do
+        return False
+
+
+PAIRS = list(zip(BATCHES, (LONG, SMALLER + 1, SQUARE, LONG, WIDE), strict=True))
+STATES = "running_mean afterwards", "running_var afterwards"
 check_batch_norm = Check(
     """A class with the behaviour of nn.BatchNorm1d on inputs (N, dim): cls(dim, eps, momentum), then layer(x).
 
@@ -210,43 +205,33 @@ check_batch_norm = Check(
     """,
     _BatchNorm,
     [
-        Look(_start, call="layer = {}(dim, eps, momentum)", read=as_tensors(*(f"layer.{n}" for n in (*VECTORS, "training"))),
-             hint="An untrained layer in eval mode leaves its input as it is: scale and variance start at 1, shift and mean at 0."),
-        Look(_called, [(x, *(v[: x.shape[1]] for v in VALUES)) for x in BATCHES],
-             f"layer(x) in train mode with eps = {EPS}", OUTPUT, 1e-4),
-        Look(_derived_layer, [(LONG, GAMMA, BETA)], "the gradients through layer(x) in train mode", GRADIENTS, 1e-4),
-        Look(_after_training, [(LONG, SQUARE, MEAN, VAR), (WIDE, LONG, MEAN, VAR)], "the buffers after layer(x) and "
-             f"layer(y) in train mode with momentum = {MOMENTUM}", as_tensors(*VECTORS[2:]), 1e-4),
-        Look(partial(_called, training=False), [(LONG, *VALUES), (LONG[:1], *VALUES)], f"layer(x) in eval mode with eps = {EPS}",
-             as_tensors("output", "running_mean afterwards", "running_var afterwards"), 1e-4),
-        Look(partial(_derived_layer, training=False), [(LONG, GAMMA, BETA)], "the gradients through layer(x) in eval mode",
-             GRADIENTS, 1e-4),
+        Look(_start, call="layer = {}(dim, eps, momentum)"),
+        Look(_observed, [(x, y, *(v[: x.shape[1]] for v in (GAMMA, BETA, MEAN, VAR))) for x, y in PAIRS],
+             f"layer(x), then layer(y) in train mode with eps = {EPS}, momentum = {MOMENTUM}", as_parts(*OUTPUTS, *STATES), 1e-4),
+        Look(partial(_observed, training=False), [(LONG, SQUARE, GAMMA, BETA, MEAN, VAR)],
+             f"layer(x), then layer(y) in eval mode with eps = {EPS}", as_parts(*OUTPUTS, *STATES), 1e-4),
         Look(_by_default, [(LONG / 1000,)], "layer = {}(dim), without eps and momentum; layer(x) in train mode",
-             as_tensors("output", *VECTORS[2:]), (1e-4, 1e-6),
+             as_parts("output", *STATES), (1e-4, 1e-6),
              hint="The defaults are those of nn.BatchNorm1d: eps = 1e-5, added to the variance, and momentum = 0.1."),
-        Look(_alone, [(LONG[:1],)], "layer(x) in train mode", OUTPUT),
     ],
     lecture_at(*PLACE),
     call="layer = {}(dim, eps, momentum); layer(x)",
-    agreed="its start values, output, gradients, buffers, eval mode and defaults are those of nn.BatchNorm1d",
     refuse=is_a_class("running_mean"),
-    note=_without_defaults,
     mistakes={
-        "A new layer is in train mode.": lambda *args, **how: _BatchNorm(*args, **how).eval(),
         **each(lambda part: variant(_BatchNorm, statistics=staticmethod(part)), STATISTICS),
         **each(lambda part: variant(_BatchNorm, scaled=staticmethod(part)), SCALES),
-        "The momentum is the wrong way round: new = (1 - momentum) * old + momentum * batch.": _updating(weigh=lambda m: (m, 1 - m)),
+        "The two are not weighed so: new = (1 - momentum) * old + momentum * batch.": (
+            _updating(weigh=lambda m: (m, 1 - m)), _updating(weigh=lambda m: (1, m))),
         "The stored variance is biased: running_var takes the unbiased one (by N - 1), the output the biased one.": _updating(
             lambda x: x.var(0, correction=0)),
         "The std is stored in place of the variance.": tuple(_updating(lambda x, c=c: x.std(0, correction=c)) for c in (0, 1)),
         "The buffers are not updated: train mode moves them towards the batch's statistics.": _updating(weigh=lambda m: (1, 0)),
         "The buffers are overwritten by the last batch: keep (1 - momentum) of the old value.": _updating(weigh=lambda m: (0, 1)),
-        "The old value is kept whole: it has to shrink by (1 - momentum).": _updating(weigh=lambda m: (1, m)),
         "momentum is hard-coded, or not the one given: use self.momentum.": tuple(
             _updating(weigh=lambda _, m=m: (1 - m, m)) for m in (0.1, 0.001, 0.01, 0.5, 0.9, 0.99)),
-        "Train mode normalises by the running statistics: they are for eval mode.": variant(
-            _BatchNorm, statistics=None, forward=lambda self, x: _BatchNorm.forward(self, x) if not self.training else (
-                self.scaled(x, self.running_mean, self.running_var, self.gamma, self.beta, self.eps), self.update(x.detach()))[0]),
+        "Train mode normalises by the running statistics: they are for eval mode.": (
+            _training(lambda self, x: (_stored(self, x), self.update(x.detach()))[0]),
+            _training(lambda self, x: (self.update(x.detach()), _stored(self, x))[1])),
         "Eval mode uses the batch's statistics: off-centre data should stay off-centre.": _evaluating(
             lambda self, x: self.scaled(x, *self.statistics(x), self.gamma, self.beta, self.eps)),
         "Eval mode only reads the buffers: update them in train mode alone.": (

@@ -22,15 +22,13 @@ def check_conv_output_size(size, kernel_size, stride, padding):
 
 
 check_conv_output_size.mistakes = {
-    "The + 1 is missing: the first position counts before any step is made.": lambda n, k, s, p: (n + 2 * p - k) // s,
     "The division is not rounded down: the last steps that do not fit are dropped (`//`).": (
         lambda n, k, s, p: (n + 2 * p - k) / s + 1, lambda n, k, s, p: math.ceil((n + 2 * p - k) / s) + 1),
     "The padding stands at both ends, so it counts twice.": (
         lambda n, k, s, p: (n + p - k) // s + 1, lambda n, k, s, p: (n + p - k) // s),
-    "The padding is taken away: the image grows by it.": lambda n, k, s, p: (n - 2 * p - k) // s + 1,
-    "The padding widens the image before the kernel moves.": lambda n, k, s, p: (n - k) // s + 1 + 2 * p,
+    "Python divides before it adds or subtracts: the three lengths need brackets.": (
+        lambda n, k, s, p: n + 2 * p - k // s + 1, lambda n, k, s, p: n - k + 2 * p // s + 1),
     "The + 1 is inside the division: add it to the number of steps.": lambda n, k, s, p: (n + 2 * p - k + 1) // s,
-    "Two dimensions: the question is one side.": lambda n, k, s, p: ((n + 2 * p - k) // s + 1) ** 2,
 }  # fmt: skip
 
 SHAPES = [  # of x, of weight, stride, padding
@@ -76,20 +74,20 @@ def _kernel(change):
 
 
 check_conv_as_linear.mistakes = {
-    "The patches are flattened in another order than the weight: channels first, then rows, then columns.": tuple(
-        _kernel(lambda w, order=order: w.permute(0, *order).reshape(w.shape)) for order in ((2, 3, 1), (3, 2, 1), (2, 1, 3))),
+    "The patches are flattened in another order than the weight: channels first, then rows, then columns.": (
+        _kernel(lambda w: w.permute(0, 2, 3, 1).reshape(w.shape)), _kernel(lambda w: w.permute(0, 3, 2, 1).reshape(w.shape)),
+        _kernel(lambda w: w.permute(0, 2, 1, 3).reshape(w.shape)),
+        _kernel(lambda w: w.reshape(len(w), *w.shape[2:], -1).permute(0, 3, 1, 2))),
+    "The patch of place (i, j) starts at row i * stride and column j * stride.": lambda x, w, s, p: (
+        check_conv_as_linear.right(x, w, 1, p)[:, :, *map(slice, check_conv_as_linear.right(x, w, s, p).shape[2:])]),
     "The kernel is transposed: rows and columns have changed places.": _kernel(lambda w: w.mT),
     "The kernel is flipped, as in mathematics: what networks call a convolution does not.": _kernel(lambda w: w.flip(2, 3)),
     "The places are not right: move the channels with a transpose; view and reshape only relabel.": (
         _output(lambda out: out.flatten(2).mT.reshape(out.shape)), _output(lambda out: out.mT.reshape(out.shape))),
-    "Height and width have changed places.": _output(lambda out: out.mT),
     "The positions are still one row: give them their height and width, with view(N, O, H', W').": (
         _output(lambda out: out.flatten(2)), _output(lambda out: out.flatten(2).mT)),
     "Batch or height stands where the channels belong: that is dimension 1.": (
         _output(lambda out: out.permute(0, 2, 3, 1)), _output(lambda out: out.transpose(0, 1))),
-    "Only one channel is used: a patch holds the pixels of all.": lambda x, w, *args: check_conv_as_linear.right(x[:, :1], w[:, :1], *args),
-    "That is an average over a patch: the products are summed.": _kernel(lambda w: w / w[0].numel()),
-    "The images are summed up: each has its own output.": _output(lambda out: out.sum(0, keepdim=True)),
 }  # fmt: skip
 
 _STD = "Look at the upper row: what keeps the std near 1 through fifty layers, and where is it at work?"

@@ -7,7 +7,7 @@ from helpers.checks.classes import fill, gradients, is_a_class, not_shared, tens
 from helpers.checks.engine import Check, Look, is_empty
 from helpers.checks.kinds import choice, choices, conditions, lecture_at, seeded_randn
 from helpers.checks.mistakes import each, variant
-from helpers.checks.readings import as_tensors
+from helpers.checks.readings import as_parts
 from helpers.checks.sandbox import require, was_given
 
 
@@ -47,9 +47,6 @@ def _start(cls, fan_in, fan_out):
         hint = "Make it None then, so that `layer.bias is None` can be asked."
         require(getattr(bare, "bias", ...) is None, f"layer.bias {matter}", hint)
         trainable(bare, ("weight", "bias"))
-    for name in ("weight", "bias"):
-        hint = "An nn.Parameter requires a gradient unless told not to."
-        require(getattr(layer, name).requires_grad, f"layer.{name}.requires_grad is False", hint)
     return 0.0
 
 
@@ -61,16 +58,12 @@ def _scale(cls, fan_in, fan_out):
 def _called(cls, x, weight, bias):
     layer = fill(cls(*weight.shape, bias=bias is not None), weight=weight, bias=bias)
     layer(x + 1)
-    x = x.clone().requires_grad_()
-    out = layer(x)
-    if out is None:
-        return None  # without a `return`
+    out = layer(x.requires_grad_())
     found = gradients(out, {"x": x, **trainable(layer, ("weight", "bias"))})
     hint = "Keep what the layer returns, as it is: `self.out = ...`. The lecture's pictures look for it there."
     kept = getattr(layer, "out", None)
-    require(isinstance(kept, torch.Tensor), "layer.out is missing", hint)
-    require(torch.equal(kept, out), "layer.out is not what the layer has just returned", hint)
-    require(kept.requires_grad, "layer.out is detached from the graph", hint)
+    is_kept = isinstance(kept, torch.Tensor) and kept.requires_grad and torch.equal(kept, out)
+    require(is_kept, "layer.out is not what the layer has just returned, with its graph", hint)
     return out, *(*found, torch.zeros(()))[:3]  # without a bias there are two
 
 
@@ -82,8 +75,6 @@ VALUES = [  # x, weight, bias; a square weight first, whose transpose fits and c
 ]
 STDS = {
     "1/sqrt(fan_in) is missing: the output's std would be sqrt(fan_in) times the input's.": lambda n, m: 1,
-    "That is 1/fan_in: it is variances that add up, so the std takes the root.": lambda n, m: 1 / n,
-    "The more inputs, the smaller each weight: divide by sqrt(fan_in).": lambda n, m: n**0.5,
     "fan_out is in it: fan_in counts. torch.nn.init expects (fan_out, fan_in): what it takes for fan_in is fan_out here.": (
         lambda n, m: m**-0.5, lambda n, m: 1 / m, lambda n, m: (2 / (n + m)) ** 0.5, lambda n, m: (n + m) ** -0.5,
         lambda n, m: (2 / m) ** 0.5, lambda n, m: 5 / 3 * m**-0.5, lambda n, m: (3 * m) ** -0.5),
@@ -107,13 +98,12 @@ check_linear = Check(
         Look(_start, [(3, 5), (20, 4)], "layer = {}(fan_in, fan_out)"),
         # 40,000 numbers or more tell a std to half a per cent.
         Look(_scale, [(400, 100), (100, 400), (900, 50)], "layer = {}(fan_in, fan_out) of many inputs and outputs",
-             as_tensors("the std of layer.weight", "the root mean square, which is the std where the mean is 0"), (0.02, 1e-4)),
+             as_parts("the std of layer.weight", "the root mean square, which is the std where the mean is 0"), (0.02, 1e-4)),
         Look(_called, VALUES, "layer = {}(fan_in, fan_out); layer(x), and the gradients through it",
-             as_tensors("output", "x.grad", "weight.grad", "bias.grad")),
+             as_parts("output", "x.grad", "weight.grad", "bias.grad")),
     ],
     lecture_at("chapter 07, the class Linear", 4715),
     call="layer = {}(fan_in, fan_out, bias=True); layer(x)",
-    agreed="its start values, output and gradients are those of x @ weight + bias",
     refuse=is_a_class("weight"),
     mistakes=each(lambda part: variant(_Linear, draw=staticmethod(part)), DRAWS) | {
         "The weight is transposed: in the layout (fan_in, fan_out) it is x @ weight.": variant(

@@ -54,8 +54,6 @@ check_fixed_point.mistakes = {
     "The std is put through tanh as if it were a value: average tanh(z)^2 over z ~ N(0, (gain * std)^2).": (
         math.tanh, *_settled(lambda g, s: math.tanh(g * s))),
     "The root is missing at every layer: the next layer needs the std.": _settled(lambda g, s: tanh_std(g * s) ** 2),
-    "z has the std gain * std: neither is rooted or squared.": _settled(
-        lambda g, s: tanh_std(math.sqrt(g * s)), lambda g, s: tanh_std(g**0.5 * s), lambda g, s: tanh_std(g * g * s)),
     "That averages |tanh(z)|: a std is the root of the mean square.": _settled(
         lambda g, s: np.abs(np.tanh(g * s * Z)) @ WEIGHTS),
     "The weights are exp(-z^2/2), divided by their sum, on a grid that reaches far out on both sides.": _settled(

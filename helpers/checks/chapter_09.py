@@ -22,10 +22,8 @@ check_most_left.mistakes = {
         lambda g, n: n * g / 4, lambda g, n: g / 4 / n, lambda g, n: g / 4),
     "There are `layers` steps back, not one less and not one more.": (
         lambda g, n: (g / 4) ** (n - 1), lambda g, n: (g / 4) ** (n + 1)),
-    "Gain and slope multiply the rms as they are, without a root or a square.": (
-        lambda g, n: (g**0.5 / 4) ** n, lambda g, n: (g * g / 4) ** n, lambda g, n: (g / 2) ** n, lambda g, n: (g / 16) ** n),
-    "Nothing holds the share at 1: with a gain above 4 the gradient may grow.": lambda g, n: min(1.0, (g / 4) ** n),
-    "It divides by the gain: going back, weights of gain g multiply the rms by g.": lambda g, n: (1 / (4 * g)) ** n,
+    "Going back, weights of gain g multiply the rms by g, without a root, a square or a bound.": (
+        lambda g, n: (g**0.5 / 4) ** n, lambda g, n: (1 / (4 * g)) ** n, lambda g, n: min(1.0, (g / 4) ** n)),
 }  # fmt: skip
 
 

@@ -31,22 +31,35 @@ def check_collapse(weights, biases):
     return reduce(torch.matmul, weights), sum(reduce(torch.matmul, weights[i + 1 :], b) for i, b in enumerate(biases))
 
 
-_right, _product = check_collapse.right, partial(reduce, torch.matmul)
+_product = partial(reduce, torch.matmul)
+
+
+def _through(step):
+    """An answer whose W is right; b goes through the layers by step(b, the product so far, this weight, this bias)."""
+
+    def answer(weights, biases):
+        b = biases[0]
+        for i, (weight, bias) in enumerate(zip(weights[1:], biases[1:], strict=True), start=1):
+            b = step(b, _product(weights[:i]), weight, bias)
+        return _product(weights), b
+
+    return answer
+
+
 check_collapse.mistakes = {
     "The matrices are multiplied in the wrong order: (x @ W1) @ W2 is x @ (W1 @ W2).": (
-        lambda w, b: (_product(w[::-1]), _right(w, b)[1]), lambda w, b: _right(w[::-1], b[::-1])),
-    "A bias passes through all the layers after its own: multiply it by their weights, then add.": (
-        lambda w, b: (_product(w), sum(b)), lambda w, b: (_product(w), sum(c @ _product(w[i:]) for i, c in enumerate(b))),
-        lambda w, b: (_product(w), sum(c @ _product(w[i + 1 : i + 2]) for i, c in enumerate(b[:-1])) + b[-1]),
-        lambda w, b: (_product(w), b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0))),
-    "Only one of the biases is used: every bias comes through, multiplied by the weights after it.": (
-        lambda w, b: (_product(w), b[-1]), lambda w, b: (_product(w), b[0])),
-    "The last bias is left out: it comes as it is.": lambda w, b: (_product(w), _right(w, b)[1] - b[-1]),
+        lambda w, b: (_product(w[::-1]), check_collapse.right(w, b)[1])),
     "The matrices are added: layers in a row multiply them.": lambda w, b: (sum(w), sum(b)),
-    "`*` multiplies entry by entry: `@` is the matrix product.": lambda w, b: (math.prod(w), _right(w, b)[1]),
+    "`*` multiplies entry by entry: `@` is the matrix product.": lambda w, b: (math.prod(w), sum(b)),
     "Not all layers are multiplied: go on to the end of the lists.": tuple(
-        lambda w, b, n=n: _right(w[:n] or w, b[:n] or b) for n in (2, 3, -1)),
-    "b and W have changed places: return W, b.": lambda w, b: _right(w, b)[::-1],
+        lambda w, b, n=n: check_collapse.right(w[:n] or w, b[:n] or b) for n in (1, 2, 3, -1)),
+    "A bias passes through all the layers after its own: b @ W plus the next bias, layer by layer.": (
+        _through(lambda b, before, W, bias: b + bias), _through(lambda b, before, W, bias: bias),
+        _through(lambda b, before, W, bias: b @ W), _through(lambda b, before, W, bias: b),
+        _through(lambda b, before, W, bias: (b + bias) @ W), _through(lambda b, before, W, bias: b @ before + bias),
+        _through(lambda b, before, W, bias: W @ b + bias),
+        lambda w, b: (_product(w), b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0))),
+    "b and W have changed places: return W, b.": lambda w, b: check_collapse.right(w, b)[::-1],
 }  # fmt: skip
 
 

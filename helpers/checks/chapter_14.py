@@ -52,10 +52,8 @@ check_rate_from_ratios.mistakes = {
     "The median of the list stands in its middle once it is sorted.": (
         lambda lr, r: lr * 1e-3 / r[len(r) // 2], lambda lr, r: lr * 1e-3 / sorted(r)[len(r) // 2 - 1],
         lambda lr, r: lr * 1e-3 / sorted(r)[len(r) // 2 + 1 - len(r)]),
-    "The middle is elsewhere in a longer list: take it from its length.": tuple(
-        lambda lr, r, k=k: lr * 1e-3 / sorted(r)[min(k, len(r) - 1)] for k in (1, 2)),
-    "Nothing holds the rate: it may have to rise, to fall, and to go beyond 1.": tuple(
-        lambda lr, r, held=held: held(lr, lr * 1e-3 / median(r)) for held in (min, max, lambda lr, new: min(1.0, new))),
+    "Nothing holds the rate: it may have to rise, to fall, and to go beyond 1.": (
+        lambda lr, r: min(lr, lr * 1e-3 / median(r)), lambda lr, r: min(1.0, lr * 1e-3 / median(r))),
 }  # fmt: skip
 
 _LOOK = "Compare each layer with its neighbours, in all four pictures."

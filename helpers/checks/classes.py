@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from helpers.checks.engine import is_a_function, is_empty
-from helpers.checks.sandbox import Verdict, require
+from helpers.checks.sandbox import has_gap, require
 
 
 def is_a_class(attribute):
@@ -36,10 +36,10 @@ def tensor(layer, name, *shape):
 
 
 def fill(layer, **values):
-    """Put these values into the tensors of a layer; None is passed over."""
+    """Put these values into the named tensors of a layer; None is passed over."""
     for name, value in values.items():
         if value is not None:
-            getattr(layer, name).data.copy_(value.view_as(getattr(layer, name)))
+            tensor(layer, name, *value.shape).data.copy_(value)
     return layer
 
 
@@ -67,24 +67,21 @@ def trainable(layer, names):
         require(value.is_leaf, f"layer.{name} is computed from another tensor that requires grad", hint)
         if callable(method) and not isinstance(layer, nn.Module):
             value.requires_grad_()
-    for parameter in listed:
-        if not any(parameter is value for value in wanted.values()):
-            tables = vars(layer), *(vars(layer).get(table, {}) for table in ("_parameters", "_buffers"))
-            found = [f"layer.{name}" for table in tables for name, value in table.items() if value is parameter]
-            found = "None" if parameter is None else [*found, "another tensor"][0]
-            hint = f"An optimizer changes all that is listed there: list {' and '.join(wanted)}, and nothing else."
-            raise Verdict(f"{found} is among layer.parameters()", hint)
+    hint = f"An optimizer changes all that is listed there: list {' and '.join(wanted)}, each once, and nothing else."
+    require(len(listed) == len(wanted), f"layer.parameters() lists {len(listed)} things", hint)
     return wanted
 
 
 def gradients(out, tensors):
     """The gradients, at the named tensors, of a sum that weighs every entry of the output differently."""
-    cut = "Something cuts it off: look for .data, .detach(), .item() or no_grad."
-    require(isinstance(out, torch.Tensor), f"the output is of type {type(out).__name__}", "Return a torch tensor.")
-    require(out.requires_grad, "the output has no gradient", cut)
+    require(not has_gap(out), "it still returns `...`")
+    require(out is not None, "it returned None", "Did you forget `return`?")
+    hint = "Only torch tensors carry gradients: return one."
+    require(isinstance(out, torch.Tensor), f"the output is of type {type(out).__name__}", hint)
+    hint = "Something cuts it off: look for .data, .detach(), .item() or no_grad."
+    require(out.requires_grad, "the output has no gradient", hint)
+    for name, value in tensors.items():
+        hint = "Make it an nn.Parameter, or a tensor with requires_grad=True."
+        require(value.requires_grad, f"{name}.requires_grad is False", hint)
     weighted = (out * torch.arange(1, out.numel() + 1).view_as(out).sin()).sum()
-    found = torch.autograd.grad(weighted, list(tensors.values()), allow_unused=True)
-    for name, gradient in zip(tensors, found, strict=True):
-        hint = f"If it is used: {cut[0].lower()}{cut[1:]}"
-        require(gradient is not None, f"{name} receives no gradient", hint)
-    return found
+    return torch.autograd.grad(weighted, list(tensors.values()), materialize_grads=True)

@@ -1,18 +1,19 @@
 """How every check judges: run the answer, read what it gives, compare, name the mistake.
 
-A check is data, in the file of its chapter, and one import in `helpers/checks/__init__.py`. To add one, with kinds.py:
+A check is data, all of it in the file of its chapter. To add one, with kinds.py:
 
 - A number or a function: `@check("chapter 04, …", 1673, [(30, 1.5), (64, 0.5)])`, the place in the course, the second
-  in the lecture and the inputs, above the right function; then `check_it.mistakes = {"…": lambda fan_in, gain: …}`,
-  sentences with a wrong answer, or a tuple of them. The tests find all of it by themselves.
+  in the lecture and the inputs, above the right function `check_it`. Below it, sentences with a wrong answer each, or
+  with a tuple of them: `check_it.mistakes = {"…": lambda fan_in, gain: …}`.
 - A choice: `check_it = choice("the layer at fault", "chapter 03, …", 779, "layer 2", {"layer 1": "why not", …})`;
   several at once: `choices(…, 779, {"question": (right, {wrong: "why not"})})`.
 - A network or a loop to mend: a generator under `@conditions("the network", "chapter 07, …", 4715)` looks at the answer
-  and yields (whether it is so, what is the matter if not, what helps). Its right and wrong answers are rows of a test.
+  and yields (whether it is so, what is the matter if not, what helps). Its answers are rows of tests/later_answers.py.
 - A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_07.py.
 
-An answer that is like a known mistake on all inputs is told its sentence; else what can be observed (mistakes.py); else
-to work out by hand the smallest input that differs. No learner's mistake ends in a traceback of ours.
+Its name makes it public, and the tests try all that stands there. An answer is compared part by part. Where its first
+wrong part is like that of a known mistake on all inputs, its sentence is told; else what can be observed (mistakes.py);
+else to work out by hand the smallest input that differs. No learner's mistake ends in a traceback of ours.
 """
 
 import dis
@@ -118,13 +119,12 @@ class Check:
     """An exercise's check: call it with an answer, it gives a CheckResult.
 
     doc: what is asked; right: a right answer; looks: the experiments, in the order of a lesson; where: the place to
-    look at, from lecture_at; agreed: what a right answer is told; refuse(answer): raises a Verdict on a stub;
-    note(answer): what a right answer is told besides, or "".
+    look at, from lecture_at; agreed: what a right answer is told; refuse(answer): raises a Verdict on a stub.
     """
 
-    def __init__(self, doc, right, looks, where, *, call, agreed="", refuse=is_a_function, note=None, mistakes=None):
+    def __init__(self, doc, right, looks, where, *, call, agreed="", refuse=is_a_function, mistakes=None):
         self.__doc__, self.right, self.looks, self.where = doc, right, looks, where
-        self.call, self.agreed, self.refuse, self.note, self.mistakes = call, agreed, refuse, note, mistakes or {}
+        self.call, self.agreed, self.refuse, self.mistakes = call, agreed, refuse, mistakes or {}
 
     def __call__(self, *answer):
         answer = answer[0] if len(answer) == 1 else answer  # the parts of an answer, given one by one
@@ -152,9 +152,7 @@ class Check:
                 result = self._wrong(look, found, name, run)
                 break
         else:
-            note = self.note and run(Look(self.note, read=str))
-            agreed = self.agreed or f"{call} gives what it should on every input tried"
-            result = CheckResult("right", agreed, note=note or "")
+            result = CheckResult("right", self.agreed or f"{call} gives what it should on every input tried")
         said = " / ".join(printed.getvalue().split("\n")).strip(" /")[:200]
         return replace(result, note=f"your code printed {said}") if said else result
 
@@ -163,30 +161,28 @@ class Check:
         rows = [row for row in zip(self._trials, self._wanted, given, strict=True) if row[0][0] is look]
         off = [row for row in rows if isinstance(row[2], Verdict) or not same(row[1], row[2], look.tolerance)]
         (_, args), want, have = min(off, key=lambda row: (isinstance(row[2], Verdict), size(row[0][1])))
-        words = partial(input_in_words, name, look.names, args, call=look.call.format(name))
+        tried = input_in_words(name, look.names, args, call=look.call.format(name))
         if isinstance(have, Verdict):
-            sure = have.kind == have.difference
-            hint = have.misconception if sure else self._known(given, look) or have.misconception
-            return CheckResult("wrong", words(), have.difference, hint, self.where)
+            return CheckResult("wrong", tried, have.difference, have.misconception, self.where)
         label, index = first_difference(want, have, look.tolerance)
-        column = (index[-1], want[label].shape[-1]) if index else None
-        hint = self._known(given) or look.hint or self._known(given, look)
-        if not hint:
+        hint = self._known(given) or look.hint or self._known(given, look, label)
+        if not hint and not any(isinstance(outcome, Verdict) for _, _, outcome in rows):
             ask = partial(attempt, self.right, look, printed=io.StringIO())
-            hint = usual.observed(look, [(a, w, g) for (_, a), w, g in rows], partial(run, look), ask)
+            rows = [(args, w[label], h[label]) for (_, args), w, h in rows]
+            hint = usual.observed(look, label, rows, partial(run, look), ask)
         hint = hint or usual.not_a_number(have[label] if index is None else have[label][index])
-        hint = hint or (BY_HAND if index is not None else SHAPE)
-        return CheckResult("wrong", words(column), difference_in_words(want, have, label, index), hint, self.where)
+        hint = hint or (SHAPE if index is None else BY_HAND)
+        return CheckResult("wrong", tried, difference_in_words(want, have, label, index), hint, self.where)
 
-    def _known(self, given, only=None):
-        """The sentence of the known mistake that is like the answer, in one look or in all; "" for none or several."""
+    def _known(self, given, only=None, label=None):
+        """The sentence of the known mistake that is like the answer in all, or in one part of one look; else ""."""
         fits = set()
         for sentence, trace in self._traces:
             # Where the answer raised there is nothing to compare; what is left must show the mistake.
             rows = zip(self._trials, trace, self._wanted, given, strict=True)
             rows = [(k, m, w, h) for (k, _), m, w, h in rows if k is (only or k) and not isinstance(h, Verdict)]
-            like_it = all(same(m, h, look.tolerance) for look, m, _, h in rows)
-            if like_it and not all(same(w, h, look.tolerance) for look, _, w, h in rows):
+            like_it = all(same(m, h, look.tolerance, label) for look, m, _, h in rows)
+            if like_it and not all(same(w, h, look.tolerance, label) for look, _, w, h in rows):
                 fits.add(sentence)
         return fits.pop() if len(fits) == 1 else ""
 

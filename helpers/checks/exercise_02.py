@@ -40,6 +40,8 @@ def check_fold(W, b, gamma, beta, running_mean, running_var, eps):
 
 
 def _fold(scale=lambda g, v, e: g / (v + e).sqrt(), weight=lambda W, s: W * s, bias=lambda b, s, m, h: (b - m) * s + h):
+    """An answer of which one part is another: they are compared part by part."""
+
     def fold(W, b, gamma, beta, mean, var, eps):
         s = scale(gamma, var, eps)
         return weight(W, s), bias(b, s, mean, beta)
@@ -51,16 +53,17 @@ check_fold.mistakes = {
     "eps is outside the root: add it to the variance, before the root.": _fold(lambda g, v, e: g / (v.sqrt() + e)),
     "BatchNorm divides by the root of running_var + eps: not by the variance, and it does not multiply.": (
         _fold(lambda g, v, e: g / (v + e)), _fold(lambda g, v, e: g * (v + e).sqrt())),
-    "The variance is scaled by 31/32 or 32/31: running_var is used as it is, in eval mode no batch counts.": (
-        _fold(lambda g, v, e: g / (v * 31 / 32 + e).sqrt()), _fold(lambda g, v, e: g / (v * 32 / 31 + e).sqrt())),
-    "The scale is on the rows of W: a unit of the Linear is a column here, (fan_in, fan_out).": _fold(
-        weight=lambda W, s: W * s[:, None]),
-    "The scale multiplies the columns of W.": (_fold(weight=lambda W, s: W), _fold(weight=lambda W, s: W / s)),
-    "b and running_mean are both scaled, beta is not: b2 is (b - running_mean) * s + beta.": (
-        _fold(bias=lambda b, s, m, h: b - m * s + h), _fold(bias=lambda b, s, m, h: b * s - m + h),
-        _fold(bias=lambda b, s, m, h: b - m + h), _fold(bias=lambda b, s, m, h: (b - m + h) * s)),
-    "A sign is wrong in b2: it is (b - running_mean) * s + beta.": (
-        _fold(bias=lambda b, s, m, h: (b + m) * s + h), _fold(bias=lambda b, s, m, h: (b - m) * s - h)),
+    "The scale is on the rows of W: a unit of the Linear is a column here, (fan_in, fan_out).": (
+        _fold(weight=lambda W, s: W * s[:, None]), _fold(lambda g, v, e: g / (v.sqrt() + e), lambda W, s: W * s[:, None]),
+        _fold(lambda g, v, e: g / v.sqrt(), lambda W, s: W * s[:, None])),
+    "The scale multiplies the columns of W, one by one: W * s.": (
+        _fold(weight=lambda W, s: W), _fold(weight=lambda W, s: W / s)),
+    "W2 is transposed: here W is (fan_in, fan_out), as in x @ W, and not as in nn.Linear.": (
+        _fold(weight=lambda W, s: (W * s).T)),
+    "b2 is what BatchNorm makes of b: (b - running_mean) * s + beta.": tuple(_fold(bias=bias) for bias in (
+        lambda b, s, m, h: b - m * s + h, lambda b, s, m, h: b * s - m + h, lambda b, s, m, h: b - m + h,
+        lambda b, s, m, h: (b - m + h) * s, lambda b, s, m, h: (b + m) * s + h, lambda b, s, m, h: (b - m) * s - h,
+        lambda b, s, m, h: (b - m) / s + h)),
     "W2 and b2 have changed places: return W2, b2.": lambda *args: check_fold.right(*args)[::-1],
 }  # fmt: skip
 
@@ -73,8 +76,8 @@ check_other_order = choices("the other order", "exercise E02, the BatchNorm behi
         "nowhere": "Where no padding is read, a convolution is a Linear over patches."}),
 })  # fmt: skip
 
-CONVERTED = [(torch.tensor(v, dtype=torch.float64), was, new)  # a root takes them, math's and torch's
-             for v, was, new in ((1e-3, 1e-3, 1e-5), (4, 0.5, 0.1), (0, 1e-3, 1e-5))]  # fmt: skip
+_VARIANCES = (1e-3, 1e-3, 1e-5), (4, 0.5, 0.1), (0, 1e-3, 1e-5)
+CONVERTED = [(torch.tensor(v, dtype=torch.float64), was, new) for v, was, new in _VARIANCES]  # math and torch take them
 
 
 @check("exercise E02, the converted network", 3787, CONVERTED)

@@ -5,7 +5,6 @@ import copy
 import inspect
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 
@@ -53,9 +52,7 @@ def conditions(tried, place, seconds):
 def choice(tried, place, seconds, right, wrong):
     """A Check of one question: right, the right option; wrong: a dict {option: why not}. Options: text or numbers."""
     result = choices(tried, place, seconds, {tried: (right, wrong)})
-    trial, result.right, result.mistakes = result.looks[0].trial, right, {why: other for other, why in wrong.items()}
-    result.looks = [replace(result.looks[0], trial=lambda answer: trial({tried: answer}))]
-    result.__doc__ = f"{tried}, {place}: one of {_in_order([right, *wrong])}."
+    result.right = right
     return result
 
 
@@ -63,7 +60,7 @@ def choices(tried, place, seconds, questions, *, noun="answer", otherwise="Work 
     """A Check of a dict {question: option}, for questions {question: (right option, {wrong option: why not})}.
 
     One text in place of the dict: the wrong options are the other questions' right ones, and all are told it. One
-    dict may serve several questions: what it says of the right option is not told.
+    dict may serve several questions: what it says of the right option is not told. An only question needs no dict.
     No result shows a right option. otherwise: what helps where a number is not among the options.
     """
     right, keys = {key: pair[0] for key, pair in questions.items()}, ", ".join(map(repr, questions))
@@ -72,6 +69,7 @@ def choices(tried, place, seconds, questions, *, noun="answer", otherwise="Work 
 
     @conditions(tried, place, seconds)
     def result(answer):
+        answer = {tried: answer} if tried in questions and not isinstance(answer, Mapping) else answer
         yield isinstance(answer, Mapping), was_given(answer), f"Pass a dict of {len(questions)} entries: {keys}."
         faults = [f"{key!r} is not asked for" for key in answer if key not in questions]
         faults += [f"{key!r} is missing" for key in questions if key not in answer]
@@ -89,7 +87,7 @@ def choices(tried, place, seconds, questions, *, noun="answer", otherwise="Work 
             yield is_right or why or kind != "text", f"{shown}, which is not one of the options", hint
             yield is_right, f"{shown}, which is not right", why or otherwise
 
-    result.right, result.__doc__ = right, f"{tried}, {place}: a dict of {len(questions)} entries, for {keys}."
+    result.right, result.__doc__ = right, f"{tried}, {place}: an answer for each of {keys}."
     for key, wrong in tables.items():
         for other, why in wrong.items():
             if other != right[key]:

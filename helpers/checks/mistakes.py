@@ -15,9 +15,6 @@ from helpers.checks.sandbox import Verdict
 
 RELATIONS = {  # what yours is: of the expected numbers
     "minus the expected result: is a sign wrong?": np.negative,
-    "twice the expected result: something is counted double.": lambda v: 2 * v,
-    "half of the expected result: a 2 is missing or too many.": lambda v: v / 2,
-    "a percentage: 100 times the expected result.": lambda v: 100 * v,
     "to base 2: take the natural log.": lambda v: v / math.log(2),
     "to base 10: take the natural log.": lambda v: v / math.log(10),
     "one over the expected result: it is upside down.": np.reciprocal,
@@ -25,24 +22,27 @@ RELATIONS = {  # what yours is: of the expected numbers
     "the root of the expected result: is there a root too many?": np.sqrt,
     "1 minus the expected result: it is the wrong way round.": lambda v: 1 - v,
     "the log of the expected result.": np.log,
-    "log10 of the expected result.": np.log10,
     "exp of the expected result: is a log missing?": np.exp,
-    "the expected result without its sign.": np.abs,
 }
 NEAR = "within 2 % everywhere: is it rounded, cut off early, an average of too few, or is a small number left out?"
 
 
-def observed(look, rows, run, right):
-    """What can be seen of an answer from outside, as a sentence; "" where it is nothing simple.
+def observed(look, label, rows, run, right):
+    """What can be seen of a part of an answer from outside, as a sentence; "" where it is nothing simple.
 
-    rows: (args, the right outcome, the answer's) for every input; run, right: give the outcome of either for args.
+    rows: (args, the right array, the answer's) for every input; run, right: give the outcome of either for args.
     """
-    if any(isinstance(outcome, Verdict) for row in rows for outcome in row[1:]):
-        return ""
-    pairs = [(want, have[label]) for _, wanted, have in rows for label, want in wanted.items()]
+    pairs = [(want, have) for _, want, have in rows]
     if any(want.dtype != have.dtype for want, have in pairs):
         return "A comparison gives truth values, all else gives numbers: return what is asked for."
-    told = "" if look.call else _never_used(look, rows, run, right) or _exchanged(look, rows, right)
+
+    if label.endswith(".grad") and not any(have.any() for _, have in pairs):
+        return "Nothing arrives there: is it never used, or cut off by .data, .detach(), .item() or no_grad?"
+
+    def like(outcome, array):
+        return not isinstance(outcome, Verdict) and same({label: array}, outcome, look.tolerance, label)
+
+    told = "" if look.call else _never_used(look, label, rows, run, right, like) or _exchanged(look, rows, right, like)
     return told or _relation(pairs, *relative(look.tolerance))
 
 
@@ -60,7 +60,7 @@ def _relation(pairs, share, absolute):
         if words := next((words for words, change in RELATIONS.items() if close(have, change(want))), ""):
             return f"Yours is {words}"
         factor, more = (have / want)[np.abs(want).argmax()], (have - want)[0]
-        several, clear = len(np.unique(want)) > 1, 10 * share  # a factor closer to 1 is no factor
+        several, clear = len(np.unique(want)) > 1, max(10 * share, 1e-3)  # a factor closer to 1 is no factor
         if several and math.inf > abs(factor) > 1e-9 and abs(factor - 1) > clear and close(have, factor * want):
             return f"Yours is always {factor:.4g} times the expected result: a factor is missing or too many."
         if several and math.inf > abs(more) > clear * np.abs(want).max() and close(have, want + more):
@@ -81,24 +81,24 @@ def _other(arg):
     return 0.5 * arg + 0.05 * arg**2 if isinstance(arg, torch.Tensor) and arg.is_floating_point() else None
 
 
-def _never_used(look, rows, run, right):
+def _never_used(look, label, rows, run, right, like):
     """The parameters whose change changes the right answer and never the learner's."""
     idle = []
     for i, name in enumerate(look.names[: len(rows[0][0])]):
-        changed = [(*args[:i], _other(args[i]), *args[i + 1 :]) for args, _, _ in rows]
-        if all(args[i] is not None for args in changed):
-            alike = all(same(have, run(args), look.tolerance) for args, (_, _, have) in zip(changed, rows, strict=True))
-            if alike and not all(same(w, right(a), look.tolerance) for a, (_, w, _) in zip(changed, rows, strict=True)):
+        changed = [((*args[:i], _other(args[i]), *args[i + 1 :]), want, have) for args, want, have in rows]
+        if all(args[i] is not None for args, _, _ in changed):
+            is_idle = all(like(run(args), have) for args, _, have in changed)
+            if is_idle and not all(like(right(args), want) for args, want, _ in changed):
                 idle.append(name)
-    return f"Your answer stays the same when {' or '.join(idle)} changes: where is it used?" if idle else ""
+    return f"Your {label} stays the same when {' or '.join(idle)} changes: where is it used?" if idle else ""
 
 
-def _exchanged(look, rows, right):
+def _exchanged(look, rows, right, like):
     """Two parameters that have changed places."""
     for i, j in combinations(range(len(rows[0][0])), 2):
         order = list(range(len(rows[0][0])))
         order[i], order[j] = j, i
-        if all(same(right(tuple(args[k] for k in order)), have, look.tolerance) for args, _, have in rows):
+        if all(like(right(tuple(args[k] for k in order)), have) for args, _, have in rows):
             return f"{look.names[i]} and {look.names[j]} have changed places."
     return ""
 

@@ -1,7 +1,6 @@
 """What an answer returned, read as labelled arrays, compared with what it should be, and put into words."""
 
 from collections.abc import Iterator
-from functools import partial
 
 import numpy as np
 import torch
@@ -40,30 +39,19 @@ def as_array(value):
     return {"result": array.reshape(()) if array.size == 1 else array}
 
 
-def as_parts(*labels, tensors=False):
-    """The reader of a tuple, one part per label, or of a thing that has one; a bias may have shape (1, n) or (n,).
+def as_parts(*labels):
+    """The reader of a tuple, one part per label; a bias may have shape (1, n) or (n,)."""
 
-    tensors: nothing but torch tensors will do.
-    """
-
-    def read(value):
-        values = value if len(labels) > 1 else [value]
+    def read(values):
         is_row = isinstance(values, (tuple, list))
-        kind = f"{len(values)} things" if is_row else type(value).__name__
+        kind = f"{len(values)} things" if is_row else type(values).__name__
         hint = f"Return {len(labels)} results in this order: `return {', '.join(labels)}`."
         require(is_row and len(values) == len(labels), f"it returned {kind}", hint)
-        parts, hint = {}, "Only torch tensors carry gradients: return one."
-        for label, part in zip(labels, values, strict=True):
-            is_right_type = isinstance(part, torch.Tensor) or not tensors
-            require(is_right_type, f"{label} is of type {type(part).__name__}", hint)
-            array = to_array(part, label)
-            parts[label] = array[0] if label.startswith("b") and array.ndim == 2 and len(array) == 1 else array
-        return parts
+        parts = {label: to_array(part, label) for label, part in zip(labels, values, strict=True)}
+        rows = [label for label, part in parts.items() if label.startswith("b") and part.ndim == 2 and len(part) == 1]
+        return parts | {label: parts[label][0] for label in rows}
 
     return read
-
-
-as_tensors = partial(as_parts, tensors=True)
 
 
 def relative(tolerance):
@@ -77,21 +65,18 @@ def first_difference(wanted, given, tolerance):
         have = given[label]
         if want.shape != have.shape or want.dtype != have.dtype:
             return label, None
-        alike = np.asarray(want == have)
-        if want.dtype != bool and not alike.all():
-            share, absolute = relative(tolerance)
-            with np.errstate(all="ignore"):
-                near = np.abs(have - want) <= absolute + share * np.abs(want)
-            alike = alike | near & np.isfinite(want) | np.isnan(want) & np.isnan(have)
+        with np.errstate(all="ignore"):
+            alike = np.isclose(have, want, *relative(tolerance), equal_nan=True)
         if not alike.all():
             return label, tuple(int(i) for i in np.argwhere(~alike)[0])
     return None
 
 
-def same(a, b, tolerance):
-    """Whether two outcomes are alike: two readings that agree, or two Verdicts of one kind."""
+def same(a, b, tolerance, label=None):
+    """Whether two outcomes are alike, or one part of them: two readings that agree, or two Verdicts of one kind."""
     if isinstance(a, Verdict) or isinstance(b, Verdict):
         return getattr(a, "kind", a) == getattr(b, "kind", b)
+    a, b = ({label: reading[label]} if label else reading for reading in (a, b))
     return first_difference(a, b, tolerance) is None
 
 
@@ -117,31 +102,20 @@ def size(arg):
     return arg.numel() if isinstance(arg, torch.Tensor) else len(arg) if isinstance(arg, str) else 1
 
 
-def input_in_words(name, parameters, args, column=None, call=""):
-    """The input tried: small ones in full, of a large matrix the column in which the answer first differs.
-
-    call: the display of what is not simply a call of the answer; column: (j, n), the j-th of n columns.
-    """
-    shown, details = [], ""
+def input_in_words(name, parameters, args, call=""):
+    """The input tried: small tensors in full, of large ones the shape. call: what is not simply a call of the answer."""
+    shown, details = [], []
     for parameter, arg in zip(parameters, args, strict=False):
         text = f"{arg:.4g}" if isinstance(arg, float) else getattr(arg, "__name__", str(arg))
+        if isinstance(arg, torch.Tensor):
+            rounded = arg.double().round(decimals=4) if arg.is_floating_point() else arg
+            text = str(rounded.tolist()) if arg.numel() <= 24 else parameter
         if isinstance(arg, list) and isinstance(arg[0], torch.Tensor):
             text = parameter
-            details += f", {parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}"
-        elif isinstance(arg, torch.Tensor):
-            in_full, fits = arg.numel() <= 12 and not call, column and arg.dim() and arg.shape[-1] == column[1]
-            text = str(_rounded(arg)) if in_full else parameter
-            if arg.dim() > 1 and not in_full:
-                details += f", {parameter} of shape {tuple(arg.shape)}"
-                few = fits and arg.dim() == 2 and len(arg) <= 12
-                details += f" with {parameter}[:, {column[0]}] = {_rounded(arg[:, column[0]])}" if few else ""
-            elif fits and call:
-                details += f", {parameter}[{column[0]}] = {_rounded(arg[column[0]])}"
+            details.append(f"{parameter} of shapes {', '.join(str(tuple(part.shape)) for part in arg)}")
+        elif text == parameter:
+            details.append(f"{parameter} of shape {tuple(arg.shape)}")
+        elif call:
+            details.append(f"{parameter} = {text}")
         shown.append(text)
-    return (call or f"{name}({', '.join(shown)})") + details
-
-
-def _rounded(tensor):
-    if tensor.dim():
-        return [_rounded(part) for part in tensor]
-    return float(f"{tensor:.4g}") if tensor.is_floating_point() else tensor.item()
+    return ", ".join([call or f"{name}({', '.join(shown)})", *details])

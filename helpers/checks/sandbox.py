@@ -10,6 +10,7 @@ import sys
 import sysconfig
 import traceback
 import warnings
+from unittest import mock
 
 import numpy as np
 import torch
@@ -46,30 +47,19 @@ def _directory():
         return None
 
 
-def _put_environment_back(before):
-    if os.environ != before:
-        os.environ.clear()
-        os.environ.update(before)
-
-
 PRINTING = vars(torch._tensor_str.PRINT_OPTS)
-SETTINGS = [  # whatever code may switch: how to read it, how to put it back
+SETTINGS = [  # whatever code may switch and no context puts back: how to read it, how to put it back
     (random.getstate, random.setstate),
     (np.random.get_state, np.random.set_state),
-    (np.get_printoptions, lambda before: np.set_printoptions(**before)),
-    (torch.get_rng_state, torch.set_rng_state),
     (torch.get_num_threads, torch.set_num_threads),
     (torch.get_default_dtype, torch.set_default_dtype),
     (lambda: str(torch.empty(0).device), lambda before: torch.set_default_device(None if before == "cpu" else before)),
     (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
     (torch.get_deterministic_debug_mode, torch.set_deterministic_debug_mode),
-    (lambda: (torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()),
-     lambda before: torch.autograd.set_detect_anomaly(*before)),
     (PRINTING.copy, PRINTING.update),
-    (lambda: dict(os.environ), _put_environment_back),
     (_directory, lambda before: before and os.chdir(before)),
     (sys.getrecursionlimit, sys.setrecursionlimit),
-]  # fmt: skip
+]
 
 
 @contextlib.contextmanager
@@ -78,10 +68,12 @@ def sandbox(printed, dtype=torch.float32):
     before = [(put_back, read()) for read, put_back in SETTINGS]
     try:
         with contextlib.ExitStack() as stack:
-            streams = contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed)
-            gradients = torch.inference_mode(False), torch.enable_grad()
-            for context in (*streams, *gradients, warnings.catch_warnings(action="ignore"), np.errstate(all="ignore")):
-                stack.enter_context(context)
+            enter = stack.enter_context
+            enter(contextlib.redirect_stdout(printed)), enter(contextlib.redirect_stderr(printed))
+            enter(torch.inference_mode(False)), enter(torch.enable_grad()), enter(torch.random.fork_rng(devices=[]))
+            enter(torch.autograd.set_detect_anomaly(torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()))
+            enter(warnings.catch_warnings(action="ignore")), enter(np.errstate(all="ignore")), enter(np.printoptions())
+            enter(mock.patch.dict(os.environ))
             torch.set_default_dtype(dtype)
             if str(torch.empty(0).device) != "cpu":
                 torch.set_default_device(None)  # the inputs are there

@@ -1,4 +1,4 @@
-"""The checks of chapters 08 to 14 and of the lessons beyond: answers in many styles that no check lists."""
+"""Answers to chapters 08 to 14 and the lessons beyond: right ones in many styles, and wrong ones that no check lists."""
 
 import math
 import statistics
@@ -28,7 +28,6 @@ from helpers.checks import (
     check_stream_growth,
     check_three_faults,
     check_training,
-    check_uncorrected_step,
     check_wrong_gain,
     check_xor,
 )
@@ -76,6 +75,16 @@ def collapse(weights, biases):
     for weight, bias in zip(weights, biases, strict=True):
         W, b = W @ weight.numpy(), b @ weight.numpy() + bias.numpy()
     return [W.tolist(), b.tolist()]
+
+
+def stepwise(weight=lambda W, w: W @ w, bias=lambda b, w, c: b @ w + c):
+    def collapse(weights, biases):
+        W, b = weights[0], biases[0]
+        for w, c in zip(weights[1:], biases[1:], strict=True):
+            W, b = weight(W, w), bias(b, w, c)
+        return W, b
+
+    return collapse
 
 
 def used_up(weights, biases):
@@ -332,110 +341,145 @@ RIGHT = {
 }  # fmt: skip
 
 
-WRONG = [  # the check, an answer that no list holds, and what is said of it
-    *((check_fixed_point, answer, "too few") for answer in (partial(fixed_point, steps=5), partial(fixed_point, steps=11))),
-    *((check_fixed_point, partial(fixed_point, steps=n), "hundreds") for n in (15, 40)),
-    *((check_fixed_point, lambda g, low=low: 0 if g < low else fixed_point(g), "Just above") for low in (1.06, 1.2)),
-    *((check_fixed_point, partial(fixed_point, steps=n, guard=False), "gain of 1 or less") for n in (100, 700, 2000)),
-    (check_fixed_point, lambda g: 0 if g < 1 else fixed_point(g, guard=False), "at 1 too"),
-    (check_fixed_point, partial(fixed_point, density=1), "exp(-z^2/2)"),
-    (check_fixed_point, partial(fixed_point, share=0.5), "both sides"),
-    (check_fixed_point, lambda g: 0.6513, "gain changes"),
-    *((check_fixed_point, answer, "") for answer in (
-        lambda g: fixed_point(g) + 0.002, partial(fixed_point, points=9), lambda g: max(0, (g * g - 1) / (2 * g**4)) ** 0.5)),
-    (check_most_left, lambda g, n: round((g / 4) ** n, 4), "rounded"),
-    (check_most_left, lambda g, n: (g * g / 16) ** n, "root missing"),
-    (check_faulty_layer, {**LAYER, "layer": 4.9}, "ratio"),
-    (check_faulty_layer, {**LAYER, "layer": 5.08}, "ratio"),
-    (check_faulty_layer, {**LAYER, "layer": "5"}, "number"),
-    *((check_even_gains, answer, "20") for answer in (
-        3, "1.2", [1.2] * 19 + [math.nan], [-1.2] * 20, [[1.2] * 20] * 2, [1e200] * 20, [[1], []], dict(enumerate(EVEN)))),
-    *((check_even_gains, answer, "20") for answer in (EVEN[:19], [1.2] * 21, ["1.2"] * 20)),
-    *((check_even_gains, answer, "chi") for answer in (torch.ones(20), [1.22] * 20, EVEN[::-1])),
-    (check_even_gains, [0.01] + [1.0001] * 19, "larger first gain"),
-    (check_collapse, used_up, "new object"),
-    (check_collapse, lambda w, b: (collapse(w, b)[0], [[entry] for entry in collapse(w, b)[1]]), "shape"),
-    *((check_collapse, lambda w, b, n=n: collapse(w[:n] or w, b[:n] or b), "end of the lists") for n in (-1, 3)),
-    (check_collapse, lambda w, b: (collapse(w, b)[0], b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0)), "all the layers after"),
-    *((check_collapse, lambda w, b, of=of: of(*collapse(w, b)), "") for of in (
-        lambda W, b: W, lambda W, b: (W, 2 * np.array(b)), lambda W, b: (W, b, 0), lambda W, b: (W, None))),
-    (check_collapse, lambda w, b: (w[0], b[0]), ""),
-    (check_xor, [W1, B1, [[-1], [1]], [1]], "signs"),
-    *((check_xor, [W1, B1, last, [0]], "straight line") for last in ([[0], [0]], [[math.nan], [1]])),
-    *((check_xor, [part, B1, W2, B2], "(2, 2)") for part in ([[1, 2], [3]], None, "W1")),
-    *((check_xor, [W1, B1, last, B2], "(2, 1)") for last in ([[1, -1]], [1, -1])),
-    (check_xor, [W1, 2.0, W2, -1.0], "(2,)"),
-    *((check_xor, [W1, first, W2, last], "straight line") for first, last in (([2, 2], B2), (B1, [1]))),
-    (check_stored_weight, {**STORED, "gradient": 100}, "power"),
-    (check_stored_weight, {**STORED, "grad:data": 10_000}, "power"),
-    (check_stored_weight, {**STORED, "change of the output": 2.2}, "step"),
-    (check_ratio_of_step, ratio(lambda old, new: new.sub_(old).std() / old.std()), "copies"),
-    (check_ratio_of_step, ratio(std_ratio, change=lambda step: (step(), step())), "once"),
-    (check_ratio_of_step, ratio(std_ratio, change=lambda step: None), "once"),
-    (check_ratio_of_step, ratio(std_ratio, keep=lambda weight: weight.data), "clone"),
-    (check_ratio_of_step, ratio(lambda old, new: new.std(), change=lambda step: step().std()), "error"),
-    (check_ratio_of_step, ratio(lambda old, new: (new - old).mean() / old.mean()), "stds"),
-    *((check_new_rate, factor, "Give one") for factor in ("30", "x30", -30, 0, math.nan, [20, 40], {"factor": 30}, True, lambda: 30)),
-    *((check_new_rate, *row) for row in ((1000, "cliff"), (1, "lie near 1e-4"), (10, "best ratio"))),
-    *((check_wrong_gain, {**GAIN, **off}, "") for off in ({FACTOR: 9.2}, {SPEED: 93}, {FACTOR: "ten"}, {FACTOR: [10, 10]}, {WHICH: 4.1})),
-    *((check_gain_powers, {**POWERS, "batch norm output": off}, "") for off in (0.3, -0.6, math.nan, False, "0", object(), [0, 0], 1j)),
-    *((check_gain_powers, answer, "") for answer in ({**POWERS, "x": 1}, [1, 0, 0, -1, -1, -2], lambda: POWERS)),
-    (check_rate_from_ratios, rate(np.median, held=min), "may have to"),
-    (check_rate_from_ratios, rate(np.median, held=max), "may have to"),
-    (check_rate_from_ratios, rate(np.median, held=lambda lr, new: min(new, 1.0)), "beyond 1"),
-    (check_rate_from_ratios, rate(lambda r: sorted(r)[min(2, len(r) - 1)]), "longer list"),
-    (check_rate_from_ratios, rate(lambda r: r[len(r) // 2]), "sorted"),
-    (check_rate_from_ratios, rate(statistics.geometric_mean), "median"),
-    (check_rate_from_ratios, lambda lr, ratios: lr * 1e-3, "when ratios changes"),
-    (check_rate_from_ratios, rate(lambda r: statistics.fmean(sorted(r)[1:-1] or r)), ""),
-    (check_rate_from_ratios, lambda lr, ratios: ratios.sort() or rate(np.median)(lr, ratios), "new object"),
-    *((check_mystery, DIAGNOSES | {1: (DIAGNOSES[1][0], layer)}, "as a number")
-      for layer in ("3", "linear3", np.array([3, 4]), None, True)),
-    (check_mystery, {str(number): answer for number, answer in DIAGNOSES.items()}, "the keys 1, 2"),
-    (check_mystery, DIAGNOSES | {3: "a shifted bias"}, "pair"),
-    (check_mystery, DIAGNOSES | {4: (DIAGNOSES[4][0], 7 - DIAGNOSES[4][1])}, "neighbours"),
-    *((check_mystery, DIAGNOSES | {2: (kind, DIAGNOSES[2][1])}, "histogram") for kind in {*KINDS} - {DIAGNOSES[2][0]}),
-    *((check_three_faults, (Hidden, how), "container") for how in (step, ADDING)),
-    *((check_three_faults, (net(end=staticmethod(end)), how), "logits") for end in ENDS for how in (step, ADDING)),
-    (check_three_faults, (Frozen, step), "all four"),
-    (check_three_faults, (net(bend=staticmethod(torch.detach)), step), "all four"),
-    (check_three_faults, (Right, ADDING), "added"),
-    (check_three_faults, (Right, stepping(times=0)), "no effect"),
-    *((check_three_faults, (Right, stepping(loss_of=of)), "as they are")
-      for of in (lambda out, y: F.cross_entropy(out.softmax(-1), y), F.nll_loss)),
-    (check_three_faults, (net(bend=staticmethod(lambda x: x)), step), "tanh"),
-    (check_three_faults, (net(hidden=lambda self, x: self.second(self.first(x).tanh())), step), "tanh"),
-    (check_three_faults, (net(hidden=lambda self, x: self.first(x).tanh()), step), "all four"),
-    (check_three_faults, (net(hidden=lambda self, x: Right.hidden(self, x.detach())), step), "all four"),
-    (check_three_faults, (Right, stepping(times=2)), "as they are"),
-    (check_three_faults, (Right, stepping(loss_of=lambda out, y: F.cross_entropy(out, y, reduction="sum"))), "as they are"),
-    (check_three_faults, (Right, stepping(clean=lambda net, optimizer: net.output.zero_grad())), "added"),
-    *((check_three_faults, answer, "in this order") for answer in (3, (nn.Linear,), "Net", Right, (Right(), step), (step, Right))),
-    (check_stream_growth, lambda s, n: (1 + s**2) ** n / 2, "brackets"),
-    (check_uncorrected_step, lambda a, b: a / (1 - b) ** 0.5, "1 - beta"),
-    *((check_training, trained(make), "Adam") for make in (torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)),
-    (check_training, beginning_anew, "memory"),
-    (check_training, trained(adam_without("zero_grad")), "takes them away"),
-    (check_training, trained(adam_without("step")), "each batch"),
-    (check_training, trained(rate=0.01), "Adam"),
-    (check_training, trained(betas=(0.9, 0.99)), "Adam"),
-    (check_training, trained(weight_decay=1e-2), "Adam"),
-    (check_training, trained(batches_of=lambda batches: batches[:1]), "each batch"),
-    (check_training, trained(batches_of=lambda batches: batches[:1] * 5), "each batch"),
-    (check_training, lambda net, batches, lr: trained(rate=lr / 2)(net, batches, lr), "Adam"),
-    (check_group_norm, mean_in_place, "new object"),
-    *((check_group_norm, lambda x, n, _, eps=eps: F.group_norm(x, n, eps=eps), "when eps changes") for eps in (0, 1e-5)),
-    (check_group_norm, lambda x, groups, eps: F.group_norm(x, groups, eps=eps) * 1.01, "1.01 times"),
-    (check_four_findings, {**FINDINGS, "b": "network"}, "drawn"),
-]  # fmt: skip
-
-
-def test_what_is_left_to_fill_in_is_not_an_attempt():
-    assert check_mystery(DIAGNOSES | {3: (..., 4)}).status == "not attempted"
-    assert check_xor([[[..., 2], [2, 2]], B1, W2, B2]).status == "not attempted"
-
-
-def test_the_parts_of_an_answer_may_be_given_one_by_one_and_too_many_are_told():
-    assert check_xor(W1, B1, W2, B2) and check_three_faults(Right, step)
-    assert "alone" in check_adam_ratio(check_adam_ratio.right, 3).misconception
-    assert check_faulty_layer(5, "biases too large").status == check_faulty_layer().status == "wrong"
+WRONG = {  # {check: {fault: answers}}; those with one fault get one remedy, and other faults another
+    check_fixed_point: {
+        "dozens of layers": [
+            *(partial(fixed_point, steps=n) for n in (15, 40)),
+            *(lambda g, low=low: 0 if g < low else fixed_point(g) for low in (1.06, 1.2)),
+        ],
+        "no guard": [
+            *(partial(fixed_point, steps=n, guard=False) for n in (100, 700, 2000)),
+            lambda g: 0 if g < 1 else fixed_point(g, guard=False),
+        ],
+        "a constant": [lambda g: 0.6513],
+        "an offset": [lambda g: fixed_point(g) + 0.002],
+        "": [partial(fixed_point, points=9), lambda g: max(0, (g * g - 1) / (2 * g**4)) ** 0.5],
+    },
+    check_most_left: {
+        "rounded": [lambda g, n: round((g / 4) ** n, 4)],
+        "root missing": [lambda g, n: (g * g / 16) ** n],
+    },
+    check_faulty_layer: {
+        "ratio": [{**LAYER, "layer": 4.9}, {**LAYER, "layer": 5.08}],
+        "number": [{**LAYER, "layer": "5"}],
+    },
+    check_even_gains: {
+        "not 20 gains": [
+            3, "1.2", [1.2] * 19 + [math.nan], [-1.2] * 20, [[1.2] * 20] * 2, [1e200] * 20, [[1], []],
+            dict(enumerate(EVEN)), EVEN[:19], [1.2] * 21, ["1.2"] * 20,
+        ],
+        "uneven": [torch.ones(20), [1.22] * 20, EVEN[::-1]],
+        "no signal": [[0.01] + [1.0001] * 19],
+    },
+    check_collapse: {
+        "in place": [used_up],
+        "shape": [lambda w, b: (collapse(w, b)[0], [[entry] for entry in collapse(w, b)[1]])],
+        "the order of the matrices": [
+            stepwise(lambda W, w: w @ W), stepwise(lambda W, w: w @ W, lambda b, w, c: w @ b + c),
+            stepwise(lambda W, w: w @ W, lambda b, w, c: b + c), stepwise(lambda W, w: w @ W, lambda b, w, c: c),
+        ],
+        "added": [stepwise(lambda W, w: W + w), stepwise(lambda W, w: W + w, lambda b, w, c: b + c)],
+        "entry by entry": [stepwise(lambda W, w: W * w), stepwise(lambda W, w: W * w, lambda b, w, c: c)],
+        "the bias on its way": [
+            *(stepwise(bias=bias) for bias in (lambda b, w, c: b + c, lambda b, w, c: w @ b + c, lambda b, w, c: b @ w)),
+            lambda w, b: (collapse(w, b)[0], b[-1] + (b[-2] @ w[-1] if len(b) > 1 else 0)),
+        ],
+        "": [
+            lambda w, b: collapse(w, b)[0], lambda w, b: (*collapse(w, b), 0), lambda w, b: (collapse(w, b)[0], None),
+            lambda w, b: (collapse(w, b)[0], 2 * np.array(collapse(w, b)[1])),
+        ],
+    },
+    check_xor: {
+        "turned": [[W1, B1, [[-1], [1]], [1]]],
+        "not apart": [
+            *([W1, B1, last, [0]] for last in ([[0], [0]], [[math.nan], [1]])),
+            *([W1, first, W2, last] for first, last in (([2, 2], B2), (B1, [1]))),
+        ],
+        "shapes": [
+            *([part, B1, W2, B2] for part in ([[1, 2], [3]], None, "W1")),
+            *([W1, B1, last, B2] for last in ([[1, -1]], [1, -1])), [W1, 2.0, W2, -1.0],
+        ],
+    },
+    check_stored_weight: {"step": [{**STORED, "change of the output": 2.2}]},
+    check_ratio_of_step: {
+        "copies": [ratio(lambda old, new: new.sub_(old).std() / old.std())],
+        "once": [ratio(std_ratio, change=lambda step: (step(), step())), ratio(std_ratio, change=lambda step: None)],
+        "clone": [ratio(std_ratio, keep=lambda weight: weight.data)],
+        "": [ratio(lambda old, new: new.std(), change=lambda step: step().std())],
+    },
+    check_new_rate: {
+        "no factor": ["30", "x30", -30, 0, math.nan, [20, 40], {"factor": 30}, True, lambda: 30],
+        "cliff": [1000],
+        "too low": [1],
+        "safe": [10],
+    },
+    check_wrong_gain: {
+        "": [
+            *({**GAIN, **off} for off in ({FACTOR: 9.2}, {SPEED: 93}, {FACTOR: "ten"}, {FACTOR: [10, 10]}, {WHICH: 4.1})),
+        ],
+    },
+    check_gain_powers: {
+        "another key": [{**POWERS, "x": 1}],
+        "no dict": [[1, 0, 0, -1, -1, -2], lambda: POWERS],
+        "": [
+            *({**POWERS, "batch norm output": off} for off in (0.3, -0.6, math.nan, False, "0", object(), [0, 0], 1j)),
+        ],
+    },
+    check_rate_from_ratios: {
+        "held": [rate(np.median, held=min), rate(np.median, held=lambda lr, new: min(new, 1.0))],
+        "no ratios": [lambda lr, ratios: lr * 1e-3],
+        "new object": [lambda lr, ratios: ratios.sort() or rate(np.median)(lr, ratios)],
+        "": [
+            rate(np.median, held=max), rate(lambda r: sorted(r)[min(2, len(r) - 1)]),
+            rate(lambda r: statistics.fmean(sorted(r)[1:-1] or r)),
+        ],
+    },
+    check_mystery: {
+        "no pair": [
+            *(DIAGNOSES | {1: (DIAGNOSES[1][0], layer)} for layer in ("3", "linear3", np.array([3, 4]), None, True)),
+            DIAGNOSES | {3: "a shifted bias"},
+        ],
+        "other keys": [{str(number): answer for number, answer in DIAGNOSES.items()}],
+        "the layer": [DIAGNOSES | {4: (DIAGNOSES[4][0], 7 - DIAGNOSES[4][1])}],
+        "the kind": [*(DIAGNOSES | {2: (kind, DIAGNOSES[2][1])} for kind in {*KINDS} - {DIAGNOSES[2][0]})],
+    },
+    check_three_faults: {
+        "container": [*((Hidden, how) for how in (step, ADDING))],
+        "logits": [*((net(end=staticmethod(end)), how) for end in ENDS for how in (step, ADDING))],
+        "all four": [
+            (Frozen, step), (net(bend=staticmethod(torch.detach)), step),
+            (net(hidden=lambda self, x: self.first(x).tanh()), step),
+            (net(hidden=lambda self, x: Right.hidden(self, x.detach())), step),
+        ],
+        "added": [(Right, ADDING), (Right, stepping(clean=lambda net, optimizer: net.output.zero_grad()))],
+        "no effect": [(Right, stepping(times=0))],
+        "another loss or step": [
+            *((Right, stepping(loss_of=of)) for of in (lambda out, y: F.cross_entropy(out.softmax(-1), y), F.nll_loss)),
+            (Right, stepping(times=2)),
+            (Right, stepping(loss_of=lambda out, y: F.cross_entropy(out, y, reduction="sum"))),
+        ],
+        "tanh": [
+            (net(bend=staticmethod(lambda x: x)), step),
+            (net(hidden=lambda self, x: self.second(self.first(x).tanh())), step),
+        ],
+        "not the pair": [3, (nn.Linear,), "Net", Right, (Right(), step), (step, Right)],
+    },
+    check_training: {
+        "Adam": [
+            *(trained(make) for make in (torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop)), trained(rate=0.01),
+            trained(betas=(0.9, 0.99)), trained(weight_decay=1e-2),
+            lambda net, batches, lr: trained(rate=lr / 2)(net, batches, lr),
+        ],
+        "memory": [beginning_anew],
+        "takes them away": [trained(adam_without("zero_grad"))],
+        "each batch": [
+            trained(adam_without("step")), trained(batches_of=lambda batches: batches[:1]),
+            trained(batches_of=lambda batches: batches[:1] * 5),
+        ],
+    },
+    check_group_norm: {
+        "in place": [mean_in_place],
+        "no eps": [*(lambda x, n, _, eps=eps: F.group_norm(x, n, eps=eps) for eps in (0, 1e-5))],
+        "a factor": [lambda x, groups, eps: F.group_norm(x, groups, eps=eps) * 1.01],
+    },
+}  # fmt: skip
