@@ -1,6 +1,7 @@
 """The engine on toy checks and on all checks: what is right, wrong, not attempted; and that nothing is left behind."""
 
 import ast
+import importlib
 import io
 import math
 import random
@@ -39,6 +40,11 @@ def right_answer(check):
 
 
 # ---- every check, and its one list of wrong answers
+
+
+def test_every_check_of_the_room_can_be_imported_from_it():
+    files = [importlib.import_module(f"helpers.checks.{path.stem}") for path in ROOM.glob("[!_]*.py")]
+    assert {name for file in files for name in vars(file) if name.startswith("check_")} == CHECKS.keys()
 
 
 def audit(check):
