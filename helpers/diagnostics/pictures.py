@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
-from matplotlib.ticker import LogLocator, NullLocator
+
+from .axes import log_scale, short
 
 GRAY = "#666666"
 MANY = 12  # labels that a legend beside the picture has room for; more layers have a colour bar
@@ -120,41 +121,6 @@ def plot_training(records, fig=None):
     return fig
 
 
-class _Decades(LogLocator):
-    """The decades; where fewer than two are in sight, 2 and 5 of each as well. An axis spans a factor of 5 at least."""
-
-    def nonsingular(self, low, high):
-        low, high = super().nonsingular(low, high)
-        room = max(1, 5 * low / high) ** 0.5
-        return low / room, high * room
-
-    def tick_values(self, low, high):
-        ticks = super().tick_values(low, high)
-        if sum(low <= tick <= high for tick in ticks) > 1:
-            return ticks
-        return LogLocator(subs=(1, 2, 5)).tick_values(low, high)
-
-
-def log_scale(ax):
-    """A log y axis with its decades, written as 1e-3: ticks between them, and powers, take most of the time."""
-    if ax.get_yscale() != "log":
-        ax.set_yscale("log")
-        ax.yaxis.set_major_locator(_Decades())
-        ax.autoscale_view(scalex=False)  # limits that are set stay
-        ax.yaxis.set_major_formatter(lambda y, _: short(y).replace(".0e", "e"))
-        ax.yaxis.set_minor_locator(NullLocator())
-
-
-def short(value):
-    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e-5; "undefined" for None."""
-    if value is None:
-        return "undefined"
-    if 99.5 <= abs(value) < 1000:
-        return f"{value:.0f}"
-    text = f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"
-    return text.replace("e-0", "e-").replace("e+0", "e+")
-
-
 def _shown(diagnosis, kind, layers=None):
     """The rows of one kind that are drawn: weights, and of the layers those that are asked for, or nonlinearities."""
     if kind == "parameters":
@@ -241,10 +207,7 @@ def _rule_of_thumb(ax):
 
 
 def _symmetric(ax, stds):
-    """Cut the axis at four stds of the widest outline: single far entries would squeeze all else together.
-
-    Of many outlines the widest quarter is cut as well.
-    """
+    """Cut the axis at four stds of the widest outline, of many at the third quarter's: far entries squeeze the rest."""
     stds = sorted(std for std in stds if std)
     if stds:
         limit = 4 * stds[-1 if len(stds) <= MANY else 3 * len(stds) // 4]
@@ -265,8 +228,10 @@ def _legend_beside(ax, names):
     bar.ax.invert_yaxis()  # the first layer on top, as in a legend
 
 
-def _short(name, most=24):
-    """The end of a long name, from a dot on: "…h.0.attn.c_attn.weight"."""
+def _short(name, most=26):
+    """A long name without ".weight", or its end from a dot on: "…h.0.attn.c_attn"."""
+    if len(name) > most:
+        name = name.removesuffix(".weight")
     end = name[1 - most :]
     return name if len(name) <= most else "…" + (end.partition(".")[2] or end)
 
