@@ -1,5 +1,7 @@
 """The four visualisations draw what diagnose and train recorded."""
 
+from itertools import pairwise
+
 import matplotlib
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 from helpers import plots
-from helpers.diagnostics import diagnose
+from helpers.diagnostics import diagnose, watch
 from helpers.layers import Linear
 from helpers.models import SEED, deep_mlp
 from helpers.train import train
@@ -124,3 +126,108 @@ def test_under_adam_its_later_ratios_are_marked_in_place_of_the_rule_of_thumb():
     weights = [row for row in result.parameters if len(row.shape) > 1 and row.adam_to_data]
     marked = ax.get_lines()[-1].get_ydata()
     assert set(marked[np.isfinite(marked)]) <= {row.adam_to_data for row in weights} and len(legend(ax)) == 1
+
+
+def labelled(ax):
+    """The y axis's labels in sight, as they are written."""
+    ax.figure.canvas.draw()
+    low, high = ax.get_ylim()
+    return [text.get_text() for y, text in zip(ax.get_yticks(), ax.get_yticklabels(), strict=True) if low <= y <= high]
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.3, 0.31, ["0.2", "0.5"]),
+        (6e-3, 0.05, ["0.01", "0.02", "0.05"]),
+        (2.1e-4, 4.9e-4, ["2e-4", "5e-4"]),
+        (3e-4, 0.3, ["1e-3", "0.01", "0.1"]),
+    ],
+)
+def test_a_log_axis_has_two_numbers_at_least_and_decades_alone_where_two_stand(low, high, expected):
+    ax = plt.subplots()[1]
+    ax.plot([low, high])
+    plots.log_scale(ax)
+    assert labelled(ax) == expected
+    ax = plt.subplots()[1]
+    ax.set_ylim(1e-3, 10)  # limits that are set stay
+    plots.log_scale(ax)
+    assert ax.get_ylim() == (1e-3, 10) and labelled(ax) == ["1e-3", "0.01", "0.1", "1", "10"]
+
+
+def watched(steps, every=10, nan_from=None, widths=(8, 8)):
+    """The records of a short training of plain layers, whose loss turns NaN."""
+    torch.manual_seed(0)
+    sizes = [6, *widths, 4]
+    layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.Tanh())]
+    net, inputs, targets = nn.Sequential(*layers[:-1]), torch.randn(32, 6), torch.randint(0, 4, (32,))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watch(net, optimizer, every=every) as seen:
+        for step in range(steps):
+            loss = nn.functional.cross_entropy(net(inputs), targets)
+            optimizer.zero_grad()
+            (loss * (torch.nan if step == nan_from else 1)).backward()
+            optimizer.step()
+    return seen
+
+
+def test_one_record_is_drawn_as_points_at_its_whole_step():
+    fig = watched(steps=8).plot()
+    for ax in fig.axes:
+        drawn = [line for line in ax.get_lines() if "rule" not in line.get_label()]
+        assert drawn and all(line.get_marker() == "o" and all(line.get_markevery()) for line in drawn)
+    fig.canvas.draw()
+    assert [text.get_text() for text in fig.axes[3].get_xticklabels() if text.get_text()].count("0") == 1
+
+
+def test_only_what_stands_alone_between_nan_is_a_point():
+    ratios = {"w": [0.1, np.nan, 0.2, np.nan, 0.3, 0.4], "v": [0.1] * 6}
+    alone, whole, _ = plots.plot_update_ratios(ratios).get_lines()
+    assert list(alone.get_markevery()) == [True, False, True, False, False, False]
+    assert whole.get_marker() == "None"
+
+
+def test_steps_are_whole_numbers():
+    fig = watched(steps=21, every=5).plot()
+    fig.canvas.draw()
+    for x, text in zip(fig.axes[3].get_xticks(), fig.axes[3].get_xticklabels(), strict=True):
+        assert x == float(text.get_text().replace("−", "-"))
+
+
+def test_nan_is_said_and_the_steps_go_on():
+    fig = watched(steps=60, every=5, nan_from=25).plot()
+    for ax, first in zip(fig.axes, (30, 25, 25, 25), strict=True):
+        bad = (60 - first) // 5
+        assert ax.get_title(loc="right") == f"NaN or infinity in {bad} of 12 records, first at step {first}"
+        assert ax.get_xlim()[1] > 55
+    assert not watched(steps=20).plot().axes[0].get_title(loc="right")
+
+
+def test_a_panel_without_any_number_says_so():
+    weights = [torch.randn(6, 4, requires_grad=True)]
+    with watch(lambda x: torch.tanh(x @ weights[0]), every=1) as seen:
+        for _ in range(3):
+            loss = seen.model(torch.ones(5, 6)).square().mean()
+            weights[0].data -= 0.1 * torch.autograd.grad(loss, weights)[0]
+            seen.step()
+    ax = seen.plot().axes[2]
+    assert "no number" in ax.texts[0].get_text() and ax.get_legend() is None and not len(ax.get_yticks())
+    panels = diagnose(nn.Sequential(nn.Linear(3, 3), nn.Tanh()), X[:, :3] * torch.nan, Y % 3).plot().axes
+    assert [ax.texts[0].get_text() for ax in panels[:2]] == ["NaN or infinity"] * 2
+
+
+def test_colour_bars_and_long_names_leave_the_width_to_the_pictures():
+    seen = watched(steps=11, widths=[8] * 14)
+    for _, diagnosis in seen.records:
+        for row in (*diagnosis.activations, *diagnosis.gradients, *diagnosis.parameters):
+            object.__setattr__(row, "name", f"encoder.layer.{row.name.split('.')[0]}.attention.self.query.weight")
+    for fig in seen.plot(), seen.records[-1][1].plot():
+        fig.canvas.draw()
+        assert all(ax.get_position().width > 0.6 for ax in fig.axes)
+    ticks = seen.plot().axes[3].child_axes[0].get_yticklabels()
+    assert [text.get_text() for text in ticks][:2] == ["…0.attention.self.query", "…6.attention.self.query"]
+
+
+def test_outlines_that_would_be_needles_are_points():
+    results = [diagnose(deep_mlp(gain=gain, depth=30, generator=generator()), X, Y) for gain in (0.2, 5 / 3)]
+    assert [len(result.plot().axes[0].collections) for result in results] == [1, 0]

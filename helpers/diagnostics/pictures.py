@@ -7,11 +7,14 @@ import numpy as np
 import torch
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap
-from matplotlib.ticker import NullLocator
+
+from .axes import log_scale, short
 
 GRAY = "#666666"
 MANY = 12  # labels that a legend beside the picture has room for; more layers have a colour bar
 BESIDE = dict(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fontsize=9.5)  # a legend
+TOO_WIDE = 1e4  # between the stds of two outlines: all but one would be a needle, so points are drawn
+MIDDLE = dict(ha="center", va="center", color=GRAY)  # a text in place of a picture
 NO_GRADIENTS = "no gradients: call diagnose with targets, or with a loss_fn whose loss has one"
 # One number a row for each picture: the rows, their field, the axis's label, what is said where there is none.
 PICTURES = (
@@ -84,12 +87,13 @@ def plot_diagnosis(diagnosis):
     has_histograms = any(row.histogram for row in diagnosis.activations)
     for ax, (kind, field, label, missing), plot in zip(axes, PICTURES, outlines, strict=True):
         rows = [row for row in _shown(diagnosis, kind) if kind == "activations" or getattr(row, field)]
-        has_values = any(getattr(row, field) for row in rows)
-        if not has_values:
-            missing = "no std above 0: NaN, or the same number everywhere" if rows else missing
+        values = [getattr(row, field) for row in rows if getattr(row, field)]
+        if not values:
+            missing = "no std above 0: the same number everywhere" if rows else missing
+            missing = "NaN or infinity" if _has_nan(_shown(diagnosis, kind)) else missing
             ax.set_axis_off()
-            ax.text(0.5, 0.5, missing, ha="center", va="center", color=GRAY, transform=ax.transAxes)
-        elif plot and has_histograms:
+            ax.text(0.5, 0.5, missing, transform=ax.transAxes, **MIDDLE)
+        elif plot and has_histograms and max(values) < TOO_WIDE * min(values):
             plot(diagnosis, ax=ax)
         else:
             _by_layer(ax, rows, field, label)
@@ -103,34 +107,18 @@ def plot_training(records, fig=None):
     under_adam = any(row.adam_to_data for _, diagnosis in records[-1:] for row in diagnosis.parameters)
     for ax, (kind, field, label, _) in zip(axes, PICTURES, strict=True):
         values, steps = {}, {}
-        for step, diagnosis in records:
-            for row in _shown(diagnosis, kind):
-                value = getattr(row, field)
-                values.setdefault(row.name, []).append(np.nan if value is None else value)
+        shown = [(step, _shown(diagnosis, kind)) for step, diagnosis in records]
+        for step, rows in shown:
+            for row in rows:
+                values.setdefault(row.name, []).append(getattr(row, field) or np.nan)
                 steps.setdefault(row.name, []).append(step)
-        if values:
-            _lines(values, steps, label, ax, rule=field == "update_to_data" and not under_adam)
+        _lines(values, steps, label, ax, rule=field == "update_to_data" and not under_adam)
+        if broken := [step for step, rows in shown if _has_nan(rows)]:
+            said = f"NaN or infinity in {len(broken)} of {len(records)} records, first at step {broken[0]:,}"
+            ax.set_title(said, loc="right", fontsize=9.5, color=GRAY)
     for ax in axes[:-1]:
         ax.set_xlabel("")
     return fig
-
-
-def log_scale(ax):
-    """A log y axis with its decades only, written as 1e-3: ticks between them, and powers, take most of the time."""
-    if ax.get_yscale() != "log":
-        ax.set_yscale("log")
-        ax.yaxis.set_major_formatter(lambda y, _: short(y).replace(".0e", "e"))
-        ax.yaxis.set_minor_locator(NullLocator())
-
-
-def short(value):
-    """Two digits of a number, for titles and labels: 0.63, 140, 3.1e-5; "undefined" for None."""
-    if value is None:
-        return "undefined"
-    if 99.5 <= abs(value) < 1000:
-        return f"{value:.0f}"
-    text = f"{value:.2g}" if 0.01 <= abs(value) < 1000 or not value else f"{value:.1e}"
-    return text.replace("e-0", "e-").replace("e+0", "e+")
 
 
 def _shown(diagnosis, kind, layers=None):
@@ -141,6 +129,10 @@ def _shown(diagnosis, kind, layers=None):
     if layers is None and not any(chosen):
         return getattr(diagnosis, kind)
     return list(compress(getattr(diagnosis, kind), chosen))  # gradients are in step with activations, or there are none
+
+
+def _has_nan(rows):
+    return any(row.nonfinite or getattr(row, "grad_nonfinite", 0) for row in rows)
 
 
 def _outlines(rows, labels, xlabel, ax, legend=True, histograms=None):
@@ -161,20 +153,29 @@ def _outlines(rows, labels, xlabel, ax, legend=True, histograms=None):
         ax.set_ylim(0, 1.2 * highest)
     ax.set(xlabel=xlabel, ylabel="density")
     if legend:
-        _legend_beside(ax, labels)
+        _legend_beside(ax, [row.name for row in rows])
     return ax
 
 
 def _lines(values, steps, ylabel, ax, rule=False, legend=True):
+    """One line per name by step, on a log axis; a point where neither neighbour has a value to draw a line to."""
     ax = ax or plt.subplots()[1]
+    width, has_values = 1.2 if len(values) <= MANY else 0.7, False
     for (name, value), color in zip(values.items(), layer_colors(len(values)), strict=True):
-        ax.plot(steps[name], _array(value), color=color, label=name, linewidth=1.2 if len(values) <= MANY else 0.7)
-    spread = np.concatenate([np.abs(_array(value)) for value in values.values()])
-    is_wide = rule or np.nanmax(spread) > 10 * max(np.nanmin(spread), 1e-30) if np.isfinite(spread).any() else False
+        known = np.pad(np.isfinite(_array(value)), 1)
+        alone = known[1:-1] & ~known[:-2] & ~known[2:]
+        points = dict(marker="o", markersize=4, markevery=alone) if alone.any() else {}
+        ax.plot(steps[name], _array(value), color=color, label=_short(name), linewidth=width, **points)
+        ax.update_datalim([(steps[name][0], 1), (steps[name][-1], 1)], updatey=False)  # the axis goes on beyond NaN
+        has_values |= known.any()
     ax.set(xlabel="step", ylabel=ylabel)
-    if is_wide or "ratio" in ylabel:
-        log_scale(ax)
+    ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     ax.xaxis.set_major_formatter("{x:,.0f}")
+    if not has_values:
+        ax.set_yticks([])
+        ax.text(0.5, 0.5, "no number above 0 in any record", transform=ax.transAxes, **MIDDLE)
+        return ax
+    log_scale(ax)
     if rule:
         _rule_of_thumb(ax)
     if legend:
@@ -184,7 +185,7 @@ def _lines(values, steps, ylabel, ax, rule=False, legend=True):
 
 def _by_layer(ax, rows, field, label):
     """One number a row, as points by depth on a log axis."""
-    y = [np.nan if getattr(row, field) is None else getattr(row, field) for row in rows]
+    y = [getattr(row, field) or np.nan for row in rows]
     ax.plot(range(len(rows)), y, color=GRAY, linewidth=0.8, zorder=1)
     ax.scatter(range(len(rows)), y, color=layer_colors(len(rows)), s=30, zorder=2)
     ax.set(ylabel=label)
@@ -206,10 +207,7 @@ def _rule_of_thumb(ax):
 
 
 def _symmetric(ax, stds):
-    """Cut the axis at four stds of the widest outline: single far entries would squeeze all else together.
-
-    Of many outlines the widest quarter is cut as well.
-    """
+    """Cut the axis at four stds of the widest outline, of many at the third quarter's: far entries squeeze the rest."""
     stds = sorted(std for std in stds if std)
     if stds:
         limit = 4 * stds[-1 if len(stds) <= MANY else 3 * len(stds) // 4]
@@ -217,20 +215,25 @@ def _symmetric(ax, stds):
     return ax
 
 
-def _legend_beside(ax, labels):
-    if len(labels) <= MANY:
+def _legend_beside(ax, names):
+    if len(names) <= MANY:
         ax.legend(**BESIDE)
         return
-    ticks = np.linspace(0, len(labels) - 1, 6).round().astype(int)
-    bar = ScalarMappable(plt.Normalize(0, len(labels) - 1), ListedColormap(layer_colors(256)))
-    bar = ax.figure.colorbar(bar, ax=ax, ticks=ticks, aspect=12, pad=0.01)
-    bar.ax.set_yticklabels([_short(labels[i].split(":")[0] if " " in labels[i] else labels[i]) for i in ticks])
+    ticks = np.linspace(0, len(names) - 1, 6).round().astype(int)
+    bar = ScalarMappable(plt.Normalize(0, len(names) - 1), ListedColormap(layer_colors(256)))
+    # Inside the panel's own axes, as a legend is: beside another panel's legend, no room is taken twice.
+    bar = ax.figure.colorbar(bar, cax=ax.inset_axes([1.01, 0, 0.025, 1]), ticks=ticks)
+    bar.ax.set_yticklabels([_short(names[i]) for i in ticks])
     bar.ax.tick_params(labelsize=9.5)
     bar.ax.invert_yaxis()  # the first layer on top, as in a legend
 
 
-def _short(name, most=28):
-    return name if len(name) <= most else "…" + name[1 - most :]
+def _short(name, most=26):
+    """A long name without ".weight", or its end from a dot on: "…h.0.attn.c_attn"."""
+    if len(name) > most:
+        name = name.removesuffix(".weight")
+    end = name[1 - most :]
+    return name if len(name) <= most else "…" + (end.partition(".")[2] or end)
 
 
 def _array(values):
