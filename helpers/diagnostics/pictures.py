@@ -16,12 +16,19 @@ BESIDE = dict(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fonts
 TOO_WIDE = 1e4  # between the stds of two outlines: all but one would be a needle, so points are drawn
 MIDDLE = dict(ha="center", va="center", color=GRAY)  # a text in place of a picture
 NO_GRADIENTS = "no gradients: call diagnose with targets, or with a loss_fn whose loss has one"
-# One number a row for each picture: the rows, their field, the axis's label, what is said where there is none.
+# One number a row for each picture: the rows, their field, the axis's label, what is said where there is none; and
+# what is healthy.
 PICTURES = (
-    ("activations", "std", "std of the activations", "no layer was seen"),
-    ("gradients", "std", "std of the gradients", NO_GRADIENTS),
-    ("parameters", "grad_to_data", "grad:data ratio", NO_GRADIENTS),
-    ("parameters", "update_to_data", "update:data ratio", "no updates: give lr= or optimizer="),
+    ("activations", "std", "std of the activations", "no layer was seen", "What the layers put out: alike in all"),
+    ("gradients", "std", "std of the gradients", NO_GRADIENTS, "The gradients there: alike in all layers"),
+    ("parameters", "grad_to_data", "grad:data ratio", NO_GRADIENTS, "The weights' gradients: a like share of each"),
+    (
+        "parameters",
+        "update_to_data",
+        "update:data ratio",
+        "no updates: give lr= or optimizer=",
+        "The steps: a like share of each weight",
+    ),
 )
 
 
@@ -39,7 +46,7 @@ def plot_activations(diagnosis, *, ax=None, layers=None, legend=True):
     rows = _shown(diagnosis, "activations", layers)
     shares = [[(row.saturated, "saturated"), (row.dead, "dead")] for row in rows]
     shares = ["".join(f", {share:.1%} {word}" for share, word in pair if share is not None) for pair in shares]
-    labels = [f"{row.name}: std {short(row.std)}{share}" for row, share in zip(rows, shares, strict=True)]
+    labels = [f"{_named(row)}: std {short(row.std)}{share}" for row, share in zip(rows, shares, strict=True)]
     return _outlines(rows, labels, "activation", ax, legend)
 
 
@@ -51,7 +58,7 @@ def plot_gradients(diagnosis, *, ax=None, layers=None, legend=True):
     if not diagnosis.gradients:
         raise ValueError(f"the diagnosis has {NO_GRADIENTS}")
     rows = _shown(diagnosis, "gradients", layers)
-    labels = [f"{row.name}: std {short(row.std)}" for row in rows]
+    labels = [f"{_named(row)}: std {short(row.std)}" for row in rows]
     return _symmetric(_outlines(rows, labels, "gradient at the layer's output", ax, legend), [row.std for row in rows])
 
 
@@ -85,7 +92,7 @@ def plot_diagnosis(diagnosis):
     fig, axes = plt.subplots(4, 1, figsize=(10, 13), layout="constrained")
     outlines = plot_activations, plot_gradients, plot_parameter_gradients, None
     has_histograms = any(row.histogram for row in diagnosis.activations)
-    for ax, (kind, field, label, missing), plot in zip(axes, PICTURES, outlines, strict=True):
+    for ax, (kind, field, label, missing, healthy), plot in zip(axes, PICTURES, outlines, strict=True):
         rows = [row for row in _shown(diagnosis, kind) if kind == "activations" or getattr(row, field)]
         values = [getattr(row, field) for row in rows if getattr(row, field)]
         if not values:
@@ -97,6 +104,7 @@ def plot_diagnosis(diagnosis):
             plot(diagnosis, ax=ax)
         else:
             _by_layer(ax, rows, field, label)
+        ax.set_title(f"{healthy}, if healthy", loc="left", fontsize=10.5)
     return fig
 
 
@@ -105,17 +113,18 @@ def plot_training(records, fig=None):
     fig = fig or plt.figure(figsize=(10, 13), layout="constrained")
     axes = fig.subplots(4, 1, sharex=True)
     under_adam = any(row.adam_to_data for _, diagnosis in records[-1:] for row in diagnosis.parameters)
-    for ax, (kind, field, label, _) in zip(axes, PICTURES, strict=True):
+    for ax, (kind, field, label, _, healthy) in zip(axes, PICTURES, strict=True):
         values, steps = {}, {}
         shown = [(step, _shown(diagnosis, kind)) for step, diagnosis in records]
         for step, rows in shown:
             for row in rows:
-                values.setdefault(row.name, []).append(getattr(row, field) or np.nan)
-                steps.setdefault(row.name, []).append(step)
+                values.setdefault(_named(row), []).append(getattr(row, field) or np.nan)
+                steps.setdefault(_named(row), []).append(step)
         _lines(values, steps, label, ax, rule=field == "update_to_data" and not under_adam)
+        title = f"{healthy}, if healthy"
         if broken := [step for step, rows in shown if _has_nan(rows)]:
-            said = f"NaN or infinity in {len(broken)} of {len(records)} records, first at step {broken[0]:,}"
-            ax.set_title(said, loc="right", fontsize=9.5, color=GRAY)
+            title = f"NaN or infinity in {len(broken)} of {len(records)} records, first at step {broken[0]:,}"
+        ax.set_title(title, loc="left", fontsize=10.5)
     for ax in axes[:-1]:
         ax.set_xlabel("")
     return fig
@@ -153,7 +162,7 @@ def _outlines(rows, labels, xlabel, ax, legend=True, histograms=None):
         ax.set_ylim(0, 1.2 * highest)
     ax.set(xlabel=xlabel, ylabel="density")
     if legend:
-        _legend_beside(ax, [row.name for row in rows])
+        _legend_beside(ax, [_named(row) for row in rows])
     return ax
 
 
@@ -191,13 +200,13 @@ def _by_layer(ax, rows, field, label):
     ax.set(ylabel=label)
     log_scale(ax)
     shown = range(0, len(rows), -(-len(rows) // MANY))
-    ax.set_xticks(shown, [_short(rows[i].name) for i in shown], rotation=30, ha="right", fontsize=9.5)
+    ax.set_xticks(shown, [_short(_named(rows[i])) for i in shown], rotation=30, ha="right", fontsize=9.5)
     if field == "update_to_data":
         if rows[0].adam_to_data is None:
             _rule_of_thumb(ax)
         else:
             adam = [row.adam_to_data or np.nan for row in rows]
-            ax.plot(range(len(rows)), adam, "_", color=GRAY, label="0.25 lr / std, Adam's later")
+            ax.plot(range(len(rows)), adam, "_", color=GRAY, label="0.25 lr / std, Adam's after some 100 steps")
         ax.legend(**BESIDE)
 
 
@@ -226,6 +235,11 @@ def _legend_beside(ax, names):
     bar.ax.set_yticklabels([_short(names[i]) for i in ticks])
     bar.ax.tick_params(labelsize=9.5)
     bar.ax.invert_yaxis()  # the first layer on top, as in a legend
+
+
+def _named(row):
+    """A layer's name; of one that is only a number, as in nn.Sequential, with its type: "1 (Tanh)"."""
+    return f"{row.name} ({row.type.__name__})" if row.name.rpartition(".")[2].isdigit() else row.name
 
 
 def _short(name, most=26):
