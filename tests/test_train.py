@@ -37,7 +37,7 @@ def test_an_optimizer_takes_the_step_with_its_own_lr_or_ours(splits, backward):
         model = lecture_mlp("batchnorm", generator=seeded())
         optimizer = make_optimizer(model.parameters())
         how = dict(lr=lr, generator=seeded(1), optimizer=optimizer, backward=backward)
-        return train(model, *splits.train, steps=50, **how).loss
+        return train(model, *splits.train, steps=20, **how).loss
 
     plain = run(lambda p: None, 0.1)
     torch.testing.assert_close(run(lambda p: torch.optim.SGD(p, lr=0.1), None), plain, rtol=0, atol=1e-5)
@@ -139,7 +139,7 @@ STACKS = {
 @pytest.mark.parametrize("name", STACKS)
 def test_a_stack_trains_as_its_networks_do_alone_each_with_its_own_rate(splits, name, own_minibatches, backward):
     seeds, rates, few = [11, 12], torch.tensor([0.1, 0.05]), [part[:1000] for part in splits.val]
-    settings = dict(steps=40, backward=backward, record_ratios_every=16)
+    settings = dict(steps=20, backward=backward, record_ratios_every=8)
     stack = STACKS[name](generator=[seeded(s) for s in seeds], num_models=2)
     draws = [seeded(s) for s in (21, 22)] if own_minibatches else seeded(21)
     together = train(stack, *splits.train, lr=lambda step: rates, generator=draws, **settings)
