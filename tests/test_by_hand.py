@@ -12,7 +12,7 @@ from torch.nn.utils import parametrizations, prune
 from helpers import layers
 from helpers.by_hand import ByHand
 from helpers.layers import BatchNorm1d, Embedding, Flatten, Linear, Sequential, Tanh
-from helpers.models import NONLINEARITIES, STAGES, deep_mlp, lecture_mlp, seeded
+from helpers.models import STAGES, deep_mlp, lecture_mlp, seeded
 from helpers.train import train
 
 ATOL = {torch.float64: 1e-10, torch.float32: 1e-6}
@@ -72,7 +72,7 @@ def test_part_1s_networks(splits, stage, num_models, dtype):
 
 @pytest.mark.parametrize("num_models", [None, 8])
 @pytest.mark.parametrize("batch_norm", [False, True])
-@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.parametrize("nonlinearity", ["tanh", "relu", "leaky_relu", "elu", "gelu", "sigmoid", "linear"])
 def test_part_2s_networks_with_every_nonlinearity(splits, nonlinearity, batch_norm, num_models):
     for depth, correction in (1, 1), (2, 0), (20, 1):
         how = dict(depth=depth, n_hidden=16, correction=correction, nonlinearity=nonlinearity, batch_norm=batch_norm)
