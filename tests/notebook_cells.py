@@ -1,25 +1,13 @@
-"""Takes notebooks apart for tests: what a chapter defines inline, and its exercises with their solutions."""
+"""Runs the cells of notebooks for tests: what a chapter sets up and defines."""
 
 import ast
 import contextlib
 from pathlib import Path
-from typing import NamedTuple
 
 import nbformat
 from IPython.core.inputtransformer2 import TransformerManager
 
-import check_notebooks
-
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-
-
-class Exercise(NamedTuple):
-    """Sources of an exercise: what the learner gets, the folded solution, and the cell that checks either."""
-
-    title: str
-    stub: str
-    solution: str
-    check: str
 
 
 def read(name):
@@ -36,14 +24,6 @@ def tagged(nb, *tags):
 def setup_source(nb):
     """Source of the cells tagged `setup`, as one piece."""
     return "\n".join(tagged(nb, "setup"))
-
-
-def exercises(nb):
-    """Yield each Exercise of a notebook. ValueError for one that is not complete."""
-    for found in check_notebooks.exercises(nb):
-        if found.check is None or len(found.solutions) != 1:
-            raise ValueError(f"{found.title}: it needs a check and one solution; see scripts/check_notebooks.py")
-        yield Exercise(found.title, found.stub, found.solutions[0], found.check)
 
 
 def execute(source, namespace):

@@ -10,7 +10,8 @@ from torch import nn
 
 from helpers.checks.chapter_13 import multiply_one
 from helpers.models import deep_mlp, seeded
-from notebook_cells import execute, exercises, read
+from notebook_cells import execute, read
+from notebook_parts import exercises
 
 NOTEBOOK = read("13_batch_norm_revisited")
 
@@ -19,7 +20,7 @@ NOTEBOOK = read("13_batch_norm_revisited")
 def solutions():
     namespace = {}
     for exercise in exercises(NOTEBOOK):
-        execute(exercise.solution, namespace)
+        execute(exercise.solutions[0], namespace)
     return namespace
 
 

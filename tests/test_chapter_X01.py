@@ -7,7 +7,8 @@ from torch import nn
 
 from helpers.checks import check_three_faults
 from helpers.diagnostics import diagnose, watch
-from notebook_cells import execute, exercises, read
+from notebook_cells import execute, read
+from notebook_parts import exercises
 
 
 @pytest.fixture
@@ -96,8 +97,8 @@ def test_the_exercise_names_what_diagnose_names(exercise, chapter):
 
 def test_the_third_fault_shows_in_what_watch_records(exercise, chapter):
     """Hint 2: without zero_grad the steps are too large, and grad:data grows in the first records."""
-    forgetful, seen = exercise.solution.replace("    net.zero_grad()\n", ""), {}
-    for name, source in (("forgetful", forgetful), ("right", exercise.solution)):
+    forgetful, seen = exercise.solutions[0].replace("    net.zero_grad()\n", ""), {}
+    for name, source in (("forgetful", forgetful), ("right", exercise.solutions[0])):
         Net, training_step = written(source)
         torch.manual_seed(0)
         net, g = Net(), torch.Generator().manual_seed(1)
@@ -125,7 +126,7 @@ def test_the_third_fault_shows_in_what_watch_records(exercise, chapter):
     ],
 )
 def test_a_fault_that_was_moved_is_still_there(exercise, was, new, said):
-    Net, training_step = written(exercise.solution.replace(was, new))
+    Net, training_step = written(exercise.solutions[0].replace(was, new))
     result = check_three_faults((Net, training_step))
     assert result.status == "wrong" and said in result.misconception
     for pair in ((Net(), training_step), (training_step, Net)):

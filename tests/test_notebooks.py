@@ -4,7 +4,8 @@ from functools import cache
 
 import pytest
 
-from notebook_cells import NOTEBOOKS, execute, exercises, read, setup_source
+from notebook_cells import NOTEBOOKS, execute, read, setup_source
+from notebook_parts import exercises
 
 EXERCISES = [
     pytest.param(path.name, exercise, id=f"{path.stem}-{exercise.title.split(' · ')[0]}")
@@ -27,7 +28,8 @@ def test_solution_is_right_and_stub_is_not(notebook, exercise):
     namespace = dict(begun(notebook))
     execute(exercise.stub, namespace)
     assert not execute(exercise.check, namespace), "the unfilled stub passes its check"
-    execute(exercise.solution, namespace)
+    (solution,) = exercise.solutions
+    execute(solution, namespace)
     result = execute(exercise.check, namespace)
     assert result, f"the solution fails its check: {result}"
 
