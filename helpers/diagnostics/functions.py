@@ -76,7 +76,7 @@ class CrossEntropy(NamedTuple):
 
 
 class Functions(TorchFunctionMode):
-    """While it is on, ``watcher.function_called(seen, output)`` is called after each activation and product.
+    """While it is on, ``watcher.function_called(row, output)`` is called after each activation and product.
 
     Also kept: the dimension of every tensor's units, the order in which weights are used, calls of cross-entropy, and
     what is no parameter though it needs a gradient: inputs, and leaves that the call makes itself.
@@ -206,7 +206,7 @@ class Functions(TorchFunctionMode):
             frame = frame.f_back
         code = frame.f_code
         in_torch = code.co_filename.startswith(INSIDE)
-        layer = self.watcher.open[-1].layer
+        layer = self.watcher.calls[-1].layer
         path = "" if layer is None else self.network.layers[id(layer)][0]
         this = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if this is not None and this is not layer and id(this) in self.network.layers:

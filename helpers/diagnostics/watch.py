@@ -132,7 +132,6 @@ class watch:
                 self.watching.__exit__()
                 parameters = self.watching.functions.parameters().values()
             self.before = _values(parameters)
-            self.watching.divide_gradients(_loss_scale())
 
     def _trained(self):
         if self.optimizer is not None:
@@ -140,7 +139,9 @@ class watch:
         return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
 
     def _record(self):
-        watching, seen = self.watching, self.watching.rows()
+        watching = self.watching
+        watching.finish(_loss_scale())
+        seen = watching.seen
         if watching.failure and not seen:
             raise watching.failure
         parameters = watching.functions.parameters()
@@ -168,7 +169,7 @@ class watch:
         found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
         if self.optimizer is not None:
             found += _not_trained(seen, () if ELSEWHERE in self._findings else gradients)
-        if seen and not watching.was_called and watching.is_module:
+        if seen and not watching.was_called and watching.sees_root:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
         diagnosis = Diagnosis(*layer_rows(seen), rows, findings=found, has_learned=self.has_learned)
