@@ -1,8 +1,9 @@
 """Watch a network while it runs: what every layer, activation and product puts out, in the order of the calls."""
 
+import copy
 from collections import Counter, namedtuple
 from collections.abc import Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
 from unittest.mock import patch
 
@@ -17,6 +18,22 @@ PATCHED = {}  # class -> (the watchers that see the calls of its objects, the pa
 # A layer that is being called; and what came out inside it: a tensor, its version then, the row that it has, or None.
 Call = namedtuple("Call", "layer is_leaf outputs")
 Output = namedtuple("Output", "tensor version row")
+
+
+class Hook:
+    """A hook whose copies do nothing: a model that is copied or saved while it is watched is watched alone.
+
+    Nor does it do anything while torch.compile reads a step, which can't take it in.
+    """
+
+    def __init__(self, watcher, do):
+        self.watcher, self.do = watcher, do
+
+    def __call__(self, *args):
+        return None if torch.compiler.is_compiling() else self.watcher.attempt(self.do, *args)
+
+    def __reduce__(self):  # to what takes any arguments, returns None, and is found where this folder is not
+        return getattr, (nullcontext(), "__exit__")
 
 
 class Watcher:
@@ -42,8 +59,15 @@ class Watcher:
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
         self.undo.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
         mha.set_fastpath_enabled(False)
-        for cls in {_called_class(layer) for _, layer in self.network.layers.values()}:
+        begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
+        layers = [layer for _, layer in self.network.layers.values()]
+        for layer in layers:
+            if not _has_own_call(layer):
+                self.undo.callback(layer.register_forward_pre_hook(begins, with_kwargs=True).remove)
+                self.undo.callback(layer.register_forward_hook(ends, with_kwargs=True, always_call=True).remove)
+        for cls in {type(layer) for layer in layers if _has_own_call(layer)}:
             self.undo.enter_context(_calls_seen(cls, self))
+        self.undo.enter_context(patch.object(nn.Module, "__prepare_scriptable__", _without_hooks, create=True))
         self.listen(True)
         return self
 
@@ -126,19 +150,14 @@ class Watcher:
             raise ValueError(f"{row.name} puts out a nested (jagged) tensor: pad it, with to_padded_tensor")
         self.see(row, tensor)
 
-    def layer_begins(self, layer):
+    def layer_begins(self, layer, args, kwargs):
         self.settle()
         self.calls.append(Call(layer, id(layer) not in self.network.containers, []))
 
-    def layer_fails(self, layer):
-        """An error, which the network may catch."""
-        if self.is_open(layer):
-            self.calls[-2].outputs.extend(self.calls.pop().outputs)
-
     def layer_ends(self, layer, args, kwargs, output):
-        """The output to go on with."""
+        """The output to go on with. After an error, which the network may catch, it is None."""
         with torch._C.DisableTorchFunction():
-            if not self.is_open(layer):  # after an attempt that failed
+            if not self.is_open(layer):  # an attempt has failed
                 return output
             call, output = self.calls.pop(), self._replaced(output)
             tensors = list(tensors_in(output)) if self.wants_rows() else []
@@ -185,18 +204,25 @@ class Watcher:
         return copy
 
 
-def _called_class(layer):
-    """The class whose __call__ is called first."""
-    return nn.Module if type(layer).__call__ is nn.Module.__call__ else type(layer)
+def _has_own_call(layer):
+    """Whether a layer's __call__ is not torch's, whose hooks do not see it then."""
+    return type(layer).__call__ is not nn.Module.__call__
+
+
+def _without_hooks(module):
+    """What torch.jit.script takes in place of a watched module: it would compile the hooks as well."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
+    bare = copy.copy(module)
+    for name in "_forward_hooks", "_forward_pre_hooks", "_modules":
+        kept = {key: value for key, value in getattr(module, name).items() if not isinstance(value, Hook)}
+        vars(bare)[name] = type(getattr(module, name))(kept)
+    return bare
 
 
 @contextmanager
 def _calls_seen(cls, watcher):
-    """Let a watcher see the calls of a class's objects. Several may do so at once, and end in any order.
-
-    For torch's modules this is nn.Module.__call__, in place of hooks: an object with a __call__ of its own is seen in
-    the same way, and nothing is left in a model that is copied, saved or scripted meanwhile.
-    """
+    """Let a watcher see the calls of a class's objects. Several may do so at once, and end in any order."""
     if cls not in PATCHED:
         watchers = []
         PATCHED[cls] = watchers, patch.object(cls, "__call__", _watched(cls, watchers))
@@ -216,21 +242,17 @@ def _watched(cls, watchers):
     call = cls.__call__
 
     def watched(layer, *args, **kwargs):
-        if torch.compiler.is_compiling():  # which can't take in what follows
-            return call(layer, *args, **kwargs)
-        is_first = _called_class(layer) is cls  # or else super().__call__
+        is_first = type(layer) is cls  # or else super().__call__
         those = [w for w in watchers if is_first and id(layer) in w.network.layers]
+        output = None
         for w in those:
-            w.attempt(w.layer_begins, layer)
+            w.attempt(w.layer_begins, layer, args, kwargs)
         try:
             output = call(layer, *args, **kwargs)
-        except BaseException:
+        finally:
             for w in those:
-                w.attempt(w.layer_fails, layer)
-            raise
-        for w in reversed(those):
-            replaced = w.attempt(w.layer_ends, layer, args, kwargs, output)
-            output = output if replaced is None else replaced
+                replaced = w.attempt(w.layer_ends, layer, args, kwargs, output)
+                output = output if replaced is None else replaced
         return output
 
     return watched

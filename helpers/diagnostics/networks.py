@@ -31,7 +31,8 @@ class Network:
         modules = nn.Module.named_modules(root) if isinstance(root, nn.Module) else ()
         self.layers = {id(m): (_written(path) or name, m) for path, m in modules}  # id -> (name, layer)
         for path, value in self.reached.values():
-            if isinstance(value, nn.Module) or (is_own(value) and callable(value)):
+            ours = type(value).__module__.rpartition(".")[0] == __package__  # the hooks of a watch that is on
+            if isinstance(value, nn.Module) or (is_own(value) and callable(value) and not ours):
                 self.layers.setdefault(id(value), (_written(path) or name, value))
         layers = [layer for _, layer in self.layers.values()]
         for layer in (root, *layers):

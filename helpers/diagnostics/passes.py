@@ -45,20 +45,14 @@ class Pass(Watcher):
         self._keep_a_gradient()
         return self
 
-    def layer_begins(self, layer):
+    def layer_begins(self, layer, args, kwargs):
         if self._is_root(layer):
             self.was_called = True
             self.listen(_is_counted())
             if _is_counted():
                 self.is_done = False
                 self.restart()
-        super().layer_begins(layer)
-
-    def layer_fails(self, layer):
-        super().layer_fails(layer)
-        if self._is_root(layer):
-            self.listen(False)
-            self.restart()
+        super().layer_begins(layer, args, kwargs)
 
     def layer_ends(self, layer, args, kwargs, output):
         output = super().layer_ends(layer, args, kwargs, output)
