@@ -19,7 +19,6 @@ FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", 
 TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
 HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
-MISSING = object()
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
@@ -42,19 +41,36 @@ def held(*roots):
         if not isinstance(value, torch.Tensor):
             path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
             queue += [(path, key, part) for key, part in parts(value)]
-            queue += [("", "", base) for base in _own(type(value))[1]]
+            queue += [("", "", base) for base in _bases(type(value))]
     return found
 
 
 def is_own(value):
-    """Whether an object's class is somebody's own, neither Python's nor a library's."""
-    return _own(type(value))[0]
+    """Whether an object is somebody's own, of a class that is neither Python's nor a library's."""
+    return _makes_own(type(value))
+
+
+@cache
+def _makes_own(cls):
+    return not issubclass(cls, type) and (_is_known(cls) or issubclass(cls, HOLDERS))
 
 
 def _is_known(value):
     """Whether a class or function is somebody's own."""
     module = value.__module__ or ""  # of some classes written in C a descriptor
     return isinstance(module, str) and module.partition(".")[0] not in FOREIGN
+
+
+@cache
+def _bases(cls):
+    """A class and its bases, as far as they are somebody's own."""
+    return [base for base in cls.__mro__ if _is_known(base)]
+
+
+@cache
+def _slots(cls):
+    slots = [vars(base).get("__slots__", ()) for base in _bases(cls)]
+    return [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
 
 
 def _tables(value):
@@ -70,16 +86,7 @@ def _attributes(value):
     """Those of a class, and those of __slots__."""
     if isinstance(value, type):
         return dict(vars(value))
-    return {name: getattr(value, name) for name in _own(type(value))[2] if hasattr(value, name)}
-
-
-@cache
-def _own(cls):
-    """(whether a class's objects are somebody's own; it and its bases, as far as they are; their __slots__)."""
-    is_own = not issubclass(cls, type) and (_is_known(cls) or issubclass(cls, HOLDERS))
-    bases = [base for base in cls.__mro__ if _is_known(base)]
-    slots = [vars(base).get("__slots__", ()) for base in bases]
-    return is_own, bases, [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
+    return {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
 
 
 def parts(value):
@@ -94,7 +101,7 @@ def parts(value):
         yield from (("", value.func), *enumerate(value.args), *value.keywords.items())
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
-        yield from ((k, space[k]) for space, names in _spaces(value) for k in names if k in space)
+        yield from (item for space, names in _spaces(value) for item in _variables(space, names).items())
         names = value.__code__.co_varnames[: value.__code__.co_argcount]
         yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
         yield from (value.__kwdefaults__ or {}).items()
@@ -107,6 +114,10 @@ def _spaces(function):
     space, names = function.__globals__, _names(function.__code__)
     modules = [space[k] for k in names if isinstance(space.get(k), ModuleType)]
     return [(space, names), *((vars(m), names) for m in modules if not _is_installed(m))]
+
+
+def _variables(space, names):
+    return {name: space[name] for name in names if name in space}
 
 
 def _is_installed(module):
@@ -181,25 +192,23 @@ def _snapshots(value):
         get, put = STATES[kind]
         yield partial(put, value, get(value))
     if attributes := _attributes(value):
-        yield partial(_reset_attributes, value, attributes)
+        read, write, remove = partial(_attributes, value), partial(setattr, value), partial(delattr, value)
+        yield partial(_put_back_names, read, write, remove, attributes)
     if isinstance(value, FunctionType) and _is_known(value):
         for space, names in _spaces(value):
-            yield partial(_reset, space, {name: space.get(name, MISSING) for name in names})
+            read = partial(_variables, space, names)
+            yield partial(_put_back_names, read, space.__setitem__, space.__delitem__, read())
         yield from (partial(setattr, cell, "cell_contents", cell.cell_contents) for _, cell in _cells(value))
 
 
-def _reset(space, before):
-    """Put back a module's variables; what was not there goes."""
-    for name, value in before.items():
-        if space.get(name, MISSING) is not value:
-            space.pop(name) if value is MISSING else space.update({name: value})
-
-
-def _reset_attributes(value, before):
-    now = _attributes(value)
+def _put_back_names(read, write, remove, before):
+    """read() is what the names are now; what was not there before goes."""
+    now = read()
     for name in now.keys() | before.keys():
-        if now.get(name, MISSING) is not before.get(name, MISSING):
-            setattr(value, name, before[name]) if name in before else delattr(value, name)
+        if name not in before:
+            remove(name)
+        elif name not in now or now[name] is not before[name]:
+            write(name, before[name])
 
 
 def _refill(container, before):
