@@ -123,39 +123,37 @@ class Functions(TorchFunctionMode):
         return self.network.named([*used, *(t for t in others if id(t) not in self.uses)])
 
     def _look(self, func, key, output, args, kwargs):
-        first = output[0] if isinstance(output, tuple) else output
-        if key == BINARY:
-            if (gate := self.noted(args[0])[1]) is not None and "igmoid" in gate.activation:
-                self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
-        elif key in LOSSES:
+        """The output to go on with."""
+        if key in LOSSES:
             self._cross_entropy(key, output, *args, **kwargs)
         elif key in MIXING and args and is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
+        first = output[0] if isinstance(output, tuple) else output
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
         given = [a if isinstance(a, (list, tuple)) else (a,) for a in (*args, *kwargs.values())]
         tensors = [t for some in given for t in some if isinstance(t, torch.Tensor)]
         weights = [t for t in tensors if self._is_weight(t)]
-        kind, unit, gate = None, -1 if key in RECURRENT else None, None
-        if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
-            kind, unit = PRODUCTS[key]
-            left = weights[0] if key in ("matmul", "mm") and weights and weights[0] is tensors[0] else None
-            if left is not None and not left.requires_grad and not isinstance(_base(left), nn.Parameter):
+        row, unit, gate = None, None, None
+        if key in RECURRENT:
+            unit = -1
+        elif key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
+            if key in ("matmul", "mm") and weights and weights[0] is tensors[0] and not _is_learnt(weights[0]):
                 weights = weights[1:]  # an adjacency, a mask: it mixes examples
-            self._used(weights, kind)
+            kind, unit = PRODUCTS[key]
             unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
-            kind = kind if weights else None
-        elif key not in RECURRENT:
-            self._used(weights, None)
+            self._used(weights, kind)
+            row = self._row(func, key, kind, unit, weights) if weights else None
+        else:
             unit, gate = self._carried(key, first, tensors)
-            name = _activation(key, args, kwargs)
-            if name and not (weights and weights[0] is tensors[0]):
-                kind, weights = name, []
-        if kind:
-            seen = self._seen(func, key, kind, unit, weights, _bounds(kind, args, kwargs))
-            copy = self.watcher.function_called(seen, first)
+            self._used(weights, None)
+            kind = _activation(key, args, kwargs)
+            if kind and not (weights and weights[0] is tensors[0]):
+                row = self._row(func, key, kind, unit, [], _bounds(kind, args, kwargs))
+                gate = row if kind in GATES else None
+        if row:
+            copy = self.watcher.function_called(row, first)
             output, first = (output, first) if copy is first else (copy, copy)
-            gate = seen if seen.activation in GATES else None
         if unit is not None or gate is not None:
             self.note(first, unit, gate)
         return output
@@ -184,14 +182,15 @@ class Functions(TorchFunctionMode):
                 g.is_gate = True
         return (units.pop() if len(units) == 1 else None), (gates[0] if gates and len(notes) == 1 else None)
 
-    def _seen(self, func, key, kind, unit, weights, bounds):
+    def _row(self, func, key, kind, unit, weights, bounds=None):
+        """kind: the name of torch's layer that does the same. weights: of a product."""
         layer, where = self._where()
         written = "embedding" if key == "getitem" else func.__name__.strip("_")
         if layer is None and weights:
             name = self.network.tensor_name(_base(max(weights, key=torch.Tensor.dim)), "")
             last = name.rpartition(".")[2]
             written += f"({name if last.isdigit() else last})" if name else ""
-        activation = kind if kind in ACTIVATIONS else None
+        activation = None if weights else kind
         kind = getattr(nn, kind, nn.Linear) if layer is None else type(layer)
         return Seen(where.format(written), kind, activation, bounds, unit, layer is not None)
 
@@ -218,6 +217,11 @@ class Functions(TorchFunctionMode):
         return None, f"{path}.{{}}{'' if in_torch else f':{frame.f_lineno}'}".lstrip(".")
 
     def _cross_entropy(self, key, loss, input, target, *args, **kwargs):
+        if key == BINARY:
+            gate = self.noted(input)[1]
+            if gate is not None and "igmoid" in gate.activation:
+                self.cross_entropies.append(CrossEntropy(loss.sum().item(), 2, False, True, own="sigmoid"))
+            return
         reduction = _argument("reduction", 4, args, kwargs, "mean")
         values = input.detach()
         if values.dim() > 1 and values.numel() and loss.numel() == 1:
@@ -244,6 +248,10 @@ def is_softmaxed(values):
 
 def _base(t):
     return t._base if t._is_view() else t
+
+
+def _is_learnt(weight):
+    return weight.requires_grad or isinstance(_base(weight), nn.Parameter)
 
 
 def _argument(name, place, args, kwargs, default=None):

@@ -188,8 +188,8 @@ def _snapshots(value):
     for table in _tables(value):
         if not isinstance(table, (tuple, frozenset)):
             yield partial(_refill, table, dict(table) if isinstance(table, dict) else list(table))
-    for kind in STATES.keys() & type(value).__mro__:
-        get, put = STATES[kind]
+    if state := _state(type(value)):
+        get, put = state
         yield partial(put, value, get(value))
     if attributes := _attributes(value):
         read, write, remove = partial(_attributes, value), partial(setattr, value), partial(delattr, value)
@@ -199,6 +199,11 @@ def _snapshots(value):
             read = partial(_variables, space, names)
             yield partial(_put_back_names, read, space.__setitem__, space.__delitem__, read())
         yield from (partial(setattr, cell, "cell_contents", cell.cell_contents) for _, cell in _cells(value))
+
+
+@cache
+def _state(cls):
+    return next((STATES[base] for base in cls.__mro__ if base in STATES), None)
 
 
 def _put_back_names(read, write, remove, before):
