@@ -61,12 +61,12 @@ class Watcher:
         mha.set_fastpath_enabled(False)
         begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
         layers = [layer for _, layer in self.network.layers.values()]
-        for layer in layers:
-            if not _has_own_call(layer):
-                self.undo.callback(layer.register_forward_pre_hook(begins, with_kwargs=True).remove)
-                self.undo.callback(layer.register_forward_hook(ends, with_kwargs=True, always_call=True).remove)
         for cls in {type(layer) for layer in layers if _has_own_call(layer)}:
             self.undo.enter_context(_calls_seen(cls, self))
+        modules = [layer for layer in layers if not _has_own_call(layer)]
+        handles = [m.register_forward_pre_hook(begins, with_kwargs=True) for m in modules]
+        handles += [m.register_forward_hook(ends, with_kwargs=True, always_call=True) for m in modules]
+        self.undo.callback(lambda: [handle.remove() for handle in handles])
         self.undo.enter_context(patch.object(nn.Module, "__prepare_scriptable__", _without_hooks, create=True))
         self.listen(True)
         return self

@@ -141,41 +141,49 @@ class watch:
     def _record(self):
         watching = self.watching
         watching.finish(_loss_scale())
-        seen = watching.seen
-        if watching.failure and not seen:
+        if watching.failure and not watching.seen:
             raise watching.failure
-        parameters = watching.functions.parameters()
-        known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
-        values, gradients = zip(*known, strict=True) if known else ((), ())
-        if self.optimizer is None or self.is_closure:
-            gradients = [p.grad for p in parameters.values()]
-        trained = self._trained()
-        ours = {id(p) for p in trained}  # others may have moved before this optimizer's step
-        steps = list(zip(parameters.values(), values, gradients, strict=True))
-        unmoved = [(g is None or id(p) not in ours) and p.equal(old) for p, old, g in steps]
-        changes = [None if same else p.detach() - old for (p, old, _), same in zip(steps, unmoved, strict=True)]
-        if self.is_new:  # what is true of the whole training
-            self.is_new = False
-            calls = watching.cross_entropies()
-            self.has_learned = watching.has_learned()
-            found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
-            if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
-                found.append(ELSEWHERE)
-            self._findings += [text for text in found if text not in self._findings]
-            learn = [(name, p, None if id(p) in ours else p.detach().clone()) for name, p in parameters.items()]
-            self._trainable = {name: (p, first) for name, p, first in learn if p.requires_grad}
-        tensors = values, gradients, changes
-        rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
+        parameters, trained = watching.functions.parameters(), self._trained()
+        if self.is_new:
+            self._record_once(parameters, trained)
+        values, gradients, changes = self._moves(parameters, trained)
+        uses = watching.functions.uses
+        rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
         found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
         if self.optimizer is not None:
-            found += _not_trained(seen, () if ELSEWHERE in self._findings else gradients)
-        if seen and not watching.was_called and watching.sees_root:
+            found += _not_trained(watching.seen, () if ELSEWHERE in self._findings else gradients)
+        if watching.seen and watching.sees_root and not watching.was_called:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
-        diagnosis = Diagnosis(*layer_rows(seen), rows, findings=found, has_learned=self.has_learned)
+        diagnosis = Diagnosis(*layer_rows(watching.seen), rows, findings=found, has_learned=self.has_learned)
         self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()
+
+    def _record_once(self, parameters, trained):
+        """What is true of the whole training, said at its first step; and what may learn, as it is then."""
+        self.is_new, watching, ours = False, self.watching, {id(p) for p in trained}
+        self.has_learned = watching.has_learned()
+        found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies(), watching.inputs)]
+        if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
+            found.append(ELSEWHERE)
+        self._findings += [text for text in found if text not in self._findings]
+        learn = {name: p for name, p in parameters.items() if p.requires_grad}
+        self._trainable = {name: (p, None if id(p) in ours else p.detach().clone()) for name, p in learn.items()}
+
+    def _moves(self, parameters, trained):
+        """Of each parameter the values before the step, the gradient, and what the step changed, or None."""
+        ours, values, gradients, changes = {id(p) for p in trained}, [], [], []
+        for p in parameters.values():
+            old, gradient = self.before.get(id(p), (p.detach(), None))
+            if self.optimizer is None or self.is_closure:
+                gradient = p.grad
+            # What is not ours may have moved before this optimizer's step.
+            is_still = (gradient is None or id(p) not in ours) and p.equal(old)
+            values.append(old)
+            gradients.append(gradient)
+            changes.append(None if is_still else p.detach() - old)
+        return values, gradients, changes
 
 
 def _fallen(rates):
