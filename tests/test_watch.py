@@ -350,6 +350,43 @@ def test_gradients_that_are_assigned_are_not_added_up():
     assert not any("zero_grad" in w for w in seen.warnings)
 
 
+@pytest.mark.parametrize("how", ["zero_", "None", "autograd.grad"])
+def test_a_gradient_that_the_loop_clears_before_step_is_recorded(how):
+    W, expected = (torch.randn(12, 5) / 4).requires_grad_(), []
+    with watch(lambda x: x @ W, every=2) as seen:
+        for _ in range(5):
+            loss = F.cross_entropy(X @ W, Y)
+            if how == "autograd.grad":
+                (gradient,) = torch.autograd.grad(loss, [W])
+            else:
+                loss.backward()
+                gradient = W.grad.clone()
+            W.data -= 0.1 * gradient
+            if how == "zero_":
+                W.grad.zero_()
+            elif how == "None":
+                W.grad = None
+            seen.step()
+            expected.append(gradient.std().item())
+    assert [d.parameters[0].grad_std for _, d in seen.records] == pytest.approx(expected[::2], rel=1e-4)
+
+
+def test_the_gradient_is_that_which_the_step_found():
+    class Decays(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad.add_(p.detach())
+            super().step()
+
+    net = nn.Linear(12, 5)
+    optimizer = Decays(net.parameters(), lr=0.1)
+    expected = diagnose(net, X, Y).parameters[0].grad_std
+    _, seen = loop(net, optimizer, steps=2, watched=watch(net, optimizer, every=1))
+    assert seen.records[0][1].parameters[0].grad_std == pytest.approx(expected)
+    assert seen.steps == 2 and not seen.warnings  # though torch calls the hooks of step for super().step(), too
+
+
 def test_what_was_not_recorded_and_what_cannot_be_watched():
     with watch(lambda x: x) as seen:
         pass

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
@@ -49,7 +50,8 @@ class watch:
         self._read()
         if self.optimizer is not None:
             before = self.optimizer.register_step_pre_hook(self._before_step)
-            self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
+            self.handles = [before, self.optimizer.register_step_post_hook(self._after_step)]
+            self.open_steps = 0  # 2 in a subclass's step that calls super().step(), where torch calls hooks again
         if self.steps % self.every == 0:
             self._start()
         return self
@@ -121,17 +123,31 @@ class watch:
         if self.parts != _ids_of_parts(self.network):  # a layer was replaced
             self._read()
         self.watching = Pass(self.network, self.is_new, self._trained())
-        self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
+        self.before, self.gradients = {}, {}
+        if self.optimizer is None:
+            leaves = self.network.held_leaves()
+            self.before = _values(leaves)
+            for p in leaves:  # the loop may clear .grad before it calls step(), or take autograd.grad
+                self.watching.undo.callback(p.register_hook(partial(self._add_gradient, id(p))).remove)
         self.watching.__enter__()
 
+    def _add_gradient(self, key, gradient):
+        self.gradients[key] = self.gradients.get(key, 0) + gradient.detach()
+
     def _before_step(self, optimizer, args, kwargs):
-        if self.watching:
+        self.open_steps += 1
+        if self.watching and self.open_steps == 1:
             self.is_closure = any(x is not None for x in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
             parameters = self.network.held_leaves()
             if not self.is_closure:  # which runs the model inside the step
                 self.watching.__exit__()
                 parameters = self.watching.functions.parameters().values()
             self.before = _values(parameters)
+
+    def _after_step(self, *_):
+        self.open_steps -= 1
+        if not self.open_steps:
+            self.step()
 
     def _trained(self):
         if self.optimizer is not None:
@@ -178,6 +194,8 @@ class watch:
             old, gradient = self.before.get(id(p), (p.detach(), None))
             if self.optimizer is None or self.is_closure:
                 gradient = p.grad
+            if gradient is None or not gradient.count_nonzero():
+                gradient = self.gradients.get(id(p), gradient)
             # What is not ours may have moved before this optimizer's step.
             is_still = (gradient is None or id(p) not in ours) and p.equal(old)
             values.append(old)
@@ -210,7 +228,9 @@ def _is_compiled(module):
 
 
 def _values(parameters):
-    return {id(p): (p.detach().clone(), p.grad if p.requires_grad else None) for p in parameters}
+    """Copies of the values and the gradients: a step may change both."""
+    copies = [(p, p.grad.clone() if p.requires_grad and p.grad is not None else None) for p in parameters]
+    return {id(p): (p.detach().clone(), gradient) for p, gradient in copies}
 
 
 def _loss_scale():
