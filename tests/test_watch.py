@@ -387,6 +387,22 @@ def test_the_gradient_is_that_which_the_step_found():
     assert seen.steps == 2 and not seen.warnings  # though torch calls the hooks of step for super().step(), too
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+def test_an_optimizer_that_is_made_anew_in_the_middle_is_said(is_new):
+    net, adam = network()
+    head = torch.optim.SGD(net[-1].parameters(), lr=0.1)  # beside it, is no fault
+    with watch(net, adam, every=5) as seen:
+        for step in range(40):
+            if step == 12 and is_new:
+                adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+            net.zero_grad()
+            F.cross_entropy(net(X), Y).backward()
+            adam.step()
+            head.step()
+    said = [text for text in seen.warnings if "another one trains" in text]
+    assert len(said) == is_new and all(text.startswith("from step 12 on") for text in said)
+
+
 def test_what_was_not_recorded_and_what_cannot_be_watched():
     with watch(lambda x: x) as seen:
         pass

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .learning import eval_mode, said_of_cross_entropy
 from .live import Live
@@ -43,6 +44,7 @@ class watch:
         self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
         self.live = Live(self) if live else None
         self.watching, self.handles = None, []
+        self.others, self.most_others = 0, 0  # steps of other optimizers since the last own one; between two own ones
 
     def __enter__(self):
         if self.watching:
@@ -51,6 +53,7 @@ class watch:
         if self.optimizer is not None:
             before = self.optimizer.register_step_pre_hook(self._before_step)
             self.handles = [before, self.optimizer.register_step_post_hook(self._after_step)]
+            self.handles.append(register_optimizer_step_post_hook(self._other_step))  # of all optimizers
             self.open_steps = 0  # 2 in a subclass's step that calls super().step(), where torch calls hooks again
         if self.steps % self.every == 0:
             self._start()
@@ -72,6 +75,7 @@ class watch:
             with self._going_on():
                 self._record()
             self.watching = None
+        self.most_others, self.others = max(self.most_others, self.others), 0
         self.steps += 1
         if self.steps % self.every == 0:
             with self._going_on():  # a layer may have been replaced by one that cannot be watched
@@ -105,6 +109,9 @@ class watch:
         zero = begin_at_zero(first[1].parameters)
         said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
         rates = [(step, [p.lr for p in d.parameters if p.lr is not None]) for step, d in self.records]
+        if self.others > 2 * self.most_others + 10:
+            text = "the optimizer that was given takes no more steps, and another one trains the model"
+            found.append(f"from step {self.steps:,} on {text}: give that to a second watch")
         found += _fallen([(step, max(those)) for step, those in rates if those])
         return found + over_time([(first[0], first[1].all_warnings(learn)), *said])
 
@@ -148,6 +155,10 @@ class watch:
         self.open_steps -= 1
         if not self.open_steps:
             self.step()
+
+    def _other_step(self, optimizer, *_):
+        held = (p for group in optimizer.param_groups for p in group["params"])
+        self.others += optimizer is not self.optimizer and any(id(p) in self.network.tensors for p in held)
 
     def _trained(self):
         if self.optimizer is not None:
