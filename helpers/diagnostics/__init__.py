@@ -1,7 +1,7 @@
 """Read any network's health: what its layers put out, what gradients reach them, how fast its weights learn.
 
 ``diagnose`` looks at one step, ``watch`` at a training. What the readings mean stands with LayerRow and
-ParameterRow, what counts as unhealthy in warnings.py. The folder needs torch and matplotlib and nothing else: copy it.
+ParameterRow, what counts as unhealthy in judgements. The folder needs torch and matplotlib and nothing else: copy it.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,17 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_map_only
 
+from .diagnosis import Diagnosis
 from .given import check_given, with_remedy
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
-from .learning import computed_from, findings_for, fitting, loss_number, reaches, read_from_gradient
+from .judgements import STEP, Look
+from .judgements.rates import steps_are_long
+from .losses import computed_from, fitting, loss_number, reaches, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
-from .rates import steps_are_long
-from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
-from .statistics import layer_statistics, tensor_statistics
+from .rows import LayerRow, ParameterRow, layer_rows, parameter_rows
+from .statistics import Histogram, layer_statistics, tensor_statistics
 from .trial import Trial, check_optimizer
 from .watch import watch
 
@@ -80,10 +82,12 @@ def diagnose(
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
-        if not functions.cross_entropies and at_logits is not None:
-            functions.cross_entropies = read_from_gradient(logits, at_logits)
-        given = inputs, targets, output, loss_fn, loss, lr, optimizer
-        findings = findings_for(network, watcher, parameters, at_parameters, *given)
+        calls = functions.cross_entropies
+        if not calls and at_logits is not None:
+            calls = read_from_gradient(logits, at_logits)
+        look = Look(network, functions, calls, seen, parameters, at_parameters, inputs, targets, output, loss_fn, loss)
+        look.optimizer, look.is_step = optimizer, lr is not None or optimizer is not None
+        findings = look.judge(STEP)
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
         activations, gradients = layer_rows(seen)
@@ -94,7 +98,7 @@ def diagnose(
             rises = trial.raises(loss, again) if steps_are_long(activations, rows) else None
 
     number = None if loss is None else loss.item()
-    learned = any(call.has_learned for call in functions.cross_entropies) or reaches(output, targets)
+    learned = any(call.has_learned for call in calls) or reaches(output, targets)
     return Diagnosis(activations, gradients if loss_fn else [], rows, number, findings, rises, learned)
 
 

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from .hooks import Hook, Watcher, tensors_in
-from .learning import LARGE, eval_mode, outside, reaches, read_from_gradient
+from .judgements import Look, learning
+from .judgements.data import LARGE
+from .losses import reaches, read_from_gradient
 from .statistics import layer_statistics, tensor_statistics
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
@@ -79,14 +81,15 @@ class Pass(Watcher):
         self.listen(False)
         if not _is_counted():
             return
-        self.is_done, self.mode = True, eval_mode(self.network)
+        self.is_done, self.mode = True, Look(self.network, is_step=True).judge([learning.eval_mode])
         self.mark_outputs(output)
         if not self.is_first:
             return
         self.found, self.logits, self.inputs = [], [], (args, kwargs)
         try:
             ours = self.network.parameters | dict(enumerate(self.trained))  # functional_call takes others
-            self.found += outside(self.network, self, ours, (args, kwargs), output)
+            look = Look(self.network, self.functions, tensors=ours, inputs=(args, kwargs), output=output)
+            self.found += look.judge([learning.outside])
         except ValueError as error:  # a reentrant checkpoint hides what the output depends on
             self.found.append(str(error))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)

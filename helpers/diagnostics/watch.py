@@ -6,15 +6,15 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from .learning import eval_mode, said_of_cross_entropy
+from .diagnosis import Diagnosis
+from .judgements import Look, learning, loss
 from .live import Live
 from .networks import Network
 from .over_time import over_time
 from .passes import Pass
 from .pictures import plot_training
-from .rows import Diagnosis, layer_rows, parameter_rows
-from .trial import check_optimizer, not_held
-from .warnings import begin_at_zero
+from .rows import layer_rows, parameter_rows
+from .trial import check_optimizer
 
 ELSEWHERE = "the optimizer trains other tensors than the watched model's: if that is not meant, make both anew"
 
@@ -96,11 +96,13 @@ class watch:
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         is_known = self.optimizer is None or ELSEWHERE in self._findings
-        found = self._findings + ([] if is_known else not_held(self.optimizer, unmoved))
+        found = self._findings + (
+            [] if is_known else Look(optimizer=self.optimizer, tensors=unmoved).judge([learning.not_held])
+        )
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
         first, *later = self.records
-        zero = begin_at_zero(first[1].parameters)
+        zero = Look(parameters=first[1].parameters).zero
         said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
         rates = [(step, [p.lr for p in d.parameters if p.lr is not None]) for step, d in self.records]
         found += _fallen([(step, max(those)) for step, those in rates if those])
@@ -155,9 +157,9 @@ class watch:
         changes = [None if same else p.detach() - old for (p, old, _), same in zip(steps, unmoved, strict=True)]
         if self.is_new:  # what is true of the whole training
             self.is_new = False
-            calls = watching.cross_entropies()
+            look = Look(cross_entropies=watching.cross_entropies(), inputs=watching.inputs)
             self.has_learned = watching.has_learned()
-            found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
+            found = [*watching.found, *look.judge([loss.unfit_for_cross_entropy])]
             if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
                 found.append(ELSEWHERE)
             self._findings += [text for text in found if text not in self._findings]
@@ -170,7 +172,10 @@ class watch:
             found += _not_trained(seen, () if ELSEWHERE in self._findings else gradients)
         if seen and not watching.was_called and watching.is_module:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
-            found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
+            found += [
+                f"{text}: call the model, or watch the part that is called",
+                *Look(self.network, is_step=True).judge([learning.eval_mode]),
+            ]
         diagnosis = Diagnosis(*layer_rows(seen), rows, findings=found, has_learned=self.has_learned)
         self.records.append((self.steps, diagnosis))
         if self.live:

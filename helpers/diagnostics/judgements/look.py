@@ -1,0 +1,97 @@
+"""What the judgements read, and what they share."""
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
+
+
+@dataclass
+class Look:
+    """What was seen of one step. Whoever judges gives what there is, and names the judgements that can read it.
+
+    seen: a Seen a row. tensors: the parameters by their names. functions: those that the network called.
+    cross_entropies: the calls of it. is_step: whether it is a step of a training, rather than a look at a network.
+
+    activations, gradients, parameters, findings, rises, has_learned: as in Diagnosis. learn: names of parameters that
+    have a gradient in other steps, such as those of an expert that had no example. from_zero: of those that were 0 at
+    the first step; they grow from nothing, and those behind them learn slowly at first.
+    """
+
+    network: object = None
+    functions: object = None
+    cross_entropies: list = ()
+    seen: list = ()
+    tensors: dict = field(default_factory=dict)
+    tensor_gradients: list = ()
+    inputs: object = None
+    targets: object = None
+    output: object = None
+    loss_fn: object = None
+    loss: object = None
+    optimizer: object = None
+    is_step: bool = False
+
+    activations: list = ()
+    gradients: list = ()
+    parameters: list = ()
+    findings: list = ()
+    rises: bool | None = None
+    has_learned: bool = False
+    learn: set = ()
+    from_zero: set = ()
+
+    said: dict = field(default_factory=dict)
+
+    def judge(self, judgements):
+        """What they say, in a list."""
+        for judgement in judgements:
+            self.said[judgement] = list(judgement(self))
+        return [text for judgement in judgements for text in self.said[judgement]]
+
+    def has_said(self, *judgements):
+        return any(self.said.get(judgement) for judgement in judgements)
+
+    @cached_property
+    def trainable(self):
+        return {name: t for name, t in self.tensors.items() if t.requires_grad}
+
+    @cached_property
+    def weights(self):
+        """The rows of weights, without those that began at 0."""
+        return [p for p in self.parameters if is_weight(p) and p.name not in self.from_zero]
+
+    @cached_property
+    def zero(self):
+        return begin_at_zero(self.parameters)
+
+    @property
+    def begins_at_zero(self):
+        """Whether weights are zero on purpose: they get a gradient, and those around them are drawn at random."""
+        return bool(self.zero) and any(p.std for p in self.weights)
+
+
+def is_weight(p):
+    """Whether a parameter is a layer's weight; a gain or a bias may have the shape (1, n), as in the lecture."""
+    is_layers = p.type.__module__.startswith("torch.nn") or "Linear" in p.type.__name__
+    return len(p.shape) > 1 and "Norm" not in p.type.__name__ and (is_layers or prod(p.shape) > max(p.shape))
+
+
+def begin_at_zero(parameters):
+    """The names of weights (no biases) that are 0 and about to move: LoRA's B, a block's last gamma."""
+    zero = [p for p in parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
+    zero = [p for p in zero if is_weight(p) or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
+    return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
+
+
+def some_of(names):
+    """(the first names, for a sentence; its pronouns)."""
+    text = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return text, *(("it", "it") if len(names) == 1 else ("them", "they"))
+
+
+def label(row):
+    type_name = row.type.__name__
+    return row.name if type_name.lower() in row.name.lower() else f"{row.name} ({type_name})"
