@@ -15,8 +15,7 @@ from .diagnosis import Diagnosis
 from .given import check_given, with_remedy
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
-from .judgements import STEP, Look
-from .judgements.rates import steps_are_long
+from .judgements import STEP, Look, rates
 from .losses import computed_from, fitting, loss_number, reaches, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
@@ -85,9 +84,6 @@ def diagnose(
         calls = functions.cross_entropies
         if not calls and at_logits is not None:
             calls = read_from_gradient(logits, at_logits)
-        look = Look(network, functions, calls, seen, parameters, at_parameters, inputs, targets, output, loss_fn, loss)
-        look.optimizer, look.is_step = optimizer, lr is not None or optimizer is not None
-        findings = look.judge(STEP)
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
         activations, gradients = layer_rows(seen)
@@ -95,7 +91,11 @@ def diagnose(
             changes = trial.changes()
             tensors = trial.values, at_parameters, changes
             rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
-            rises = trial.raises(loss, again) if steps_are_long(activations, rows) else None
+            look = Look(network, functions, calls, seen, parameters, inputs, targets, output, loss_fn, loss, optimizer)
+            look.activations, look.parameters = activations, rows
+            look.is_step = lr is not None or optimizer is not None
+            rises = trial.raises(loss, again) if rates.steps_are_long(look) else None
+        findings = look.judge(STEP)
 
     number = None if loss is None else loss.item()
     learned = any(call.has_learned for call in calls) or reaches(output, targets)

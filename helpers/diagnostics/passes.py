@@ -89,7 +89,7 @@ class Pass(Watcher):
         try:
             ours = self.network.parameters | dict(enumerate(self.trained))  # functional_call takes others
             look = Look(self.network, self.functions, tensors=ours, inputs=(args, kwargs), output=output)
-            self.found += look.judge([learning.outside])
+            self.found += look.judge([learning.not_among_the_parameters])
         except ValueError as error:  # a reentrant checkpoint hides what the output depends on
             self.found.append(str(error))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)

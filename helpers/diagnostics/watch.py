@@ -97,7 +97,7 @@ class watch:
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         is_known = self.optimizer is None or ELSEWHERE in self._findings
         found = self._findings + (
-            [] if is_known else Look(optimizer=self.optimizer, tensors=unmoved).judge([learning.not_held])
+            [] if is_known else Look(optimizer=self.optimizer, tensors=unmoved).judge([learning.not_in_the_optimizer])
         )
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then

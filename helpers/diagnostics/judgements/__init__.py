@@ -1,53 +1,48 @@
-"""What we look for, most urgent first: whoever wants to know what is judged reads the two lists.
+"""What we look for, most urgent first: the two lists say all of it.
 
 A judgement reads a Look and yields sentences: what is wrong, the usual cause, the remedy. A new one is a function in
 the file of what it judges and a line in a list, below those that may be its cause: it can ask whether they spoke.
 
-The thresholds lie between what was measured on healthy networks (the course's at step 0, and after 1,000 steps at
+The thresholds lie between what was measured on healthy networks (the course's, at step 0 and after 1,000 steps at
 learning rate 0.1, and others) and on unhealthy ones. Each comment gives both.
 """
 
-from . import batch, data, depth, layers, learning, loss, rates
+from . import data, layers, learning, loss, rates
 from .look import Look
 
 __all__ = ["READINGS", "STEP", "Look"]
 
-# What is judged while the step itself is at hand: the network, its output, its loss.
+# What can be judged only while the step is at hand: the network, its output, its loss.
 STEP = [
-    data.hold_nan,
+    data.nan_in_the_data,
     loss.not_finite,
-    learning.outside,
-    loss.no_gradient,
-    loss.cut_off,
-    learning.none_to_learn,
-    learning.not_held,
-    learning.left_out,
+    learning.not_among_the_parameters,
+    learning.no_gradient,
+    learning.gradient_cut_off,
+    learning.no_parameters,
+    learning.not_in_the_optimizer,
+    learning.left_without_requires_grad,
     loss.compares_all_pairs,
     loss.wants_probabilities,
-    batch.mixed_by_view,
-    batch.mixed_by_softmax,
-    batch.mixed_by_time,
+    data.mixed_by_a_view,
+    data.mixed_by_softmax,
+    data.examples_taken_for_time,
     loss.unfit_for_cross_entropy,
     data.targets_out_of_reach,
-    batch.one_answer_for_all,
+    data.same_answer_for_all,
     data.inputs_unscaled,
     learning.eval_mode,
 ]
-# What is judged by the rows of a Diagnosis.
+# What the rows of a Diagnosis tell.
 READINGS = [
     layers.not_finite,
     layers.saturated,
     layers.dead,
-    layers.constant,
-    depth.activations_change,
-    depth.gradients_change,
-    depth.gradients_change_through_time,
-    learning.without_gradient,
-    learning.all_the_same,
-    learning.gradient_is_zero,
+    layers.change_with_depth,
+    layers.change_through_time,
+    learning.no_gradient_at_some,
+    learning.equal_weights,
+    learning.zero_gradient,
     rates.nothing_moves,
-    rates.decay_wins,
-    rates.too_high,
-    rates.too_low,
-    rates.below_eps,
+    rates.too_high_or_too_low,
 ]

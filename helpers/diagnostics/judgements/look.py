@@ -10,14 +10,14 @@ NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 
 @dataclass
 class Look:
-    """What was seen of one step. Whoever judges gives what there is, and names the judgements that can read it.
+    """What was seen of one step, as far as it was: ``Look(…).judge([judgements that can do with that])``.
 
-    seen: a Seen a row. tensors: the parameters by their names. functions: those that the network called.
-    cross_entropies: the calls of it. is_step: whether it is a step of a training, rather than a look at a network.
+    functions: those that the network called, cross_entropies: those among them. seen: a Seen for each row. tensors: the
+    parameters by their names. is_step: a step of a training is seen, rather than a network by itself.
 
-    activations, gradients, parameters, findings, rises, has_learned: as in Diagnosis. learn: names of parameters that
-    have a gradient in other steps, such as those of an expert that had no example. from_zero: of those that were 0 at
-    the first step; they grow from nothing, and those behind them learn slowly at first.
+    activations to has_learned: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
+    as those of an expert that had no example. from_zero: of those that were 0 at the first step: they grow from nothing,
+    and those behind them learn slowly at first.
     """
 
     network: object = None
@@ -25,7 +25,6 @@ class Look:
     cross_entropies: list = ()
     seen: list = ()
     tensors: dict = field(default_factory=dict)
-    tensor_gradients: list = ()
     inputs: object = None
     targets: object = None
     output: object = None
@@ -43,15 +42,20 @@ class Look:
     learn: set = ()
     from_zero: set = ()
 
-    said: dict = field(default_factory=dict)
+    def __post_init__(self):
+        self.said = {}  # judgement -> its sentences
 
     def judge(self, judgements):
         """What they say, in a list."""
-        for judgement in judgements:
+        return [text for judgement in judgements for text in self.says(judgement)]
+
+    def says(self, judgement):
+        if judgement not in self.said:
             self.said[judgement] = list(judgement(self))
-        return [text for judgement in judgements for text in self.said[judgement]]
+        return self.said[judgement]
 
     def has_said(self, *judgements):
+        """Whether one of them has spoken before."""
         return any(self.said.get(judgement) for judgement in judgements)
 
     @cached_property
@@ -65,12 +69,10 @@ class Look:
 
     @cached_property
     def zero(self):
-        return begin_at_zero(self.parameters)
-
-    @property
-    def begins_at_zero(self):
-        """Whether weights are zero on purpose: they get a gradient, and those around them are drawn at random."""
-        return bool(self.zero) and any(p.std for p in self.weights)
+        """The names of weights (no biases) that are 0 and about to move: LoRA's B, a block's last gamma."""
+        zero = [p for p in self.parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
+        zero = [p for p in zero if is_weight(p) or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
+        return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
 
 
 def is_weight(p):
@@ -79,19 +81,7 @@ def is_weight(p):
     return len(p.shape) > 1 and "Norm" not in p.type.__name__ and (is_layers or prod(p.shape) > max(p.shape))
 
 
-def begin_at_zero(parameters):
-    """The names of weights (no biases) that are 0 and about to move: LoRA's B, a block's last gamma."""
-    zero = [p for p in parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
-    zero = [p for p in zero if is_weight(p) or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
-    return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
-
-
 def some_of(names):
     """(the first names, for a sentence; its pronouns)."""
     text = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
     return text, *(("it", "it") if len(names) == 1 else ("them", "they"))
-
-
-def label(row):
-    type_name = row.type.__name__
-    return row.name if type_name.lower() in row.name.lower() else f"{row.name} ({type_name})"

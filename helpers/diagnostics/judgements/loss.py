@@ -1,4 +1,4 @@
-"""What is wrong with the loss."""
+"""What is wrong with the loss: with its number, and with what it is given."""
 
 import re
 from math import inf, isnan, log
@@ -7,37 +7,18 @@ import torch
 
 from ..hooks import tensors_in
 from ..losses import is_plain, loss_number, numbers
-from . import batch, data, learning
+from . import data
 
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
 
 
 def not_finite(look):
-    """NaN that is only there after the last layer."""
-    if look.loss is None or look.loss.isfinite().all() or look.has_said(data.hold_nan):
+    """NaN that is there only after the last layer."""
+    if look.loss is None or look.loss.isfinite().all() or look.has_said(data.nan_in_the_data):
         return
     if all(t.isfinite().all() for t in tensors_in(look.output)):
         remedy = "look for targets that are all ignore_index, for log(0) and 0/0 in the loss_fn"
         yield f"the loss is {look.loss.item():.3g}, though the model's output is finite: {remedy}"
-
-
-def no_gradient(look):
-    if look.loss is None or look.loss.requires_grad or not (look.trainable or look.has_said(learning.outside)):
-        return
-    remedy = "nothing learns: look for argmax, detach, .item(), .data, no_grad or a new tensor made from numbers"
-    if any(t.requires_grad for t in tensors_in(look.output)):
-        yield f"the loss has no gradient, though the model's output has one: {remedy}, in the loss_fn"
-        return
-    reached = [seen.name for seen in look.seen if seen.node is not None]
-    after = f"after {reached[-1]}, the last layer that has one" if reached else "in the model"
-    yield f"the loss has no gradient, and the model's output has none: {remedy}, {after}"
-
-
-def cut_off(look):
-    is_there = look.loss is not None and look.loss.requires_grad and look.trainable
-    if is_there and not look.has_said(learning.outside) and all(g is None for g in look.tensor_gradients):
-        text = "the loss has a gradient, but it reaches no parameter: it was cut off (detach, .item(), .data, torch.tensor)"
-        yield f"{text} and got requires_grad=True afterwards; leave both out"
 
 
 def compares_all_pairs(look):
@@ -69,19 +50,18 @@ def wants_probabilities(look):
 
 
 def unfit_for_cross_entropy(look):
-    calls = look.cross_entropies
-    if not calls or look.has_said(batch.mixed_by_view, batch.mixed_by_softmax, batch.mixed_by_time):
+    if not (calls := look.cross_entropies) or look.has_said(data.mixed_by_a_view, data.mixed_by_softmax):
         return
-    for call in calls:
-        if call.of_logs is False and call.classes > 1 and not isnan(call.loss):
-            kind = "probabilities" if call.is_softmaxed else "logits"
-            yield f"nll_loss gets {kind}, and wants their logarithms: give it F.log_softmax of the logits"
-            return
-    call = next((call for call in calls if call.is_softmaxed), calls[0])
+    unlogged = [call for call in calls if call.of_logs is False and call.classes > 1 and not isnan(call.loss)]
+    call = next((call for call in [*unlogged, *calls] if call.is_softmaxed or call in unlogged), calls[0])
+    guess = log(call.classes)
     # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
     # sure, and wrong where it has learned by heart.
-    is_far = call.is_mean and inf > call.loss > log(call.classes) + FAR and not (call.is_matching or call.has_learned)
-    if call.classes == 1:
+    is_far = call.is_mean and inf > call.loss > guess + FAR and not (call.is_matching or call.has_learned)
+    if unlogged:
+        kind = "probabilities" if call.is_softmaxed else "logits"
+        yield f"nll_loss gets {kind}, and wants their logarithms: give it F.log_softmax of the logits"
+    elif call.classes == 1:
         remedy = "for one logit an example use F.binary_cross_entropy_with_logits"
         yield f"cross-entropy over one class is always 0, and nothing learns: {remedy}"
     elif call.is_softmaxed:
@@ -89,7 +69,7 @@ def unfit_for_cross_entropy(look):
         yield f"cross-entropy gets probabilities, but it has a {call.own} of its own: {remedy}"
     elif is_far:
         text = f"the loss is {call.loss:.3g}, and a guess that all {call.classes} classes are equally likely would have"
-        yield f"{text} ln({call.classes}) = {log(call.classes):.3g}: {_why_far(look)}"
+        yield f"{text} ln({call.classes}) = {guess:.3g}: {_why_far(look)}"
 
 
 def _why_far(look):
