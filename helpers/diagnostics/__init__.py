@@ -50,10 +50,8 @@ def diagnose(
     (a residual sum) has. Raises ValueError, with the remedy, for a loss that is not one number and for what can't be
     read. Source: the lecture, 1:26:51 to 1:46:04.
     """
-    check_given(targets, loss_fn)
+    check_given(targets, loss_fn, lr)
     check_optimizer(optimizer, "param_groups", "lr=")
-    if lr is not None and not (hasattr(lr, "__float__") and lr >= 0):
-        raise ValueError(f"lr is {lr!r}: give one number, 0 or above")
     network = Network(model, parameters)
 
     def see(seen, tensor):
@@ -72,34 +70,35 @@ def diagnose(
     random_state = torch.get_rng_state()
     reached = network.reached | held(loss_fn, network.parameters, inputs, targets, type(optimizer))
     with left_as_it_was(reached), torch.inference_mode(False), torch.set_grad_enabled(loss_fn is not None):
+        # Forward: whatever a layer or a function puts out is measured as it comes.
         with Watcher(network, see) as watcher:
             with with_remedy("inputs", inputs, network):
                 output = watcher.call(*_arguments(inputs))
             loss = None if loss_fn is None else loss_of(output)
         seen, functions = watcher.seen, watcher.functions
+        # Backward: the gradient at each of them, and at the parameters.
         results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
-        calls = functions.cross_entropies
-        if not calls and at_logits is not None:
-            calls = read_from_gradient(logits, at_logits)
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
-        activations, gradients = layer_rows(seen)
+        # Update: the step that the optimizer would take.
         with Trial(optimizer, lr, parameters.values(), at_parameters) as trial:
             changes = trial.changes()
             tensors = trial.values, at_parameters, changes
             rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
+            calls = functions.cross_entropies or read_from_gradient(logits, at_logits)
             look = Look(network, functions, calls, seen, parameters, inputs, targets, output, loss_fn, loss, optimizer)
-            look.activations, look.parameters = activations, rows
             look.is_step = lr is not None or optimizer is not None
-            rises = trial.raises(loss, again) if rates.steps_are_long(look) else None
+            look.activations, look.gradients = layer_rows(seen)
+            look.parameters = rows
+            look.rises = trial.raises(loss, again) if rates.steps_are_long(look) else None
         findings = look.judge(STEP)
 
-    number = None if loss is None else loss.item()
-    learned = any(call.has_learned for call in calls) or reaches(output, targets)
-    return Diagnosis(activations, gradients if loss_fn else [], rows, number, findings, rises, learned)
+    number, gradients = (None, []) if loss is None else (loss.item(), look.gradients)
+    has_learned = any(call.has_learned for call in calls) or reaches(output, targets)
+    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, has_learned)
 
 
 def _arguments(inputs):

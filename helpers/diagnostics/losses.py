@@ -106,7 +106,7 @@ def read_from_gradient(logits, gradient):
 
     Of cross-entropy's mean the gradient is (softmax - one-hot) / n, and of no other loss.
     """
-    if not (is_plain(logits) and is_plain(gradient)):
+    if gradient is None or not (is_plain(logits) and is_plain(gradient)):
         return []
     logits, gradient = (t.detach().reshape(-1, t.shape[-1]).double() for t in (logits, gradient))
     softmax = logits.softmax(1)

@@ -33,42 +33,39 @@ def nothing_moves(look):
 
 
 def too_high_or_too_low(look):
-    """Of the learning rate, and of weight decay and Adam's eps beside it, what fits the median weight first."""
+    """The learning rate, or weight decay, or Adam's eps: one sentence, for the median weight."""
     weights = [p for p in _moved(look) if p.update_rule]  # the others' optimizers have measures of their own
     middle = median([p.update_to_data for p in _moved(look)] or [0])
     if not middle or len(weights) < 2:  # a linear model, whose weights go where the data want them
         return
-    adams, later, kind = [p for p in weights if p.adam_to_data], 0, "1e-04 to 1e-02 is usual"
-    low, high = _bounds(weights)
+    (low, high), adams = _bounds(weights), [p for p in weights if p.adam_to_data]
+    judged, later, kind = adams or weights, 0, "1e-04 to 1e-02 is usual"
     if adams:
         later = median(p.adam_to_data for p in adams)
         kind = f"under Adam 0.25 * lr / std is about {later:.1e} after the first steps, and 5e-05 to 3e-02 is usual"
-    else:
-        high *= {True: 1, None: UNTRIED, False: inf}[look.rises]
+    elif look.rises is not True:
+        high = inf if look.rises is False else high * UNTRIED
     text = f"update:data is {middle:.1e} for the median weight, and {kind}"
     by_depth = look.has_said(layers.change_with_depth)
     is_explained = by_depth or layers.are_stuck(look)
     is_far = any("standardise" in found for found in look.findings)  # steps are long since the targets are
     # Small steps are on purpose where it has learned or is frozen in part, and so is a lower rate of a group's own.
     is_tuned = look.has_learned or any(is_weight(p) and not p.trainable for p in look.parameters)
-    quickest = max(p.lr or 0 for p in adams or weights)
-    least = [(p.adam_to_data or p.update_to_data) * p.growth for p in adams or weights if (p.lr or 0) == quickest]
-    most = median(_speeds(adams or weights, look.activations))
-    least, most = float(f"{median(least):.1e}"), float(f"{most:.1e}")  # judged as they are printed
+    quickest = max(p.lr or 0 for p in judged)
+    least = median((p.adam_to_data or p.update_to_data) * p.growth for p in judged if (p.lr or 0) == quickest)
+    most = median(_speeds(judged, look.activations))
+    gradient, eps = median(p.grad_std or 0 for p in weights), judged[0].adam_eps or 0
     if (decay := median(p.decay or 0 for p in weights)) > DECAY and not is_explained and not is_tuned:
         yield f"weight decay pulls {decay:.0f} times as hard as the gradient at the median weight; lower weight_decay"
-    elif most > high and not is_far:
+    elif float(f"{most:.1e}") > high and not is_far:  # judged as it is printed
         cause = "" if is_explained else ", or the weights are too small"
         yield f"{text}; the learning rate is probably too high{cause}"
-    elif least < low and not is_tuned:
+    elif float(f"{least:.1e}") < low and not is_tuned:
         cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
         yield f"{text}; the learning rate is probably too low, or {cause}"
-    # Healthy, at the first steps: 1 to 4 times as large as later.
     elif (
-        middle < later / 10
-        and not is_tuned
-        and median(p.grad_std or 0 for p in weights) < 100 * (adams[0].adam_eps or 0)
-    ):
+        middle < later / 10 and gradient < 100 * eps and not is_tuned
+    ):  # healthy, at the first steps: later to 4 * later
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
 
 
