@@ -16,7 +16,7 @@ from .given import check_given, with_remedy
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
 from .judgements import STEP, Look, rates
-from .losses import computed_from, fitting, loss_number, reaches, read_from_gradient
+from .losses import by_hand, computed_from, fitting, has_learned, loss_number, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
 from .rows import LayerRow, ParameterRow, layer_rows, parameter_rows
@@ -88,8 +88,8 @@ def diagnose(
             changes = trial.changes()
             tensors = trial.values, at_parameters, changes
             rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
-            calls = functions.cross_entropies or read_from_gradient(logits, at_logits)
-            look = Look(network, functions, calls, seen, parameters, inputs, targets, output, loss_fn, loss, optimizer)
+            losses = list(functions.losses) or read_from_gradient(logits, at_logits) or [by_hand(output, targets, loss)]
+            look = Look(network, functions, losses, seen, parameters, inputs, targets, output, loss_fn, loss, optimizer)
             look.is_step = lr is not None or optimizer is not None
             look.activations, look.gradients = layer_rows(seen)
             look.parameters = rows
@@ -97,8 +97,8 @@ def diagnose(
         findings = look.judge(STEP)
 
     number, gradients = (None, []) if loss is None else (loss.item(), look.gradients)
-    has_learned = any(call.has_learned for call in calls) or reaches(output, targets)
-    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, has_learned)
+    learned = any(map(has_learned, losses))
+    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, learned)
 
 
 def _arguments(inputs):

@@ -2,13 +2,15 @@
 
 from math import inf
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from .functions import CrossEntropy, is_softmaxed
+from .functions import LossCall
 from .given import OF_TARGETS
 from .hooks import tensors_in
-from .outputs import has_learned, is_matching
+
+CROSS_ENTROPY = "cross_entropy", "nll_loss"
 
 
 def fitting(loss_fn, output, targets):
@@ -90,30 +92,44 @@ def numbers(output, targets):
     return pair if fits else []
 
 
-def reaches(output, targets):
-    """Whether numbers as targets are met: nine tenths of their variance, and of 0 and 1 as many as has_learned asks."""
-    if not (pair := numbers(output, targets)):
+def by_hand(output, targets, loss):
+    """What stands for a loss that calls none of torch's: its input may be anything."""
+    return LossCall("loss_fn", output, targets, loss, False, getattr(output, "grad_fn", None))
+
+
+def has_learned(call):
+    """Whether numbers are met to a tenth of their variance, and classes by more than luck: see more_than_luck."""
+    if call.name in CROSS_ENTROPY:
+        return call.input.dim() > 1 and more_than_luck(call.input, call.target)
+    if not (pair := numbers(call.input, call.target)):
         return False
     out, wanted = (t.reshape(-1) for t in pair)
     if ((wanted == 0) | (wanted == 1)).all():
         margin = out - (0.5 if out.aminmax() == out.clamp(0, 1).aminmax() else 0)  # probabilities, or logits
-        return has_learned(torch.stack([-margin, margin], 1), wanted.long())
+        return more_than_luck(torch.stack([-margin, margin], 1), wanted.long())
     return bool((out - wanted).square().mean() < 0.1 * wanted.var())
 
 
+def more_than_luck(values, classes):
+    """Whether more examples are right than there are of any one class, by three standard deviations."""
+    classes = classes.argmax(1) if classes.is_floating_point() else classes
+    classes, guessed = (t.numpy(force=True).ravel() for t in (classes, values.argmax(1)))
+    n, most = len(classes), np.bincount(classes[classes >= 0], minlength=1).max()
+    return bool(n and np.count_nonzero(guessed == classes) > most + 3 * (most * (1 - most / n)) ** 0.5)
+
+
 def read_from_gradient(logits, gradient):
-    """The CrossEntropy that a gradient at the network's output comes from, in a list; [] if it is another loss's.
+    """The call of cross-entropy that a gradient at the network's output comes from, in a list; [] of another loss.
 
     Of cross-entropy's mean the gradient is (softmax - one-hot) / n, and of no other loss.
     """
     if gradient is None or not (is_plain(logits) and is_plain(gradient)):
         return []
-    logits, gradient = (t.detach().reshape(-1, t.shape[-1]).double() for t in (logits, gradient))
-    softmax = logits.softmax(1)
-    targets = (gradient - softmax / len(logits)).argmin(1, keepdim=True)  # the gradient alone is 0 where p is 1
-    expected = softmax.scatter_add(1, targets, torch.full_like(softmax[:, :1], -1)) / len(logits)
-    if logits.shape[1] < 2 or not torch.allclose(gradient, expected, rtol=1e-2, atol=1e-4 / len(logits)):
+    values, gradient = (t.detach().reshape(-1, t.shape[-1]).double() for t in (logits, gradient))
+    softmax = values.softmax(1)
+    targets = (gradient - softmax / len(values)).argmin(1, keepdim=True)  # the gradient alone is 0 where p is 1
+    expected = softmax.scatter_add(1, targets, torch.full_like(softmax[:, :1], -1)) / len(values)
+    if values.shape[1] < 2 or not torch.allclose(gradient, expected, rtol=1e-2, atol=1e-4 / len(values)):
         return []
-    loss, targets = -logits.log_softmax(1).gather(1, targets).mean().item(), targets.flatten()
-    found = is_softmaxed(logits), None, is_matching(logits, targets), has_learned(logits, targets)
-    return [CrossEntropy(loss, logits.shape[1], True, *found)]
+    loss = -values.log_softmax(1).gather(1, targets).mean()
+    return [LossCall("cross_entropy", values, targets.flatten(), loss, True, logits.grad_fn)]

@@ -8,10 +8,11 @@ from math import prod
 import torch
 from torch import nn
 
+from .functions import LossCall
 from .hooks import Hook, Watcher, tensors_in
 from .judgements import Look, learning
 from .judgements.data import LARGE
-from .losses import reaches, read_from_gradient
+from .losses import has_learned, read_from_gradient
 from .statistics import layer_statistics, tensor_statistics
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
@@ -115,20 +116,20 @@ class Pass(Watcher):
         with HIDDEN:
             seen.gradient = tensor_statistics(gradient, False)
 
-    def cross_entropies(self):
+    def losses(self):
         """Those that were called inside; else the one that the gradient at the output tells of."""
-        return self.functions.cross_entropies or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
+        return self.functions.losses or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
 
     def has_learned(self):
-        """What reaches() and has_learned() say; of other losses as if they were means of squares, or binary ones."""
-        if (calls := self.cross_entropies()) or not self.logits:
-            return any(call.has_learned for call in calls)
+        """What has_learned() says; of other losses as if they were means of squares, or binary ones."""
+        if (calls := self.losses()) or not self.logits:
+            return any(map(has_learned, calls))
         output, gradient = self.logits[0]
         pull = gradient * gradient.numel()
         for labels in output.sigmoid() - pull, output - pull * output * (1 - output):  # of logits, of probabilities
             if torch.allclose(labels, labels.round().clamp(0, 1), atol=1e-2):
-                return reaches(output, labels.round())
-        return reaches(output, output - pull / 2)
+                return has_learned(LossCall("", output, labels.round(), *[None] * 3))
+        return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))
 
     def far_from_targets(self):
         """A sentence, in a list, of an output that all examples pull the same way, and far; or [].

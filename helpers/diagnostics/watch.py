@@ -157,9 +157,9 @@ class watch:
         changes = [None if same else p.detach() - old for (p, old, _), same in zip(steps, unmoved, strict=True)]
         if self.is_new:  # what is true of the whole training
             self.is_new = False
-            look = Look(cross_entropies=watching.cross_entropies(), inputs=watching.inputs)
+            look = Look(losses=watching.losses(), seen=watching.rows(), inputs=watching.inputs)
             self.has_learned = watching.has_learned()
-            found = [*watching.found, *look.judge([loss.unfit_for_cross_entropy])]
+            found = [*watching.found, *look.judge([loss.wants_logits, loss.far_from_a_guess])]
             if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
                 found.append(ELSEWHERE)
             self._findings += [text for text in found if text not in self._findings]

@@ -10,6 +10,7 @@ from ..losses import is_plain, numbers
 from .look import NORMS, some_of
 
 LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
+AWAY = 20  # times the size of the output, or of 1; logarithms of prices, which are learned: 12; prices: 1e5
 SMALL = 1e-3  # pixels that were divided by 255 twice: 1e-5
 
 
@@ -50,18 +51,21 @@ def _examples(look):
 
 def targets_out_of_reach(look):
     """Of numbers as targets: the last layer's range does not hold them, or they are far away."""
-    if look.loss is None or not (pair := numbers(look.output, look.targets)):
-        return
-    last = look.seen[-1] if look.seen and look.seen[-1].is_output else None
-    least, most = (0, inf) if last and last.bounds == "dies" else (last and last.bounds) or (-inf, inf)
-    low, high = pair[1].aminmax()
-    here, there = (max(t.mean().abs().item(), t.std().item()) for t in pair)
-    if low < least - 0.01 or high > most + 0.01:
-        text = f"the targets reach from {low:.3g} to {high:.3g}, and {last.name} ({last.activation})"
-        yield f"{text} puts out {least} to {most}: leave it out, or scale the targets"
-    elif there > LARGE * max(here, 1) and look.loss > there / 2:  # no such loss where the loss_fn scales them itself
-        text = f"the targets are about {there:.1e} in size, and the output {here:.1e}"
-        yield f"{text}: standardise the targets, (y - mean) / std"
+    for call in look.losses:
+        pair, row = numbers(call.input, call.target), look.row_of(call)
+        if not pair or look.loss is None:
+            continue
+        least, most = (0, inf) if row and row.bounds == "dies" else (row and row.bounds) or (-inf, inf)
+        low, high = pair[1].aminmax()
+        here, there = (max(t.mean().abs().item(), t.std().item()) for t in pair)
+        if low < least - 0.01 or high > most + 0.01:
+            text = f"the targets reach from {low:.3g} to {high:.3g}, and {row.name} ({row.activation})"
+            yield f"{text} puts out {least} to {most}: leave it out, or scale the targets"
+            return
+        if there > AWAY * max(here, 1) and look.loss > there / 2:  # no such loss where the loss_fn scales them itself
+            text = f"the targets are about {there:.1e} in size, and the output {here:.1e}"
+            yield f"{text}: standardise the targets, (y - mean) / std"
+            return
 
 
 def same_answer_for_all(look):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
+VIEW = re.compile("(Unsafe)?View|Reshape|Squeeze|Unsqueeze|Alias|Clone")  # how nodes of the graph are called
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 
 
@@ -12,7 +13,7 @@ NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 class Look:
     """What was seen of one step, as far as it was: ``Look(…).judge([judgements that can do with that])``.
 
-    functions: those that the network called, cross_entropies: those among them. seen: a Seen for each row. tensors: the
+    functions: those that the network called, losses: a LossCall for each loss. seen: a Seen for each row. tensors: the
     parameters by their names. is_step: a step of a training is seen, rather than a network by itself.
 
     activations to has_learned: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
@@ -22,7 +23,7 @@ class Look:
 
     network: object = None
     functions: object = None
-    cross_entropies: list = ()
+    losses: list = ()
     seen: list = ()
     tensors: dict = field(default_factory=dict)
     inputs: object = None
@@ -57,6 +58,13 @@ class Look:
     def has_said(self, *judgements):
         """Whether one of them has spoken before."""
         return any(self.said.get(judgement) for judgement in judgements)
+
+    def row_of(self, call):
+        """The row of what put out the input of a loss, or None."""
+        node = call.node
+        while VIEW.match(type(node).__name__) and all(node is not row.node for row in self.seen):
+            node = node.next_functions[0][0]
+        return next((row for row in self.seen if row.node is node is not None), None)
 
     @cached_property
     def trainable(self):
