@@ -343,7 +343,7 @@ NETWORKS = {
     "function, parameters in a list": lambda: with_parameters(lambda weights: list(weights.values())),
     "function, parameters in a dict": lambda: with_parameters(dict),
     "lambda around modules": lambda: (around(nn.Linear(12, 9), nn.Linear(9, 5)), X, dict(targets=Y), r"a b lambda.relu:\d+"),
-    "partial": lambda: (partial(lambda W, x: (x @ W).clamp(min=0), parameter(12, 5)), X, dict(targets=Y), r"lambda.clamp:\d+"),
+    "partial": lambda: (partial(lambda W, x: (x @ W).clamp(min=0), parameter(12, 5)), X, dict(targets=Y), r"lambda.clamp:\d+", "a ReLU puts out"),
     "list of plain layers": lambda: (plain_layers(), X, dict(targets=Y), "0 1 2 3 4 5"),
     "plain class": lambda: (PlainMLP(), X, dict(targets=Y), "layers.0 layers.1 layers.2 layers.5"),
     "list of modules and a function": lambda: ([nn.Linear(12, 9), torch.tanh, nn.Linear(9, 5)], X, dict(targets=Y), "0 2"),

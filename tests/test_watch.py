@@ -371,6 +371,19 @@ def test_a_gradient_that_the_loop_clears_before_step_is_recorded(how):
     assert [d.parameters[0].grad_std for _, d in seen.records] == pytest.approx(expected[::2], rel=1e-4)
 
 
+def test_sparse_gradients_of_a_loop_by_hand():
+    W = (torch.randn(11, 5) / 4).requires_grad_()
+    with watch(lambda x: F.embedding(x, W, sparse=True).mean(1), every=1) as seen:
+        for _ in range(2):
+            F.cross_entropy(F.embedding(WORDS, W, sparse=True).mean(1), Y[:8]).backward()
+            F.cross_entropy(F.embedding(WORDS, W, sparse=True).mean(1), Y[:8]).backward()
+            expected = W.grad.to_dense().std().item()
+            W.data -= 0.1 * W.grad.to_dense()
+            W.grad = None
+            seen.step()
+    assert seen.records[-1][1].parameters[0].grad_std == pytest.approx(expected, rel=1e-4)
+
+
 def test_the_gradient_is_that_which_the_step_found():
     class Decays(torch.optim.SGD):
         def step(self, closure=None):

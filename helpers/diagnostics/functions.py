@@ -1,8 +1,9 @@
-"""See the functions that a network calls: activations, products with its weights, cross-entropy."""
+"""See the functions that a network calls: activations, products with its weights, losses."""
 
 import os
 import sys
 import weakref
+from collections import deque
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -11,7 +12,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .outputs import MIXING, has_learned, is_matching, is_mixing
 from .rows import ACTIVATIONS
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
@@ -37,8 +37,9 @@ ELEMENTWISE = (
 RESHAPING = {"view", "reshape", "flatten", "getitem", "expand", "expandas", "permute", "transpose"}
 RESHAPING |= {"squeeze", "unsqueeze"}
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
-BINARY = "binarycrossentropywithlogits"
-LOSSES = {"crossentropy", "nllloss", BINARY}
+MIXING = {"view", "reshape", "softmax", "logsoftmax"}
+LOSSES = {"crossentropy", "nllloss", "binarycrossentropy", "binarycrossentropywithlogits", "kldiv", "mseloss"}
+LOSSES |= {"l1loss", "smoothl1loss", "huberloss"}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
 KNOWN = {*MADE, *MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
@@ -62,23 +63,21 @@ class Seen:
     is_output: bool = False
 
 
-class CrossEntropy(NamedTuple):
-    """A call of cross-entropy: what can be wrong with its input."""
+class LossCall(NamedTuple):
+    """A call of a loss: its name, and what it was given."""
 
-    loss: float
-    classes: int
-    is_mean: bool
-    is_softmaxed: bool
-    of_logs: bool | None = None  # nll_loss: whether its input is log-probabilities
-    is_matching: bool = False  # its classes are the batch's own examples, as in a contrastive loss
-    has_learned: bool = False
-    own: str = "softmax"  # what it applies itself
+    name: str
+    input: torch.Tensor
+    target: torch.Tensor
+    loss: torch.Tensor
+    is_mean: bool  # of all examples, each by itself
+    node: object  # of the graph: where the input comes from
 
 
 class Functions(TorchFunctionMode):
     """While it is on, ``watcher.function_called(row, output)`` is called after each activation and product.
 
-    Also kept: the dimension of every tensor's units, the order in which weights are used, calls of cross-entropy, and
+    Also kept: the dimension of every tensor's units, the order in which weights are used, the calls of losses, and
     what is no parameter though it needs a gradient: inputs, and leaves that the call makes itself.
     """
 
@@ -88,7 +87,8 @@ class Functions(TorchFunctionMode):
         self.weights = {id(p) for p in (network.parameters or {}).values()} | set(network.tensors)
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
         self.notes = {}  # id of a tensor -> (a reference to it, its units' dimension, the gate that it is)
-        self.cross_entropies, self.made, self.mixing = [], [], []  # mixing: (name, shape before, after)
+        self.losses = deque(maxlen=8)  # the last ones: they hold on to what they were given
+        self.made, self.mixing = [], []  # mixing: (name, shape before, after)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs, key = kwargs or {}, _key(func)
@@ -125,8 +125,10 @@ class Functions(TorchFunctionMode):
     def _look(self, func, key, output, args, kwargs):
         """The output to go on with."""
         if key in LOSSES:
-            self._cross_entropy(key, output, *args, **kwargs)
-        elif key in MIXING and args and is_mixing(key, output, *args, **kwargs):
+            self._loss_called(func.__name__, output, *args, **kwargs)
+        elif key == "sub" and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
+            self._loss_called("the difference", output, *args[:2])
+        elif key in MIXING and args and _is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         first = output[0] if isinstance(output, tuple) else output
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
@@ -216,19 +218,10 @@ class Functions(TorchFunctionMode):
             path = code.co_name.strip("<>")
         return None, f"{path}.{{}}{'' if in_torch else f':{frame.f_lineno}'}".lstrip(".")
 
-    def _cross_entropy(self, key, loss, input, target, *args, **kwargs):
-        if key == BINARY:
-            gate = self.noted(input)[1]
-            if gate is not None and "igmoid" in gate.activation:
-                self.cross_entropies.append(CrossEntropy(loss.sum().item(), 2, False, True, own="sigmoid"))
-            return
+    def _loss_called(self, name, loss, input, target, *args, **kwargs):
         reduction = _argument("reduction", 4, args, kwargs, "mean")
-        values = input.detach()
-        if values.dim() > 1 and values.numel() and loss.numel() == 1:
-            is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
-            of_logs = is_softmaxed(values.exp()) if key == "nllloss" else None
-            found = is_mean, is_softmaxed(values), of_logs, is_matching(values, target), has_learned(values, target)
-            self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], *found))
+        is_mean = loss.numel() == 1 and reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
+        self.losses.append(LossCall(name, input.detach(), target.detach(), loss.detach(), is_mean, input.grad_fn))
 
 
 @cache
@@ -240,10 +233,21 @@ def _key(func):
     return name if name in KNOWN else None
 
 
-def is_softmaxed(values):
-    """Whether dimension 1 holds probabilities; or 0, by mistake."""
-    sums = (values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1)  # a generator: logits have no need of them
-    return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
+def _is_mixing(key, output, x, dim=None, *_, **others):
+    """Whether a view reads the sizes in another order, or a softmax sums over dimension 0."""
+    if x.is_nested:
+        return False
+    if key.endswith("softmax"):
+        dim = dim if dim is not None else 0 if x.dim() in (1, 3) else 1  # as torch guesses
+        return x.dim() > 1 and dim in (0, -x.dim())
+    sizes = [[n for n in t.shape if n > 1] for t in (x, output)]
+    return sizes[0] != sizes[1] and sorted(sizes[0]) == sorted(sizes[1])
+
+
+def _spreads(output, a, b):
+    """Whether (N, 1) and (N,) became (N, N): an output and its targets, as only one of them needs a gradient."""
+    are_pairs = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.dim() != b.dim()
+    return are_pairs and a.numel() == b.numel() < output.numel() and a.requires_grad != b.requires_grad
 
 
 def _base(t):

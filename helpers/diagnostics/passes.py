@@ -7,8 +7,11 @@ from math import prod
 
 import torch
 
+from .functions import LossCall
 from .hooks import Watcher, tensors_in
-from .learning import LARGE, eval_mode, outside, reaches, read_from_gradient
+from .judgements import Look, learning
+from .judgements.data import LARGE
+from .losses import has_learned, read_from_gradient
 from .statistics import layer_statistics, tensor_statistics
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
@@ -78,14 +81,15 @@ class Pass(Watcher):
         return frame is not None
 
     def _forward_is_done(self, inputs, output):
-        self.is_done, self.mode = True, eval_mode(self.network)
+        self.is_done, self.mode = True, Look(self.network, is_step=True).judge([learning.eval_mode])
         self.mark_outputs(output)
         if not self.is_first:
             return
         self.found, self.logits, self.inputs = [], [], inputs
         try:
             ours = self.functions.parameters() | dict(enumerate(self.trained))  # functional_call takes others
-            self.found += outside(self.network, self, ours, inputs, output)
+            look = Look(self.network, self.functions, tensors=ours, inputs=inputs, output=output)
+            self.found += look.judge([learning.not_among_the_parameters])
         except ValueError as error:  # a reentrant checkpoint hides what the output depends on
             self.found.append(str(error))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
@@ -114,20 +118,20 @@ class Pass(Watcher):
         with HIDDEN:
             seen.gradient = tensor_statistics(gradient, False)
 
-    def cross_entropies(self):
+    def losses(self):
         """Those that were called inside; else the one that the gradient at the output tells of."""
-        return self.functions.cross_entropies or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
+        return self.functions.losses or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
 
     def has_learned(self):
-        """What reaches() and has_learned() say; of other losses as if they were means of squares, or binary ones."""
-        if (calls := self.cross_entropies()) or not self.logits:
-            return any(call.has_learned for call in calls)
+        """What has_learned() says; of other losses as if they were means of squares, or binary ones."""
+        if (calls := self.losses()) or not self.logits:
+            return any(map(has_learned, calls))
         output, gradient = self.logits[0]
         pull = gradient * gradient.numel()
         for labels in output.sigmoid() - pull, output - pull * output * (1 - output):  # of logits, of probabilities
             if torch.allclose(labels, labels.round().clamp(0, 1), atol=1e-2):
-                return reaches(output, labels.round())
-        return reaches(output, output - pull / 2)
+                return has_learned(LossCall("", output, labels.round(), *[None] * 3))
+        return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))
 
     def far_from_targets(self):
         """A sentence, in a list, of an output that all examples pull the same way, and far; or [].

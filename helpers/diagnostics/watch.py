@@ -8,15 +8,15 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from .learning import eval_mode, said_of_cross_entropy
+from .diagnosis import Diagnosis
+from .judgements import Look, learning, loss
 from .live import Live
 from .networks import Network
 from .over_time import over_time
-from .passes import Pass
+from .passes import HIDDEN, Pass
 from .pictures import plot_training
-from .rows import Diagnosis, layer_rows, parameter_rows
-from .trial import check_optimizer, not_held
-from .warnings import begin_at_zero
+from .rows import layer_rows, parameter_rows
+from .trial import check_optimizer
 
 ELSEWHERE = "the optimizer trains other tensors than the watched model's: if that is not meant, make both anew"
 
@@ -102,11 +102,12 @@ class watch:
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         is_known = self.optimizer is None or ELSEWHERE in self._findings
-        found = self._findings + ([] if is_known else not_held(self.optimizer, unmoved))
+        look, found = Look(optimizer=self.optimizer, tensors=unmoved), list(self._findings)
+        found += [] if is_known else look.judge([learning.not_in_the_optimizer])
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
         first, *later = self.records
-        zero = begin_at_zero(first[1].parameters)
+        zero = Look(parameters=first[1].parameters).zero
         said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
         rates = [(step, [p.lr for p in d.parameters if p.lr is not None]) for step, d in self.records]
         if self.others > 2 * self.most_others + 10:
@@ -139,7 +140,9 @@ class watch:
         self.watching.__enter__()
 
     def _add_gradient(self, key, gradient):
-        self.gradients[key] = self.gradients.get(key, 0) + gradient.detach()
+        with HIDDEN:
+            gradient = gradient.detach().clone()
+            self.gradients[key] = self.gradients[key] + gradient if key in self.gradients else gradient
 
     def _before_step(self, optimizer, args, kwargs):
         self.open_steps += 1
@@ -149,7 +152,7 @@ class watch:
             if not self.is_closure:  # which runs the model inside the step
                 self.watching.__exit__()
                 parameters = self.watching.functions.parameters().values()
-            self.before = _values(parameters)
+            self.before = _values(parameters, getattr(optimizer, "grad_scale", None))  # fused ones divide in the step
 
     def _after_step(self, *_):
         self.open_steps -= 1
@@ -181,7 +184,8 @@ class watch:
             found += _not_trained(watching.seen, () if ELSEWHERE in self._findings else gradients)
         if watching.seen and watching.sees_root and not watching.was_called:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
-            found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
+            found.append(f"{text}: call the model, or watch the part that is called")
+            found += Look(self.network, is_step=True).judge([learning.eval_mode])
         diagnosis = Diagnosis(*layer_rows(watching.seen), rows, findings=found, has_learned=self.has_learned)
         self.records.append((self.steps, diagnosis))
         if self.live:
@@ -191,7 +195,8 @@ class watch:
         """What is true of the whole training, said at its first step; and what may learn, as it is then."""
         self.is_new, watching, ours = False, self.watching, {id(p) for p in trained}
         self.has_learned = watching.has_learned()
-        found = [*watching.found, *said_of_cross_entropy(watching.cross_entropies(), watching.inputs)]
+        look = Look(losses=watching.losses(), seen=watching.seen, inputs=watching.inputs)
+        found = [*watching.found, *look.judge([loss.wants_logits, loss.far_from_a_guess])]
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
         self._findings += [text for text in found if text not in self._findings]
@@ -205,7 +210,7 @@ class watch:
             old, gradient = self.before.get(id(p), (p.detach(), None))
             if self.optimizer is None or self.is_closure:
                 gradient = p.grad
-            if gradient is None or not gradient.count_nonzero():
+            if gradient is None or (gradient.layout is torch.strided and not gradient.any()):
                 gradient = self.gradients.get(id(p), gradient)
             # What is not ours may have moved before this optimizer's step.
             is_still = (gradient is None or id(p) not in ours) and p.equal(old)
@@ -238,10 +243,14 @@ def _is_compiled(module):
     return by_method or any(vars(x).get(key) for x in (module, forward) if hasattr(x, "__dict__") for key in compiled)
 
 
-def _values(parameters):
-    """Copies of the values and the gradients: a step may change both."""
-    copies = [(p, p.grad.clone() if p.requires_grad and p.grad is not None else None) for p in parameters]
-    return {id(p): (p.detach().clone(), gradient) for p, gradient in copies}
+def _values(parameters, scale=None):
+    """Copies of the values and the gradients: a step may change both. scale: of a GradScaler, if they have it still."""
+    found = {}
+    for p in parameters:
+        gradient = p.grad if p.requires_grad else None
+        gradient = gradient if gradient is None else gradient.clone() if scale is None else gradient / scale
+        found[id(p)] = p.detach().clone(), gradient
+    return found
 
 
 def _loss_scale():

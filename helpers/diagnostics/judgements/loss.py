@@ -1,0 +1,102 @@
+"""What is wrong with the loss: with its number, and with what it is given."""
+
+from math import inf, log
+
+from ..hooks import tensors_in
+from ..losses import CROSS_ENTROPY, has_learned, is_plain, numbers
+from . import data
+
+COMPARING = "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "the difference"
+FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
+
+
+def not_finite(look):
+    """NaN that is there only after the last layer."""
+    if look.loss is None or look.loss.isfinite().all() or look.has_said(data.nan_in_the_data):
+        return
+    if all(t.isfinite().all() for t in tensors_in(look.output)):
+        remedy = "look for targets that are all ignore_index, for log(0) and 0/0 in the loss_fn"
+        yield f"the loss is {look.loss.item():.3g}, though the model's output is finite: {remedy}"
+
+
+def compares_all_pairs(look):
+    """(N, 1) against (N,), where each is compared with all."""
+    for call in look.losses:
+        if call.name in COMPARING and numbers(call.input, call.target) and call.input.shape != call.target.shape:
+            shapes = f"an output {tuple(call.input.shape)} and targets {tuple(call.target.shape)}"
+            yield f"{call.name} gets {shapes}, so each is compared with all: give targets.view_as(output)"
+            return
+
+
+def wants_probabilities(look):
+    """Losses between probabilities that get something else; they may fall below 0."""
+    for call in look.losses:
+        is_kl = call.name == "kl_div"
+        if not (is_kl or call.name.startswith("binary")) or not (pair := numbers(call.input, call.target)):
+            continue
+        low, high = pair[1].aminmax()
+        if high > 1.01 or (low < -0.01 and not is_kl):  # kl_div may take logarithms as targets
+            remedy = "divide pictures by 255, or take F.mse_loss"
+            yield f"{call.name} wants targets from 0 to 1, and gets {low:.3g} to {high:.3g}: {remedy}"
+            return
+        if is_kl and pair[0].min() >= 0 and pair[0].any():
+            yield f"{call.name} gets probabilities, and wants their logarithms: give it F.log_softmax of the logits"
+            return
+
+
+def wants_logits(look):
+    """Cross-entropy, or the binary one, of what is no logits."""
+    for call in [] if look.has_said(data.mixed_by_a_view, data.mixed_by_softmax) else look.losses:
+        name = "softmax" if call.name == "cross_entropy" else "sigmoid"
+        if call.name not in (*CROSS_ENTROPY, "binary_cross_entropy_with_logits") or call.input.dim() < 2:
+            continue
+        row, classes = look.row_of(call), call.input.shape[1]
+        is_softmaxed = _is_softmaxed(call.input)
+        if call.name == "nll_loss":
+            if classes > 1 and not call.loss.isnan().any() and not _is_softmaxed(call.input.exp()):
+                kind = "probabilities" if is_softmaxed else "logits"
+                yield f"nll_loss gets {kind}, and wants their logarithms: give it F.log_softmax of the logits"
+                return
+        elif is_softmaxed or (name == "sigmoid" and row and "igmoid" in (row.activation or "")):
+            own = "softmax" if is_softmaxed else "sigmoid"
+            remedy = f"leave the model's {own} out, or learning is slow and the loss never comes near 0"
+            yield f"cross-entropy gets probabilities, but it has a {name} of its own: {remedy}"
+            return
+        elif row and row.bounds == "dies":
+            text = f"cross-entropy gets what a {row.activation} puts out ({row.name}), which is never below 0"
+            yield f"{text}, and where it is 0 no gradient gets through: leave it out"
+            return
+        elif call.name == "cross_entropy" and classes == 1:
+            remedy = "for one logit an example use F.binary_cross_entropy_with_logits"
+            yield f"cross-entropy over one class is always 0, and nothing learns: {remedy}"
+            return
+
+
+def far_from_a_guess(look):
+    """A cross-entropy far above ln(classes), which logits near 0 would give."""
+    if look.has_said(wants_logits, data.mixed_by_a_view, data.mixed_by_softmax):
+        return
+    for call in [call for call in look.losses if call.name in CROSS_ENTROPY and call.is_mean][:1]:
+        loss, classes = call.loss.item(), call.input.shape[1]
+        # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
+        # sure, and wrong where it has learned by heart.
+        is_matching = call.input.shape == (len(call.target),) * 2 and (call.target.diff() == 1).all()
+        if inf > loss > log(classes) + FAR and not is_matching and not has_learned(call):
+            text = f"the loss is {loss:.3g}, and a guess that all {classes} classes are equally likely would have"
+            yield f"{text} ln({classes}) = {log(classes):.3g}: {_why_far(look)}"
+
+
+def _is_softmaxed(values):
+    """Whether dimension 1 holds probabilities; or 0, by mistake."""
+    sums = (values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1)  # a generator: logits have no need of them
+    return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
+
+
+def _why_far(look):
+    size = max((t.std().item() for t in tensors_in(look.inputs) if t.numel() > 1 and is_plain(t)), default=0)
+    hidden = next((row.readings.get("std") or 0 for row in reversed(look.seen) if row.activation), 0)
+    if size > data.LARGE:
+        return f"the inputs are large (std {size:.2g}); scale them to a std of about 1"
+    if hidden > data.LARGE:
+        return f"what reaches the last layer is large (std {hidden:.2g}); the gain of the layers before is too high"
+    return "the logits are too large; make the last layer's weights smaller at init"
