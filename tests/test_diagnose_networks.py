@@ -573,6 +573,8 @@ def test_units_and_limits_that_are_not_certain():
     )
     dead = [[row.dead for row in diagnose(norm(shape), images, loss_fn=None).activations] for shape in ((5,), (4, 5))]
     assert dead[0][-1] == 0 and dead[1][-1] is None
+    clipped = diagnose(lambda x: F.hardtanh(x, 0, 20), X - 9, loss_fn=None).activations  # a ReLU of another height
+    assert clipped[0].dead == 1 and clipped[0].saturated is None
     lower = torch.zeros(12)
     rows = diagnose(lambda x: x.clamp(min=lower) + x.clamp(max=1) + x.clamp(min=0), X, loss_fn=None).activations
     assert [row.type for row in rows] == [nn.ReLU]

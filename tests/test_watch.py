@@ -300,6 +300,40 @@ def test_a_reentrant_checkpoint_is_said_and_does_not_stop_the_training():
     assert len(seen.records) == 4 and "use_reentrant=False" in seen.warnings[0]
 
 
+def test_layers_that_are_unfrozen_and_not_held_by_the_optimizer():
+    net = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5))
+    net[0].requires_grad_(False)
+    sgd = torch.optim.SGD(net[2].parameters(), lr=0.1)
+    watched = watch(net, sgd, every=2)
+    _, seen = loop(net, sgd, watched=watched)
+    assert not seen.warnings
+    _, seen = loop(net, sgd, steps=9, watched=watched, at_end=lambda step: net[0].requires_grad_(step > 2))
+    assert any("0.weight, 0.bias: not held by the optimizer" in text for text in seen.warnings), seen.warnings
+
+
+def test_nan_in_the_data_is_the_one_cause_from_then_on():
+    net, adam = network()
+    bad = X.clone()
+    bad[3, 4] = float("nan")
+    with watch(net, adam, every=1) as seen:
+        for step in range(6):
+            net.zero_grad()
+            F.cross_entropy(net(bad if step == 2 else X), Y).backward()
+            adam.step()
+    assert seen.warnings == ["step 2: the inputs hold NaN in 1 of 768 places: clean the data"]
+
+
+def test_a_gradient_that_is_zeroed_before_the_step_is_told_once():
+    net, adam = network()
+    with watch(net, adam, every=1) as seen:
+        for _ in range(4):
+            F.cross_entropy(net(X), Y).backward()
+            adam.zero_grad(set_to_none=False)
+            adam.step()
+    (said,) = seen.warnings
+    assert said.startswith("from step 0 on") and "call zero_grad() before backward()" in said
+
+
 def test_two_optimizers_and_other_losses_are_no_fault():
     net = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5), nn.Softmax(-1))
     body, head = (torch.optim.SGD(net[i].parameters(), lr=0.1) for i in (0, 2))
@@ -515,4 +549,4 @@ def test_weights_that_are_nan_after_their_gradient_was_follow_from_it():
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     _, seen = loop(net, sgd, watched=watch(net, sgd, every=1))
     (said,) = [text for text in seen.warnings if "NaN" in text]
-    assert said.startswith("step 0: a (Linear): gradient NaN")
+    assert said.startswith("from step 0 on: a (Linear): gradient NaN")

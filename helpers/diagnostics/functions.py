@@ -292,5 +292,6 @@ def _activation(key, args, kwargs):
 
 def _bounds(kind, args, kwargs):
     if kind == "Hardtanh":
-        return _argument("min_val", 1, args, kwargs, -1), _argument("max_val", 2, args, kwargs, 1)
+        low, high = _argument("min_val", 1, args, kwargs, -1), _argument("max_val", 2, args, kwargs, 1)
+        return "dies" if low == 0 else (low, high)
     return ACTIVATIONS.get(kind)

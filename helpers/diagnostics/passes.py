@@ -83,9 +83,10 @@ class Pass(Watcher):
     def _forward_is_done(self, inputs, output):
         self.is_done, self.mode = True, Look(self.network, is_step=True).judge([learning.eval_mode])
         self.mark_outputs(output)
+        self.inputs = inputs
         if not self.is_first:
             return
-        self.found, self.logits, self.inputs = [], [], inputs
+        self.found, self.logits = [], []
         try:
             ours = self.functions.parameters() | dict(enumerate(self.trained))  # functional_call takes others
             look = Look(self.network, self.functions, tensors=ours, inputs=inputs, output=output)

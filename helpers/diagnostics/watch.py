@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .diagnosis import Diagnosis
-from .judgements import Look, learning, loss
+from .judgements import Look, data, learning, loss
 from .live import Live
 from .networks import Network
 from .over_time import over_time
@@ -176,10 +176,15 @@ class watch:
         parameters, trained = watching.functions.parameters(), self._trained()
         if self.is_new:
             self._record_once(parameters, trained)
+        self._note_trainable(parameters, trained)
         values, gradients, changes = self._moves(parameters, trained)
+        came_back = any(row.gradient and row.gradient.get("std") for row in watching.seen)
+        if self.optimizer is not None and came_back and not any(map(_is_some, gradients)):
+            gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses = watching.functions.uses
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
         found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
+        found += Look(inputs=watching.inputs).judge([data.nan_in_the_data])
         if self.optimizer is not None:
             found += _not_trained(watching.seen, () if ELSEWHERE in self._findings else gradients)
         if watching.seen and watching.sees_root and not watching.was_called:
@@ -192,7 +197,7 @@ class watch:
             self.live.draw_if_cheap()
 
     def _record_once(self, parameters, trained):
-        """What is true of the whole training, said at its first step; and what may learn, as it is then."""
+        """What is true of the whole training, said at its first step."""
         self.is_new, watching, ours = False, self.watching, {id(p) for p in trained}
         self.has_learned = watching.has_learned()
         look = Look(losses=watching.losses(), seen=watching.seen, inputs=watching.inputs)
@@ -200,8 +205,14 @@ class watch:
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
         self._findings += [text for text in found if text not in self._findings]
-        learn = {name: p for name, p in parameters.items() if p.requires_grad}
-        self._trainable = {name: (p, None if id(p) in ours else p.detach().clone()) for name, p in learn.items()}
+
+    def _note_trainable(self, parameters, trained):
+        """What may learn, and for what the optimizer does not hold its values when that was first seen."""
+        ours = {id(p) for p in trained}
+        for name, p in parameters.items():
+            known, _ = self._trainable.get(name, (None, None))
+            if p.requires_grad and known is not p:
+                self._trainable[name] = p, None if id(p) in ours else p.detach().clone()
 
     def _moves(self, parameters, trained):
         """Of each parameter the values before the step, the gradient, and what the step changed, or None."""
@@ -210,8 +221,8 @@ class watch:
             old, gradient = self.before.get(id(p), (p.detach(), None))
             if self.optimizer is None or self.is_closure:
                 gradient = p.grad
-            if gradient is None or (gradient.layout is torch.strided and not gradient.any()):
-                gradient = self.gradients.get(id(p), gradient)
+            if id(p) in self.gradients and not _is_some(gradient):
+                gradient = self.gradients[id(p)]
             # What is not ours may have moved before this optimizer's step.
             is_still = (gradient is None or id(p) not in ours) and p.equal(old)
             values.append(old)
@@ -251,6 +262,11 @@ def _values(parameters, scale=None):
         gradient = gradient if gradient is None else gradient.clone() if scale is None else gradient / scale
         found[id(p)] = p.detach().clone(), gradient
     return found
+
+
+def _is_some(gradient):
+    """Whether there is one that is not 0."""
+    return gradient is not None and (gradient.layout is not torch.strided or bool(gradient.any()))
 
 
 def _loss_scale():
