@@ -21,7 +21,7 @@ MODULES = os.path.join(INSIDE[0], "nn", "modules")
 BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict.fromkeys(["clamp", "clampmin", "clip"], "ReLU")
 BY_NAME |= dict(specialexpit="Sigmoid", threshold="ReLU")
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
-# 1 stands for dimension 1 whatever their number, None for one that is not known.
+# 1: they are counted in dimension 1, from the front. None: it is not known.
 PRODUCTS = dict.fromkeys(["linear", "matmul", "rmatmul", "mm", "bmm", "mv", "addmm", "baddbmm"], ("Linear", -1))
 PRODUCTS |= {f"{kind.lower()}{n}d": (f"{kind}{n}d", -n - 1) for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)}
 PRODUCTS |= dict(bilinear=("Bilinear", -1), einsum=("Linear", None), getitem=("Embedding", -1))
@@ -102,8 +102,8 @@ class Functions(TorchFunctionMode):
         if key is None or key in MADE:
             return output
         with torch._C.DisableTorchFunction():
-            seen = self.watcher.attempt(self._look, func, key, output, args, kwargs)
-        return output if seen is None else seen
+            replaced = self.watcher.attempt(self._look, func, key, output, args, kwargs)
+        return output if replaced is None else replaced
 
     def note(self, tensor, unit, gate=None):
         """Keep in mind the dimension that counts a tensor's units, from the end, and the gate that it is."""
@@ -141,7 +141,7 @@ class Functions(TorchFunctionMode):
             unit = -1
         elif key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
             if key in ("matmul", "mm") and weights and weights[0] is tensors[0] and not _is_learnt(weights[0]):
-                weights = weights[1:]  # an adjacency, a mask: it mixes examples
+                weights = weights[1:]  # a matrix on the left that does not learn: an adjacency, a mask
             kind, unit = PRODUCTS[key]
             unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
             self._used(weights, kind)
@@ -154,8 +154,8 @@ class Functions(TorchFunctionMode):
                 row = self._row(func, key, kind, unit, [], _bounds(kind, args, kwargs))
                 gate = row if kind in GATES else None
         if row:
-            copy = self.watcher.function_called(row, first)
-            output, first = (output, first) if copy is first else (copy, copy)
+            replaced = self.watcher.function_called(row, first)
+            output, first = (output, first) if replaced is first else (replaced, replaced)
         if unit is not None or gate is not None:
             self.note(first, unit, gate)
         return output
@@ -168,7 +168,7 @@ class Functions(TorchFunctionMode):
     def _used(self, weights, kind):
         for base in map(_base, weights):
             known = self.uses.get(id(base))
-            self.uses[id(base)] = base, (known and known[1]) or kind
+            self.uses[id(base)] = base, (known and known[1]) or kind  # the first use as a layer tells its kind
 
     def _carried(self, key, output, tensors):
         """The units' dimension and the gate that an elementwise function or a pooling hands on."""
@@ -202,12 +202,12 @@ class Functions(TorchFunctionMode):
         while frame.f_back and frame.f_code.co_filename.startswith(INSIDE):
             if frame.f_code.co_filename.startswith(MODULES):
                 break
-            if frame.f_code is type(self.network).__call__.__code__:  # a function in a list of layers
+            if frame.f_code is type(self.network).__call__.__code__:  # it calls a list's layers: this is one of them
                 return None, f"{self.network.place}.{{}}"
             frame = frame.f_back
         code = frame.f_code
         in_torch = code.co_filename.startswith(INSIDE)
-        layer = self.watcher.calls[-1].layer
+        layer = self.watcher.open_calls[-1].layer
         path = "" if layer is None else self.network.layers[id(layer)][0]
         this = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if this is not None and this is not layer and id(this) in self.network.layers:

@@ -1,4 +1,9 @@
-"""What an object holds, however it holds it; and how to leave all of it exactly as it was."""
+"""What an object holds, however it holds it; and how to leave all of it exactly as it was.
+
+A network may keep tensors in attributes, in lists, in the variables around a function, in a module's globals. held()
+walks through all of them; left_as_it_was() remembers each, and puts it back. Both stop at what is not somebody's own:
+what comes with Python or with an installed package.
+"""
 
 import random
 import re
@@ -15,10 +20,11 @@ import torch
 from torch import nn
 
 PLAIN = (str, bytes, int, float, complex, type(None), ModuleType, torch.dtype, torch.device, torch.Size)
+# Of these nothing is somebody's own.
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", "ipykernel", "tqdm", "pandas", "PIL"}
 TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
+HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's classes, with somebody's own data
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
@@ -101,7 +107,7 @@ def parts(value):
         yield from (("", value.func), *enumerate(value.args), *value.keywords.items())
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
-        yield from (item for space, names in _spaces(value) for item in _variables(space, names).items())
+        yield from (item for some in _globals(value) for item in _some_of(*some).items())
         names = value.__code__.co_varnames[: value.__code__.co_argcount]
         yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
         yield from (value.__kwdefaults__ or {}).items()
@@ -109,15 +115,15 @@ def parts(value):
         yield from table.items() if isinstance(table, dict) else enumerate(table)
 
 
-def _spaces(function):
+def _globals(function):
     """(variables, names) of a function's globals, and of the modules of somebody's own that it names there."""
-    space, names = function.__globals__, _names(function.__code__)
-    modules = [space[k] for k in names if isinstance(space.get(k), ModuleType)]
-    return [(space, names), *((vars(m), names) for m in modules if not _is_installed(m))]
+    variables, names = function.__globals__, _names(function.__code__)
+    modules = [variables[k] for k in names if isinstance(variables.get(k), ModuleType)]
+    return [(variables, names), *((vars(m), names) for m in modules if not _is_installed(m))]
 
 
-def _variables(space, names):
-    return {name: space[name] for name in names if name in space}
+def _some_of(variables, names):
+    return {name: variables[name] for name in names if name in variables}
 
 
 def _is_installed(module):
@@ -195,9 +201,9 @@ def _snapshots(value):
         read, write, remove = partial(_attributes, value), partial(setattr, value), partial(delattr, value)
         yield partial(_put_back_names, read, write, remove, attributes)
     if isinstance(value, FunctionType) and _is_known(value):
-        for space, names in _spaces(value):
-            read = partial(_variables, space, names)
-            yield partial(_put_back_names, read, space.__setitem__, space.__delitem__, read())
+        for variables, names in _globals(value):
+            read = partial(_some_of, variables, names)
+            yield partial(_put_back_names, read, variables.__setitem__, variables.__delitem__, read())
         yield from (partial(setattr, cell, "cell_contents", cell.cell_contents) for _, cell in _cells(value))
 
 

@@ -16,7 +16,7 @@ from .rows import activation_of
 
 PATCHED = {}  # class -> (the watchers that see the calls of its objects, the patch of its __call__)
 # A layer that is being called; and what came out inside it: a tensor, its version then, the row that it has, or None.
-Call = namedtuple("Call", "layer is_leaf outputs")
+OpenCall = namedtuple("OpenCall", "layer is_leaf outputs")
 Output = namedtuple("Output", "tensor version row")
 
 
@@ -32,18 +32,20 @@ class Hook:
     def __call__(self, *args):
         return None if torch.compiler.is_compiling() else self.watcher.attempt(self.do, *args)
 
-    def __reduce__(self):  # to what takes any arguments, returns None, and is found where this folder is not
+    def __reduce__(self):
+        # A copy is nullcontext().__exit__: it takes any arguments, returns None, and can be read without this folder.
         return getattr, (nullcontext(), "__exit__")
 
 
 class Watcher:
     """``with Watcher(network, see): ...`` calls ``see(row, tensor)`` for whatever the network's layers put out.
 
-    It is called before anything can change the tensor in place. seen: the rows, a Seen each, in order. What a layer
+    see is called before anything can change the tensor in place. seen: the rows, a Seen each, in order. What a layer
     puts out is often put out by something inside it, too. Then there is one row:
-      - the layer's, where a function of its own ends it (``return F.relu(self.conv(x))``), or where a product is
-        followed by what has no row (``return x @ W + b``);
+      - the layer's, where a function of its own ends it (``return F.relu(self.conv(x))``);
       - the inner one's, where a layer hands on what a layer inside it put out.
+    nn.Linear calls F.linear, and a layer of your own ``x @ W + b``: in a layer without layers (a leaf) a product is
+    measured only when something else follows it, and has no row where it is the last thing that has one.
     """
 
     def __init__(self, network, see):
@@ -53,7 +55,7 @@ class Watcher:
         self.restart()
 
     def restart(self):
-        self.seen, self.calls = [], [Call(None, False, [])]  # the innermost call comes last
+        self.seen, self.open_calls = [], [OpenCall(None, False, [])]  # the innermost call comes last
 
     def __enter__(self):
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
@@ -76,7 +78,7 @@ class Watcher:
         self.undo.close()
 
     def attempt(self, do, *args):
-        """What is done as the network runs; None where that failed and the network's run goes on."""
+        """Call do(*args). Pass overrides this, so that an error of ours never stops a training."""
         return do(*args)
 
     def listen(self, wanted):
@@ -94,7 +96,7 @@ class Watcher:
     def call(self, args, kwargs):
         """The network's output. From then on there are no rows: the loss is no layer."""
         for t in tensors_in((args, kwargs)):
-            if t.dim() == 2:  # (examples, features), as everywhere in torch
+            if t.dim() == 2:  # (examples, features): dimension -1 counts the units
                 self.functions.note(t, -1)
         output = self.network(args, kwargs)
         self.is_done = True
@@ -111,23 +113,23 @@ class Watcher:
 
     def number_calls(self):
         """Tell the calls of one layer apart: "act", "act (call 2)"."""
-        calls = Counter()
+        times = Counter()
         for row in self.seen:
-            calls[row.name] += 1
-            row.name += f" (call {calls[row.name]})" if calls[row.name] > 1 else ""
+            times[row.name] += 1
+            row.name += f" (call {times[row.name]})" if times[row.name] > 1 else ""
 
     def wants_rows(self):
         return not self.is_done
 
     def is_open(self, layer):
-        return any(call.layer is layer for call in self.calls)
+        return any(call.layer is layer for call in self.open_calls)
 
     def function_called(self, row, tensor):
-        """The tensor to go on with. A leaf's product waits to be measured: see settle, layer_ends."""
+        """The tensor that the network goes on with. A leaf's product waits to be measured."""
         if not self.wants_rows():
             return tensor
         self.settle()
-        tensor, call = _safe(tensor), self.calls[-1]
+        tensor, call = _safe(tensor), self.open_calls[-1]
         self.seen.append(row)
         call.outputs.append(Output(tensor, tensor._version, None if row.is_layer else row))
         if row.is_layer or row.activation or not call.is_leaf:
@@ -135,8 +137,8 @@ class Watcher:
         return tensor
 
     def settle(self):
-        """A product that waits is measured, before anything changes it in place."""
-        for tensor, _, row in self.calls[-1].outputs[-1:]:
+        """Measure the product that waits, before anything changes it in place."""
+        for tensor, _, row in self.open_calls[-1].outputs[-1:]:
             if row is not None and row.readings is None:
                 with torch._C.DisableTorchFunction():
                     self._measure(row, tensor)
@@ -152,16 +154,17 @@ class Watcher:
 
     def layer_begins(self, layer, args, kwargs):
         self.settle()
-        self.calls.append(Call(layer, id(layer) not in self.network.containers, []))
+        self.open_calls.append(OpenCall(layer, id(layer) not in self.network.containers, []))
 
     def layer_ends(self, layer, args, kwargs, output):
-        """The output to go on with. After an error, which the network may catch, it is None."""
+        """The output that the network goes on with. After an error, which it may catch, that is None."""
         with torch._C.DisableTorchFunction():
             if not self.is_open(layer):  # an attempt has failed
                 return output
-            call, output = self.calls.pop(), self._replaced(output)
+            call, output = self.open_calls.pop(), self._replaced(output)
             tensors = list(tensors_in(output)) if self.wants_rows() else []
-            self.calls[-1].outputs.extend(Output(t, t._version, None) for t in tensors)
+            self.open_calls[-1].outputs.extend(Output(t, t._version, None) for t in tensors)
+            # Of each tensor: the rows of what came out inside and is this very tensor, unchanged; None for a layer's.
             inside = [[o.row for o in call.outputs if o.tensor is t and o.version == t._version] for t in tensors]
             own = next(filter(None, inside[0]), None) if len(tensors) == 1 else None
             if own:
@@ -198,10 +201,10 @@ class Watcher:
         """The output with copies of its views, for which a change in place would lose their place in the graph."""
         if type(output) is tuple:
             return tuple(map(self._replaced, output))
-        if not isinstance(output, torch.Tensor) or (copy := _safe(output)) is output:
+        if not isinstance(output, torch.Tensor) or (clone := _safe(output)) is output:
             return output
-        self.functions.note(copy, *self.functions.noted(output))
-        return copy
+        self.functions.note(clone, *self.functions.noted(output))
+        return clone
 
 
 def _has_own_call(layer):
@@ -259,6 +262,7 @@ def _watched(cls, watchers):
 
 
 def _safe(t):
+    """A copy of a view: a change of its base in place would change what is known of its gradient."""
     return t.clone() if t._is_view() and t.requires_grad and torch.is_grad_enabled() else t
 
 

@@ -19,13 +19,16 @@ HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=
 
 
 class Pass(Watcher):
-    """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
+    """Watch until the next step: the last forward pass with gradients, and its backward pass.
+
+    is_first: what is true of the whole training is looked for, too. trained: the tensors that the step will move.
+    """
 
     def __init__(self, network, is_first, trained):
         self.seen, self.with_gradients = [], []  # the rows of this forward pass; of the last one that went backward
         super().__init__(network, self._see)
         self.is_first, self.trained = is_first, trained
-        # A root that is a function or a list of layers has no calls that are seen.
+        # Of a root that is a function, or a list of layers, no call is seen.
         self.sees_root, self.was_called = id(network.root) in network.layers, False
         self.inputs, self.found, self.logits, self.mode, self.failure = (), [], [], [], None
 
@@ -102,13 +105,18 @@ class Pass(Watcher):
             self.logits.append((logits.detach(), gradient.detach()))
 
     def finish(self, scale):
-        """The rows are those of the last pass with a backward pass; their gradients as without a GradScaler."""
-        if self.with_gradients and not any(row.gradient for row in self.seen):  # that was the batch's accuracy
+        """Take the rows of the last forward pass that had a backward pass. One after it, for an accuracy, has none.
+
+        scale: by what a GradScaler has multiplied the loss, and so the gradients.
+        """
+        if self.with_gradients and not any(row.gradient for row in self.seen):
             self.seen = self.with_gradients
         self.number_calls()
         for row in self.seen if scale != 1 else ():
             if row.gradient:
-                row.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in row.gradient.items()}
+                row.gradient = {
+                    key: x / scale if x and key in ("mean", "std") else x for key, x in row.gradient.items()
+                }
 
     def _see(self, seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
@@ -124,12 +132,16 @@ class Pass(Watcher):
         return self.functions.losses or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
 
     def has_learned(self):
-        """What has_learned() says; of other losses as if they were means of squares, or binary ones."""
+        """What has_learned() says; of other losses as if they were means of squares, or binary ones.
+
+        Their gradients tell the targets: of a mean of squares it is 2 (output - target) / n, of binary cross-entropy
+        (sigmoid(output) - target) / n for logits, and (output - target) / (output (1 - output) n) for probabilities.
+        """
         if (calls := self.losses()) or not self.logits:
             return any(map(has_learned, calls))
         output, gradient = self.logits[0]
         pull = gradient * gradient.numel()
-        for labels in output.sigmoid() - pull, output - pull * output * (1 - output):  # of logits, of probabilities
+        for labels in output.sigmoid() - pull, output - pull * output * (1 - output):
             if torch.allclose(labels, labels.round().clamp(0, 1), atol=1e-2):
                 return has_learned(LossCall("", output, labels.round(), *[None] * 3))
         return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))

@@ -43,26 +43,30 @@ class watch:
         self.model, self.optimizer, self.every = model, optimizer, every
         self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
         self.live = Live(self) if live else None
-        self.watching, self.handles = None, []
+        self.handles = []  # of the optimizers' hooks
+        self.current = None  # the Pass of a step that is recorded
+        self.before = {}  # id of a parameter -> its values and its gradient before the step
+        self.gradients = {}  # id of a parameter -> what backward passes have added to it, in a loop without an optimizer
+        self.has_learned = False  # before the first step: what is trained further
+        self.is_stepping, self.is_closure = False, False  # a closure runs the model inside the step
         self.others, self.most_others = 0, 0  # steps of other optimizers since the last own one; between two own ones
 
     def __enter__(self):
-        if self.watching:
+        if self.current:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
         self._read()
         if self.optimizer is not None:
             before = self.optimizer.register_step_pre_hook(self._before_step)
             self.handles = [before, self.optimizer.register_step_post_hook(self._after_step)]
             self.handles.append(register_optimizer_step_post_hook(self._other_step))  # of all optimizers
-            self.open_steps = 0  # 2 in a subclass's step that calls super().step(), where torch calls hooks again
         if self.steps % self.every == 0:
             self._start()
         return self
 
     def __exit__(self, kind, error, traceback):
-        if self.watching:
-            self.watching.__exit__()
-        self.watching = None
+        if self.current:
+            self.current.__exit__()
+        self.current = None
         for handle in self.handles:
             handle.remove()
         if self.live and self.records:
@@ -70,11 +74,11 @@ class watch:
 
     def step(self):
         """A step is done: called after every update, by the optimizer if there is one, else by you."""
-        if self.watching:
-            self.watching.__exit__()
+        if self.current:
+            self.current.__exit__()
             with self._going_on():
                 self._record()
-            self.watching = None
+            self.current = None
         self.most_others, self.others = max(self.most_others, self.others), 0
         self.steps += 1
         if self.steps % self.every == 0:
@@ -123,21 +127,22 @@ class watch:
         return plot_training(self.records)
 
     def _read(self):
+        """Read the model, whose layers may be replaced later."""
         self.network, self.is_new = Network(self.model), True
-        self.parts = _ids_of_parts(self.network)
+        self.part_ids = _ids_of_parts(self.network)
 
     def _start(self):
         """Be ready for the forward pass of a step that is recorded."""
-        if self.parts != _ids_of_parts(self.network):  # a layer was replaced
+        if self.part_ids != _ids_of_parts(self.network):  # a layer was replaced
             self._read()
-        self.watching = Pass(self.network, self.is_new, self._trained())
+        self.current = Pass(self.network, self.is_new, self._trained())
         self.before, self.gradients = {}, {}
         if self.optimizer is None:
             leaves = self.network.held_leaves()
             self.before = _values(leaves)
             for p in leaves:  # the loop may clear .grad before it calls step(), or take autograd.grad
-                self.watching.undo.callback(p.register_hook(partial(self._add_gradient, id(p))).remove)
-        self.watching.__enter__()
+                self.current.undo.callback(p.register_hook(partial(self._add_gradient, id(p))).remove)
+        self.current.__enter__()
 
     def _add_gradient(self, key, gradient):
         with HIDDEN:
@@ -145,18 +150,18 @@ class watch:
             self.gradients[key] = self.gradients[key] + gradient if key in self.gradients else gradient
 
     def _before_step(self, optimizer, args, kwargs):
-        self.open_steps += 1
-        if self.watching and self.open_steps == 1:
+        if self.current and not self.is_stepping:
             self.is_closure = any(x is not None for x in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
             parameters = self.network.held_leaves()
             if not self.is_closure:  # which runs the model inside the step
-                self.watching.__exit__()
-                parameters = self.watching.functions.parameters().values()
+                self.current.__exit__()
+                parameters = self.current.functions.parameters().values()
             self.before = _values(parameters, getattr(optimizer, "grad_scale", None))  # fused ones divide in the step
+        self.is_stepping = True
 
     def _after_step(self, *_):
-        self.open_steps -= 1
-        if not self.open_steps:
+        if self.is_stepping:  # in a subclass's step that calls super().step() torch calls the hooks twice
+            self.is_stepping = False
             self.step()
 
     def _other_step(self, optimizer, *_):
@@ -169,39 +174,39 @@ class watch:
         return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
 
     def _record(self):
-        watching = self.watching
-        watching.finish(_loss_scale())
-        if watching.failure and not watching.seen:
-            raise watching.failure
-        parameters, trained = watching.functions.parameters(), self._trained()
+        current = self.current
+        current.finish(_loss_scale())
+        if current.failure and not current.seen:
+            raise current.failure
+        parameters, trained = current.functions.parameters(), self._trained()
         if self.is_new:
             self._record_once(parameters, trained)
         self._note_trainable(parameters, trained)
         values, gradients, changes = self._moves(parameters, trained)
-        came_back = any(row.gradient and row.gradient.get("std") for row in watching.seen)
+        came_back = any(row.gradient and row.gradient.get("std") for row in current.seen)
         if self.optimizer is not None and came_back and not any(map(_is_some, gradients)):
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
-        uses = watching.functions.uses
+        uses = current.functions.uses
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
-        found += Look(inputs=watching.inputs).judge([data.nan_in_the_data])
+        found = [*current.left_over(), *current.mode, *current.far_from_targets()]
+        found += Look(inputs=current.inputs).judge([data.nan_in_the_data])
         if self.optimizer is not None:
-            found += _not_trained(watching.seen, () if ELSEWHERE in self._findings else gradients)
-        if watching.seen and watching.sees_root and not watching.was_called:
+            found += _not_trained(current.seen, () if ELSEWHERE in self._findings else gradients)
+        if current.seen and current.sees_root and not current.was_called:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found.append(f"{text}: call the model, or watch the part that is called")
             found += Look(self.network, is_step=True).judge([learning.eval_mode])
-        diagnosis = Diagnosis(*layer_rows(watching.seen), rows, findings=found, has_learned=self.has_learned)
+        diagnosis = Diagnosis(*layer_rows(current.seen), rows, findings=found, has_learned=self.has_learned)
         self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()
 
     def _record_once(self, parameters, trained):
         """What is true of the whole training, said at its first step."""
-        self.is_new, watching, ours = False, self.watching, {id(p) for p in trained}
-        self.has_learned = watching.has_learned()
-        look = Look(losses=watching.losses(), seen=watching.seen, inputs=watching.inputs)
-        found = [*watching.found, *look.judge([loss.wants_logits, loss.far_from_a_guess])]
+        self.is_new, current, ours = False, self.current, {id(p) for p in trained}
+        self.has_learned = current.has_learned()
+        look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs)
+        found = [*current.found, *look.judge([loss.wants_logits, loss.far_from_a_guess])]
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
         self._findings += [text for text in found if text not in self._findings]
