@@ -4,7 +4,7 @@ import random
 import re
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, lru_cache, partial
 
 import numpy as np
 import pytest
@@ -538,6 +538,35 @@ def test_a_large_memory_of_the_models_own_is_put_back():
     net = module(fills, a=nn.Linear(12, 5), queue=torch.zeros(100_000, 12), table=torch.zeros(1100, 1000))
     diagnose(net, X, Y)
     assert not net.queue.any() and not net.table.any()
+
+
+def test_a_cache_that_a_look_fills_is_emptied():
+    log = []
+
+    @lru_cache
+    def table(n):
+        log.append(n)
+        return torch.arange(n)
+
+    class Net(nn.Linear):
+        @cached_property
+        def scale(self):
+            return 2.0
+
+        @cache  # noqa: B019
+        def half(self, n):
+            return n / 2
+
+        def forward(self, x):
+            return super().forward(x) * self.scale * self.half(2) + 0 * table(5)
+
+    net = Net(12, 5)
+    diagnose(net, X, Y)
+    assert log == [] and "scale" not in vars(net)
+    assert table.cache_info().currsize == Net.half.cache_info().currsize == 0
+    table(5)
+    diagnose(net, X, Y)
+    assert log == [5] and table.cache_info().currsize == 1
 
 
 def names_of(forward, x=X, **parts):
