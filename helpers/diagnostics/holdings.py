@@ -12,7 +12,6 @@ from argparse import Namespace
 from collections import UserDict, UserList, deque
 from contextlib import contextmanager, nullcontext
 from functools import _lru_cache_wrapper as Cached
-from functools import _lru_cache_wrapper as Cached
 from functools import cache, partial
 from operator import attrgetter, is_
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -33,8 +32,6 @@ STATES = {
     random.Random: (random.Random.getstate, random.Random.setstate),
     np.random.RandomState: (np.random.RandomState.get_state, np.random.RandomState.set_state),
     np.random.Generator: (attrgetter("bit_generator.state"), lambda g, state: setattr(g.bit_generator, "state", state)),
-    # What a look has put into an empty cache goes; from one that was filled nothing can be taken out.
-    Cached: (lambda c: c.cache_info().currsize, lambda c, size: size or c.cache_clear()),
     # What a look has put into an empty cache goes; from one that was filled nothing can be taken out.
     Cached: (lambda c: c.cache_info().currsize, lambda c, size: size or c.cache_clear()),
     np.ndarray: (lambda a: a.copy() if a.flags.writeable else a, lambda a, old: a is old or np.copyto(a, old)),
@@ -111,8 +108,6 @@ def parts(value):
         yield from (("", value.__self__), ("", value.__func__))
     elif isinstance(value, partial):
         yield from (("", value.func), *enumerate(value.args), *value.keywords.items())
-    elif isinstance(value, Cached):
-        yield "", value.__wrapped__
     elif isinstance(value, Cached):
         yield "", value.__wrapped__
     elif isinstance(value, FunctionType) and _is_known(value):
