@@ -127,7 +127,7 @@ class Functions(TorchFunctionMode):
         if key in LOSSES:
             self._loss_called(func.__name__, output, *args, **kwargs)
         elif key == "sub" and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
-            self._loss_called("the difference", output, *args[:2])
+            self._loss_called("the loss", output, *args[:2])
         elif key in MIXING and args and _is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):

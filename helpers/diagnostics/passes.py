@@ -79,7 +79,7 @@ class Pass(Watcher):
             self.restart()
 
     def _end(self, root, args, kwargs, output):
-        self.listen(False)
+        self.listen(self.is_first and _is_counted())  # to see the loss in the loop, once
         if not _is_counted():
             return
         self.is_done, self.mode = True, Look(self.network, is_step=True).judge([learning.eval_mode])
@@ -141,8 +141,9 @@ class Pass(Watcher):
             if row.is_output and row.gradient and row.gradient.get("std") and row.readings.get("std"):
                 pull, spread = abs(row.gradient["mean"]), row.gradient["std"]
                 size = max(1, abs(row.readings["mean"]), row.readings["std"])
-                if pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape)):
-                    text = f"the loss pulls the output, {row.name}, the same way in all examples, and far"
+                is_one_sided = pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape))
+                if is_one_sided or max(pull, spread) > 2 * LARGE * size:  # prices: pull 1e4, twice as much as spread
+                    text = f"the loss pulls the output, {row.name}, far away"
                     return [f"{text}: standardise the targets, (y - mean) / std, or is the last layer bounded?"]
         return []
 

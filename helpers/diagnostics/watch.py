@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from .diagnosis import Diagnosis
-from .judgements import Look, learning, loss
+from .judgements import LOSS, Look, learning
 from .live import Live
 from .networks import Network
 from .over_time import over_time
@@ -159,7 +159,7 @@ class watch:
             self.is_new = False
             look = Look(losses=watching.losses(), seen=watching.rows(), inputs=watching.inputs)
             self.has_learned = watching.has_learned()
-            found = [*watching.found, *look.judge([loss.wants_logits, loss.far_from_a_guess])]
+            found = [*watching.found, *look.judge(LOSS)]
             if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
                 found.append(ELSEWHERE)
             self._findings += [text for text in found if text not in self._findings]
