@@ -33,7 +33,7 @@ STEP = [
     loss.wants_logits,
     learning.drops_nearly_all,
     loss.far_from_a_guess,
-    data.targets_out_of_reach,
+    loss.targets_out_of_reach,
     data.same_answer_for_all,
     data.inputs_unscaled,
     learning.not_used,
