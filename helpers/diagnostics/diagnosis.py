@@ -37,8 +37,8 @@ class Diagnosis:
 
     def all_warnings(self, learn=(), from_zero=()):
         """The same; learn: names of parameters that have a gradient in other steps, from_zero: of those that began at 0."""
-        seen = {name: getattr(self, name) for name in ("activations", "gradients", "parameters", "findings", "rises")}
-        look = Look(**seen, has_learned=self.has_learned, learn=learn, from_zero=from_zero)
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        look = Look(**known, learn=learn, from_zero=from_zero)
         return [*self.findings, *look.judge(READINGS)]
 
     def plot(self):

@@ -91,7 +91,10 @@ class Functions(TorchFunctionMode):
         self.made, self.mixing = [], []  # mixing: (name, shape before, after)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs, key = kwargs or {}, _key(func)
+        kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # which can't take in what follows
+            return func(*args, **kwargs)
+        key = _key(func)
         if key is None and "requires_grad" not in kwargs:
             return func(*args, **kwargs)
         if key and func.__name__.endswith("_"):
@@ -127,7 +130,7 @@ class Functions(TorchFunctionMode):
         if key in LOSSES:
             self._loss_called(func.__name__, output, *args, **kwargs)
         elif key == "sub" and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
-            self._loss_called("the difference", output, *args[:2])
+            self._loss_called("the loss", output, *args[:2])
         elif key in MIXING and args and _is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         first = output[0] if isinstance(output, tuple) else output

@@ -63,7 +63,7 @@ class Pass(Watcher):
     def layer_ends(self, layer, args, kwargs, output):
         output = super().layer_ends(layer, args, kwargs, output)
         if self._is_root(layer):
-            self.listen(False)
+            self.listen(self.is_first and _is_counted())  # to see the loss in the loop, once
             if _is_counted():
                 self._forward_is_done((args, kwargs), output)
         return output
@@ -156,8 +156,9 @@ class Pass(Watcher):
             if row.is_output and row.gradient and row.gradient.get("std") and row.readings.get("std"):
                 pull, spread = abs(row.gradient["mean"]), row.gradient["std"]
                 size = max(1, abs(row.readings["mean"]), row.readings["std"])
-                if pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape)):
-                    text = f"the loss pulls the output, {row.name}, the same way in all examples, and far"
+                is_one_sided = pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape))
+                if is_one_sided or max(pull, spread) > 2 * LARGE * size:  # prices: pull 1e4, twice as much as spread
+                    text = f"the loss pulls the output, {row.name}, far away"
                     return [f"{text}: standardise the targets, (y - mean) / std, or is the last layer bounded?"]
         return []
 

@@ -22,7 +22,7 @@ def activation_of(layer):
     """(the nonlinearity that a layer is, by its class's name or that of a base; its bounds), or (None, None)."""
     name = next((base.__name__ for base in type(layer).__mro__ if base.__name__ in ACTIVATIONS), None)
     if name == "Hardtanh" and hasattr(layer, "min_val"):
-        return name, (layer.min_val, layer.max_val)
+        return name, (layer.min_val, layer.max_val) if layer.min_val else "dies"  # from 0 on: a ReLU that is cut
     return name, ACTIVATIONS.get(name)
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .diagnosis import Diagnosis
-from .judgements import Look, data, learning, loss
+from .judgements import LOSS, Look, data, learning
 from .live import Live
 from .networks import Network
 from .over_time import over_time
@@ -206,7 +206,7 @@ class watch:
         self.is_new, current, ours = False, self.current, {id(p) for p in trained}
         self.has_learned = current.has_learned()
         look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs)
-        found = [*current.found, *look.judge([loss.wants_logits, loss.far_from_a_guess])]
+        found = [*current.found, *look.judge(LOSS)]
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
         self._findings += [text for text in found if text not in self._findings]

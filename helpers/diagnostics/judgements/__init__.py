@@ -10,7 +10,10 @@ learning rate 0.1, and others) and on unhealthy ones. Each comment gives both.
 from . import data, layers, learning, loss, rates
 from .look import Look
 
-__all__ = ["READINGS", "STEP", "Look"]
+__all__ = ["LOSS", "READINGS", "STEP", "Look"]
+
+# What watch judges once: it needs the calls of losses alone.
+LOSS = [loss.compares_all_pairs, loss.wants_probabilities, loss.wants_logits, loss.far_from_a_guess]
 
 # What can be judged only while the step is at hand: the network, its output, its loss.
 STEP = [
@@ -28,16 +31,20 @@ STEP = [
     data.mixed_by_softmax,
     data.examples_taken_for_time,
     loss.wants_logits,
+    learning.drops_nearly_all,
     loss.far_from_a_guess,
-    data.targets_out_of_reach,
+    loss.targets_out_of_reach,
     data.same_answer_for_all,
     data.inputs_unscaled,
+    learning.not_used,
+    learning.detached_in_a_loop,
     learning.eval_mode,
 ]
 # What the rows of a Diagnosis tell.
 READINGS = [
     layers.not_finite,
     layers.saturated,
+    layers.normalises_places,
     layers.dead,
     layers.change_with_depth,
     layers.change_through_time,

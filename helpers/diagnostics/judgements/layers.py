@@ -21,7 +21,10 @@ DIGITS = re.compile(r"\d+")
 
 def not_finite(look):
     """Only the first in the order in which a step computes them: all others follow from it."""
-    before = "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0)"
+    before = (
+        "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0), NaN in the inputs"
+    )
+    before += ", or a softmax over a row that is masked everywhere"
     after = "no layer after it has any: look for 0/0, the square root of 0 or a loss that overflows"
     found = [(f"{p.name}:", p, "a step was too large, probably: lower the learning rate") for p in look.parameters]
     found += [(f"{_label(row)}:", row, before) for row in look.activations]
@@ -60,29 +63,41 @@ def saturated(look, before, row, after):
 
 
 @once_a_layer
+def normalises_places(look, before, row, after):
+    """BatchNorm1d takes dimension 1 for the channels, where a Linear has put them last."""
+    is_behind = before and "Linear" in before[-1].type.__name__ and before[-1].shape == row.shape
+    if is_behind and row.type.__name__ == "BatchNorm1d" and len(row.shape) == 3 and row.shape[1] != row.shape[2]:
+        text = f"{row.name} (BatchNorm1d): normalises each of the {row.shape[1]} places, as they are dimension 1"
+        return f"{text}; for the {row.shape[2]} features transpose(1, 2) before and after it, or take LayerNorm"
+
+
+@once_a_layer
 def dead(look, before, row, after):
     """Most units are zero for every example, or all of them are the same number."""
     cause = "are the weights before it all zero?"
-    if row.dead is not None and row.dead > DEAD and _is_no_chance(row):
-        if any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth)):
+    if row.dead is not None and row.dead > DEAD and _is_no_chance(row, before):
+        is_small = not before or (before[-1].std or 0) < 1  # after steps that were too long: up to 1e8
+        if is_small and any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth)):
             cause = "what reaches it is too small against its biases"
         elif not before or before[-1].std != 0:
             cause = "a learning rate that was too high once, or biases too negative"
         return f"{_label(row)}: {row.dead:.0%} of its units are dead (zero for every example); {cause}"
     # Behind weights that begin at 0, where something leads past this row, or the network ends with it.
-    leads_past = look.activations[-1].std or all(r.is_activation or r.std is None for r in after)
-    begins = any(f"{r.name}.weight" in look.zero for r in before) and leads_past
+    begin = [name.removesuffix(".weight") for name in look.zero]
+    others = [r for r in after if not (r.is_activation or r.std is None or r.name.partition(" (call ")[0] in begin)]
+    begins = any(r.name in begin for r in before) and (look.activations[-1].std or not others)
     if row.is_activation and row.std == 0 and not begins:
         return f"{_label(row)}: puts out the same number everywhere; {cause}"
 
 
-def _is_no_chance(row):
+def _is_no_chance(row, before):
     """Whether so many dead units are more than luck: a unit may be zero for few examples, or by its bias alone."""
     channels = 1 if len(row.shape) > 3 else -1
     values = prod(row.shape) // max(row.shape[1], row.shape[-1])  # of each unit, at least
     values = min(values, 4 * row.shape[0]) if channels == 1 else values  # the places of one image are alike
-    # Of 16 units on or off by their biases up to 11 are a coin's luck.
-    return values >= DEAD_EXAMPLES and row.dead > min(DEAD + 0.75 / row.shape[channels] ** 0.5, 0.99)
+    # Of 16 units on or off by their biases up to 11 are a coin's luck, also where all come from 16 (a bottleneck).
+    units = min(r.shape[channels] for r in [*before, row] if r.is_activation and len(r.shape) == len(row.shape))
+    return values >= DEAD_EXAMPLES and row.dead > min(DEAD + 0.75 / units**0.5, 0.99)
 
 
 def are_stuck(look):
@@ -121,8 +136,9 @@ def change_with_depth(look):
     last_weight = [p.name for p in look.parameters if is_weight(p)][-1:]
     if not gradients or not {*look.from_zero} <= {*last_weight}:
         return
-    # The norm rather than the std: in a larger feature map the same gradient is spread over more entries.
-    if change := _change(_norm(gradients[j]), _norm(gradients[i]), steps, MOST_CHANGE["gradients"]):
+    # In a larger feature map the same gradient may be spread over more entries: by norm and by std it must have changed.
+    change = _change(_norm(gradients[j]), _norm(gradients[i]), steps, MOST_CHANGE["gradients"])
+    if change and _change(gradients[j].std, gradients[i].std, steps, MOST_CHANGE["gradients"]):
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
         yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
@@ -137,11 +153,12 @@ def _one_role(indices, rows):
     """
     indices = [i for i in indices if " (call " not in rows[i].name]
     paths = [rows[i].name.rpartition(".") for i in indices]
-    roles = [(rows[i].type, rows[i].shape[:1], DIGITS.sub("", outer), last)
-             for i, (outer, _, last) in zip(indices, paths, strict=True)]  # fmt: skip
+    behind_norm = [i > 0 and "Norm" in rows[i - 1].type.__name__ for i in indices]  # which gives them its own size
+    roles = [(rows[i].type, rows[i].shape[:1], is_behind, DIGITS.sub("", outer), last)
+             for i, is_behind, (outer, _, last) in zip(indices, behind_norm, paths, strict=True)]  # fmt: skip
     if len(set(roles)) == len(roles):
         shapes = [None if rows[i].is_activation else rows[i].shape for i in indices]
-        roles = [(*role[:3], DIGITS.sub("", role[3]), shape) for role, shape in zip(roles, shapes, strict=True)]
+        roles = [(*role[:4], DIGITS.sub("", role[4]), shape) for role, shape in zip(roles, shapes, strict=True)]
     common = Counter(roles).most_common(1)
     return [i for i, role in zip(indices, roles, strict=True) if role == common[0][0]]
 

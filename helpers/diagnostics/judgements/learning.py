@@ -2,11 +2,13 @@
 
 from torch import nn
 
+from ..functions import GATES
 from ..hooks import tensors_in
 from ..losses import computed_from, leaves
 from . import layers
 from .look import some_of
 
+DROPPED = 0.8  # usual: 0.1 to 0.5, at most 0.7; the share to keep, taken for it: 0.9
 NORMALISING = {f"{kind}{n}" for kind in ("BatchNorm", "Dropout") for n in ("", "1d", "2d", "3d")}
 
 
@@ -42,7 +44,7 @@ def no_gradient(look):
         reached = [seen.name for seen in look.seen if seen.node is not None]
         text = "the loss has no gradient, and the model's output has none"
         where = f"after {reached[-1]}, the last layer that has one" if reached else "in the model"
-    remedy = "look for argmax, detach, .item(), .data, no_grad or a new tensor made from numbers"
+    remedy = "look for argmax, a comparison, detach, .item(), .data, no_grad or a new tensor made from numbers"
     yield f"{text}: nothing learns: {remedy}, {where}"
 
 
@@ -95,6 +97,37 @@ def eval_mode(look):
         yield f"{text}: call model.train() to see a step of training"
 
 
+def not_used(look):
+    """Activations whose result is thrown away, as by ``F.relu(x)`` alone on its line, beside rows that learn."""
+    for before, row, after in zip(look.seen, look.seen[1:], look.seen[2:]):  # noqa: B905  triples
+        is_alone = row.node is not None and not row.gradient and before.gradient and after.gradient
+        # A sigmoid may be for the eye only, and what is clamped are weights.
+        if is_alone and row.activation and row.activation not in GATES and "clamp" not in row.name:
+            yield f"{row.name}: what it puts out is not used; write x = F.relu(x)"
+            return
+
+
+def detached_in_a_loop(look):
+    """Of many calls of one layer only the last one learns, and nothing between. (What runs under no_grad may do so.)"""
+    calls = {}
+    for i, row in enumerate(look.seen):
+        calls.setdefault(row.name.partition(" (call ")[0], []).append(i)
+    for name, (first, *others) in calls.items():
+        loop = look.seen[first : others[-1]] if len(others) > 1 else []
+        if loop and look.seen[others[-1]].gradient and not any(row.gradient or row.node is None for row in loop):
+            text = f"{name}: {len(others)} of its {len(others) + 1} calls get no gradient"
+            yield f"{text}, so nothing is learned across them; is there a detach in the loop?"
+            return
+
+
+def drops_nearly_all(look):
+    named = [
+        (name, layer) for name, layer in look.network.layers.values() if type(layer).__name__.startswith("Dropout")
+    ]
+    for name, layer in [(name, layer) for name, layer in named if getattr(layer, "p", 0) > DROPPED][:1]:
+        yield f"{name} (Dropout): drops {layer.p:.0%} of what it gets; p is the share to drop, not the one to keep"
+
+
 def no_gradient_at_some(look):
     if all(p.grad_std is None for p in look.parameters):  # no gradients were asked for
         return
@@ -105,7 +138,7 @@ def no_gradient_at_some(look):
         some, it, they = some_of(those)
         why = f"the loss does not depend on {it}, so {they} will not learn"
         if is_called:
-            why = f"what comes of {it} is cut off (no_grad, detach, .data, .numpy()), or not used"
+            why = f"what comes of {it} is cut off (no_grad, detach, .data, .numpy(), a comparison, round), or not used"
         if those:
             yield f"{some}: no gradient; {why}"
 
@@ -127,6 +160,8 @@ def zero_gradient(look):
     zero = [p for p in zero if p.lr is not None or not p.update_std]  # a rule of the user's own has cleared it
     some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of([p.name for p in zero])
     cause = f"look for sign, round, floor or dead units after {it}"
+    if look.loss == 0:
+        cause = "the loss is 0, so these examples teach nothing more"
     if any(row.shape[-1:] == (1,) and row.std == 0 == row.mean for row in look.gradients[-2:]):
         cause = "look for softmax or cross-entropy over one output (take binary_cross_entropy_with_logits), or sign"
     if all(p.std == 0 == p.mean for p in zero):

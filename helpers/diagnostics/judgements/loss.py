@@ -4,9 +4,10 @@ from math import inf, log
 
 from ..hooks import tensors_in
 from ..losses import CROSS_ENTROPY, has_learned, is_plain, numbers
-from . import data
+from . import data, learning
 
-COMPARING = "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "the difference"
+COMPARING = "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "the loss"
+AWAY = 20  # times the size of the output, or of 1; logarithms of prices, which are learned: 12; prices: 1e5
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
 
 
@@ -44,16 +45,40 @@ def wants_probabilities(look):
             return
 
 
+def targets_out_of_reach(look):
+    """Of numbers as targets: the last layer's range does not hold them, or they are far away."""
+    for call in [] if look.has_said(wants_probabilities) else look.losses:
+        pair, row = numbers(call.input, call.target), look.row_of(call)
+        if not pair or call.loss is None:
+            continue
+        loss = call.loss.abs().mean()
+        least, most = (0, inf) if row and row.bounds == "dies" else (row and row.bounds) or (-inf, inf)
+        low, high = pair[1].aminmax()
+        here, there = (max(t.mean().abs().item(), t.std().item()) for t in pair)
+        if low < least - 0.01 or high > most + 0.01:
+            text = f"the targets reach from {low:.3g} to {high:.3g}, and {row.name} ({row.activation})"
+            yield f"{text} puts out {least} to {most}: leave it out, or scale the targets"
+            return
+        if there > AWAY * max(here, 1) and loss > there / 2:  # no such loss where the loss_fn scales them itself
+            text = f"the targets are about {there:.1e} in size, and the output {here:.1e}"
+            yield f"{text}: standardise the targets, (y - mean) / std"
+            return
+        if here > AWAY * max(there, 1) and loss > here:
+            text = f"the output is about {here:.1e} in size, and the targets {there:.1e}"
+            yield f"{text}: the weights are far too large (divide them by sqrt(fan_in)), or the steps were too long"
+            return
+
+
 def wants_logits(look):
     """Cross-entropy, or the binary one, of what is no logits."""
     for call in [] if look.has_said(data.mixed_by_a_view, data.mixed_by_softmax) else look.losses:
         name = "softmax" if call.name == "cross_entropy" else "sigmoid"
-        if call.name not in (*CROSS_ENTROPY, "binary_cross_entropy_with_logits") or call.input.dim() < 2:
+        if call.name not in (*CROSS_ENTROPY, "binary_cross_entropy_with_logits"):
             continue
-        row, classes = look.row_of(call), call.input.shape[1]
-        is_softmaxed = _is_softmaxed(call.input)
+        row, classes = look.row_of(call), call.input.shape[1] if call.input.dim() > 1 else None
+        is_softmaxed = classes is not None and _is_softmaxed(call.input)
         if call.name == "nll_loss":
-            if classes > 1 and not call.loss.isnan().any() and not _is_softmaxed(call.input.exp()):
+            if classes and classes > 1 and not call.loss.isnan().any() and not _is_softmaxed(call.input.exp()):
                 kind = "probabilities" if is_softmaxed else "logits"
                 yield f"nll_loss gets {kind}, and wants their logarithms: give it F.log_softmax of the logits"
                 return
@@ -74,9 +99,11 @@ def wants_logits(look):
 
 def far_from_a_guess(look):
     """A cross-entropy far above ln(classes), which logits near 0 would give."""
-    if look.has_said(wants_logits, data.mixed_by_a_view, data.mixed_by_softmax):
+    if look.has_said(wants_logits, learning.drops_nearly_all, data.mixed_by_a_view, data.mixed_by_softmax):
         return
-    for call in [call for call in look.losses if call.name in CROSS_ENTROPY and call.is_mean][:1]:
+    for call in [call for call in look.losses if call.name in CROSS_ENTROPY and call.is_mean and call.input.dim() > 1][
+        :1
+    ]:
         loss, classes = call.loss.item(), call.input.shape[1]
         # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
         # sure, and wrong where it has learned by heart.

@@ -36,6 +36,8 @@ def too_high_or_too_low(look):
     """The learning rate, or weight decay, or Adam's eps: one sentence, for the median weight."""
     weights = [p for p in _moved(look) if p.update_rule]  # the others' optimizers have measures of their own
     middle = median([p.update_to_data for p in _moved(look)] or [0])
+    if len(look.weights) == 1 and look.rises:
+        yield "a few steps, on these examples, raise the loss; the learning rate is probably too high"
     if not middle or len(weights) < 2:  # a linear model, whose weights go where the data want them
         return
     (low, high), adams = _bounds(weights), [p for p in weights if p.adam_to_data]
@@ -48,7 +50,7 @@ def too_high_or_too_low(look):
     text = f"update:data is {middle:.1e} for the median weight, and {kind}"
     by_depth = look.has_said(layers.change_with_depth)
     is_explained = by_depth or layers.are_stuck(look)
-    is_far = any("standardise" in found for found in look.findings)  # steps are long since the targets are
+    is_far = any("standardise" in text or "far too large" in text for text in look.findings)  # so steps are long
     # Small steps are on purpose where it has learned or is frozen in part, and so is a lower rate of a group's own.
     is_tuned = look.has_learned or any(is_weight(p) and not p.trainable for p in look.parameters)
     quickest = max(p.lr or 0 for p in judged)
@@ -76,7 +78,9 @@ def _moved(look):
 
 
 def steps_are_long(look):
-    """Whether SGD's steps look too long, so that it is worth the time to try a few."""
+    """Whether SGD's steps look too long, so that it is worth the time to try a few; of one weight no ratio says it."""
+    if len(look.weights) == 1:
+        return look.is_step and (look.optimizer is None or type(look.optimizer).__name__ == "SGD")
     weights = [p for p in look.weights if p.update_rule == "SGD" and p.update_to_data]
     return len(weights) > 1 and median(_speeds(weights, look.activations)) > _bounds(weights)[1]
 
