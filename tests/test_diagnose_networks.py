@@ -540,6 +540,11 @@ def test_a_large_memory_of_the_models_own_is_put_back():
     assert not net.queue.any() and not net.table.any()
 
 
+def test_an_empty_batch_is_named():
+    with pytest.raises(ValueError, match="the batch is empty"):
+        diagnose(nn.Linear(12, 5), X[:0], Y[:0])
+
+
 def test_a_cache_that_a_look_fills_is_emptied():
     log = []
 

@@ -152,6 +152,7 @@ def test_plain_tensors_need_a_call_of_step(kind):
     assert [step for step, _ in seen.records] == [0, 2, 4] and not modes()
     diagnosis = seen.records[-1][1]
     assert len(diagnosis.parameters) == len(parameters)
+    assert seen.records[0][1].parameters[0].update_std > 0
     for row, p, before, g in zip(diagnosis.parameters, parameters, old, gradients, strict=True):
         assert row.grad_std == pytest.approx(g.double().std().item(), rel=1e-5)
         assert row.update_std == pytest.approx((p.detach() - before).double().std().item(), rel=1e-4)
@@ -403,6 +404,16 @@ def test_a_gradient_that_the_loop_clears_before_step_is_recorded(how):
             seen.step()
             expected.append(gradient.std().item())
     assert [d.parameters[0].grad_std for _, d in seen.records] == pytest.approx(expected[::2], rel=1e-4)
+
+
+def test_the_change_of_a_tensor_that_is_made_anew_is_not_said_to_be_zero():
+    W = (torch.randn(12, 5) / 4).requires_grad_()
+    with watch(lambda x: x @ W, every=1) as seen:
+        for _ in range(2):
+            F.cross_entropy(X @ W, Y).backward()
+            W = (W - 0.1 * W.grad).detach().requires_grad_()
+            seen.step()
+    assert [d.parameters[0].update_std for _, d in seen.records] == [None, None]
 
 
 def test_sparse_gradients_of_a_loop_by_hand():

@@ -183,8 +183,8 @@ class watch:
             self._record_once(parameters, trained)
         self._note_trainable(parameters, trained)
         values, gradients, changes = self._moves(parameters, trained)
-        came_back = any(row.gradient and row.gradient.get("std") for row in current.seen)
-        if self.optimizer is not None and came_back and not any(map(_is_some, gradients)):
+        at_layers = [row.gradient.get("std") for row in current.seen if row.gradient]
+        if self.optimizer is not None and at_layers and all(at_layers) and not any(map(_is_some, gradients)):
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses = current.functions.uses
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
@@ -228,8 +228,9 @@ class watch:
                 gradient = p.grad
             if id(p) in self.gradients and not _is_some(gradient):
                 gradient = self.gradients[id(p)]
-            # What is not ours may have moved before this optimizer's step.
-            is_still = (gradient is None or id(p) not in ours) and p.equal(old)
+            # What is not ours may have moved before this optimizer's step; a loop by hand may make a new tensor.
+            may_be_still = gradient is None or id(p) not in ours or self.optimizer is None
+            is_still = may_be_still and p.equal(old)
             values.append(old)
             gradients.append(gradient)
             changes.append(None if is_still else p.detach() - old)
