@@ -1,13 +1,16 @@
 """Networks of public questions: what was silent is named, and what was accused and is healthy no longer is."""
 
+from inspect import isgeneratorfunction, signature
 from itertools import pairwise
+from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from helpers.diagnostics import diagnose, watch
+from helpers.diagnostics import diagnose, judgements, watch
+from helpers.diagnostics.judgements import LOSS, READINGS, STEP
 
 torch.manual_seed(0)
 X = torch.randn(64, 16)
@@ -190,8 +193,8 @@ def test_a_context_table_that_begins_at_0():
 
     def forward(self, v, c, n):
         e = self.v(v)
-        others = (self.c(n) @ e[:, :, None]).squeeze(2)
-        return -(F.logsigmoid((e * self.c(c)).sum(1)) + F.logsigmoid(-others).sum(1)).mean()
+        near = F.logsigmoid((e * self.c(c)).sum(1))
+        return -(near + F.logsigmoid(-(self.c(n) @ e[:, :, None]).squeeze(2)).sum(1)).mean()
 
     net = Net(forward, v=nn.Embedding(200, 32), c=nn.Embedding(200, 32))
     nn.init.zeros_(net.c.weight)
@@ -207,3 +210,27 @@ def test_a_bottleneck_kills_no_units(seed):
     layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())][:-1]
     x = torch.randn(64, 64)
     assert not says(diagnose(nn.Sequential(*layers), x, x, F.mse_loss).warnings, "dead")
+
+
+# The cause comes first
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.Tanh, nn.Sigmoid])
+@pytest.mark.parametrize("depth", [30, 100])
+def test_in_a_very_deep_network_the_cause_comes_first(kind, depth):
+    torch.manual_seed(0)
+    net = nn.Sequential(*[part for _ in range(depth) for part in (nn.Linear(16, 16), kind())], nn.Linear(16, 4))
+    for p in net.parameters():
+        nn.init.normal_(p, 0, 0.01) if p.dim() > 1 else nn.init.zeros_(p)
+    warnings = diagnose(net, X, Y, lr=0.1).warnings
+    assert says(warnings[:1], "shrink with depth", "gain") or says(warnings[:1], "vanish", "gain")
+    assert len(warnings) < 10 and not any(says(warnings, word) for word in ("all zero", "sign, round", "rounding"))
+
+
+def test_every_judgement_stands_in_a_list():
+    """And only once: the two lists say all that is looked for."""
+    listed = STEP + READINGS
+    rooms = [value for value in vars(judgements).values() if isinstance(value, ModuleType)]
+    functions = {f for room in rooms for f in vars(room).values() if isgeneratorfunction(f)}
+    written = {f for f in functions if list(signature(f).parameters) == ["look"]}
+    assert len(listed) == len(set(listed)) and written <= set(listed) and set(LOSS) < set(STEP)

@@ -47,6 +47,7 @@ READINGS = [
     layers.normalises_places,
     layers.dead,
     layers.change_with_depth,
+    layers.nothing_left,
     layers.change_through_time,
     learning.no_gradient_at_some,
     learning.equal_weights,

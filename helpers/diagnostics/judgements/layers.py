@@ -2,10 +2,11 @@
 
 import re
 from collections import Counter
-from math import inf, prod
+from math import prod
 
 from .look import is_weight
 
+MOST = 5  # layers that are named one by one
 HARD = 0.5  # of a Hardtanh, beyond whose bends N(0, 1) has 0.32
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
@@ -47,8 +48,11 @@ def once_a_layer(judge_row):
             text = judge_row(look, look.activations[:i], row, look.activations[i + 1 :])
             if text and (not trained or row.name in trained):
                 calls.setdefault(row.name.partition(" (call ")[0], []).append(text)
-        for text, *more in calls.values():
-            yield f"{text}; {len(more)} more of its calls are like it" if more else text
+        for n, (text, *more) in enumerate(calls.values()):
+            text += f"; {len(more)} more of its calls are like it" if more else ""
+            text += f"; {len(calls) - MOST} more layers are like it" if n == MOST - 1 < len(calls) - 1 else ""
+            if n < MOST:
+                yield text
 
     return judgement
 
@@ -74,10 +78,13 @@ def normalises_places(look, before, row, after):
 @once_a_layer
 def dead(look, before, row, after):
     """Most units are zero for every example, or all of them are the same number."""
+    fades = any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth))
+    if fades and row.std == 0:
+        return None  # nothing_left says it, after its cause
     cause = "are the weights before it all zero?"
     if row.dead is not None and row.dead > DEAD and _is_no_chance(row, before):
         is_small = not before or (before[-1].std or 0) < 1  # after steps that were too long: up to 1e8
-        if is_small and any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth)):
+        if is_small and fades:
             cause = "what reaches it is too small against its biases"
         elif not before or before[-1].std != 0:
             cause = "a learning rate that was too high once, or biases too negative"
@@ -88,6 +95,12 @@ def dead(look, before, row, after):
     begins = any(r.name in begin for r in before) and (look.activations[-1].std or not others)
     if row.is_activation and row.std == 0 and not begins:
         return f"{_label(row)}: puts out the same number everywhere; {cause}"
+
+
+@once_a_layer
+def nothing_left(look, before, row, after):
+    if row.is_activation and row.std == 0 and look.has_said(change_with_depth):
+        return f"{_label(row)}: puts out the same number everywhere; what reaches it is too small"
 
 
 def _is_no_chance(row, before):
@@ -123,12 +136,12 @@ def change_with_depth(look):
         layers = _one_role(compared[:-1], rows)  # the output layer has a scale of its own
     if len(layers) < 3:
         return
-    i, j = layers[0], layers[-1]
-    steps = compared.index(j) - compared.index(i)  # layers of other roles count as depth
     names = [rows[k].name for k in layers]
-    if any(row.name == f"{name} (call 2)" or name.startswith(f"{row.name}.") for name in names for row in rows):
-        steps = inf
-    if change := _change(rows[i].std, rows[j].std, steps, MOST_CHANGE["activations"]):
+    is_led_past = any(r.name == f"{name} (call 2)" or name.startswith(f"{r.name}.") for name in names for r in rows)
+    place = {k: n * (1e9 if is_led_past else 1) for n, k in enumerate(compared)}  # layers of other roles count as depth
+    # Up to the last one that is not exactly 0, where so little arrives that rounding has taken it.
+    i, j = layers[0], max((k for k in layers if rows[k].std != 0), default=layers[0])
+    if change := _change(rows[i].std, rows[j].std, place[j] - place[i], MOST_CHANGE["activations"]):
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
         stds = f"std {rows[i].std:.2g} in {rows[i].name}, {rows[j].std:.2g} in {rows[j].name}"
         yield f"activations {verb} with depth: {stds}; the gain is probably too {cause}"
@@ -136,9 +149,10 @@ def change_with_depth(look):
     last_weight = [p.name for p in look.parameters if is_weight(p)][-1:]
     if not gradients or not {*look.from_zero} <= {*last_weight}:
         return
+    i, j = min((k for k in layers if gradients[k].std != 0), default=layers[-1]), layers[-1]
     # In a larger feature map the same gradient may be spread over more entries: by norm and by std it must have changed.
-    change = _change(_norm(gradients[j]), _norm(gradients[i]), steps, MOST_CHANGE["gradients"])
-    if change and _change(gradients[j].std, gradients[i].std, steps, MOST_CHANGE["gradients"]):
+    change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], MOST_CHANGE["gradients"])
+    if change and _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"]):
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
         yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
@@ -172,7 +186,7 @@ def _change(start, end, steps, most):
     if not start or not end:
         return None
     total = max(end / start, start / end)
-    alarming = total > TOTAL_CHANGE and total ** (1 / steps) > CHANGE_A_LAYER
+    alarming = steps and total > TOTAL_CHANGE and total ** (1 / steps) > CHANGE_A_LAYER
     return end / start if alarming or total > most else None
 
 

@@ -153,7 +153,8 @@ def equal_weights(look):
 
 def zero_gradient(look):
     """Weights that can't learn at all, though the loss depends on them."""
-    if layers.are_stuck(look) or begins_at_zero(look) or any(p.nonfinite for p in look.weights):
+    is_explained = layers.are_stuck(look) or look.has_said(layers.change_with_depth)
+    if is_explained or begins_at_zero(look) or any(p.nonfinite for p in look.weights):
         return
     with_gradient = [p for p in look.weights if p.trainable and p.grad_std is not None]
     zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in look.learn]
