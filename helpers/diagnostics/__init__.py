@@ -42,7 +42,7 @@ def diagnose(
     price.
 
     The mode, train or eval, is the one that the model is in. What the model, the loss_fn and the inputs hold, the
-    optimizer and the random states stay exactly as they are, even when the model raises. (Not caches of functools,
+    optimizer and the random states stay exactly as they are, even when the model raises. (Not caches that were begun,
     iterators, files. All tensors are copied for that: a model that holds its data set makes a look slow.) Scripted
     functions are not looked into. Where steps look too long, a few are tried on the same examples, and taken back.
 

@@ -69,7 +69,6 @@ class Watcher:
         handles = [m.register_forward_pre_hook(begins, with_kwargs=True) for m in modules]
         handles += [m.register_forward_hook(ends, with_kwargs=True, always_call=True) for m in modules]
         self.undo.callback(lambda: [handle.remove() for handle in handles])
-        self.undo.enter_context(patch.object(nn.Module, "__prepare_scriptable__", _without_hooks, create=True))
         self.listen(True)
         return self
 
@@ -212,7 +211,7 @@ def _has_own_call(layer):
     return type(layer).__call__ is not nn.Module.__call__
 
 
-def _without_hooks(module):
+def without_hooks(module):
     """What torch.jit.script takes in place of a watched module: it would compile the hooks as well."""
     if isinstance(module, torch.jit.ScriptModule):
         return module

@@ -4,11 +4,13 @@ import sys
 from contextlib import suppress
 from functools import partial
 from math import prod
+from unittest.mock import patch
 
 import torch
+from torch import nn
 
 from .functions import LossCall
-from .hooks import Watcher, tensors_in
+from .hooks import Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
 from .judgements.data import LARGE
 from .losses import has_learned, read_from_gradient
@@ -46,6 +48,8 @@ class Pass(Watcher):
 
     def __enter__(self):
         super().__enter__()
+        scripts = patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True)
+        self.undo.enter_context(scripts)  # the loop may call torch.jit.script
         if self.sees_root:  # its forward pass alone is looked at, so that no mode of the loop's own gets between
             self.listen(False)
         self._keep_a_gradient()

@@ -90,7 +90,7 @@ class Folded(nn.Identity):
         self.dims, words = dims, " or ".join(map(str, dims))
         self.fault = f"folded for inputs of {words} dimensions: flatten (N, T, C) to (N * T, C)"
 
-    def forward(self, input):  # in words that torch.fx, torch.compile and torch.jit.script understand
+    def forward(self, input):  # "input.dim() in self.dims", as torch.fx, torch.compile and torch.jit.script take it
         difference = 1
         for dim in self.dims:
             difference = difference * (input.dim() - dim)

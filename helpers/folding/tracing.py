@@ -35,7 +35,7 @@ def find_pairs(model):
     forward = inspect.signature(model.forward).parameters
     defaults = {name: p.default for name, p in forward.items() if isinstance(p.default, bool | int | str | None)}
     flipped = {name: not value if isinstance(value, bool) else value for name, value in defaults.items()}
-    with torch.no_grad():  # is another way, too
+    with torch.no_grad():  # a forward may ask torch.is_grad_enabled(), too
         same = all(_pairs(*_trace(model, way)) == pairs for way in (defaults, flipped))
     names = getattr(getattr(inspect.unwrap(type(model).forward), "__code__", None), "co_names", ())
     if not same or ("isinstance" in names and {"list", "tuple"} & {*names}):
@@ -108,7 +108,7 @@ def _settings(root):
 
 
 class _Symbol(fx.Proxy):
-    """What stands for a tensor in a traced forward; isinstance takes it for one."""
+    """What stands for a tensor in a traced forward: it passes for one, and refuses to tell a value, as it has none."""
 
     __class__, _is_param, _is_buffer = property(lambda self: torch.Tensor), False, False
 
