@@ -54,6 +54,12 @@ def test_a_relu_before_the_loss():
     assert not diagnose(pooled, X, Y).warnings and not diagnose(mlp(), X, Y).warnings
 
 
+@pytest.mark.parametrize("end, words", [(nn.Sigmoid(), "between 0 and 1"), (nn.Tanh(), "between -1 and 1")])
+def test_a_bounded_layer_before_cross_entropy(end, words):
+    assert says(diagnose(mlp(end), X, Y).warnings, words, "leave it out")
+    assert not says(diagnose(Net(lambda self, x: 3 * self.body(x), body=mlp(end)), X, Y).warnings, "leave it out")
+
+
 @pytest.mark.parametrize("loss_fn", [F.mse_loss, F.smooth_l1_loss, lambda q, r: (q - r).pow(2).mean()])
 def test_all_pairs_inside_the_loss_fn(loss_fn):
     """As in deep Q learning: the network's output has another shape than what is compared."""
@@ -110,6 +116,30 @@ def test_an_output_far_beyond_its_targets():
 def test_inputs_divided_by_255_twice():
     assert says(diagnose(mlp(), torch.rand(64, 16) / 255, Y).warnings, "the inputs are tiny")
     assert not says(diagnose(mlp(), torch.rand(64, 16), Y).warnings, "the inputs")
+
+
+def test_inputs_far_from_0_and_inputs_of_what_bounds_them():
+    years = diagnose(mlp(outputs=1), 2015 + 5 * X, NUMBERS[:, None], F.mse_loss).warnings
+    assert says(years, "inputs are all near 2.0", "mean of about 0")
+    lstm = Net(
+        lambda self, x: self.out(self.lstm(x)[0][:, -1]), lstm=nn.LSTM(1, 32, batch_first=True), out=nn.Linear(32, 4)
+    )
+    assert says(diagnose(lstm, X[:, :, None] * 1000, Y).warnings, "inputs are large")
+    assert not diagnose(lstm, X[:, :, None], Y).warnings
+    scaled = nn.Sequential(nn.BatchNorm1d(16), mlp())
+    assert not says(diagnose(scaled, 2015 + 5 * X, Y).warnings, "inputs")
+
+
+def test_a_rate_that_is_0_in_every_step():
+    net = mlp()
+    optimizer = adam(net)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 50))
+    with watch(net, optimizer, every=5) as seen:
+        for _ in range(20):
+            optimizer.zero_grad()
+            F.cross_entropy(net(X), Y).backward()
+            optimizer.step()
+    assert says(seen.warnings, "rate is 0", "scheduler.step()")
 
 
 def test_the_rate_of_a_linear_model():
@@ -180,6 +210,19 @@ def test_a_loss_that_has_come_to_0():
     loss_fn = lambda z: F.triplet_margin_loss(z[:32], z[:32] + 0.01, z[32:] + 50)
     warnings = diagnose(mlp(), X, loss_fn=loss_fn).warnings
     assert says(warnings, "the loss is 0") and not says(warnings, "sign")
+
+
+def test_saturation_of_what_has_learned():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
+    optimizer = adam(net, 1e-2)
+    for _ in range(400):
+        optimizer.zero_grad()
+        F.cross_entropy(net(X), Y).backward()
+        optimizer.step()
+    found = diagnose(net, X, Y)
+    assert found.has_learned and max(row.saturated or 0 for row in found.activations) > 0.3
+    assert not says(found.warnings, "saturated")
 
 
 def test_a_clipped_relu_is_not_saturated():

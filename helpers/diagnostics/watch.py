@@ -242,6 +242,8 @@ def _fallen(rates):
     most = max((rate for _, rate in rates), default=0)
     peak = [rate for _, rate in rates].index(most) if rates else 0
     low = [(step, rate) for step, rate in rates[peak:] if rate < 5e-4 * most]
+    if len(rates) > 2 and most == 0:
+        return ["the learning rate is 0 in all recorded steps: is scheduler.step() called, or has its schedule ended?"]
     if not low or len(low) <= max(2, len(rates) / 3):
         return []
     text = f"the learning rate fell from {most:.1e} to {low[0][1]:.1e} by step {low[0][0]:,}"

@@ -1,5 +1,7 @@
 """What is wrong with the data, and with the examples of a batch on their way through the network."""
 
+import re
+
 import torch
 from torch.utils._pytree import tree_leaves
 
@@ -9,6 +11,8 @@ from . import layers
 from .look import NORMS, some_of
 
 LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
+AWAY = 20  # times as far from 0 as they differ
+HIDING = re.compile("LSTM|GRU|RNN|Tanh|Sigmoid")  # bound what comes out
 SMALL = 3e-3  # pixels that were divided by 255 twice: 1e-3
 
 
@@ -80,8 +84,12 @@ def inputs_unscaled(look):
     if not tensors or words or is_said:
         return
     size, first = max(t.std(0).max().item() for t in tensors), look.seen[0] if look.seen else None
-    kind = "large" if size > 3 * LARGE and first and (first.readings.get("std") or 0) > LARGE else None
+    mean, hides = max(t.mean().abs().item() for t in tensors), first and HIDING.match(first.type.__name__)
+    is_taken = first and ((first.readings.get("std") or 0) > LARGE or hides)
+    kind = "large" if size > 3 * LARGE and is_taken else None
+    if mean > max(3 * LARGE, AWAY * size) and is_taken:  # years: 2015 and 5
+        kind = f"all near {mean:.3g}"
     if size <= SMALL and not (first and NORMS.match(first.type.__name__)):
         kind = "tiny, or the same in all examples"
     if kind:
-        yield f"the inputs are {kind} (std {size:.1e}): scale them to a std of about 1"
+        yield f"the inputs are {kind} (std {size:.1e}): scale them to a mean of about 0 and a std of about 1"

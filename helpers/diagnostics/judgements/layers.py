@@ -59,10 +59,15 @@ def once_a_layer(judge_row):
 
 @once_a_layer
 def saturated(look, before, row, after):
-    # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
+    # What has learned is sure of it, by units that are on or off. What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
     inside = row.is_activation and any(r.std != row.std for r in after)
     most = HARD if "Hard" in row.type.__name__ else SATURATED
-    if row.saturated is not None and row.saturated > most and (inside or not (before or after)):
+    if (
+        row.saturated is not None
+        and row.saturated > most
+        and not look.has_learned
+        and (inside or not (before or after))
+    ):
         return f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
 
 
@@ -129,7 +134,7 @@ def change_with_depth(look):
     do so within wide limits.
     """
     rows, gradients = look.activations, look.gradients
-    compared = [i for i, row in enumerate(rows) if row.is_activation]
+    compared = [i for i, row in enumerate(rows[:-1]) if row.is_activation]  # what ends the network has its own scale
     layers = _one_role(compared, rows)
     if len(layers) < 3:
         compared = [i for i, row in enumerate(rows) if "Linear" in row.type.__name__]

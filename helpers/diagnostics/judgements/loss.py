@@ -16,7 +16,7 @@ def not_finite(look):
     if look.loss is None or look.loss.isfinite().all() or look.has_said(data.nan_in_the_data):
         return
     if all(t.isfinite().all() for t in tensors_in(look.output)):
-        remedy = "look for targets that are all ignore_index, for log(0) and 0/0 in the loss_fn"
+        remedy = "look for targets that are all ignore_index, for log(0) and 0/0 in the loss_fn, in ctc_loss for targets longer than the input"
         yield f"the loss is {look.loss.item():.3g}, though the model's output is finite: {remedy}"
 
 
@@ -87,9 +87,9 @@ def wants_logits(look):
             remedy = f"leave the model's {own} out, or learning is slow and the loss never comes near 0"
             yield f"cross-entropy gets probabilities, but it has a {name} of its own: {remedy}"
             return
-        elif row and row.bounds == "dies":
-            text = f"cross-entropy gets what a {row.activation} puts out ({row.name}), which is never below 0"
-            yield f"{text}, and where it is 0 no gradient gets through: leave it out"
+        elif row and row.bounds:
+            where = "is never below 0" if row.bounds == "dies" else "stays between {} and {}".format(*row.bounds)
+            yield f"cross-entropy gets what a {row.activation} puts out ({row.name}), which {where}: leave it out"
             return
         elif call.name == "cross_entropy" and classes == 1:
             remedy = "for one logit an example use F.binary_cross_entropy_with_logits"
@@ -120,10 +120,11 @@ def _is_softmaxed(values):
 
 
 def _why_far(look):
-    size = max((t.std().item() for t in tensors_in(look.inputs) if t.numel() > 1 and is_plain(t)), default=0)
+    inputs = [t for t in tensors_in(look.inputs) if t.numel() > 1 and is_plain(t)]
+    size = max((max(t.mean().abs().item(), t.std().item()) for t in inputs), default=0)
     hidden = next((row.readings.get("std") or 0 for row in reversed(look.seen) if row.activation), 0)
     if size > data.LARGE:
-        return f"the inputs are large (std {size:.2g}); scale them to a std of about 1"
+        return f"the inputs are large (about {size:.2g}); scale them to a mean of about 0 and a std of about 1"
     if hidden > data.LARGE:
         return f"what reaches the last layer is large (std {hidden:.2g}); the gain of the layers before is too high"
     return "the logits are too large; make the last layer's weights smaller at init"
