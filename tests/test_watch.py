@@ -24,6 +24,7 @@ from test_diagnose_networks import GPT, NEXT, WORDS, X, Y, conv_net, everything,
 def close_figures():
     yield
     plt.close("all")
+    assert not modes()  # nor is any test left with a mode of ours
 
 
 def loop(model, optimizer, steps=7, watched=None, data=(X, Y), at_end=lambda step: None):

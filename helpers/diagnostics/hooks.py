@@ -51,7 +51,7 @@ class Watcher:
     def __init__(self, network, see):
         self.network, self.see = network, see
         self.functions = Functions(self, network)
-        self.undo, self.is_listening, self.is_done = ExitStack(), False, False
+        self.undo, self.is_done = ExitStack(), False
         self.restart()
 
     def restart(self):
@@ -82,11 +82,11 @@ class Watcher:
 
     def listen(self, wanted):
         """See functions, or no longer."""
-        if wanted == self.is_listening:
+        stack = _get_current_function_mode_stack()
+        modes = [mode for mode in stack if mode is not self.functions]
+        if wanted == (len(modes) < len(stack)):
             return
         # Beneath all other modes: those of the user's own end in any order, and each takes off the topmost one.
-        modes = [mode for mode in _get_current_function_mode_stack() if mode is not self.functions]
-        self.is_listening = wanted
         while _get_current_function_mode_stack():
             _pop_mode()
         for mode in [self.functions, *modes] if wanted else modes:
