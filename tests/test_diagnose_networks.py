@@ -4,7 +4,7 @@ import random
 import re
 from collections import namedtuple
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, cached_property, lru_cache, partial
 
 import numpy as np
 import pytest
@@ -343,7 +343,7 @@ NETWORKS = {
     "function, parameters in a list": lambda: with_parameters(lambda weights: list(weights.values())),
     "function, parameters in a dict": lambda: with_parameters(dict),
     "lambda around modules": lambda: (around(nn.Linear(12, 9), nn.Linear(9, 5)), X, dict(targets=Y), r"a b lambda.relu:\d+"),
-    "partial": lambda: (partial(lambda W, x: (x @ W).clamp(min=0), parameter(12, 5)), X, dict(targets=Y), r"lambda.clamp:\d+"),
+    "partial": lambda: (partial(lambda W, x: (x @ W).clamp(min=0), parameter(12, 5)), X, dict(targets=Y), r"lambda.clamp:\d+", "a ReLU puts out"),
     "list of plain layers": lambda: (plain_layers(), X, dict(targets=Y), "0 1 2 3 4 5"),
     "plain class": lambda: (PlainMLP(), X, dict(targets=Y), "layers.0 layers.1 layers.2 layers.5"),
     "list of modules and a function": lambda: ([nn.Linear(12, 9), torch.tanh, nn.Linear(9, 5)], X, dict(targets=Y), "0 2"),
@@ -540,6 +540,40 @@ def test_a_large_memory_of_the_models_own_is_put_back():
     assert not net.queue.any() and not net.table.any()
 
 
+def test_an_empty_batch_is_named():
+    with pytest.raises(ValueError, match="the batch is empty"):
+        diagnose(nn.Linear(12, 5), X[:0], Y[:0])
+
+
+def test_a_cache_that_a_look_fills_is_emptied():
+    log = []
+
+    @lru_cache
+    def table(n):
+        log.append(n)
+        return torch.arange(n)
+
+    class Net(nn.Linear):
+        @cached_property
+        def scale(self):
+            return 2.0
+
+        @cache  # noqa: B019
+        def half(self, n):
+            return n / 2
+
+        def forward(self, x):
+            return super().forward(x) * self.scale * self.half(2) + 0 * table(5)
+
+    net = Net(12, 5)
+    diagnose(net, X, Y)
+    assert log == [] and "scale" not in vars(net)
+    assert table.cache_info().currsize == Net.half.cache_info().currsize == 0
+    table(5)
+    diagnose(net, X, Y)
+    assert log == [5] and table.cache_info().currsize == 1
+
+
 def names_of(forward, x=X, **parts):
     return [row.name for row in diagnose(module(forward, **parts), x, loss_fn=None).activations]
 
@@ -573,6 +607,8 @@ def test_units_and_limits_that_are_not_certain():
     )
     dead = [[row.dead for row in diagnose(norm(shape), images, loss_fn=None).activations] for shape in ((5,), (4, 5))]
     assert dead[0][-1] == 0 and dead[1][-1] is None
+    clipped = diagnose(lambda x: F.hardtanh(x, 0, 20), X - 9, loss_fn=None).activations  # a ReLU of another height
+    assert clipped[0].dead == 1 and clipped[0].saturated is None
     lower = torch.zeros(12)
     rows = diagnose(lambda x: x.clamp(min=lower) + x.clamp(max=1) + x.clamp(min=0), X, loss_fn=None).activations
     assert [row.type for row in rows] == [nn.ReLU]

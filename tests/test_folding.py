@@ -271,6 +271,16 @@ def test_a_folded_model_can_be_traced_again():
     assert torch.equal(torch.fx.symbolic_trace(folded)(images()), folded(images()))
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_a_folded_model_can_be_compiled_whole_and_scripted():
+    model = worn(
+        nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 4), nn.BatchNorm1d(4))
+    ).eval()
+    folded = fold_batch_norms(model)
+    for made in torch.compile(folded, backend="eager", fullgraph=True), torch.jit.script(folded):
+        close(made(rows()), model(rows()))
+
+
 def test_all_53_of_resnet50_fold():
     torch.manual_seed(0)
     model = resnet50(num_classes=10)
@@ -579,10 +589,29 @@ def test_what_is_no_module_is_refused(model):
 
 
 def test_a_batch_norm_alone_is_refused():
-    with pytest.raises(ValueError, match="BatchNorm1d"):
+    with pytest.raises(ValueError, match="a BatchNorm1d alone: give one that has the layer before it"):
         fold_batch_norms(nn.BatchNorm1d(4))
     with pytest.raises(ValueError, match="0 follows the input"):
         fold_batch_norms(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4)))
+
+
+@pytest.mark.parametrize("kind", [list, nn.ModuleList])
+def test_a_batch_norm_in_a_list_is_named(kind):
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = kind([nn.Linear(4, 4), nn.BatchNorm1d(4)])
+
+        def forward(self, x):
+            for layer in self.layers:
+                x = layer(x)
+            return x
+
+    if kind is list:
+        with pytest.raises(ValueError, match="nn.ModuleList, not in a plain list"):
+            fold_batch_norms(Listed())
+    else:
+        assert len(fold_batch_norms(Listed()).layers) == 2
 
 
 # What looks like a BatchNorm

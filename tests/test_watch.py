@@ -24,6 +24,7 @@ from test_diagnose_networks import GPT, NEXT, WORDS, X, Y, conv_net, everything,
 def close_figures():
     yield
     plt.close("all")
+    assert not modes()  # nor is any test left with a mode of ours
 
 
 def loop(model, optimizer, steps=7, watched=None, data=(X, Y), at_end=lambda step: None):
@@ -152,6 +153,7 @@ def test_plain_tensors_need_a_call_of_step(kind):
     assert [step for step, _ in seen.records] == [0, 2, 4] and not modes()
     diagnosis = seen.records[-1][1]
     assert len(diagnosis.parameters) == len(parameters)
+    assert seen.records[0][1].parameters[0].update_std > 0
     for row, p, before, g in zip(diagnosis.parameters, parameters, old, gradients, strict=True):
         assert row.grad_std == pytest.approx(g.double().std().item(), rel=1e-5)
         assert row.update_std == pytest.approx((p.detach() - before).double().std().item(), rel=1e-4)
@@ -300,6 +302,40 @@ def test_a_reentrant_checkpoint_is_said_and_does_not_stop_the_training():
     assert len(seen.records) == 4 and "use_reentrant=False" in seen.warnings[0]
 
 
+def test_layers_that_are_unfrozen_and_not_held_by_the_optimizer():
+    net = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5))
+    net[0].requires_grad_(False)
+    sgd = torch.optim.SGD(net[2].parameters(), lr=0.1)
+    watched = watch(net, sgd, every=2)
+    _, seen = loop(net, sgd, watched=watched)
+    assert not seen.warnings
+    _, seen = loop(net, sgd, steps=9, watched=watched, at_end=lambda step: net[0].requires_grad_(step > 2))
+    assert any("0.weight, 0.bias: not held by the optimizer" in text for text in seen.warnings), seen.warnings
+
+
+def test_nan_in_the_data_is_the_one_cause_from_then_on():
+    net, adam = network()
+    bad = X.clone()
+    bad[3, 4] = float("nan")
+    with watch(net, adam, every=1) as seen:
+        for step in range(6):
+            net.zero_grad()
+            F.cross_entropy(net(bad if step == 2 else X), Y).backward()
+            adam.step()
+    assert seen.warnings == ["step 2: the inputs hold NaN in 1 of 768 places: clean the data"]
+
+
+def test_a_gradient_that_is_zeroed_before_the_step_is_told_once():
+    net, adam = network()
+    with watch(net, adam, every=1) as seen:
+        for _ in range(4):
+            F.cross_entropy(net(X), Y).backward()
+            adam.zero_grad(set_to_none=False)
+            adam.step()
+    (said,) = seen.warnings
+    assert said.startswith("from step 0 on") and "call zero_grad() before backward()" in said
+
+
 def test_two_optimizers_and_other_losses_are_no_fault():
     net = nn.Sequential(nn.Linear(12, 9), nn.Tanh(), nn.Linear(9, 5), nn.Softmax(-1))
     body, head = (torch.optim.SGD(net[i].parameters(), lr=0.1) for i in (0, 2))
@@ -348,6 +384,82 @@ def test_gradients_that_are_assigned_are_not_added_up():
             W.data -= 0.1 * W.grad
             seen.step()
     assert not any("zero_grad" in w for w in seen.warnings)
+
+
+@pytest.mark.parametrize("how", ["zero_", "None", "autograd.grad"])
+def test_a_gradient_that_the_loop_clears_before_step_is_recorded(how):
+    W, expected = (torch.randn(12, 5) / 4).requires_grad_(), []
+    with watch(lambda x: x @ W, every=2) as seen:
+        for _ in range(5):
+            loss = F.cross_entropy(X @ W, Y)
+            if how == "autograd.grad":
+                (gradient,) = torch.autograd.grad(loss, [W])
+            else:
+                loss.backward()
+                gradient = W.grad.clone()
+            W.data -= 0.1 * gradient
+            if how == "zero_":
+                W.grad.zero_()
+            elif how == "None":
+                W.grad = None
+            seen.step()
+            expected.append(gradient.std().item())
+    assert [d.parameters[0].grad_std for _, d in seen.records] == pytest.approx(expected[::2], rel=1e-4)
+
+
+def test_the_change_of_a_tensor_that_is_made_anew_is_not_said_to_be_zero():
+    W = (torch.randn(12, 5) / 4).requires_grad_()
+    with watch(lambda x: x @ W, every=1) as seen:
+        for _ in range(2):
+            F.cross_entropy(X @ W, Y).backward()
+            W = (W - 0.1 * W.grad).detach().requires_grad_()
+            seen.step()
+    assert [d.parameters[0].update_std for _, d in seen.records] == [None, None]
+
+
+def test_sparse_gradients_of_a_loop_by_hand():
+    W = (torch.randn(11, 5) / 4).requires_grad_()
+    with watch(lambda x: F.embedding(x, W, sparse=True).mean(1), every=1) as seen:
+        for _ in range(2):
+            F.cross_entropy(F.embedding(WORDS, W, sparse=True).mean(1), Y[:8]).backward()
+            F.cross_entropy(F.embedding(WORDS, W, sparse=True).mean(1), Y[:8]).backward()
+            expected = W.grad.to_dense().std().item()
+            W.data -= 0.1 * W.grad.to_dense()
+            W.grad = None
+            seen.step()
+    assert seen.records[-1][1].parameters[0].grad_std == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_gradient_is_that_which_the_step_found():
+    class Decays(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for p in group["params"]:
+                    p.grad.add_(p.detach())
+            super().step()
+
+    net = nn.Linear(12, 5)
+    optimizer = Decays(net.parameters(), lr=0.1)
+    expected = diagnose(net, X, Y).parameters[0].grad_std
+    _, seen = loop(net, optimizer, steps=2, watched=watch(net, optimizer, every=1))
+    assert seen.records[0][1].parameters[0].grad_std == pytest.approx(expected)
+    assert seen.steps == 2 and not seen.warnings  # though torch calls the hooks of step for super().step(), too
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_an_optimizer_that_is_made_anew_in_the_middle_is_said(is_new):
+    net, adam = network()
+    head = torch.optim.SGD(net[-1].parameters(), lr=0.1)  # beside it, is no fault
+    with watch(net, adam, every=5) as seen:
+        for step in range(40):
+            if step == 12 and is_new:
+                adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+            net.zero_grad()
+            F.cross_entropy(net(X), Y).backward()
+            adam.step()
+            head.step()
+    said = [text for text in seen.warnings if "another one trains" in text]
+    assert len(said) == is_new and all(text.startswith("from step 12 on") for text in said)
 
 
 def test_what_was_not_recorded_and_what_cannot_be_watched():
@@ -449,4 +561,4 @@ def test_weights_that_are_nan_after_their_gradient_was_follow_from_it():
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     _, seen = loop(net, sgd, watched=watch(net, sgd, every=1))
     (said,) = [text for text in seen.warnings if "NaN" in text]
-    assert said.startswith("step 0: a (Linear): gradient NaN")
+    assert said.startswith("from step 0 on: a (Linear): gradient NaN")

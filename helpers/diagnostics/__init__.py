@@ -1,7 +1,7 @@
 """Read any network's health: what its layers put out, what gradients reach them, how fast its weights learn.
 
 ``diagnose`` looks at one step, ``watch`` at a training. What the readings mean stands with LayerRow and
-ParameterRow, what counts as unhealthy in warnings.py. The folder needs torch and matplotlib and nothing else: copy it.
+ParameterRow, what counts as unhealthy in judgements. The folder needs torch and matplotlib and nothing else: copy it.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,16 @@ from torch.autograd.graph import get_gradient_edge
 from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_map_only
 
+from .diagnosis import Diagnosis
 from .given import check_given, with_remedy
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
-from .learning import computed_from, findings_for, fitting, loss_number, reaches, read_from_gradient
+from .judgements import STEP, Look, rates
+from .losses import by_hand, computed_from, fitting, has_learned, loss_number, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
-from .rates import steps_are_long
-from .rows import Diagnosis, Histogram, LayerRow, ParameterRow, layer_rows, parameter_rows
-from .statistics import layer_statistics, tensor_statistics
+from .rows import LayerRow, ParameterRow, layer_rows, parameter_rows
+from .statistics import Histogram, layer_statistics, tensor_statistics
 from .trial import Trial, check_optimizer
 from .watch import watch
 
@@ -41,7 +42,7 @@ def diagnose(
     price.
 
     The mode, train or eval, is the one that the model is in. What the model, the loss_fn and the inputs hold, the
-    optimizer and the random states stay exactly as they are, even when the model raises. (Not caches of functools,
+    optimizer and the random states stay exactly as they are, even when the model raises. (Not caches that were begun,
     iterators, files. All tensors are copied for that: a model that holds its data set makes a look slow.) Scripted
     functions are not looked into. Where steps look too long, a few are tried on the same examples, and taken back.
 
@@ -49,10 +50,8 @@ def diagnose(
     (a residual sum) has. Raises ValueError, with the remedy, for a loss that is not one number and for what can't be
     read. Source: the lecture, 1:26:51 to 1:46:04.
     """
-    check_given(targets, loss_fn)
+    check_given(targets, loss_fn, lr)
     check_optimizer(optimizer, "param_groups", "lr=")
-    if lr is not None and not (hasattr(lr, "__float__") and lr >= 0):
-        raise ValueError(f"lr is {lr!r}: give one number, 0 or above")
     network = Network(model, parameters)
 
     def see(seen, tensor):
@@ -71,31 +70,35 @@ def diagnose(
     random_state = torch.get_rng_state()
     reached = network.reached | held(loss_fn, network.parameters, inputs, targets, type(optimizer))
     with left_as_it_was(reached), torch.inference_mode(False), torch.set_grad_enabled(loss_fn is not None):
+        # Forward: whatever a layer or a function puts out is measured as it comes.
         with Watcher(network, see) as watcher:
             with with_remedy("inputs", inputs, network):
                 output = watcher.call(*_arguments(inputs))
             loss = None if loss_fn is None else loss_of(output)
         seen, functions = watcher.seen, watcher.functions
+        # Backward: the gradient at each of them, and at the parameters.
         results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
-        if not functions.cross_entropies and at_logits is not None:
-            functions.cross_entropies = read_from_gradient(logits, at_logits)
-        given = inputs, targets, output, loss_fn, loss, lr, optimizer
-        findings = findings_for(network, watcher, parameters, at_parameters, *given)
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
-        activations, gradients = layer_rows(seen)
+        # Update: the step that the optimizer would take.
         with Trial(optimizer, lr, parameters.values(), at_parameters) as trial:
             changes = trial.changes()
             tensors = trial.values, at_parameters, changes
             rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
-            rises = trial.raises(loss, again) if steps_are_long(activations, rows) else None
+            losses = list(functions.losses) or read_from_gradient(logits, at_logits) or [by_hand(output, targets, loss)]
+            look = Look(network, functions, losses, seen, parameters, inputs, targets, output, loss_fn, loss, optimizer)
+            look.is_step = lr is not None or optimizer is not None
+            look.activations, look.gradients = layer_rows(seen)
+            look.parameters = rows
+            look.rises = trial.raises(loss, again) if rates.steps_are_long(look) else None
+        findings = look.judge(STEP)
 
-    number = None if loss is None else loss.item()
-    learned = any(call.has_learned for call in functions.cross_entropies) or reaches(output, targets)
-    return Diagnosis(activations, gradients if loss_fn else [], rows, number, findings, rises, learned)
+    number, gradients = (None, []) if loss is None else (loss.item(), look.gradients)
+    learned = any(map(has_learned, losses))
+    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, learned)
 
 
 def _arguments(inputs):

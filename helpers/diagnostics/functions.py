@@ -1,8 +1,9 @@
-"""See the functions that a network calls: activations, products with its weights, cross-entropy."""
+"""See the functions that a network calls: activations, products with its weights, losses."""
 
 import os
 import sys
 import weakref
+from collections import deque
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
@@ -11,7 +12,6 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .outputs import MIXING, has_learned, is_matching, is_mixing
 from .rows import ACTIVATIONS
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
@@ -21,7 +21,7 @@ MODULES = os.path.join(INSIDE[0], "nn", "modules")
 BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict.fromkeys(["clamp", "clampmin", "clip"], "ReLU")
 BY_NAME |= dict(specialexpit="Sigmoid", threshold="ReLU")
 # What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
-# 1 stands for dimension 1 whatever their number, None for one that is not known.
+# 1: they are counted in dimension 1, from the front. None: it is not known.
 PRODUCTS = dict.fromkeys(["linear", "matmul", "rmatmul", "mm", "bmm", "mv", "addmm", "baddbmm"], ("Linear", -1))
 PRODUCTS |= {f"{kind.lower()}{n}d": (f"{kind}{n}d", -n - 1) for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)}
 PRODUCTS |= dict(bilinear=("Bilinear", -1), einsum=("Linear", None), getitem=("Embedding", -1))
@@ -37,8 +37,9 @@ ELEMENTWISE = (
 RESHAPING = {"view", "reshape", "flatten", "getitem", "expand", "expandas", "permute", "transpose"}
 RESHAPING |= {"squeeze", "unsqueeze"}
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
-BINARY = "binarycrossentropywithlogits"
-LOSSES = {"crossentropy", "nllloss", BINARY}
+MIXING = {"view", "reshape", "softmax", "logsoftmax"}
+LOSSES = {"crossentropy", "nllloss", "binarycrossentropy", "binarycrossentropywithlogits", "kldiv", "mseloss"}
+LOSSES |= {"l1loss", "smoothl1loss", "huberloss"}
 MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
 KNOWN = {*MADE, *MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING, *LOSSES}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
@@ -62,23 +63,21 @@ class Seen:
     is_output: bool = False
 
 
-class CrossEntropy(NamedTuple):
-    """A call of cross-entropy: what can be wrong with its input."""
+class LossCall(NamedTuple):
+    """A call of a loss: its name, and what it was given."""
 
-    loss: float
-    classes: int
-    is_mean: bool
-    is_softmaxed: bool
-    of_logs: bool | None = None  # nll_loss: whether its input is log-probabilities
-    is_matching: bool = False  # its classes are the batch's own examples, as in a contrastive loss
-    has_learned: bool = False
-    own: str = "softmax"  # what it applies itself
+    name: str
+    input: torch.Tensor
+    target: torch.Tensor
+    loss: torch.Tensor
+    is_mean: bool  # of all examples, each by itself
+    node: object  # of the graph: where the input comes from
 
 
 class Functions(TorchFunctionMode):
-    """While it is on, ``watcher.function_called(seen, output)`` is called after each activation and product.
+    """While it is on, ``watcher.function_called(row, output)`` is called after each activation and product.
 
-    Also kept: the dimension of every tensor's units, the order in which weights are used, calls of cross-entropy, and
+    Also kept: the dimension of every tensor's units, the order in which weights are used, the calls of losses, and
     what is no parameter though it needs a gradient: inputs, and leaves that the call makes itself.
     """
 
@@ -88,10 +87,14 @@ class Functions(TorchFunctionMode):
         self.weights = {id(p) for p in (network.parameters or {}).values()} | set(network.tensors)
         self.uses = {}  # id of a weight -> (the weight, the layer class that it is used as), in the order of use
         self.notes = {}  # id of a tensor -> (a reference to it, its units' dimension, the gate that it is)
-        self.cross_entropies, self.made, self.mixing = [], [], []  # mixing: (name, shape before, after)
+        self.losses = deque(maxlen=8)  # the last ones: they hold on to what they were given
+        self.made, self.mixing = [], []  # mixing: (name, shape before, after)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs, key = kwargs or {}, _key(func)
+        kwargs = kwargs or {}
+        if torch.compiler.is_compiling():  # which can't take in what follows
+            return func(*args, **kwargs)
+        key = _key(func)
         if key is None and "requires_grad" not in kwargs:
             return func(*args, **kwargs)
         if key and func.__name__.endswith("_"):
@@ -102,8 +105,8 @@ class Functions(TorchFunctionMode):
         if key is None or key in MADE:
             return output
         with torch._C.DisableTorchFunction():
-            seen = self.watcher.attempt(self._look, func, key, output, args, kwargs)
-        return output if seen is None else seen
+            replaced = self.watcher.attempt(self._look, func, key, output, args, kwargs)
+        return output if replaced is None else replaced
 
     def note(self, tensor, unit, gate=None):
         """Keep in mind the dimension that counts a tensor's units, from the end, and the gate that it is."""
@@ -123,39 +126,39 @@ class Functions(TorchFunctionMode):
         return self.network.named([*used, *(t for t in others if id(t) not in self.uses)])
 
     def _look(self, func, key, output, args, kwargs):
-        first = output[0] if isinstance(output, tuple) else output
-        if key == BINARY:
-            if (gate := self.noted(args[0])[1]) is not None and "igmoid" in gate.activation:
-                self.cross_entropies.append(CrossEntropy(output.sum().item(), 2, False, True, own="sigmoid"))
-        elif key in LOSSES:
-            self._cross_entropy(key, output, *args, **kwargs)
-        elif key in MIXING and args and is_mixing(key, output, *args, **kwargs):
+        """The output to go on with."""
+        if key in LOSSES:
+            self._loss_called(func.__name__, output, *args, **kwargs)
+        elif key == "sub" and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
+            self._loss_called("the loss", output, *args[:2])
+        elif key in MIXING and args and _is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
+        first = output[0] if isinstance(output, tuple) else output
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
         given = [a if isinstance(a, (list, tuple)) else (a,) for a in (*args, *kwargs.values())]
         tensors = [t for some in given for t in some if isinstance(t, torch.Tensor)]
         weights = [t for t in tensors if self._is_weight(t)]
-        kind, unit, gate = None, -1 if key in RECURRENT else None, None
-        if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
+        row, unit, gate = None, None, None
+        if key in RECURRENT:
+            unit = -1
+        elif key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
+            if key in ("matmul", "mm") and weights and weights[0] is tensors[0] and not _is_learnt(weights[0]):
+                weights = weights[1:]  # a matrix on the left that does not learn: an adjacency, a mask
             kind, unit = PRODUCTS[key]
-            left = weights[0] if key in ("matmul", "mm") and weights and weights[0] is tensors[0] else None
-            if left is not None and not left.requires_grad and not isinstance(_base(left), nn.Parameter):
-                weights = weights[1:]  # an adjacency, a mask: it mixes examples
-            self._used(weights, kind)
             unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
-            kind = kind if weights else None
-        elif key not in RECURRENT:
-            self._used(weights, None)
+            self._used(weights, kind)
+            row = self._row(func, key, kind, unit, weights) if weights else None
+        else:
             unit, gate = self._carried(key, first, tensors)
-            name = _activation(key, args, kwargs)
-            if name and not (weights and weights[0] is tensors[0]):
-                kind, weights = name, []
-        if kind:
-            seen = self._seen(func, key, kind, unit, weights, _bounds(kind, args, kwargs))
-            copy = self.watcher.function_called(seen, first)
-            output, first = (output, first) if copy is first else (copy, copy)
-            gate = seen if seen.activation in GATES else None
+            self._used(weights, None)
+            kind = _activation(key, args, kwargs)
+            if kind and not (weights and weights[0] is tensors[0]):
+                row = self._row(func, key, kind, unit, [], _bounds(kind, args, kwargs))
+                gate = row if kind in GATES else None
+        if row:
+            replaced = self.watcher.function_called(row, first)
+            output, first = (output, first) if replaced is first else (replaced, replaced)
         if unit is not None or gate is not None:
             self.note(first, unit, gate)
         return output
@@ -168,7 +171,7 @@ class Functions(TorchFunctionMode):
     def _used(self, weights, kind):
         for base in map(_base, weights):
             known = self.uses.get(id(base))
-            self.uses[id(base)] = base, (known and known[1]) or kind
+            self.uses[id(base)] = base, (known and known[1]) or kind  # the first use as a layer tells its kind
 
     def _carried(self, key, output, tensors):
         """The units' dimension and the gate that an elementwise function or a pooling hands on."""
@@ -184,14 +187,15 @@ class Functions(TorchFunctionMode):
                 g.is_gate = True
         return (units.pop() if len(units) == 1 else None), (gates[0] if gates and len(notes) == 1 else None)
 
-    def _seen(self, func, key, kind, unit, weights, bounds):
+    def _row(self, func, key, kind, unit, weights, bounds=None):
+        """kind: the name of torch's layer that does the same. weights: of a product."""
         layer, where = self._where()
         written = "embedding" if key == "getitem" else func.__name__.strip("_")
         if layer is None and weights:
             name = self.network.tensor_name(_base(max(weights, key=torch.Tensor.dim)), "")
             last = name.rpartition(".")[2]
             written += f"({name if last.isdigit() else last})" if name else ""
-        activation = kind if kind in ACTIVATIONS else None
+        activation = None if weights else kind
         kind = getattr(nn, kind, nn.Linear) if layer is None else type(layer)
         return Seen(where.format(written), kind, activation, bounds, unit, layer is not None)
 
@@ -201,12 +205,12 @@ class Functions(TorchFunctionMode):
         while frame.f_back and frame.f_code.co_filename.startswith(INSIDE):
             if frame.f_code.co_filename.startswith(MODULES):
                 break
-            if frame.f_code is type(self.network).__call__.__code__:  # a function in a list of layers
+            if frame.f_code is type(self.network).__call__.__code__:  # it calls a list's layers: this is one of them
                 return None, f"{self.network.place}.{{}}"
             frame = frame.f_back
         code = frame.f_code
         in_torch = code.co_filename.startswith(INSIDE)
-        layer = self.watcher.open[-1].layer
+        layer = self.watcher.open_calls[-1].layer
         path = "" if layer is None else self.network.layers[id(layer)][0]
         this = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if this is not None and this is not layer and id(this) in self.network.layers:
@@ -217,14 +221,10 @@ class Functions(TorchFunctionMode):
             path = code.co_name.strip("<>")
         return None, f"{path}.{{}}{'' if in_torch else f':{frame.f_lineno}'}".lstrip(".")
 
-    def _cross_entropy(self, key, loss, input, target, *args, **kwargs):
+    def _loss_called(self, name, loss, input, target, *args, **kwargs):
         reduction = _argument("reduction", 4, args, kwargs, "mean")
-        values = input.detach()
-        if values.dim() > 1 and values.numel() and loss.numel() == 1:
-            is_mean = reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
-            of_logs = is_softmaxed(values.exp()) if key == "nllloss" else None
-            found = is_mean, is_softmaxed(values), of_logs, is_matching(values, target), has_learned(values, target)
-            self.cross_entropies.append(CrossEntropy(loss.item(), values.shape[1], *found))
+        is_mean = loss.numel() == 1 and reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
+        self.losses.append(LossCall(name, input.detach(), target.detach(), loss.detach(), is_mean, input.grad_fn))
 
 
 @cache
@@ -236,14 +236,29 @@ def _key(func):
     return name if name in KNOWN else None
 
 
-def is_softmaxed(values):
-    """Whether dimension 1 holds probabilities; or 0, by mistake."""
-    sums = (values.sum(dim) for dim in (0, 1) if values.shape[dim] > 1)  # a generator: logits have no need of them
-    return values.shape[1] > 1 and bool((values >= 0).all() and any(((s - 1).abs() < 1e-3).all() for s in sums))
+def _is_mixing(key, output, x, dim=None, *_, **others):
+    """Whether a view reads the sizes in another order, or a softmax sums over dimension 0."""
+    if x.is_nested:
+        return False
+    if key.endswith("softmax"):
+        dim = dim if dim is not None else 0 if x.dim() in (1, 3) else 1  # as torch guesses
+        return x.dim() > 1 and dim in (0, -x.dim())
+    sizes = [[n for n in t.shape if n > 1] for t in (x, output)]
+    return sizes[0] != sizes[1] and sorted(sizes[0]) == sorted(sizes[1])
+
+
+def _spreads(output, a, b):
+    """Whether (N, 1) and (N,) became (N, N): an output and its targets, as only one of them needs a gradient."""
+    are_pairs = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.dim() != b.dim()
+    return are_pairs and a.numel() == b.numel() < output.numel() and a.requires_grad != b.requires_grad
 
 
 def _base(t):
     return t._base if t._is_view() else t
+
+
+def _is_learnt(weight):
+    return weight.requires_grad or isinstance(_base(weight), nn.Parameter)
 
 
 def _argument(name, place, args, kwargs, default=None):
@@ -280,5 +295,6 @@ def _activation(key, args, kwargs):
 
 def _bounds(kind, args, kwargs):
     if kind == "Hardtanh":
-        return _argument("min_val", 1, args, kwargs, -1), _argument("max_val", 2, args, kwargs, 1)
+        low, high = _argument("min_val", 1, args, kwargs, -1), _argument("max_val", 2, args, kwargs, 1)
+        return "dies" if low == 0 else (low, high)
     return ACTIVATIONS.get(kind)

@@ -17,11 +17,15 @@ OF_TARGETS = {  # what torch says of them, and what helps
 }
 
 
-def check_given(targets, loss_fn):
+def check_given(targets, loss_fn, lr):
     if targets is None and loss_fn is cross_entropy:
         raise ValueError(f"targets is None: give targets, or loss_fn=None for no loss ({BATCH})")
+    if isinstance(targets, torch.Tensor) and not targets.numel():
+        raise ValueError("targets hold no example: the batch is empty (a mask that keeps nothing?)")
     if isclass(loss_fn) or not (loss_fn is None or callable(loss_fn)):
         raise ValueError(f"loss_fn is {kind_of(loss_fn)}: give F.cross_entropy, nn.CrossEntropyLoss() or the like")
+    if lr is not None and not (hasattr(lr, "__float__") and lr >= 0):
+        raise ValueError(f"lr is {lr!r}: give one number, 0 or above")
 
 
 def kind_of(value):

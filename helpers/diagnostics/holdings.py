@@ -1,4 +1,9 @@
-"""What an object holds, however it holds it; and how to leave all of it exactly as it was."""
+"""What an object holds, however it holds it; and how to leave all of it exactly as it was.
+
+A network may keep tensors in attributes, in lists, in the variables around a function, in a module's globals. held()
+walks through all of them; left_as_it_was() remembers each, and puts it back. Both stop at what is not somebody's own:
+what comes with Python or with an installed package.
+"""
 
 import random
 import re
@@ -6,6 +11,7 @@ import sys
 from argparse import Namespace
 from collections import UserDict, UserList, deque
 from contextlib import contextmanager, nullcontext
+from functools import _lru_cache_wrapper as Cached
 from functools import cache, partial
 from operator import attrgetter, is_
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType, SimpleNamespace
@@ -15,17 +21,19 @@ import torch
 from torch import nn
 
 PLAIN = (str, bytes, int, float, complex, type(None), ModuleType, torch.dtype, torch.device, torch.Size)
+# Of these nothing is somebody's own.
 FOREIGN = {*sys.stdlib_module_names, "torch", "numpy", "matplotlib", "IPython", "ipykernel", "tqdm", "pandas", "PIL"}
 TORCHS = vars(nn.Module()).keys()  # what torch itself keeps in every module
 CONTAINERS = (dict, list, tuple, set, frozenset, deque)
-HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's own, and somebody's data
-MISSING = object()
+HOLDERS = (SimpleNamespace, Namespace, UserDict, UserList)  # Python's classes, with somebody's own data
 # What has a state that is no attribute: how to get it, and how to set it. A file that is mapped to memory is not copied.
 STATES = {
     torch.Generator: (torch.Generator.get_state, torch.Generator.set_state),
     random.Random: (random.Random.getstate, random.Random.setstate),
     np.random.RandomState: (np.random.RandomState.get_state, np.random.RandomState.set_state),
     np.random.Generator: (attrgetter("bit_generator.state"), lambda g, state: setattr(g.bit_generator, "state", state)),
+    # What a look has put into an empty cache goes; from one that was filled nothing can be taken out.
+    Cached: (lambda c: c.cache_info().currsize, lambda c, size: size or c.cache_clear()),
     np.ndarray: (lambda a: a.copy() if a.flags.writeable else a, lambda a, old: a is old or np.copyto(a, old)),
 }
 
@@ -42,19 +50,36 @@ def held(*roots):
         if not isinstance(value, torch.Tensor):
             path = "" if isinstance(value, (FunctionType, type)) else path  # what these hold has a name of its own
             queue += [(path, key, part) for key, part in parts(value)]
-            queue += [("", "", base) for base in _own(type(value))[1]]
+            queue += [("", "", base) for base in _bases(type(value))]
     return found
 
 
 def is_own(value):
-    """Whether an object's class is somebody's own, neither Python's nor a library's."""
-    return _own(type(value))[0]
+    """Whether an object is somebody's own, of a class that is neither Python's nor a library's."""
+    return _makes_own(type(value))
+
+
+@cache
+def _makes_own(cls):
+    return not issubclass(cls, type) and (_is_known(cls) or issubclass(cls, HOLDERS))
 
 
 def _is_known(value):
     """Whether a class or function is somebody's own."""
     module = value.__module__ or ""  # of some classes written in C a descriptor
     return isinstance(module, str) and module.partition(".")[0] not in FOREIGN
+
+
+@cache
+def _bases(cls):
+    """A class and its bases, as far as they are somebody's own."""
+    return [base for base in cls.__mro__ if _is_known(base)]
+
+
+@cache
+def _slots(cls):
+    slots = [vars(base).get("__slots__", ()) for base in _bases(cls)]
+    return [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
 
 
 def _tables(value):
@@ -70,16 +95,7 @@ def _attributes(value):
     """Those of a class, and those of __slots__."""
     if isinstance(value, type):
         return dict(vars(value))
-    return {name: getattr(value, name) for name in _own(type(value))[2] if hasattr(value, name)}
-
-
-@cache
-def _own(cls):
-    """(whether a class's objects are somebody's own; it and its bases, as far as they are; their __slots__)."""
-    is_own = not issubclass(cls, type) and (_is_known(cls) or issubclass(cls, HOLDERS))
-    bases = [base for base in cls.__mro__ if _is_known(base)]
-    slots = [vars(base).get("__slots__", ()) for base in bases]
-    return is_own, bases, [name for some in slots for name in ((some,) if isinstance(some, str) else some)]
+    return {name: getattr(value, name) for name in _slots(type(value)) if hasattr(value, name)}
 
 
 def parts(value):
@@ -92,9 +108,11 @@ def parts(value):
         yield from (("", value.__self__), ("", value.__func__))
     elif isinstance(value, partial):
         yield from (("", value.func), *enumerate(value.args), *value.keywords.items())
+    elif isinstance(value, Cached):
+        yield "", value.__wrapped__
     elif isinstance(value, FunctionType) and _is_known(value):
         yield from ((name, cell.cell_contents) for name, cell in _cells(value))
-        yield from ((k, space[k]) for space, names in _spaces(value) for k in names if k in space)
+        yield from (item for some in _globals(value) for item in _some_of(*some).items())
         names = value.__code__.co_varnames[: value.__code__.co_argcount]
         yield from zip(reversed(names), reversed(value.__defaults__ or ()), strict=False)
         yield from (value.__kwdefaults__ or {}).items()
@@ -102,11 +120,15 @@ def parts(value):
         yield from table.items() if isinstance(table, dict) else enumerate(table)
 
 
-def _spaces(function):
+def _globals(function):
     """(variables, names) of a function's globals, and of the modules of somebody's own that it names there."""
-    space, names = function.__globals__, _names(function.__code__)
-    modules = [space[k] for k in names if isinstance(space.get(k), ModuleType)]
-    return [(space, names), *((vars(m), names) for m in modules if not _is_installed(m))]
+    variables, names = function.__globals__, _names(function.__code__)
+    modules = [variables[k] for k in names if isinstance(variables.get(k), ModuleType)]
+    return [(variables, names), *((vars(m), names) for m in modules if not _is_installed(m))]
+
+
+def _some_of(variables, names):
+    return {name: variables[name] for name in names if name in variables}
 
 
 def _is_installed(module):
@@ -177,29 +199,32 @@ def _snapshots(value):
     for table in _tables(value):
         if not isinstance(table, (tuple, frozenset)):
             yield partial(_refill, table, dict(table) if isinstance(table, dict) else list(table))
-    for kind in STATES.keys() & type(value).__mro__:
-        get, put = STATES[kind]
+    if state := _state(type(value)):
+        get, put = state
         yield partial(put, value, get(value))
     if attributes := _attributes(value):
-        yield partial(_reset_attributes, value, attributes)
+        read, write, remove = partial(_attributes, value), partial(setattr, value), partial(delattr, value)
+        yield partial(_put_back_names, read, write, remove, attributes)
     if isinstance(value, FunctionType) and _is_known(value):
-        for space, names in _spaces(value):
-            yield partial(_reset, space, {name: space.get(name, MISSING) for name in names})
+        for variables, names in _globals(value):
+            read = partial(_some_of, variables, names)
+            yield partial(_put_back_names, read, variables.__setitem__, variables.__delitem__, read())
         yield from (partial(setattr, cell, "cell_contents", cell.cell_contents) for _, cell in _cells(value))
 
 
-def _reset(space, before):
-    """Put back a module's variables; what was not there goes."""
-    for name, value in before.items():
-        if space.get(name, MISSING) is not value:
-            space.pop(name) if value is MISSING else space.update({name: value})
+@cache
+def _state(cls):
+    return next((STATES[base] for base in cls.__mro__ if base in STATES), None)
 
 
-def _reset_attributes(value, before):
-    now = _attributes(value)
+def _put_back_names(read, write, remove, before):
+    """read() is what the names are now; what was not there before goes."""
+    now = read()
     for name in now.keys() | before.keys():
-        if now.get(name, MISSING) is not before.get(name, MISSING):
-            setattr(value, name, before[name]) if name in before else delattr(value, name)
+        if name not in before:
+            remove(name)
+        elif name not in now or now[name] is not before[name]:
+            write(name, before[name])
 
 
 def _refill(container, before):

@@ -3,9 +3,8 @@
 import copy
 from collections import Counter, namedtuple
 from collections.abc import Mapping
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import fields, is_dataclass
-from functools import partial
 from unittest.mock import patch
 
 import torch
@@ -15,9 +14,10 @@ from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_m
 from .functions import Functions, Seen
 from .rows import activation_of
 
-PATCHED = {}  # class -> (the watchers that see its calls, how to put back its own __call__)
-# A layer that is being called. put: (Seen or None, tensor, its version) of all that came out inside.
-Call = namedtuple("Call", "layer is_leaf put")
+PATCHED = {}  # class -> (the watchers that see the calls of its objects, the patch of its __call__)
+# A layer that is being called; and what came out inside it: a tensor, its version then, the row that it has, or None.
+OpenCall = namedtuple("OpenCall", "layer is_leaf outputs")
+Output = namedtuple("Output", "tensor version row")
 
 
 class Hook:
@@ -26,68 +26,67 @@ class Hook:
     Nor does it do anything while torch.compile reads a step, which can't take it in.
     """
 
-    def __init__(self, do):
-        self.do = do
+    def __init__(self, watcher, do):
+        self.watcher, self.do = watcher, do
 
     def __call__(self, *args):
-        return None if torch.compiler.is_compiling() else self.do(*args)
+        return None if torch.compiler.is_compiling() else self.watcher.attempt(self.do, *args)
 
-    def __reduce__(self):  # to what takes any arguments, returns None, and is found where this folder is not
+    def __reduce__(self):
+        # A copy is nullcontext().__exit__: it takes any arguments, returns None, and can be read without this folder.
         return getattr, (nullcontext(), "__exit__")
 
 
 class Watcher:
-    """``with Watcher(network, see): ...`` calls ``see(seen, tensor)`` for whatever the network's layers put out.
+    """``with Watcher(network, see): ...`` calls ``see(row, tensor)`` for whatever the network's layers put out.
 
-    It is called before anything can change the tensor in place. seen: a Seen for every row, in order. A layer that
-    ends with a function has that function's row; one that hands on what came out inside it has none.
+    see is called before anything can change the tensor in place. seen: the rows, a Seen each, in order. What a layer
+    puts out is often put out by something inside it, too. Then there is one row:
+      - the layer's, where a function of its own ends it (``return F.relu(self.conv(x))``);
+      - the inner one's, where a layer hands on what a layer inside it put out.
+    nn.Linear calls F.linear, and a layer of your own ``x @ W + b``: in a layer without layers (a leaf) a product is
+    measured only when something else follows it, and has no row where it is the last thing that has one.
     """
 
     def __init__(self, network, see):
         self.network, self.see = network, see
         self.functions = Functions(self, network)
-        self.undo, self.listening, self.is_done = [], False, False
+        self.undo, self.is_done = ExitStack(), False
         self.restart()
 
     def restart(self):
-        self.seen, self.calls, self.open = [], Counter(), [Call(None, False, [])]
+        self.seen, self.open_calls = [], [OpenCall(None, False, [])]  # the innermost call comes last
 
     def __enter__(self):
         mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
-        self.undo.append(partial(mha.set_fastpath_enabled, mha.get_fastpath_enabled()))
+        self.undo.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
         mha.set_fastpath_enabled(False)
-        before, after = (Hook(partial(self.attempt, do)) for do in (self._before, self._after))
+        begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
         layers = [layer for _, layer in self.network.layers.values()]
-        # Written into the tables by hand: torch's register_forward_hook and its handle take ten times as long.
-        tables = [(m._forward_pre_hooks, m._forward_hooks) for m in layers if not self.network.own_call(m)]
-        for pre_hooks, hooks in tables:
-            pre_hooks[-id(self)], hooks[-id(self)] = before, after  # torch's own keys are counted from 0
-        self.undo.append(lambda: [hooks.pop(-id(self), None) for pair in tables for hooks in pair])
-        scripts = patch.object(nn.Module, "__prepare_scriptable__", _without_hooks, create=True)
-        scripts.start()
-        self.undo.append(scripts.stop)
-        for cls in {type(layer) for layer in layers if self.network.own_call(layer)}:  # torch's hooks do not see them
-            _watch_calls(cls, self)
-            self.undo.append(partial(_watch_calls_no_more, cls, self))
+        for cls in {type(layer) for layer in layers if _has_own_call(layer)}:
+            self.undo.enter_context(_calls_seen(cls, self))
+        modules = [layer for layer in layers if not _has_own_call(layer)]
+        handles = [m.register_forward_pre_hook(begins, with_kwargs=True) for m in modules]
+        handles += [m.register_forward_hook(ends, with_kwargs=True, always_call=True) for m in modules]
+        self.undo.callback(lambda: [handle.remove() for handle in handles])
         self.listen(True)
         return self
 
     def __exit__(self, *error):
         self.listen(False)
-        while self.undo:
-            self.undo.pop()()
+        self.undo.close()
 
     def attempt(self, do, *args):
-        """What is done as the network runs; None where that failed and the network's run goes on."""
+        """Call do(*args). Pass overrides this, so that an error of ours never stops a training."""
         return do(*args)
 
     def listen(self, wanted):
         """See functions, or no longer."""
-        if wanted == self.listening:
+        stack = _get_current_function_mode_stack()
+        modes = [mode for mode in stack if mode is not self.functions]
+        if wanted == (len(modes) < len(stack)):
             return
         # Beneath all other modes: those of the user's own end in any order, and each takes off the topmost one.
-        modes = [mode for mode in _get_current_function_mode_stack() if mode is not self.functions]
-        self.listening = wanted
         while _get_current_function_mode_stack():
             _pop_mode()
         for mode in [self.functions, *modes] if wanted else modes:
@@ -96,11 +95,12 @@ class Watcher:
     def call(self, args, kwargs):
         """The network's output. From then on there are no rows: the loss is no layer."""
         for t in tensors_in((args, kwargs)):
-            if t.dim() == 2:  # (examples, features), as everywhere in torch
+            if t.dim() == 2:  # (examples, features): dimension -1 counts the units
                 self.functions.note(t, -1)
         output = self.network(args, kwargs)
         self.is_done = True
         self.mark_outputs(output)
+        self.number_calls()
         return output
 
     def mark_outputs(self, output):
@@ -110,95 +110,108 @@ class Watcher:
             row.is_output = row.node in nodes
             row.is_gate |= row.is_output and row is not self.seen[-1]
 
+    def number_calls(self):
+        """Tell the calls of one layer apart: "act", "act (call 2)"."""
+        times = Counter()
+        for row in self.seen:
+            times[row.name] += 1
+            row.name += f" (call {times[row.name]})" if times[row.name] > 1 else ""
+
     def wants_rows(self):
         return not self.is_done
 
     def is_open(self, layer):
-        return any(call.layer is layer for call in self.open)
+        return any(call.layer is layer for call in self.open_calls)
 
-    def function_called(self, seen, output):
-        """The tensor to go on with. In a leaf a product waits: if it is not the last one, the row is the layer's."""
+    def function_called(self, row, tensor):
+        """The tensor that the network goes on with. A leaf's product waits to be measured."""
         if not self.wants_rows():
-            return output
+            return tensor
         self.settle()
-        output, call = _safe(output), self.open[-1]
-        seen.name = self._numbered(seen.name)
-        self.seen.append(seen)
-        call.put.append((None if seen.is_layer else seen, output, output._version))
-        if seen.is_layer or seen.activation or not call.is_leaf:
-            self._measure(seen, output)
-        return output
+        tensor, call = _safe(tensor), self.open_calls[-1]
+        self.seen.append(row)
+        call.outputs.append(Output(tensor, tensor._version, None if row.is_layer else row))
+        if row.is_layer or row.activation or not call.is_leaf:
+            self._measure(row, tensor)
+        return tensor
 
     def settle(self):
-        """A product that waits is measured, before anything changes it in place."""
-        for seen, tensor, _ in self.open[-1].put[-1:]:
-            if seen is not None and seen.readings is None:
+        """Measure the product that waits, before anything changes it in place."""
+        for tensor, _, row in self.open_calls[-1].outputs[-1:]:
+            if row is not None and row.readings is None:
                 with torch._C.DisableTorchFunction():
-                    self._measure(seen, tensor)
+                    self._measure(row, tensor)
 
-    def _measure(self, seen, tensor):
-        seen.shape, seen.node = tuple(tensor.shape), tensor.grad_fn
+    def _measure(self, row, tensor):
+        row.shape, row.node = tuple(tensor.shape), tensor.grad_fn
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            text = f"{seen.name} is inside vmap or another transform of torch.func, where a tensor's values are hidden"
+            text = f"{row.name} is inside vmap or another transform of torch.func, where a tensor's values are hidden"
             raise ValueError(f"{text}: call it without vmap")
         if tensor.is_nested:
-            raise ValueError(f"{seen.name} puts out a nested (jagged) tensor: pad it, with to_padded_tensor")
-        self.see(seen, tensor)
+            raise ValueError(f"{row.name} puts out a nested (jagged) tensor: pad it, with to_padded_tensor")
+        self.see(row, tensor)
 
-    def _numbered(self, name):
-        self.calls[name] += 1
-        return name + (f" (call {self.calls[name]})" if self.calls[name] > 1 else "")
-
-    def _before(self, layer, args):
+    def layer_begins(self, layer, args, kwargs):
         self.settle()
-        self.open.append(Call(layer, id(layer) not in self.network.containers, []))
+        self.open_calls.append(OpenCall(layer, id(layer) not in self.network.containers, []))
 
-    def _after(self, layer, args, output):
+    def layer_ends(self, layer, args, kwargs, output):
+        """The output that the network goes on with. After an error, which it may catch, that is None."""
         with torch._C.DisableTorchFunction():
-            if not self.is_open(layer):
+            if not self.is_open(layer):  # an attempt has failed
                 return output
-            while self.open[-1].layer is not layer:  # an error that the network caught
-                self.open[-2].put.extend(self.open.pop().put)
-            call, output = self.open.pop(), self._replaced(output)
+            call, output = self.open_calls.pop(), self._replaced(output)
             tensors = list(tensors_in(output)) if self.wants_rows() else []
-            self.open[-1].put.extend((None, t, t._version) for t in tensors)
-            same = [[seen for seen, old, version in call.put if old is t and version == t._version] for t in tensors]
-            name, kind, *activation = self.network.layers[id(layer)][0], type(layer), *activation_of(layer)
-            if len(same) == 1 and any(same[0]):
-                self._hand_over(next(filter(None, same[0])), tensors[0], name, kind, *activation)
-            elif call.is_leaf or not all(same):
-                last = call.put[-1][0] if call.put and call.is_leaf else None
-                if last is not None and not last.activation:
-                    self.calls[last.name.partition(" (call")[0]] -= 1
-                    self.seen.remove(last)
-                name = self._numbered(name)
+            self.open_calls[-1].outputs.extend(Output(t, t._version, None) for t in tensors)
+            # Of each tensor: the rows of what came out inside and is this very tensor, unchanged; None for a layer's.
+            inside = [[o.row for o in call.outputs if o.tensor is t and o.version == t._version] for t in tensors]
+            own = next(filter(None, inside[0]), None) if len(tensors) == 1 else None
+            if own:
+                self._becomes(own, layer, tensors[0])
+            elif call.is_leaf or not all(inside):
+                self._drop_waiting(call)
+                name, kind, activation = self._named(layer)
                 for i, t in enumerate(tensors):
                     unit = self.functions.noted(t)[0]
                     self.seen.append(Seen(name + (f"[{i}]" if i else ""), kind, *activation, unit))
                     self._measure(self.seen[-1], t)
             return output
 
-    def _hand_over(self, seen, tensor, name, kind, activation, bounds):
-        """A layer ends with a function: its row is the layer's."""
-        self.calls[seen.name.partition(" (call")[0]] -= 1
-        seen.name, seen.type = self._numbered(name), kind
-        if activation and bounds != seen.bounds:
-            seen.bounds, seen.readings = bounds, None
-        seen.activation = activation or seen.activation
-        if seen.readings is None:
-            self._measure(seen, tensor)
+    def _named(self, layer):
+        """What a layer's row says of it: its name, its type, (the activation that it is, its bounds)."""
+        return self.network.layers[id(layer)][0], type(layer), activation_of(layer)
+
+    def _becomes(self, row, layer, tensor):
+        """The row of the function that ends a layer becomes the layer's."""
+        row.name, row.type, (activation, bounds) = self._named(layer)
+        if activation and bounds != row.bounds:
+            row.bounds, row.readings = bounds, None
+        row.activation = activation or row.activation
+        if row.readings is None:
+            self._measure(row, tensor)
+
+    def _drop_waiting(self, call):
+        """A product that a leaf goes on with, by adding its bias, say: the leaf's own row tells more."""
+        for _, _, row in call.outputs[-1:] if call.is_leaf else ():
+            if row is not None and not row.activation:
+                self.seen.remove(row)
 
     def _replaced(self, output):
         """The output with copies of its views, for which a change in place would lose their place in the graph."""
         if type(output) is tuple:
             return tuple(map(self._replaced, output))
-        if not isinstance(output, torch.Tensor) or (copy := _safe(output)) is output:
+        if not isinstance(output, torch.Tensor) or (clone := _safe(output)) is output:
             return output
-        self.functions.note(copy, *self.functions.noted(output))
-        return copy
+        self.functions.note(clone, *self.functions.noted(output))
+        return clone
 
 
-def _without_hooks(module):
+def _has_own_call(layer):
+    """Whether a layer's __call__ is not torch's, whose hooks do not see it then."""
+    return type(layer).__call__ is not nn.Module.__call__
+
+
+def without_hooks(module):
     """What torch.jit.script takes in place of a watched module: it would compile the hooks as well."""
     if isinstance(module, torch.jit.ScriptModule):
         return module
@@ -209,36 +222,46 @@ def _without_hooks(module):
     return bare
 
 
-def _watch_calls(cls, watcher):
-    """Let a watcher see the calls of a class. Several take turns on one class, so they share what replaces it."""
+@contextmanager
+def _calls_seen(cls, watcher):
+    """Let a watcher see the calls of a class's objects. Several may do so at once, and end in any order."""
     if cls not in PATCHED:
-        call, watchers = cls.__call__, []
+        watchers = []
+        PATCHED[cls] = watchers, patch.object(cls, "__call__", _watched(cls, watchers))
+        PATCHED[cls][1].start()
+    watchers, patched = PATCHED[cls]
+    watchers.append(watcher)
+    try:
+        yield
+    finally:
+        watchers.remove(watcher)
+        if not watchers:
+            del PATCHED[cls]
+            patched.stop()
 
-        def watched(layer, *args, **kwargs):
-            those = [w for w in watchers if id(layer) in w.network.layers and not w.is_open(layer)]
-            for w in those:
-                w.attempt(w._before, layer, args)
+
+def _watched(cls, watchers):
+    call = cls.__call__
+
+    def watched(layer, *args, **kwargs):
+        is_first = type(layer) is cls  # or else super().__call__
+        those = [w for w in watchers if is_first and id(layer) in w.network.layers]
+        output = None
+        for w in those:
+            w.attempt(w.layer_begins, layer, args, kwargs)
+        try:
             output = call(layer, *args, **kwargs)
-            for w in reversed(those):
-                replaced = w.attempt(w._after, layer, args, output)
+        finally:
+            for w in those:
+                replaced = w.attempt(w.layer_ends, layer, args, kwargs, output)
                 output = output if replaced is None else replaced
-            return output
+        return output
 
-        patched = patch.object(cls, "__call__", watched)
-        patched.start()
-        PATCHED[cls] = watchers, patched.stop
-    PATCHED[cls][0].append(watcher)
-
-
-def _watch_calls_no_more(cls, watcher):
-    watchers, stop = PATCHED[cls]
-    watchers.remove(watcher)
-    if not watchers:
-        del PATCHED[cls]
-        stop()
+    return watched
 
 
 def _safe(t):
+    """A copy of a view: a change of its base in place would change what is known of its gradient."""
     return t.clone() if t._is_view() and t.requires_grad and torch.is_grad_enabled() else t
 
 

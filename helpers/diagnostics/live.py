@@ -14,12 +14,12 @@ LIVE_SHARE = 0.1  # of the wall time, at most, for drawing while it trains
 class Live:
     """The pictures in Jupyter, drawn anew as often as a tenth of the time allows."""
 
-    def __init__(self, seen):
+    def __init__(self, watched):
         try:
             from IPython.display import Image, display
         except ImportError as error:
             raise ImportError("live=True draws in Jupyter: install ipython, or leave live out") from error
-        self.seen, self.display, self.image, self.handle = seen, display, Image, None
+        self.watched, self.display, self.image, self.handle = watched, display, Image, None
         self.began, self.spent, self.costs = time.perf_counter(), 0.0, []
 
     def draw_if_cheap(self):
@@ -31,7 +31,7 @@ class Live:
         start, pixels = time.perf_counter(), io.BytesIO()
         fig = Figure(figsize=(10, 13), layout="none")  # a constrained layout would take twice the time
         fig.subplots_adjust(left=0.08, right=0.72, bottom=0.05, top=0.98, hspace=0.12)
-        plot_training(self.seen.records, fig).savefig(pixels, dpi=60)
+        plot_training(self.watched.records, fig).savefig(pixels, dpi=60)
         picture = self.image(pixels.getvalue())
         if self.handle is None:
             self.handle = self.display(picture, display_id=True)

@@ -66,7 +66,7 @@ class Network:
     def __call__(self, args, kwargs):
         root = self.root
         has_no_forward = isinstance(root, nn.Module) and root.forward == MethodType(nn.Module.forward, root)
-        if has_no_forward and not self.own_call(root):
+        if has_no_forward and type(root).__call__ is nn.Module.__call__:
             kind = type(root).__name__
             raise ValueError(f"model is a {kind}, which has no forward: give nn.Sequential(*layers), or a method of it")
         if not self.is_list:
@@ -78,10 +78,6 @@ class Network:
             self.place = place
             x = layer(x)
         return x
-
-    def own_call(self, layer):
-        """Whether a layer has a __call__ of its own, which torch's hooks do not see."""
-        return type(layer).__call__ is not nn.Module.__call__
 
     def _own_parameters(self):
         """By name; None where nobody knows beforehand."""

@@ -1,7 +1,7 @@
 """The warnings of a training: each kind once, from when to when."""
 
 import re
-from itertools import pairwise
+from itertools import pairwise, takewhile
 
 # From the start on, or not at all; and up to the end, or not at all.
 EARLY = re.compile("activations grow|gradients explode on|the loss pulls|weight decay|rate is probably too low")
@@ -16,13 +16,21 @@ def over_time(records):
         for warning in warnings:
             said.setdefault(_kind(warning), []).append((step, warning))
     first, last = records[0][0], records[-1][0]
-    whole = [step for step, warnings in records if not any("NaN or infinite" in text for text in warnings)]
+    whole = [step for step, warnings in records if not any("NaN" in text for text in warnings)]
     after = {later for (step, _), (later, _) in pairwise(records) if step not in whole}  # right after one with NaN
     # What has learned has small gradients and large logits; a rate that is warmed up is low, or 0, at first.
     said = [hits for hits in said.values() if hits[0][0] == first or not EARLY.search(hits[0][1])]
     said = [hits for hits in said if hits[0][0] not in after or "NaN or infinite" not in hits[0][1]]
     said = [hits for hits in said if hits[-1][0] in (last, *whole[-1:]) or not ALWAYS.search(hits[0][1])]
-    return [f"{_when([step for step, _ in hits], last)}: {_merged(hits[0][1], hits[-1][1])}" for hits in said]
+    steps = [step for step, _ in records]
+    return [f"{_when(_lasting(hits, steps, whole), last)}: {_merged(hits[0][1], hits[-1][1])}" for hits in said]
+
+
+def _lasting(hits, steps, whole):
+    """The steps of a warning; of NaN up to the last step that has any, though there it is told of other layers."""
+    found = [step for step, _ in hits]
+    later = steps[steps.index(found[-1]) + 1 :] if "NaN or infinite" in hits[0][1] else []
+    return found + list(takewhile(lambda step: step not in whole, later))
 
 
 def _kind(warning):

@@ -4,12 +4,16 @@ import sys
 from contextlib import suppress
 from functools import partial
 from math import prod
+from unittest.mock import patch
 
 import torch
 from torch import nn
 
-from .hooks import Hook, Watcher, tensors_in
-from .learning import LARGE, eval_mode, outside, reaches, read_from_gradient
+from .functions import LossCall
+from .hooks import Watcher, tensors_in, without_hooks
+from .judgements import Look, learning
+from .judgements.data import LARGE
+from .losses import has_learned, read_from_gradient
 from .statistics import layer_statistics, tensor_statistics
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
@@ -17,13 +21,18 @@ HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=
 
 
 class Pass(Watcher):
-    """The last forward pass with gradients, and its backward pass. is_first: findings are looked for, too."""
+    """Watch until the next step: the last forward pass with gradients, and its backward pass.
 
-    seen, with_gradients, was_called, inputs, failure = (), None, False, (), None
+    is_first: what is true of the whole training is looked for, too. trained: the tensors that the step will move.
+    """
 
     def __init__(self, network, is_first, trained):
+        self.seen, self.with_gradients = [], []  # the rows of this forward pass; of the last one that went backward
         super().__init__(network, self._see)
-        self.is_first, self.trained, self.found, self.logits, self.mode = is_first, trained, [], [], []
+        self.is_first, self.trained = is_first, trained
+        # Of a root that is a function, or a list of layers, no call is seen.
+        self.sees_root, self.was_called = id(network.root) in network.layers, False
+        self.inputs, self.found, self.logits, self.mode, self.failure = (), [], [], [], None
 
     def restart(self):
         if any(row.gradient for row in self.seen):
@@ -37,56 +46,58 @@ class Pass(Watcher):
             self.restart()
             self.is_done, self.failure = True, error
 
-    def rows(self):
-        """Of the last pass that a backward pass went through: the batch's accuracy, after it, has none."""
-        return self.seen if self.with_gradients is None or any(r.gradient for r in self.seen) else self.with_gradients
-
     def __enter__(self):
         super().__enter__()
-        root = self.network.root
-        self.is_module = isinstance(root, nn.Module) and not self.network.own_call(root)
-        if self.is_module:
-            # Its forward pass alone is looked at, so that no mode of the loop's own gets between.
+        scripts = patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True)
+        self.undo.enter_context(scripts)  # the loop may call torch.jit.script
+        if self.sees_root:  # its forward pass alone is looked at, so that no mode of the loop's own gets between
             self.listen(False)
-            begin, end = Hook(lambda *_: self.attempt(self._begin)), Hook(partial(self.attempt, self._end))
-            self.undo.append(root.register_forward_pre_hook(begin, prepend=True).remove)
-            self.undo.append(root.register_forward_hook(end, always_call=True, with_kwargs=True).remove)
         self._keep_a_gradient()
         return self
 
+    def layer_begins(self, layer, args, kwargs):
+        if self._is_root(layer):
+            self.was_called = True
+            self.listen(_is_counted())
+            if _is_counted():
+                self.is_done = False
+                self.restart()
+        super().layer_begins(layer, args, kwargs)
+
+    def layer_ends(self, layer, args, kwargs, output):
+        output = super().layer_ends(layer, args, kwargs, output)
+        if self._is_root(layer):
+            self.listen(self.is_first and _is_counted())  # to see the loss in the loop, once
+            if _is_counted():
+                self._forward_is_done((args, kwargs), output)
+        return output
+
+    def _is_root(self, layer):
+        """Whether it is the network itself, called from outside."""
+        return layer is self.network.root and not self.is_open(layer)
+
     def wants_rows(self):
         # Without gradients it is an evaluation; after the end, a checkpoint that computes its layers once more.
-        return _is_counted() and not self.is_done and self._is_inside()
+        return _is_counted() and not self.is_done and (self.sees_root or self._is_inside_function())
 
-    def _is_inside(self):
-        """Whether the network is being called, rather than a loss or another network; of a list nobody knows."""
-        root = self.network.root
-        if id(root) in self.network.layers:
-            return not self.network.own_call(root) or self.is_open(root)
-        code, frame = getattr(root, "__code__", None), sys._getframe(1)
+    def _is_inside_function(self):
+        """Whether the network, a function, is being called, rather than a loss or another; of a list nobody knows."""
+        code, frame = getattr(self.network.root, "__code__", None), sys._getframe(1)
         while code and frame and frame.f_code is not code:
             frame = frame.f_back
         return frame is not None
 
-    def _begin(self):
-        self.was_called = True
-        self.listen(_is_counted())
-        if _is_counted():
-            self.is_done = False
-            self.restart()
-
-    def _end(self, root, args, kwargs, output):
-        self.listen(False)
-        if not _is_counted():
-            return
-        self.is_done, self.mode = True, eval_mode(self.network)
+    def _forward_is_done(self, inputs, output):
+        self.is_done, self.mode = True, Look(self.network, is_step=True).judge([learning.eval_mode])
         self.mark_outputs(output)
+        self.inputs = inputs
         if not self.is_first:
             return
-        self.found, self.logits, self.inputs = [], [], (args, kwargs)
+        self.found, self.logits = [], []
         try:
-            ours = self.network.parameters | dict(enumerate(self.trained))  # functional_call takes others
-            self.found += outside(self.network, self, ours, (args, kwargs), output)
+            ours = self.functions.parameters() | dict(enumerate(self.trained))  # functional_call takes others
+            look = Look(self.network, self.functions, tensors=ours, inputs=inputs, output=output)
+            self.found += look.judge([learning.not_among_the_parameters])
         except ValueError as error:  # a reentrant checkpoint hides what the output depends on
             self.found.append(str(error))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
@@ -97,11 +108,19 @@ class Pass(Watcher):
         with HIDDEN:
             self.logits.append((logits.detach(), gradient.detach()))
 
-    def divide_gradients(self, scale):
-        """Those of the layers, as they would be without a GradScaler."""
-        for seen in self.rows() if scale != 1 else ():
-            if seen.gradient:
-                seen.gradient = {key: x / scale if x and key != "nonfinite" else x for key, x in seen.gradient.items()}
+    def finish(self, scale):
+        """Take the rows of the last forward pass that had a backward pass. One after it, for an accuracy, has none.
+
+        scale: by what a GradScaler has multiplied the loss, and so the gradients.
+        """
+        if self.with_gradients and not any(row.gradient for row in self.seen):
+            self.seen = self.with_gradients
+        self.number_calls()
+        for row in self.seen if scale != 1 else ():
+            if row.gradient:
+                row.gradient = {
+                    key: x / scale if x and key in ("mean", "std") else x for key, x in row.gradient.items()
+                }
 
     def _see(self, seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
@@ -112,20 +131,24 @@ class Pass(Watcher):
         with HIDDEN:
             seen.gradient = tensor_statistics(gradient, False)
 
-    def cross_entropies(self):
+    def losses(self):
         """Those that were called inside; else the one that the gradient at the output tells of."""
-        return self.functions.cross_entropies or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
+        return self.functions.losses or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
 
     def has_learned(self):
-        """What reaches() and has_learned() say; of other losses as if they were means of squares, or binary ones."""
-        if (calls := self.cross_entropies()) or not self.logits:
-            return any(call.has_learned for call in calls)
+        """What has_learned() says; of other losses as if they were means of squares, or binary ones.
+
+        Their gradients tell the targets: of a mean of squares it is 2 (output - target) / n, of binary cross-entropy
+        (sigmoid(output) - target) / n for logits, and (output - target) / (output (1 - output) n) for probabilities.
+        """
+        if (calls := self.losses()) or not self.logits:
+            return any(map(has_learned, calls))
         output, gradient = self.logits[0]
         pull = gradient * gradient.numel()
-        for labels in output.sigmoid() - pull, output - pull * output * (1 - output):  # of logits, of probabilities
+        for labels in output.sigmoid() - pull, output - pull * output * (1 - output):
             if torch.allclose(labels, labels.round().clamp(0, 1), atol=1e-2):
-                return reaches(output, labels.round())
-        return reaches(output, output - pull / 2)
+                return has_learned(LossCall("", output, labels.round(), *[None] * 3))
+        return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))
 
     def far_from_targets(self):
         """A sentence, in a list, of an output that all examples pull the same way, and far; or [].
@@ -133,12 +156,13 @@ class Pass(Watcher):
         Of a mean of squares the gradient is twice the difference to the targets, by the number of outputs. Those of
         losses that are bounded, such as cross-entropy, are 1 at most.
         """
-        for row in self.rows()[-1:]:
+        for row in self.seen[-1:]:
             if row.is_output and row.gradient and row.gradient.get("std") and row.readings.get("std"):
                 pull, spread = abs(row.gradient["mean"]), row.gradient["std"]
                 size = max(1, abs(row.readings["mean"]), row.readings["std"])
-                if pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape)):
-                    text = f"the loss pulls the output, {row.name}, the same way in all examples, and far"
+                is_one_sided = pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape))
+                if is_one_sided or max(pull, spread) > 2 * LARGE * size:  # prices: pull 1e4, twice as much as spread
+                    text = f"the loss pulls the output, {row.name}, far away"
                     return [f"{text}: standardise the targets, (y - mean) / std, or is the last layer bounded?"]
         return []
 
@@ -161,8 +185,8 @@ class Pass(Watcher):
         def after(_):  # autograd.grad does not come here
             self.adds_up = bool(self.is_left)
 
-        self.undo.append(p.register_hook(before).remove)
-        self.undo.append(p.register_post_accumulate_grad_hook(after).remove)
+        self.undo.callback(p.register_hook(before).remove)
+        self.undo.callback(p.register_post_accumulate_grad_hook(after).remove)
 
     def left_over(self):
         text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"

@@ -1,16 +1,11 @@
-"""What diagnose returns: its readings, what each of them means, and how they are shown."""
+"""What is read of a layer and of a parameter, and what each reading means."""
 
-from dataclasses import dataclass, field, fields
-from functools import cached_property
-from html import escape
-from itertools import zip_longest
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from .pictures import plot_diagnosis
 from .statistics import Histogram, ratio, tensor_statistics
-from .warnings import CLEAN, warnings_for
 
 # The nonlinearities, known by their class's name, so that a Tanh that you wrote yourself counts too: between which
 # two numbers their outputs saturate, or that their units can die.
@@ -27,7 +22,7 @@ def activation_of(layer):
     """(the nonlinearity that a layer is, by its class's name or that of a base; its bounds), or (None, None)."""
     name = next((base.__name__ for base in type(layer).__mro__ if base.__name__ in ACTIVATIONS), None)
     if name == "Hardtanh" and hasattr(layer, "min_val"):
-        return name, (layer.min_val, layer.max_val)
+        return name, (layer.min_val, layer.max_val) if layer.min_val else "dies"  # from 0 on: a ReLU that is cut
     return name, ACTIVATIONS.get(name)
 
 
@@ -113,60 +108,6 @@ class ParameterRow:
     growth: float = 1.0
 
 
-@dataclass(frozen=True)
-class Diagnosis:
-    """What diagnose saw: a table in Jupyter, plain dicts by to_dicts(), and what the plots draw.
-
-    activations and gradients hold a LayerRow a call, in the order of the forward pass and in step with each
-    other; gradients is empty with loss_fn=None. parameters: a ParameterRow a tensor. warnings: what looks
-    unhealthy, in words, with the usual cause; an empty list is no proof of health. loss: the number, or None.
-    findings: those of the warnings that rows do not show, such as a loss without a gradient. rises: where steps
-    look too long, whether a few of them, on these examples, raise the loss; None where that was not tried.
-    has_learned: whether more examples are right than one class has, or numbers are met to a tenth of their variance.
-    """
-
-    activations: list[LayerRow]
-    gradients: list[LayerRow]
-    parameters: list[ParameterRow]
-    loss: float | None = None
-    findings: list[str] = field(default_factory=list, repr=False)
-    rises: bool | None = None
-    has_learned: bool = False
-
-    @cached_property
-    def warnings(self):
-        return self.all_warnings()
-
-    def all_warnings(self, learn=(), from_zero=()):
-        """The same; learn: names of parameters that have a gradient in other steps, from_zero: of those that began at 0."""
-        found = warnings_for(self, learn, from_zero)
-        is_explained = any(text.endswith(CLEAN) for text in self.findings)
-        return [*self.findings, *(text for text in found if not (is_explained and "NaN or infinite" in text))]
-
-    def plot(self):
-        """The lecture's four pictures in one figure: activations, gradients, weights' gradients, update:data."""
-        return plot_diagnosis(self)
-
-    def to_dicts(self):
-        """The same as dicts, lists, strings and numbers only (json.dumps takes them), classes by their names."""
-        rows = {name: getattr(self, name) for name in ("activations", "gradients", "parameters")}
-        plain = {name: [_plain(row) for row in rows] for name, rows in rows.items()}
-        return {**plain, "loss": self.loss, "warnings": list(self.warnings)}
-
-    def __repr__(self):
-        counts = f"{len(self.activations)} layer calls, {len(self.parameters)} parameters"
-        return "\n".join([f"Diagnosis({counts}, {len(self.warnings)} warnings)", *self.warnings])
-
-    def _repr_html_(self):
-        warnings = "".join(f"<li>{escape(text)}</li>" for text in self.warnings)
-        pairs = zip_longest(self.activations, self.gradients)
-        layers = [(*_start(a), _share(a), g and g.mean, g and g.std) for a, g in pairs]
-        parameters = [(*_start(p), p.grad_std, p.grad_to_data, p.update_to_data) for p in self.parameters]
-        tables = _table("layer type shape mean std saturated&nbsp;/&nbsp;dead grad&nbsp;mean grad&nbsp;std", layers)
-        tables += _table("parameter type shape mean std grad&nbsp;std grad:data update:data", parameters)
-        return (f"<b>Warnings</b><ul>{warnings}</ul>" if warnings else "<p>No warnings.</p>") + tables
-
-
 def layer_rows(all_seen):
     """(what the layers put out, the gradients there), a LayerRow each."""
     activations, gradients = [], []
@@ -215,35 +156,3 @@ def _rates(group, lr):
     full = max(rate, float(group.get("initial_lr", 0)) if lr is None else 0)
     growth = full / max(rate, full / 1e9) if full else 1
     return dict(lr=rate, growth=growth / (1 - min(group.get("momentum", 0), 0.999)))
-
-
-def _plain(row):
-    plain = {f.name: getattr(row, f.name) for f in fields(row)}
-    plain["type"] = row.type.__name__
-    for name, value in plain.items():
-        if isinstance(value, Histogram):
-            plain[name] = {"density": value.density.tolist(), "edges": value.edges.tolist()}
-    return {**plain, "shape": list(row.shape)}
-
-
-def _start(row):
-    return row.name, row.type.__name__, row.shape, row.mean, row.std
-
-
-def _share(row):
-    if row.saturated is not None:
-        return f"{row.saturated:.1%} saturated"
-    return None if row.dead is None else f"{row.dead:.1%} dead"
-
-
-def _table(head, rows):
-    def cell(value):
-        if isinstance(value, tuple):
-            value = " × ".join(map(str, value))
-        text = "–" if value is None else f"{value:.3g}" if isinstance(value, float) else str(value)
-        side = "left" if isinstance(value, str) else "right"
-        return f'<td style="text-align: {side}">{escape(text)}</td>'
-
-    head = "".join(f'<th style="text-align: left">{name}</th>' for name in head.split())
-    body = "".join(f"<tr>{''.join(map(cell, row))}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

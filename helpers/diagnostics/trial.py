@@ -1,11 +1,10 @@
-"""The optimizer: whether it is one and holds the parameters, how an optimizer would change the parameters, and whether a few such steps raise the loss."""
+"""The optimizer: how it would change the parameters, and whether a few such steps raise the loss."""
 
 import copy
 
 import torch
 
 from .given import kind_of
-from .warnings import some_of
 
 # On the same examples. The course's deep network at rate 3: loss 3.3, 2.0, 3.8, 6.5, 20, 86. Six healthy layers of
 # ReLU, whose weights move as far by the first step: 3.9, 2.7, 2.2, 2.0, 1.8, 1.6. Too high by less: the mean rises alone.
@@ -17,17 +16,6 @@ def check_optimizer(optimizer, needs, otherwise):
     if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, needs)):
         remedy = f"give a torch.optim.Optimizer over the parameters, or {otherwise}"
         raise ValueError(f"optimizer is {kind_of(optimizer)}: {remedy}")
-
-
-def not_held(optimizer, trainable):
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    missing = [name for name, p in trainable.items() if id(p) not in held]
-    some, it, _ = some_of(missing)
-    if missing and len(missing) == len(trainable):
-        remedy = "make it anew from model.parameters(), after the model was made (or moved, or its cell run again)"
-        return [f"the optimizer holds none of the model's parameters: {remedy}"]
-    remedy = f"give the optimizer all parameters, or freeze {it} with requires_grad_(False)"
-    return [f"{some}: not held by the optimizer, so no step changes {it}; {remedy}"] if missing else []
 
 
 class Trial:

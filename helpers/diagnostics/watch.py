@@ -2,19 +2,21 @@
 
 import sys
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import nn
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
-from .learning import eval_mode, said_of_cross_entropy
+from .diagnosis import Diagnosis
+from .judgements import LOSS, Look, data, learning
 from .live import Live
 from .networks import Network
 from .over_time import over_time
-from .passes import Pass
+from .passes import HIDDEN, Pass
 from .pictures import plot_training
-from .rows import Diagnosis, layer_rows, parameter_rows
-from .trial import check_optimizer, not_held
-from .warnings import begin_at_zero
+from .rows import layer_rows, parameter_rows
+from .trial import check_optimizer
 
 ELSEWHERE = "the optimizer trains other tensors than the watched model's: if that is not meant, make both anew"
 
@@ -41,23 +43,30 @@ class watch:
         self.model, self.optimizer, self.every = model, optimizer, every
         self.steps, self.records, self._findings, self._trainable = 0, [], [], {}
         self.live = Live(self) if live else None
-        self.watching, self.handles = None, []
+        self.handles = []  # of the optimizers' hooks
+        self.current = None  # the Pass of a step that is recorded
+        self.before = {}  # id of a parameter -> its values and its gradient before the step
+        self.gradients = {}  # id of a parameter -> what backward passes have added to it, in a loop without an optimizer
+        self.has_learned = False  # before the first step: what is trained further
+        self.is_stepping, self.is_closure = False, False  # a closure runs the model inside the step
+        self.others, self.most_others = 0, 0  # steps of other optimizers since the last own one; between two own ones
 
     def __enter__(self):
-        if self.watching:
+        if self.current:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
         self._read()
         if self.optimizer is not None:
             before = self.optimizer.register_step_pre_hook(self._before_step)
-            self.handles = [before, self.optimizer.register_step_post_hook(lambda *_: self.step())]
+            self.handles = [before, self.optimizer.register_step_post_hook(self._after_step)]
+            self.handles.append(register_optimizer_step_post_hook(self._other_step))  # of all optimizers
         if self.steps % self.every == 0:
             self._start()
         return self
 
     def __exit__(self, kind, error, traceback):
-        if self.watching:
-            self.watching.__exit__()
-        self.watching = None
+        if self.current:
+            self.current.__exit__()
+        self.current = None
         for handle in self.handles:
             handle.remove()
         if self.live and self.records:
@@ -65,11 +74,12 @@ class watch:
 
     def step(self):
         """A step is done: called after every update, by the optimizer if there is one, else by you."""
-        if self.watching:
-            self.watching.__exit__()
+        if self.current:
+            self.current.__exit__()
             with self._going_on():
                 self._record()
-            self.watching = None
+            self.current = None
+        self.most_others, self.others = max(self.most_others, self.others), 0
         self.steps += 1
         if self.steps % self.every == 0:
             with self._going_on():  # a layer may have been replaced by one that cannot be watched
@@ -96,13 +106,17 @@ class watch:
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         is_known = self.optimizer is None or ELSEWHERE in self._findings
-        found = self._findings + ([] if is_known else not_held(self.optimizer, unmoved))
+        look, found = Look(optimizer=self.optimizer, tensors=unmoved), list(self._findings)
+        found += [] if is_known else look.judge([learning.not_in_the_optimizer])
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
         first, *later = self.records
-        zero = begin_at_zero(first[1].parameters)
+        zero = Look(parameters=first[1].parameters).zero
         said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
         rates = [(step, [p.lr for p in d.parameters if p.lr is not None]) for step, d in self.records]
+        if self.others > 2 * self.most_others + 10:
+            text = "the optimizer that was given takes no more steps, and another one trains the model"
+            found.append(f"from step {self.steps:,} on {text}: give that to a second watch")
         found += _fallen([(step, max(those)) for step, those in rates if those])
         return found + over_time([(first[0], first[1].all_warnings(learn)), *said])
 
@@ -113,26 +127,46 @@ class watch:
         return plot_training(self.records)
 
     def _read(self):
+        """Read the model, whose layers may be replaced later."""
         self.network, self.is_new = Network(self.model), True
-        self.parts = _ids_of_parts(self.network)
+        self.part_ids = _ids_of_parts(self.network)
 
     def _start(self):
         """Be ready for the forward pass of a step that is recorded."""
-        if self.parts != _ids_of_parts(self.network):  # a layer was replaced
+        if self.part_ids != _ids_of_parts(self.network):  # a layer was replaced
             self._read()
-        self.watching = Pass(self.network, self.is_new, self._trained())
-        self.before = {} if self.optimizer is not None else _values(self.network.held_leaves())
-        self.watching.__enter__()
+        self.current = Pass(self.network, self.is_new, self._trained())
+        self.before, self.gradients = {}, {}
+        if self.optimizer is None:
+            leaves = self.network.held_leaves()
+            self.before = _values(leaves)
+            for p in leaves:  # the loop may clear .grad before it calls step(), or take autograd.grad
+                self.current.undo.callback(p.register_hook(partial(self._add_gradient, id(p))).remove)
+        self.current.__enter__()
+
+    def _add_gradient(self, key, gradient):
+        with HIDDEN:
+            gradient = gradient.detach().clone()
+            self.gradients[key] = self.gradients[key] + gradient if key in self.gradients else gradient
 
     def _before_step(self, optimizer, args, kwargs):
-        if self.watching:
+        if self.current and not self.is_stepping:
             self.is_closure = any(x is not None for x in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
             parameters = self.network.held_leaves()
             if not self.is_closure:  # which runs the model inside the step
-                self.watching.__exit__()
-                parameters = self.watching.functions.parameters().values()
-            self.before = _values(parameters)
-            self.watching.divide_gradients(_loss_scale())
+                self.current.__exit__()
+                parameters = self.current.functions.parameters().values()
+            self.before = _values(parameters, getattr(optimizer, "grad_scale", None))  # fused ones divide in the step
+        self.is_stepping = True
+
+    def _after_step(self, *_):
+        if self.is_stepping:  # in a subclass's step that calls super().step() torch calls the hooks twice
+            self.is_stepping = False
+            self.step()
+
+    def _other_step(self, optimizer, *_):
+        held = (p for group in optimizer.param_groups for p in group["params"])
+        self.others += optimizer is not self.optimizer and any(id(p) in self.network.tensors for p in held)
 
     def _trained(self):
         if self.optimizer is not None:
@@ -140,41 +174,67 @@ class watch:
         return self.network.held_leaves() if self.network.parameters is None else list(self.network.parameters.values())
 
     def _record(self):
-        watching, seen = self.watching, self.watching.rows()
-        if watching.failure and not seen:
-            raise watching.failure
-        parameters = watching.functions.parameters()
-        known = [self.before.get(id(p), (p.detach(), None)) for p in parameters.values()]
-        values, gradients = zip(*known, strict=True) if known else ((), ())
-        if self.optimizer is None or self.is_closure:
-            gradients = [p.grad for p in parameters.values()]
-        trained = self._trained()
-        ours = {id(p) for p in trained}  # others may have moved before this optimizer's step
-        steps = list(zip(parameters.values(), values, gradients, strict=True))
-        unmoved = [(g is None or id(p) not in ours) and p.equal(old) for p, old, g in steps]
-        changes = [None if same else p.detach() - old for (p, old, _), same in zip(steps, unmoved, strict=True)]
-        if self.is_new:  # what is true of the whole training
-            self.is_new = False
-            calls = watching.cross_entropies()
-            self.has_learned = watching.has_learned()
-            found = [*watching.found, *said_of_cross_entropy(calls, watching.inputs)]
-            if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
-                found.append(ELSEWHERE)
-            self._findings += [text for text in found if text not in self._findings]
-            learn = [(name, p, None if id(p) in ours else p.detach().clone()) for name, p in parameters.items()]
-            self._trainable = {name: (p, first) for name, p, first in learn if p.requires_grad}
-        tensors = values, gradients, changes
-        rows = parameter_rows(self.network, watching.functions.uses, parameters, *tensors, self.optimizer, None, False)
-        found = [*watching.left_over(), *watching.mode, *watching.far_from_targets()]
+        current = self.current
+        current.finish(_loss_scale())
+        if current.failure and not current.seen:
+            raise current.failure
+        parameters, trained = current.functions.parameters(), self._trained()
+        if self.is_new:
+            self._record_once(parameters, trained)
+        self._note_trainable(parameters, trained)
+        values, gradients, changes = self._moves(parameters, trained)
+        at_layers = [row.gradient.get("std") for row in current.seen if row.gradient]
+        if self.optimizer is not None and at_layers and all(at_layers) and not any(map(_is_some, gradients)):
+            gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
+        uses = current.functions.uses
+        rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
+        found = [*current.left_over(), *current.mode, *current.far_from_targets()]
+        found += Look(inputs=current.inputs).judge([data.nan_in_the_data])
         if self.optimizer is not None:
-            found += _not_trained(seen, () if ELSEWHERE in self._findings else gradients)
-        if seen and not watching.was_called and watching.is_module:
+            found += _not_trained(current.seen, () if ELSEWHERE in self._findings else gradients)
+        if current.seen and current.sees_root and not current.was_called:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
-            found += [f"{text}: call the model, or watch the part that is called", *eval_mode(self.network)]
-        diagnosis = Diagnosis(*layer_rows(seen), rows, findings=found, has_learned=self.has_learned)
+            found.append(f"{text}: call the model, or watch the part that is called")
+            found += Look(self.network, is_step=True).judge([learning.eval_mode])
+        diagnosis = Diagnosis(*layer_rows(current.seen), rows, findings=found, has_learned=self.has_learned)
         self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()
+
+    def _record_once(self, parameters, trained):
+        """What is true of the whole training, said at its first step."""
+        self.is_new, current, ours = False, self.current, {id(p) for p in trained}
+        self.has_learned = current.has_learned()
+        look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs)
+        found = [*current.found, *look.judge(LOSS)]
+        if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
+            found.append(ELSEWHERE)
+        self._findings += [text for text in found if text not in self._findings]
+
+    def _note_trainable(self, parameters, trained):
+        """What may learn, and for what the optimizer does not hold its values when that was first seen."""
+        ours = {id(p) for p in trained}
+        for name, p in parameters.items():
+            known, _ = self._trainable.get(name, (None, None))
+            if p.requires_grad and known is not p:
+                self._trainable[name] = p, None if id(p) in ours else p.detach().clone()
+
+    def _moves(self, parameters, trained):
+        """Of each parameter the values before the step, the gradient, and what the step changed, or None."""
+        ours, values, gradients, changes = {id(p) for p in trained}, [], [], []
+        for p in parameters.values():
+            old, gradient = self.before.get(id(p), (p.detach(), None))
+            if self.optimizer is None or self.is_closure:
+                gradient = p.grad
+            if id(p) in self.gradients and not _is_some(gradient):
+                gradient = self.gradients[id(p)]
+            # What is not ours may have moved before this optimizer's step; a loop by hand may make a new tensor.
+            may_be_still = gradient is None or id(p) not in ours or self.optimizer is None
+            is_still = may_be_still and p.equal(old)
+            values.append(old)
+            gradients.append(gradient)
+            changes.append(None if is_still else p.detach() - old)
+        return values, gradients, changes
 
 
 def _fallen(rates):
@@ -182,6 +242,8 @@ def _fallen(rates):
     most = max((rate for _, rate in rates), default=0)
     peak = [rate for _, rate in rates].index(most) if rates else 0
     low = [(step, rate) for step, rate in rates[peak:] if rate < 5e-4 * most]
+    if len(rates) > 2 and most == 0:
+        return ["the learning rate is 0 in all recorded steps: is scheduler.step() called, or has its schedule ended?"]
     if not low or len(low) <= max(2, len(rates) / 3):
         return []
     text = f"the learning rate fell from {most:.1e} to {low[0][1]:.1e} by step {low[0][0]:,}"
@@ -200,8 +262,19 @@ def _is_compiled(module):
     return by_method or any(vars(x).get(key) for x in (module, forward) if hasattr(x, "__dict__") for key in compiled)
 
 
-def _values(parameters):
-    return {id(p): (p.detach().clone(), p.grad if p.requires_grad else None) for p in parameters}
+def _values(parameters, scale=None):
+    """Copies of the values and the gradients: a step may change both. scale: of a GradScaler, if they have it still."""
+    found = {}
+    for p in parameters:
+        gradient = p.grad if p.requires_grad else None
+        gradient = gradient if gradient is None else gradient.clone() if scale is None else gradient / scale
+        found[id(p)] = p.detach().clone(), gradient
+    return found
+
+
+def _is_some(gradient):
+    """Whether there is one that is not 0."""
+    return gradient is not None and (gradient.layout is not torch.strided or bool(gradient.any()))
 
 
 def _loss_scale():

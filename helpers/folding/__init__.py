@@ -10,7 +10,6 @@ In train mode no constants can do that: what is folded is for use. This is the l
 """
 
 from contextlib import suppress
-from math import prod
 
 import torch
 from torch import nn
@@ -62,18 +61,19 @@ def fold_batch_norms(model):
 
     Every BatchNorm must directly follow a Linear or a convolution whose output goes nowhere else. A layer may be called
     several times, if the same BatchNorm follows each call, and a BatchNorm may follow several layers. Names stay; an
-    identity stands where a BatchNorm was. The model is not touched. Another method than forward gives folded numbers.
+    identity stands where a BatchNorm was. The model is not touched. What forward keeps, and another method than forward,
+    give folded numbers; a way that forward chooses at random may not be seen.
     Raises ValueError with name, reason and remedy for what can't be folded: no copy comes back half folded.
     """
-    folds, stand_ins = {}, {}
+    folds, dims = {}, {}
     for layer_name, name in find_pairs(model).items():
         layer, batch_norm = model.get_submodule(layer_name), model.get_submodule(name)
         try:
-            folds[layer_name], dims = _fold(layer, batch_norm)
+            folds[layer_name], known = _fold(layer, batch_norm)
         except ValueError as error:
             raise ValueError(f"{name} can't be folded into {layer_name}: {error}") from None
-        stand_ins.setdefault(id(batch_norm), Folded()).dims |= dims
-    folded = copy_for_eval(model, stand_ins)
+        dims[id(batch_norm)] = dims.get(id(batch_norm), set()) | known
+    folded = copy_for_eval(model, {key: Folded(sorted(known)) for key, known in dims.items()})
     for name, new in folds.items():  # forward may come to a layer by another name, or by a list of its own
         layer = folded.get_submodule(name)
         layer.weight, layer.bias = new.weight, new.bias
@@ -85,11 +85,16 @@ def fold_batch_norms(model):
 class Folded(nn.Identity):
     """What stands where a BatchNorm was, for inputs of as many dimensions: elsewhere its features were others."""
 
-    dims = frozenset()
+    def __init__(self, dims):
+        super().__init__()
+        self.dims, words = dims, " or ".join(map(str, dims))
+        self.fault = f"folded for inputs of {words} dimensions: flatten (N, T, C) to (N * T, C)"
 
-    def forward(self, input):
-        fault = f"folded for inputs of {' or '.join(map(str, self.dims))} dimensions: flatten (N, T, C) to (N * T, C)"
-        torch._assert(prod(input.dim() - dim for dim in self.dims) == 0, fault)  # this can be traced again
+    def forward(self, input):  # "input.dim() in self.dims", as torch.fx, torch.compile and torch.jit.script take it
+        difference = 1
+        for dim in self.dims:
+            difference = difference * (input.dim() - dim)
+        torch._assert(difference == 0, self.fault)
         return input
 
 

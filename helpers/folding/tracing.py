@@ -25,14 +25,17 @@ def find_pairs(model):
     for name, module in model.named_modules() if isinstance(model, nn.Module) else [("", model)]:
         if fault := _fault(module):
             raise ValueError(f"{name or class_name(model)} {fault}")
-    if not any(map(is_batch_norm, model.modules())):
+    if is_batch_norm(model):
+        raise ValueError(f"the model is a {class_name(model)} alone: give one that has the layer before it, too")
+    in_lists = [v for m in model.modules() for v in tree_leaves(vars(m)) if isinstance(v, nn.Module)]
+    if not any(is_batch_norm(inner) for module in (model, *in_lists) for inner in module.modules()):
         return {}
     pairs = _pairs(*_trace(model))
     # A symbol is neither None nor a flag nor a list: the other ways that forward may go are looked at separately.
     forward = inspect.signature(model.forward).parameters
     defaults = {name: p.default for name, p in forward.items() if isinstance(p.default, bool | int | str | None)}
     flipped = {name: not value if isinstance(value, bool) else value for name, value in defaults.items()}
-    with torch.no_grad():  # is another way, too
+    with torch.no_grad():  # a forward may ask torch.is_grad_enabled(), too
         same = all(_pairs(*_trace(model, way)) == pairs for way in (defaults, flipped))
     names = getattr(getattr(inspect.unwrap(type(model).forward), "__code__", None), "co_names", ())
     if not same or ("isinstance" in names and {"list", "tuple"} & {*names}):
@@ -90,10 +93,11 @@ def _trace(model, arguments=None):
             return root, graph
         except Exception as error:  # noqa: BLE001  a forward may fail at a symbol in any way
             reason = error
+    remedy = "keep layers in nn.ModuleList, not in a plain list" if "as a submodule" in str(reason) else REMEDY
     frames = [f for f in traceback.extract_tb(reason.__traceback__) if not f.filename.startswith(OURS)]
     line = f" at line {frames[-1].lineno}, `{frames[-1].line}`" if frames else ""
     forward = f"{class_name(model)}'s forward{inspect.signature(model.forward)}"
-    raise ValueError(f"torch.fx can't follow {forward}{line}: {REMEDY} ({type(reason).__name__}: {reason})") from reason
+    raise ValueError(f"torch.fx can't follow {forward}{line}: {remedy} ({type(reason).__name__}: {reason})") from reason
 
 
 def _settings(root):
@@ -104,7 +108,7 @@ def _settings(root):
 
 
 class _Symbol(fx.Proxy):
-    """What stands for a tensor in a traced forward; isinstance takes it for one."""
+    """What stands for a tensor in a traced forward: it passes for one, and refuses to tell a value, as it has none."""
 
     __class__, _is_param, _is_buffer = property(lambda self: torch.Tensor), False, False
 

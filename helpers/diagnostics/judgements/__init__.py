@@ -1,0 +1,57 @@
+"""What we look for, most urgent first: the two lists say all of it.
+
+A judgement reads a Look and yields sentences: what is wrong, the usual cause, the remedy. A new one is a function in
+the file of what it judges and a line in a list, below those that may be its cause: it can ask whether they spoke.
+
+The thresholds lie between what was measured on healthy networks (the course's, at step 0 and after 1,000 steps at
+learning rate 0.1, and others) and on unhealthy ones. Each comment gives both.
+"""
+
+from . import data, layers, learning, loss, rates
+from .look import Look
+
+__all__ = ["LOSS", "READINGS", "STEP", "Look"]
+
+# What watch judges once: it needs the calls of losses alone.
+LOSS = [loss.compares_all_pairs, loss.wants_probabilities, loss.wants_logits, loss.far_from_a_guess]
+
+# What can be judged only while the step is at hand: the network, its output, its loss.
+STEP = [
+    data.nan_in_the_data,
+    loss.not_finite,
+    learning.not_among_the_parameters,
+    learning.no_gradient,
+    learning.gradient_cut_off,
+    learning.no_parameters,
+    learning.not_in_the_optimizer,
+    learning.left_without_requires_grad,
+    loss.compares_all_pairs,
+    loss.wants_probabilities,
+    data.mixed_by_a_view,
+    data.mixed_by_softmax,
+    data.examples_taken_for_time,
+    loss.wants_logits,
+    learning.drops_nearly_all,
+    loss.far_from_a_guess,
+    loss.targets_out_of_reach,
+    data.same_answer_for_all,
+    data.inputs_unscaled,
+    learning.not_used,
+    learning.detached_in_a_loop,
+    learning.eval_mode,
+]
+# What the rows of a Diagnosis tell.
+READINGS = [
+    layers.not_finite,
+    layers.saturated,
+    layers.normalises_places,
+    layers.dead,
+    layers.change_with_depth,
+    layers.nothing_left,
+    layers.change_through_time,
+    learning.no_gradient_at_some,
+    learning.equal_weights,
+    learning.zero_gradient,
+    rates.nothing_moves,
+    rates.too_high_or_too_low,
+]

@@ -1,0 +1,95 @@
+"""What is wrong with the data, and with the examples of a batch on their way through the network."""
+
+import re
+
+import torch
+from torch.utils._pytree import tree_leaves
+
+from ..hooks import tensors_in
+from ..losses import is_plain
+from . import layers
+from .look import NORMS, some_of
+
+LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
+AWAY = 20  # times as far from 0 as they differ
+HIDING = re.compile("LSTM|GRU|RNN|Tanh|Sigmoid")  # bound what comes out
+SMALL = 3e-3  # pixels that were divided by 255 twice: 1e-3
+
+
+def nan_in_the_data(look):
+    for name, value in ("inputs", look.inputs), ("targets", look.targets):
+        for n, t in [(int(t.isnan().sum()), t) for t in tensors_in(value)]:
+            if n:
+                yield f"the {name} hold NaN in {n:,} of {t.numel():,} places: clean the data"
+                return
+
+
+def mixed_by_a_view(look):
+    for name, old, new in [mixing for mixing in look.functions.mixing if mixing[1] != mixing[2]][:1]:
+        yield f"{name} reads {tuple(old)} as {tuple(new)}, which mixes what they count: use transpose or permute"
+
+
+def mixed_by_softmax(look):
+    n = _examples(look)
+    for name in [name for name, old, new in look.functions.mixing if old == new and old[0] == n != old[1]][:1]:
+        yield f"{name} sums to 1 over dimension 0, the {n} examples: give dim=-1"
+
+
+def examples_taken_for_time(look):
+    n, shapes = _examples(look), {row.name: row.shape for row in look.seen if len(row.shape) == 3}
+    late = [path for path, layer in look.network.layers.values() if getattr(layer, "batch_first", None) is False]
+    late = [path for path in late if path in shapes and shapes[path][0] == n and shapes[path][1] not in (1, n)]
+    some, it, _ = some_of(late)  # (n, 1, …) may be one sentence
+    if late:
+        text = f"{some}: takes the {n} examples for {n} steps of time, as dimension 0 is the time's"
+        yield f"{text}; give {it} batch_first=True"
+
+
+def _examples(look):
+    """Their number, where each has one target."""
+    t = look.targets
+    return len(t) if isinstance(t, torch.Tensor) and t.dim() and len(t) == t.numel() else None
+
+
+def same_answer_for_all(look):
+    """Differing inputs get one answer; an output layer that begins at 0 may do that."""
+    outputs, inputs = map(_of_several_examples, (tensors_in(look.output), tree_leaves(look.inputs)))
+    weights = [p for p in look.trainable.values() if p.dim() > 1]
+    if not outputs or not weights or not weights[-1].any() or any(map(_differs, outputs)):
+        return
+    fades = look.gradients and look.says(layers.change_with_depth)  # said among the readings, with its cause
+    if not fades and any(map(_differs, inputs)) and all(w.isfinite().all() for w in weights):
+        text = f"the output is the same for all {len(outputs[0])} examples: nothing of the inputs reaches it"
+        one = "a softmax over one output, " if all(t.shape[-1] == 1 for t in outputs) else ""
+        yield f"{text}; look for {one}weights that are all zero, dead units, or an input that forward does not use"
+
+
+def _of_several_examples(values):
+    tensors = [t for t in values if isinstance(t, torch.Tensor) and t.layout is torch.strided]
+    return [t for t in tensors if t.dim() and len(t) > 1 and t.numel()]
+
+
+def _differs(t):
+    """Whether its examples differ, by more than the roundings of one product."""
+    if not (t.is_floating_point() or t.is_complex()):
+        return bool((t != t[:1]).any())
+    return not bool((t - t[:1]).abs().max() <= 1e-6 * t.abs().max())  # NaN differs
+
+
+def inputs_unscaled(look):
+    """Of what has numbers and no words (whole numbers), unless the network begins by scaling them itself."""
+    tensors = [t for t in _of_several_examples(tensors_in(look.inputs)) if t.dim() > 1 and is_plain(t)]
+    words = any(isinstance(t, torch.Tensor) and not t.is_floating_point() for t in tree_leaves(look.inputs))
+    is_said = any("the inputs" in text for texts in look.said.values() for text in texts)
+    if not tensors or words or is_said:
+        return
+    size, first = max(t.std(0).max().item() for t in tensors), look.seen[0] if look.seen else None
+    mean, hides = max(t.mean().abs().item() for t in tensors), first and HIDING.match(first.type.__name__)
+    is_taken = first and ((first.readings.get("std") or 0) > LARGE or hides)
+    kind = "large" if size > 3 * LARGE and is_taken else None
+    if mean > max(3 * LARGE, AWAY * size) and is_taken:  # years: 2015 and 5
+        kind = f"all near {mean:.3g}"
+    if size <= SMALL and not (first and NORMS.match(first.type.__name__)):
+        kind = "tiny, or the same in all examples"
+    if kind:
+        yield f"the inputs are {kind} (std {size:.1e}): scale them to a mean of about 0 and a std of about 1"

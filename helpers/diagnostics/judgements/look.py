@@ -1,0 +1,95 @@
+"""What the judgements read, and what they share."""
+
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+
+VIEW = re.compile("(Unsafe)?View|Reshape|Squeeze|Unsqueeze|Alias|Clone")  # how nodes of the graph are called
+NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
+
+
+@dataclass
+class Look:
+    """What was seen of one step, as far as it was: ``Look(…).judge([judgements that can do with that])``.
+
+    functions: those that the network called, losses: a LossCall for each loss. seen: a Seen for each row. tensors: the
+    parameters by their names. is_step: a step of a training is seen, rather than a network by itself.
+
+    activations to has_learned: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
+    as those of an expert that had no example. from_zero: of those that were 0 at the first step: they grow from nothing,
+    and those behind them learn slowly at first.
+    """
+
+    network: object = None
+    functions: object = None
+    losses: list = ()
+    seen: list = ()
+    tensors: dict = field(default_factory=dict)
+    inputs: object = None
+    targets: object = None
+    output: object = None
+    loss_fn: object = None
+    loss: object = None
+    optimizer: object = None
+    is_step: bool = False
+
+    activations: list = ()
+    gradients: list = ()
+    parameters: list = ()
+    findings: list = ()
+    rises: bool | None = None
+    has_learned: bool = False
+    learn: set = ()
+    from_zero: set = ()
+
+    def __post_init__(self):
+        self.said = {}  # judgement -> its sentences
+
+    def judge(self, judgements):
+        """What they say, in a list."""
+        return [text for judgement in judgements for text in self.says(judgement)]
+
+    def says(self, judgement):
+        if judgement not in self.said:
+            self.said[judgement] = list(judgement(self))
+        return self.said[judgement]
+
+    def has_said(self, *judgements):
+        """Whether one of them has spoken before."""
+        return any(self.said.get(judgement) for judgement in judgements)
+
+    def row_of(self, call):
+        """The row of what put out the input of a loss, or None."""
+        node = call.node
+        while VIEW.match(type(node).__name__) and all(node is not row.node for row in self.seen):
+            node = node.next_functions[0][0]
+        return next((row for row in self.seen if row.node is node is not None), None)
+
+    @cached_property
+    def trainable(self):
+        return {name: t for name, t in self.tensors.items() if t.requires_grad}
+
+    @cached_property
+    def weights(self):
+        """The rows of weights, without those that began at 0."""
+        return [p for p in self.parameters if is_weight(p) and p.name not in self.from_zero]
+
+    @cached_property
+    def zero(self):
+        """The names of weights (no biases) that are 0 and about to move: LoRA's B, a block's last gamma."""
+        zero = [p for p in self.parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
+        zero = [p for p in zero if is_weight(p) or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
+        return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
+
+
+def is_weight(p):
+    """Whether a parameter is a layer's weight; a gain or a bias may have the shape (1, n), as in the lecture."""
+    is_layers = p.type.__module__.startswith("torch.nn") or "Linear" in p.type.__name__
+    return len(p.shape) > 1 and "Norm" not in p.type.__name__ and (is_layers or prod(p.shape) > max(p.shape))
+
+
+def some_of(names):
+    """(the first names, for a sentence; its pronouns)."""
+    text = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return text, *(("it", "it") if len(names) == 1 else ("them", "they"))

@@ -1,0 +1,279 @@
+"""Networks of public questions: what was silent is named, and what was accused and is healthy no longer is."""
+
+from inspect import isgeneratorfunction, signature
+from itertools import pairwise
+from types import ModuleType
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from helpers.diagnostics import diagnose, judgements, watch
+from helpers.diagnostics.judgements import LOSS, READINGS, STEP
+
+torch.manual_seed(0)
+X = torch.randn(64, 16)
+Y = (X @ torch.randn(16, 4)).argmax(1)
+NUMBERS = X[:, 0].sin()
+BCE = F.binary_cross_entropy_with_logits
+
+
+def mlp(*tail, outputs=4):
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, outputs), *tail)
+
+
+class Net(nn.Module):
+    def __init__(self, forward, **parts):
+        super().__init__()
+        self.run = forward
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+    def forward(self, *inputs):
+        return self.run(self, *inputs)
+
+
+def says(warnings, *words):
+    return any(all(word in text for word in words) for text in warnings)
+
+
+def adam(model, lr=1e-3):
+    return torch.optim.Adam(model.parameters(), lr)
+
+
+# The loss is seen where it is called
+
+
+def test_a_relu_before_the_loss():
+    assert says(diagnose(mlp(nn.ReLU()), X, Y).warnings, "ReLU puts out (3)", "below 0")
+    binary = mlp(nn.ReLU(), outputs=1)
+    assert says(diagnose(binary, X, (Y > 1).float(), lambda out, y: BCE(out.squeeze(1), y)).warnings, "ReLU puts out")
+    pooled = Net(lambda self, x: self.body(x).relu().view(-1, 4, 4).mean(2), body=nn.Linear(16, 16))
+    assert not diagnose(pooled, X, Y).warnings and not diagnose(mlp(), X, Y).warnings
+
+
+@pytest.mark.parametrize("end, words", [(nn.Sigmoid(), "between 0 and 1"), (nn.Tanh(), "between -1 and 1")])
+def test_a_bounded_layer_before_cross_entropy(end, words):
+    assert says(diagnose(mlp(end), X, Y).warnings, words, "leave it out")
+    assert not says(diagnose(Net(lambda self, x: 3 * self.body(x), body=mlp(end)), X, Y).warnings, "leave it out")
+
+
+@pytest.mark.parametrize("loss_fn", [F.mse_loss, F.smooth_l1_loss, lambda q, r: (q - r).pow(2).mean()])
+def test_all_pairs_inside_the_loss_fn(loss_fn):
+    """As in deep Q learning: the network's output has another shape than what is compared."""
+    actions = torch.zeros(64, 1).long()
+    wrong = diagnose(mlp(), X, actions, lambda out, a: loss_fn(out.gather(1, a), NUMBERS)).warnings
+    assert says(wrong, "(64, 1)", "(64,)", "compared with all")
+    assert not diagnose(mlp(), X, actions, lambda out, a: loss_fn(out.gather(1, a)[:, 0], NUMBERS)).warnings
+
+
+@pytest.mark.parametrize("loss_fn", [F.mse_loss, lambda out, y: ((out - y) ** 2).mean(), BCE, F.l1_loss])
+def test_watch_sees_the_loss_of_the_loop(loss_fn):
+    is_sigmoid = loss_fn is BCE
+    net = mlp(*[nn.Sigmoid()] * is_sigmoid, outputs=1)
+    optimizer, targets = adam(net), (NUMBERS > 0).float()[:, None] if is_sigmoid else NUMBERS
+    with watch(net, optimizer, every=2) as seen:
+        for _ in range(4):
+            optimizer.zero_grad()
+            loss_fn(net(X), targets).backward()
+            optimizer.step()
+    assert says(seen.warnings, "sigmoid of its own" if is_sigmoid else "compared with all")
+
+
+def test_targets_out_of_reach_of_one_part_of_a_tuple():
+    net = Net(lambda self, x: (self.body(x), x), body=mlp(nn.Sigmoid(), outputs=16))
+    loss_fn = lambda out, x: F.mse_loss(out[0], x)
+    assert says(diagnose(net, X, X, loss_fn).warnings, "Sigmoid", "puts out 0 to 1")
+    assert not says(diagnose(net, X, X.sigmoid(), loss_fn).warnings, "puts out")
+
+
+@pytest.mark.parametrize("how", ["binary", "none"])
+def test_a_softmax_before_other_losses(how):
+    binary = lambda out, y: BCE(out, F.one_hot(y, 4).float())
+    loss_fn = binary if how == "binary" else lambda out, y: F.cross_entropy(out, y, reduction="none").mean()
+    assert says(diagnose(mlp(nn.Softmax(1)), X, Y, loss_fn).warnings, "model's softmax out")
+    assert not diagnose(mlp(), X, Y, loss_fn).warnings
+
+
+def test_binary_targets_beyond_0_and_1_are_said_once():
+    warnings = diagnose(mlp(nn.Sigmoid(), outputs=1), X, 3 * X[:, :1], BCE).warnings
+    assert len([text for text in warnings if "targets" in text]) == 1
+
+
+# What is silent
+
+
+def test_an_output_far_beyond_its_targets():
+    net = mlp(outputs=1)
+    for p in net.parameters():
+        p.data.uniform_(-1000, 1000)
+    warnings = diagnose(net, X, NUMBERS[:, None], F.mse_loss, lr=0.01).warnings
+    assert says(warnings, "the output is about", "far too large") and not says(warnings, "weights are too small")
+
+
+def test_inputs_divided_by_255_twice():
+    assert says(diagnose(mlp(), torch.rand(64, 16) / 255, Y).warnings, "the inputs are tiny")
+    assert not says(diagnose(mlp(), torch.rand(64, 16), Y).warnings, "the inputs")
+
+
+def test_inputs_far_from_0_and_inputs_of_what_bounds_them():
+    years = diagnose(mlp(outputs=1), 2015 + 5 * X, NUMBERS[:, None], F.mse_loss).warnings
+    assert says(years, "inputs are all near 2.0", "mean of about 0")
+    lstm = Net(
+        lambda self, x: self.out(self.lstm(x)[0][:, -1]), lstm=nn.LSTM(1, 32, batch_first=True), out=nn.Linear(32, 4)
+    )
+    assert says(diagnose(lstm, X[:, :, None] * 1000, Y).warnings, "inputs are large")
+    assert not diagnose(lstm, X[:, :, None], Y).warnings
+    scaled = nn.Sequential(nn.BatchNorm1d(16), mlp())
+    assert not says(diagnose(scaled, 2015 + 5 * X, Y).warnings, "inputs")
+
+
+def test_a_rate_that_is_0_in_every_step():
+    net = mlp()
+    optimizer = adam(net)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 50))
+    with watch(net, optimizer, every=5) as seen:
+        for _ in range(20):
+            optimizer.zero_grad()
+            F.cross_entropy(net(X), Y).backward()
+            optimizer.step()
+    assert says(seen.warnings, "rate is 0", "scheduler.step()")
+
+
+def test_the_rate_of_a_linear_model():
+    net, x = nn.Linear(1, 1), torch.rand(500, 1) * 100
+    assert says(diagnose(net, x, 5 * x + 3, F.mse_loss, lr=0.01).warnings, "raise the loss", "too high")
+    assert not says(diagnose(net, x, 5 * x + 3, F.mse_loss, lr=1e-5).warnings, "too high")
+
+
+def test_a_dropout_of_the_share_to_keep():
+    net = lambda p: nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Dropout(p), nn.Linear(64, 4))
+    warnings = diagnose(net(0.9), X, Y).warnings
+    assert says(warnings, "2 (Dropout)", "90%") and not says(warnings, "last layer")
+    assert not says(diagnose(net(0.5), X, Y).warnings, "drops")
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+def test_a_state_that_is_detached_at_every_step(is_cut):
+    def forward(self, x):
+        h, outs = torch.zeros(len(x), 32), []
+        for t in range(8):
+            h = self.cell(x[:, 2 * t : 2 * t + 2], h.detach() if is_cut else h)
+            outs.append(self.out(h))
+        return outs[-1]
+
+    net = Net(forward, cell=nn.GRUCell(2, 32), out=nn.Linear(32, 4))
+    assert says(diagnose(net, X, Y).warnings, "cell: 7 of its 8 calls", "detach") == is_cut
+
+
+@pytest.mark.parametrize("is_used", [True, False])
+def test_an_activation_whose_result_is_thrown_away(is_used):
+    def forward(self, x):
+        x = self.a(x)
+        y = F.relu(x)
+        return self.b(y if is_used else x)
+
+    warnings = diagnose(Net(forward, a=nn.Linear(16, 32), b=nn.Linear(32, 4)), X, Y).warnings
+    assert says(warnings, "relu", "is not used") != is_used
+
+
+def test_batch_norm_over_places():
+    def net(places, *more):
+        return Net(lambda self, x: self.body(x.view(64, 8, 2)).relu().mean(1),
+                   body=nn.Sequential(nn.Linear(2, 4), *more, nn.BatchNorm1d(places), nn.Identity()))  # fmt: skip
+
+    assert says(diagnose(net(8), X, Y).warnings, "each of the 8 places", "LayerNorm")
+    right = Net(lambda self, x: self.bn(self.a(x.view(64, 8, 2)).transpose(1, 2)).relu().mean(2),
+                a=nn.Linear(2, 4), bn=nn.BatchNorm1d(4))  # fmt: skip
+    assert not says(diagnose(right, X, Y).warnings, "places")
+
+
+# What is healthy
+
+
+def test_layers_behind_a_normalisation_are_not_compared_with_others():
+    """The discriminator of DCGAN: weights of std 0.02, no BatchNorm behind the first convolution."""
+    torch.manual_seed(0)
+    layer = lambda i, o: [nn.Conv2d(i, o, 4, 2, 1, bias=False), nn.BatchNorm2d(o), nn.LeakyReLU(0.2)]
+    first, last = nn.Conv2d(3, 16, 4, 2, 1, bias=False), nn.Conv2d(64, 1, 4, 1, 0, bias=False)
+    net = nn.Sequential(first, nn.LeakyReLU(0.2), *layer(16, 32), *layer(32, 64), last, nn.Sigmoid(), nn.Flatten(0))
+    for m in net.modules():
+        if isinstance(m, nn.Conv2d):
+            nn.init.normal_(m.weight, 0, 0.02)
+    images, real = torch.rand(32, 3, 32, 32) * 2 - 1, (torch.arange(32) < 16).float()
+    assert not diagnose(net, images, real, F.binary_cross_entropy, optimizer=adam(net, 2e-4)).warnings
+
+
+def test_a_loss_that_has_come_to_0():
+    loss_fn = lambda z: F.triplet_margin_loss(z[:32], z[:32] + 0.01, z[32:] + 50)
+    warnings = diagnose(mlp(), X, loss_fn=loss_fn).warnings
+    assert says(warnings, "the loss is 0") and not says(warnings, "sign")
+
+
+def test_saturation_of_what_has_learned():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
+    optimizer = adam(net, 1e-2)
+    for _ in range(400):
+        optimizer.zero_grad()
+        F.cross_entropy(net(X), Y).backward()
+        optimizer.step()
+    found = diagnose(net, X, Y)
+    assert found.has_learned and max(row.saturated or 0 for row in found.activations) > 0.3
+    assert not says(found.warnings, "saturated")
+
+
+def test_a_clipped_relu_is_not_saturated():
+    net = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Hardtanh(0, 20), nn.Linear(32, 4))
+    result = diagnose(net, X, Y)
+    assert not result.warnings and result.activations[2].saturated is None and result.activations[2].dead == 0
+
+
+def test_a_context_table_that_begins_at_0():
+    """word2vec with negative sampling."""
+
+    def forward(self, v, c, n):
+        e = self.v(v)
+        near = F.logsigmoid((e * self.c(c)).sum(1))
+        return -(near + F.logsigmoid(-(self.c(n) @ e[:, :, None]).squeeze(2)).sum(1)).mean()
+
+    net = Net(forward, v=nn.Embedding(200, 32), c=nn.Embedding(200, 32))
+    nn.init.zeros_(net.c.weight)
+    words = torch.arange(128)
+    assert not diagnose(net, (words, words + 1, words[:, None] + torch.arange(5)), loss_fn=lambda loss: loss).warnings
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_bottleneck_kills_no_units(seed):
+    """Behind three units of ReLU most of the next ones are on or off for all examples, by their biases."""
+    torch.manual_seed(seed)
+    sizes = [64, 32, 16, 3, 16, 32, 64]
+    layers = [part for a, b in pairwise(sizes) for part in (nn.Linear(a, b), nn.ReLU())][:-1]
+    x = torch.randn(64, 64)
+    assert not says(diagnose(nn.Sequential(*layers), x, x, F.mse_loss).warnings, "dead")
+
+
+# The cause comes first
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.Tanh, nn.Sigmoid])
+@pytest.mark.parametrize("depth", [30, 100])
+def test_in_a_very_deep_network_the_cause_comes_first(kind, depth):
+    torch.manual_seed(0)
+    net = nn.Sequential(*[part for _ in range(depth) for part in (nn.Linear(16, 16), kind())], nn.Linear(16, 4))
+    for p in net.parameters():
+        nn.init.normal_(p, 0, 0.01) if p.dim() > 1 else nn.init.zeros_(p)
+    warnings = diagnose(net, X, Y, lr=0.1).warnings
+    assert says(warnings[:1], "shrink with depth", "gain") or says(warnings[:1], "vanish", "gain")
+    assert len(warnings) < 10 and not any(says(warnings, word) for word in ("all zero", "sign, round", "rounding"))
+
+
+def test_every_judgement_stands_in_a_list():
+    """And only once: the two lists say all that is looked for."""
+    listed = STEP + READINGS
+    rooms = [value for value in vars(judgements).values() if isinstance(value, ModuleType)]
+    functions = {f for room in rooms for f in vars(room).values() if isgeneratorfunction(f)}
+    written = {f for f in functions if list(signature(f).parameters) == ["look"]}
+    assert len(listed) == len(set(listed)) and written <= set(listed) and set(LOSS) < set(STEP)
