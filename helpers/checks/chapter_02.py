@@ -1,4 +1,4 @@
-"""Chapter 02: the first loss: what it should be, what it says about the logits, which layer is guilty, a better bias."""
+"""Chapter 02: the first loss: what it should be and says of the logits, which layer is guilty, a better bias."""
 
 import contextlib
 import math

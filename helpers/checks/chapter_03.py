@@ -42,7 +42,7 @@ CASES += [(F.silu, torch.tensor([[-2.4, -12], [-2, -30], [-3, -11]]))]  # whose 
 
 @check("chapter 03, exercise 3.2", 779, CASES)
 def check_dead_units(activation, hpreact):
-    """f(activation, hpreact) -> one bool per unit: whether the slope's size is below 0.02 on every example (N, units)."""
+    """f(activation, hpreact) -> one bool per unit: whether its slope is below 0.02 in size on every example (N, units)."""
     return (_slopes(activation, hpreact).abs() < 0.02).all(0)
 
 

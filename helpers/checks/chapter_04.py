@@ -66,7 +66,7 @@ def check_first_weight(W1):
 
 
 def four_networks():
-    """{letter: (forward, backward)}: rms by layer of outputs and of gradients (over the last layer's), 50 layers each."""
+    """{letter: (forward, backward)}: rms by layer of outputs and of gradients (over the last layer's), 50 layers."""
     kinds = {"a": (torch.relu, 2**0.5), "b": (torch.tanh, 5 / 3), "c": (torch.relu, 1.71), "d": (torch.tanh, 1.0)}
     return {letter: _through(*kind) for letter, kind in kinds.items()}
 

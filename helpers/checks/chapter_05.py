@@ -180,7 +180,7 @@ def _by_default(cls, x):
     except TypeError:
         layer = _BatchNorm(5)  # without defaults there is nothing to compare
     out, statistics = layer(x), _statistics(layer)
-    hint = "One example has no variance: raise an error in train mode, as nn.BatchNorm1d does, which asks for more of them."
+    hint = "One example has no variance: raise an error in train mode, as nn.BatchNorm1d does."
     require(not _takes_one(cls, x, True), "your layer accepts a batch of one example in train mode", hint)
     hint = "It uses the statistics that it has stored: one example is enough."
     require(_takes_one(cls, x, False), "your layer refuses one example in eval mode", hint)

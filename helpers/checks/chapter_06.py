@@ -1,4 +1,4 @@
-"""Chapter 06: how many places a kernel has, a convolution as one matrix product per place, four networks to tell apart."""
+"""Chapter 06: how many places a kernel has, a convolution as matrix products, four networks to tell apart."""
 
 import math
 from itertools import product

@@ -64,7 +64,7 @@ check_collapse.mistakes = {
 
 
 def four_stacks():
-    """Four stacks of layers with fixed weights, functions (N, 3) -> (N, 3), two of them one matrix: {"a": …, "d": …}."""
+    """Four stacks of layers with fixed weights, (N, 3) -> (N, 3), two of them one matrix: {"a": …, "d": …}."""
     one, two = seeded_randn(3, 3, seed=1, dtype=torch.float64), seeded_randn(3, 3, seed=2, dtype=torch.float64)
     norm = nn.BatchNorm1d(3, dtype=torch.float64).eval()
     norm.running_mean.copy_(one[0]), norm.running_var.copy_(two[0].square() + 1)

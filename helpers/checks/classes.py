@@ -8,7 +8,7 @@ from helpers.checks.sandbox import has_gap, require
 
 
 def is_a_class(attribute):
-    """A Verdict for a stub, for a layer in place of its class, and for what is no class; attribute: one of a layer's."""
+    """A Verdict for a stub, a layer in place of its class, and what is no class; attribute: one of a layer's."""
 
     def refuse(cls):
         is_class = isinstance(cls, type) or not hasattr(cls, attribute)

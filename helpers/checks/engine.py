@@ -11,9 +11,10 @@ A check is data, all of it in the file of its chapter. To add one, with kinds.py
   and yields (whether it is so, what is the matter if not, what helps). Its answers are rows of tests/later_answers.py.
 - A class: a `Check` with several `Look`s, each a function of the class and its inputs: see chapter_07.py.
 
-Its import in `__init__.py` makes it public, and the tests try all that stands there. An answer is compared part by part.
-Where its first wrong part is like that of a known mistake on all inputs, its sentence is told; else what can be observed
-(mistakes.py); else to work out by hand the smallest input that differs. No learner's mistake ends in a traceback of ours.
+Its import in `__init__.py` makes it public, and the tests try all that stands there. An answer is compared part by
+part. Where its first wrong part is like that of a known mistake on all inputs, its sentence is told; else what can be
+observed (mistakes.py); else to work out by hand the smallest input that differs. No learner's mistake ends in a
+traceback of ours.
 """
 
 import dis

@@ -100,7 +100,7 @@ def _in_order(options):
 
 
 def option(value):
-    """An option as it is compared, (kind, value): a number, or text without case, article, quotes, and ways to spell it."""
+    """An option as it is compared, (kind, value): a number, or text without case, article, quotes, spelling."""
     if isinstance(value, str):
         text = re.sub(r"[\s_]+|(?<=[^\W\d])-(?=\w)", " ", str(value).casefold().replace("\u2212", "-"))
         text = re.sub("is(?=e|a)", "iz", text.strip(" .,:;!*\"'`()[]"))  # initialisation, optimiser

@@ -106,7 +106,7 @@ def _exchanged(look, rows, right, like):
 def not_a_number(numbers):
     """Where a NaN or an infinity may come from."""
     if np.isnan(numbers).any():
-        return "A NaN comes from 0/0, 0 * inf, inf - inf, or the log or root of a negative number: print each step to find it."
+        return "A NaN comes from 0/0, 0 * inf, inf - inf, or the log or root of a negative number: print each step."
     infinity = "An infinity comes from a division by zero, log(0) or an overflow: print each step to find it."
     return infinity if np.isinf(numbers).any() else ""
 

@@ -60,7 +60,7 @@ def relative(tolerance):
 
 
 def first_difference(wanted, given, tolerance):
-    """None where two readings agree, else (label, index): the first entry that differs, None for another shape or kind."""
+    """None where two readings agree, else (label, index): the first entry that differs, None for another shape."""
     for label, want in wanted.items():
         have = given[label]
         if want.shape != have.shape or want.dtype != have.dtype:
@@ -103,7 +103,7 @@ def size(arg):
 
 
 def input_in_words(name, parameters, args, call=""):
-    """The input tried: small tensors in full, of large ones the shape. call: what is not simply a call of the answer."""
+    """The input tried: small tensors in full, of large ones the shape. call: what is no plain call of the answer."""
     shown, details = [], []
     for parameter, arg in zip(parameters, args, strict=False):
         text = f"{arg:.4g}" if isinstance(arg, float) else getattr(arg, "__name__", str(arg))

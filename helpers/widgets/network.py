@@ -85,7 +85,8 @@ def expected_std(gain, layers, nonlinearity="tanh", *, batch_norm=False, input_s
 
     gain: the weights' std times sqrt(fan_in); input_square: the mean square of what the first layer receives.
     An input of mean square q gives pre-activations N(0, gain² q), or N(0, 1) with batch_norm. The mean square of their
-    outputs is the next layer's q. Biases are zero. Source: Poole et al. 2016, "Exponential expressivity in deep neural networks", eq. 3.
+    outputs is the next layer's q. Biases are zero. Source: Poole et al. 2016, "Exponential
+    expressivity in deep neural networks", eq. 3.
     """
     z = torch.linspace(-8, 8, 4001, dtype=torch.float64)
     density = torch.softmax(-(z**2) / 2, 0)  # averages over N(0, 1), to about seven digits
