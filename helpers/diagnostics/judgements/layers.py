@@ -113,8 +113,10 @@ def _is_no_chance(row, before):
     channels = 1 if len(row.shape) > 3 else -1
     values = prod(row.shape) // max(row.shape[1], row.shape[-1])  # of each unit, at least
     values = min(values, 4 * row.shape[0]) if channels == 1 else values  # the places of one image are alike
-    # Of 16 units on or off by their biases up to 11 are a coin's luck, also where all come from 16 (a bottleneck).
-    units = min(r.shape[channels] for r in [*before, row] if r.is_activation and len(r.shape) == len(row.shape))
+    # Of 16 units on or off by their biases up to 11 are a coin's luck, also where all come from 16 (a bottleneck). The
+    # channels of images come from several places each.
+    sources = [row] if channels == 1 else [*before, row]
+    units = min(r.shape[channels] for r in sources if r.is_activation and len(r.shape) == len(row.shape))
     return values >= DEAD_EXAMPLES and row.dead > min(DEAD + 0.75 / units**0.5, 0.99)
 
 
