@@ -1,7 +1,15 @@
 """Read any network's health: what its layers put out, what gradients reach them, how fast its weights learn.
 
-``diagnose`` looks at one step, ``watch`` at a training. What the readings mean stands with LayerRow and
-ParameterRow, what counts as unhealthy in judgements. The folder needs torch and matplotlib and nothing else: copy it.
+``diagnose`` looks at one step, ``watch`` at a training. The folder needs torch and matplotlib and nothing else: copy it.
+
+statistics, rows, diagnosis   what is measured, and what each number means: begin here
+pictures, axes                the lecture's four pictures
+judgements                    what counts as unhealthy, a function for each
+hooks, functions              how layers and functions are seen while the network runs
+losses, trial                 the loss of any output, and a step that is taken back
+networks, given, holdings     any kind of network, what is refused, and how all is left as it was
+watch, passes, over_time,
+live                          a training: its own passes, what changes, drawn while it runs
 """
 
 from collections.abc import Mapping
