@@ -54,6 +54,18 @@ def modes():
     return torch.overrides._get_current_function_mode_stack()
 
 
+def test_two_watches_of_one_loop_leave_nothing_in_torch():
+    nets = [nn.Linear(3, 2) for _ in range(2)]
+    adams = [torch.optim.Adam(net.parameters()) for net in nets]
+    with watch(nets[0], adams[0], every=2), watch(nets[1], adams[1], every=2):
+        for _ in range(3):
+            for net, adam in zip(nets, adams, strict=True):  # the first one's pass begins first, and ends first
+                net(torch.ones(4, 3)).sum().backward()
+                adam.step()
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert not hasattr(nn.Module, "__prepare_scriptable__")
+
+
 def test_the_readings_are_those_of_the_very_step_and_the_training_is_untouched():
     (net, adam), (twin, other) = network(), network()
     torch.manual_seed(1)

@@ -14,10 +14,13 @@ from .hooks import Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
 from .judgements.data import LARGE
 from .losses import has_learned, read_from_gradient
+from .shared import Shared
 from .statistics import layer_statistics, tensor_statistics
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
 HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=True) hide their values
+# The loop may call torch.jit.script.
+SCRIPTS = Shared(lambda: patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True))
 
 
 class Pass(Watcher):
@@ -48,8 +51,7 @@ class Pass(Watcher):
 
     def __enter__(self):
         super().__enter__()
-        scripts = patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True)
-        self.undo.enter_context(scripts)  # the loop may call torch.jit.script
+        self.undo.enter_context(SCRIPTS)
         if self.sees_root:  # its forward pass alone is looked at, so that no mode of the loop's own gets between
             self.listen(False)
         self._keep_a_gradient()
