@@ -152,9 +152,11 @@ class Pass(Watcher):
                 return has_learned(LossCall("", output, labels.round(), *[None] * 3))
         return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))
 
-    def far_from_targets(self):
+    def far_from_targets(self, were_far):
         """A sentence, in a list, of an output that all examples pull the same way, and far; or [].
 
+        were_far: whether the targets were at the first step, where the loss was seen. Prices pull both ways, too, and a
+        loss that is multiplied by 1,000 has the same gradients.
         Of a mean of squares the gradient is twice the difference to the targets, by the number of outputs. Those of
         losses that are bounded, such as cross-entropy, are 1 at most.
         """
@@ -163,7 +165,7 @@ class Pass(Watcher):
                 pull, spread = abs(row.gradient["mean"]), row.gradient["std"]
                 size = max(1, abs(row.readings["mean"]), row.readings["std"])
                 is_one_sided = pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape))
-                if is_one_sided or max(pull, spread) > 2 * LARGE * size:  # prices: pull 1e4, twice as much as spread
+                if is_one_sided or (were_far and max(pull, spread) > 2 * LARGE * size):
                     text = f"the loss pulls the output, {row.name}, far away"
                     return [f"{text}: standardise the targets, (y - mean) / std, or is the last layer bounded?"]
         return []
