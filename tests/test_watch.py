@@ -337,6 +337,18 @@ def test_nan_in_the_data_is_the_one_cause_from_then_on():
     assert seen.warnings == ["step 2: the inputs hold NaN in 1 of 768 places: clean the data"]
 
 
+def test_a_model_may_fill_what_is_missing_itself():
+    class Filling(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.nan_to_num())
+
+    net, gaps = Filling(12, 5), X.clone()
+    gaps[3, 4] = float("nan")
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    _, seen = loop(net, sgd, watched=watch(net, sgd, every=1), data=(gaps, Y))
+    assert seen.records and not seen.warnings
+
+
 def test_a_gradient_that_is_zeroed_before_the_step_is_told_once():
     net, adam = network()
     with watch(net, adam, every=1) as seen:

@@ -190,7 +190,8 @@ class watch:
         uses = current.functions.uses
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
         found = [*current.left_over(), *current.mode, *current.far_from_targets(self.were_far)]
-        found += Look(inputs=current.inputs).judge([data.nan_in_the_data])
+        if any("nonfinite" in row.readings for row in current.seen):  # else the model fills the gaps itself
+            found += Look(inputs=current.inputs).judge([data.nan_in_the_data])
         if self.optimizer is not None:
             found += _not_trained(current.seen, () if ELSEWHERE in self._findings else gradients)
         if current.seen and current.sees_root and not current.was_called:
