@@ -447,7 +447,9 @@ def test_targets_that_the_output_does_not_reach():
 PULLS = {
     "prices": (lambda x: 1e5 + 1e4 * x, F.mse_loss, 1e-3, True),
     "bounded": (lambda x: 200 + 20 * x, F.mse_loss, 1e-2, True),
+    "prices that spread": (lambda x: 2e5 + 1e5 * x, F.mse_loss, 1e-3, True),
     "scaled": (lambda x: x, F.mse_loss, 1e-3, False),
+    "a large weight": (lambda x: x.sin(), lambda out, y: 1e4 * F.mse_loss(out, y), 1e-3, False),
     "a sum": (lambda x: x, lambda out, y: F.mse_loss(out, y, reduction="sum"), 1e-3, False),
     "far, but reached": (lambda x: 50 + 10 * x, F.mse_loss, 3e-2, False),
     "one class": (lambda x: torch.ones_like(x), lambda out, y: BCE(out, y, reduction="sum"), 1e-4, False),

@@ -595,6 +595,21 @@ def test_a_batch_norm_alone_is_refused():
         fold_batch_norms(nn.Sequential(nn.BatchNorm1d(4), nn.Linear(4, 4)))
 
 
+def test_a_model_that_keeps_running_statistics_itself_is_no_batch_norm_alone():
+    class Both(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(4, 4)
+            self.register_buffer("running_mean", torch.zeros(4))
+            self.register_buffer("running_var", torch.ones(4))
+
+        def forward(self, x):
+            return F.batch_norm(self.linear(x), self.running_mean, self.running_var)
+
+    with pytest.raises(ValueError, match="Both calls batch_norm as a function"):
+        fold_batch_norms(Both())
+
+
 @pytest.mark.parametrize("kind", [list, nn.ModuleList])
 def test_a_batch_norm_in_a_list_is_named(kind):
     class Listed(nn.Module):

@@ -54,6 +54,18 @@ def modes():
     return torch.overrides._get_current_function_mode_stack()
 
 
+def test_two_watches_of_one_loop_leave_nothing_in_torch():
+    nets = [nn.Linear(3, 2) for _ in range(2)]
+    adams = [torch.optim.Adam(net.parameters()) for net in nets]
+    with watch(nets[0], adams[0], every=2), watch(nets[1], adams[1], every=2):
+        for _ in range(3):
+            for net, adam in zip(nets, adams, strict=True):  # the first one's pass begins first, and ends first
+                net(torch.ones(4, 3)).sum().backward()
+                adam.step()
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert not hasattr(nn.Module, "__prepare_scriptable__")
+
+
 def test_the_readings_are_those_of_the_very_step_and_the_training_is_untouched():
     (net, adam), (twin, other) = network(), network()
     torch.manual_seed(1)
@@ -323,6 +335,18 @@ def test_nan_in_the_data_is_the_one_cause_from_then_on():
             F.cross_entropy(net(bad if step == 2 else X), Y).backward()
             adam.step()
     assert seen.warnings == ["step 2: the inputs hold NaN in 1 of 768 places: clean the data"]
+
+
+def test_a_model_may_fill_what_is_missing_itself():
+    class Filling(nn.Linear):
+        def forward(self, x):
+            return super().forward(x.nan_to_num())
+
+    net, gaps = Filling(12, 5), X.clone()
+    gaps[3, 4] = float("nan")
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    _, seen = loop(net, sgd, watched=watch(net, sgd, every=1), data=(gaps, Y))
+    assert seen.records and not seen.warnings
 
 
 def test_a_gradient_that_is_zeroed_before_the_step_is_told_once():

@@ -13,6 +13,7 @@ from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_m
 
 from .functions import Functions, Seen
 from .rows import activation_of
+from .shared import NO_FAST_PATH
 
 PATCHED = {}  # class -> (the watchers that see the calls of its objects, the patch of its __call__)
 # A layer that is being called; and what came out inside it: a tensor, its version then, the row that it has, or None.
@@ -58,9 +59,7 @@ class Watcher:
         self.seen, self.open_calls = [], [OpenCall(None, False, [])]  # the innermost call comes last
 
     def __enter__(self):
-        mha = torch.backends.mha  # its fast path would go past a transformer's layers in eval mode
-        self.undo.callback(mha.set_fastpath_enabled, mha.get_fastpath_enabled())
-        mha.set_fastpath_enabled(False)
+        self.undo.enter_context(NO_FAST_PATH)
         begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
         layers = [layer for _, layer in self.network.layers.values()]
         for cls in {type(layer) for layer in layers if _has_own_call(layer)}:

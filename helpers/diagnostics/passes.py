@@ -14,10 +14,13 @@ from .hooks import Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
 from .judgements.data import LARGE
 from .losses import has_learned, read_from_gradient
+from .shared import Shared
 from .statistics import layer_statistics, tensor_statistics
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
 HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=True) hide their values
+# The loop may call torch.jit.script.
+SCRIPTS = Shared(lambda: patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True))
 
 
 class Pass(Watcher):
@@ -48,8 +51,7 @@ class Pass(Watcher):
 
     def __enter__(self):
         super().__enter__()
-        scripts = patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True)
-        self.undo.enter_context(scripts)  # the loop may call torch.jit.script
+        self.undo.enter_context(SCRIPTS)
         if self.sees_root:  # its forward pass alone is looked at, so that no mode of the loop's own gets between
             self.listen(False)
         self._keep_a_gradient()
@@ -150,9 +152,11 @@ class Pass(Watcher):
                 return has_learned(LossCall("", output, labels.round(), *[None] * 3))
         return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))
 
-    def far_from_targets(self):
+    def far_from_targets(self, were_far):
         """A sentence, in a list, of an output that all examples pull the same way, and far; or [].
 
+        were_far: whether the targets were at the first step, where the loss was seen. Prices pull both ways, too, and a
+        loss that is multiplied by 1,000 has the same gradients.
         Of a mean of squares the gradient is twice the difference to the targets, by the number of outputs. Those of
         losses that are bounded, such as cross-entropy, are 1 at most.
         """
@@ -161,7 +165,7 @@ class Pass(Watcher):
                 pull, spread = abs(row.gradient["mean"]), row.gradient["std"]
                 size = max(1, abs(row.readings["mean"]), row.readings["std"])
                 is_one_sided = pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape))
-                if is_one_sided or max(pull, spread) > 2 * LARGE * size:  # prices: pull 1e4, twice as much as spread
+                if is_one_sided or (were_far and max(pull, spread) > 2 * LARGE * size):
                     text = f"the loss pulls the output, {row.name}, far away"
                     return [f"{text}: standardise the targets, (y - mean) / std, or is the last layer bounded?"]
         return []

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .diagnosis import Diagnosis
-from .judgements import LOSS, Look, data, learning
+from .judgements import LOSS, Look, data, learning, loss
 from .live import Live
 from .networks import Network
 from .over_time import over_time
@@ -48,6 +48,7 @@ class watch:
         self.before = {}  # id of a parameter -> its values and its gradient before the step
         self.gradients = {}  # id of a parameter -> what backward passes have added to it, in a loop without an optimizer
         self.has_learned = False  # before the first step: what is trained further
+        self.were_far = False  # at the first step: the targets from the output
         self.is_stepping, self.is_closure = False, False  # a closure runs the model inside the step
         self.others, self.most_others = 0, 0  # steps of other optimizers since the last own one; between two own ones
 
@@ -188,8 +189,9 @@ class watch:
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses = current.functions.uses
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        found = [*current.left_over(), *current.mode, *current.far_from_targets()]
-        found += Look(inputs=current.inputs).judge([data.nan_in_the_data])
+        found = [*current.left_over(), *current.mode, *current.far_from_targets(self.were_far)]
+        if any("nonfinite" in row.readings for row in current.seen):  # else the model fills the gaps itself
+            found += Look(inputs=current.inputs).judge([data.nan_in_the_data])
         if self.optimizer is not None:
             found += _not_trained(current.seen, () if ELSEWHERE in self._findings else gradients)
         if current.seen and current.sees_root and not current.was_called:
@@ -207,6 +209,7 @@ class watch:
         self.has_learned = current.has_learned()
         look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs)
         found = [*current.found, *look.judge(LOSS)]
+        self.were_far = bool(look.judge([loss.targets_out_of_reach]))
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
         self._findings += [text for text in found if text not in self._findings]

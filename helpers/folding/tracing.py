@@ -25,7 +25,7 @@ def find_pairs(model):
     for name, module in model.named_modules() if isinstance(model, nn.Module) else [("", model)]:
         if fault := _fault(module):
             raise ValueError(f"{name or class_name(model)} {fault}")
-    if is_batch_norm(model):
+    if is_batch_norm(model) and not list(model.children()):  # with layers in it, it calls F.batch_norm, say
         raise ValueError(f"the model is a {class_name(model)} alone: give one that has the layer before it, too")
     in_lists = [v for m in model.modules() for v in tree_leaves(vars(m)) if isinstance(v, nn.Module)]
     if not any(is_batch_norm(inner) for module in (model, *in_lists) for inner in module.modules()):
