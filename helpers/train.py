@@ -271,14 +271,14 @@ def _check_data(model, X, Y):
     if len(X) != len(Y) or not len(X):
         raise ValueError(f"X has {len(X)} examples and Y has {len(Y)}: both need the same number, at least one")
     if Y.dim() != 1 or Y.dtype not in (torch.int64, torch.uint8) or Y.max() < 0:
-        what = f"Y has shape {tuple(Y.shape)}, {Y.dtype} and at most {Y.max()}, not ({len(Y)},), int64 and 0 or more"
+        what = f"Y has shape {tuple(Y.shape)}, {Y.dtype} and at most {Y.max():g}, not ({len(Y)},), int64 and 0 or more"
         raise ValueError(f"{what}: give one class for each example, as a number, counted from 0")
 
 
 def _check_settings(steps, lr, batch_size, generator, optimizer, record_ratios_every):
     counts = steps, batch_size, record_ratios_every
     if not batch_size or not all(isinstance(count, Integral) and count >= 0 for count in counts):
-        given = f"steps is {steps}, batch_size {batch_size}, record_ratios_every {record_ratios_every}"
+        given = f"steps is {steps!r}, batch_size {batch_size!r}, record_ratios_every {record_ratios_every!r}"
         raise ValueError(f"{given}: give whole numbers, a batch of 1 or more, the others 0 or more")
     is_rate = isfinite(lr) if isinstance(lr, Real) else callable(lr) or isinstance(lr, torch.Tensor)
     if not (is_rate or (lr is None and optimizer is not None)):
