@@ -99,7 +99,7 @@ class Functions(TorchFunctionMode):
             return func(*args, **kwargs)
         if key and func.__name__.endswith("_"):
             self.watcher.attempt(self.watcher.settle)
-        output = func(*args, **kwargs)
+        output = func(*args, **kwargs)  # a warning here is torch's, about the network's own call
         if key in MADE or kwargs.get("requires_grad"):
             self.made.append(args[0] if key in MADE else output)
         if key is None or key in MADE:
@@ -129,8 +129,9 @@ class Functions(TorchFunctionMode):
         """The output to go on with."""
         if key in LOSSES:
             self._loss_called(func.__name__, output, *args, **kwargs)
-        elif key == "sub" and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
-            self._loss_called("the loss", output, *args[:2])
+        elif key in ("sub", "mul") and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
+            pair = sorted(args[:2], key=lambda t: t.requires_grad)  # a model's output, and what it is compared with
+            self._loss_called("the loss", output, pair[1], pair[0])
         elif key in MIXING and args and _is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         first = output[0] if isinstance(output, tuple) else output

@@ -83,13 +83,12 @@ def normalises_places(look, before, row, after):
 @once_a_layer
 def dead(look, before, row, after):
     """Most units are zero for every example, or all of them are the same number."""
-    fades = any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth))
+    fades = _is_small(before) and any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth))
     if fades and row.std == 0:
         return None  # nothing_left says it, after its cause
     cause = "are the weights before it all zero?"
     if row.dead is not None and row.dead > DEAD and _is_no_chance(row, before):
-        is_small = not before or (before[-1].std or 0) < 1  # after steps that were too long: up to 1e8
-        if is_small and fades:
+        if fades:
             cause = "what reaches it is too small against its biases"
         elif not before or before[-1].std != 0:
             cause = "a learning rate that was too high once, or biases too negative"
@@ -104,8 +103,13 @@ def dead(look, before, row, after):
 
 @once_a_layer
 def nothing_left(look, before, row, after):
-    if row.is_activation and row.std == 0 and look.has_said(change_with_depth):
+    if row.is_activation and row.std == 0 and look.has_said(change_with_depth) and _is_small(before):
         return f"{_label(row)}: puts out the same number everywhere; what reaches it is too small"
+
+
+def _is_small(before):
+    """Whether what reaches a row is below 1 in size; after steps that were too long: up to 1e8."""
+    return not before or max(abs(before[-1].mean or 0), before[-1].std or 0) < 1
 
 
 def _is_no_chance(row, before):

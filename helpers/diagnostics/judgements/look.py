@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
-VIEW = re.compile("(Unsafe)?View|Reshape|Squeeze|Unsqueeze|Alias|Clone")  # how nodes of the graph are called
+# How nodes of the graph are called that hand on the same numbers, or some of them.
+VIEW = re.compile("(Unsafe)?View|Reshape|Squeeze|Unsqueeze|Alias|Clone|ToCopy|Select|Slice|Index|Permute|Transpose")
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 
 
@@ -60,11 +61,11 @@ class Look:
         return any(self.said.get(judgement) for judgement in judgements)
 
     def row_of(self, call):
-        """The row of what put out the input of a loss, or None."""
-        node = call.node
-        while VIEW.match(type(node).__name__) and all(node is not row.node for row in self.seen):
+        """The row of the activation that put out the input of a loss, or None; between them there may be views."""
+        node, activations = call.node, {row.node: row for row in self.seen if row.activation and row.node}
+        while VIEW.match(type(node).__name__) and node not in activations:
             node = node.next_functions[0][0]
-        return next((row for row in self.seen if row.node is node is not None), None)
+        return activations.get(node)
 
     @cached_property
     def trainable(self):

@@ -63,7 +63,7 @@ def targets_out_of_reach(look):
             text = f"the targets are about {there:.1e} in size, and the output {here:.1e}"
             yield f"{text}: standardise the targets, (y - mean) / std"
             return
-        if here > AWAY * max(there, 1) and loss > here:
+        if here > AWAY * max(there, 1) and loss > here and not look.says(data.inputs_unscaled):
             text = f"the output is about {here:.1e} in size, and the targets {there:.1e}"
             yield f"{text}: the weights are far too large (divide them by sqrt(fan_in)), or the steps were too long"
             return
