@@ -150,7 +150,9 @@ def change_with_depth(look):
     place = {k: n * (1e9 if is_led_past else 1) for n, k in enumerate(compared)}  # layers of other roles count as depth
     # Up to the last one that is not exactly 0, where so little arrives that rounding has taken it.
     i, j = layers[0], max((k for k in layers if rows[k].std != 0), default=layers[0])
-    if change := _change(rows[i].std, rows[j].std, place[j] - place[i], MOST_CHANGE["activations"]):
+    change = _change(rows[i].std, rows[j].std, place[j] - place[i], MOST_CHANGE["activations"])
+    # Learning makes the last weights large: what has learned may grow, on both ways.
+    if change and not (change > 1 and look.has_learned):
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
         stds = f"std {rows[i].std:.2g} in {rows[i].name}, {rows[j].std:.2g} in {rows[j].name}"
         yield f"activations {verb} with depth: {stds}; the gain is probably too {cause}"
@@ -161,7 +163,8 @@ def change_with_depth(look):
     i, j = min((k for k in layers if gradients[k].std != 0), default=layers[-1]), layers[-1]
     # In a larger feature map the same gradient may be spread over more entries: by norm and by std it must have changed.
     change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], MOST_CHANGE["gradients"])
-    if change and _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"]):
+    by_std = _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"])
+    if change and by_std and not (change > 1 and look.has_learned):
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
         yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"

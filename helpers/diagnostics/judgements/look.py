@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
+from ..hooks import tensors_in
+
 # How nodes of the graph are called that hand on the same numbers, or some of them.
 VIEW = re.compile("(Unsafe)?View|Reshape|Squeeze|Unsqueeze|Alias|Clone|ToCopy|Select|Slice|Index|Permute|Transpose")
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
@@ -62,10 +64,13 @@ class Look:
 
     def row_of(self, call):
         """The row of the activation that put out the input of a loss, or None; between them there may be views."""
-        node, activations = call.node, {row.node: row for row in self.seen if row.activation and row.node}
-        while VIEW.match(type(node).__name__) and node not in activations:
-            node = node.next_functions[0][0]
-        return activations.get(node)
+        activations = {row.node: row for row in self.seen if row.activation and row.node}
+        return next((activations[node] for node in _behind_views(call.node) if node in activations), None)
+
+    def is_of_output(self, call):
+        """Whether the input of a loss is what the network or a layer puts out, rather than computed from it."""
+        ends = {t.grad_fn for t in tensors_in(self.output)} | {row.node for row in self.seen}
+        return any(node in ends for node in _behind_views(call.node))
 
     @cached_property
     def trainable(self):
@@ -82,6 +87,14 @@ class Look:
         zero = [p for p in self.parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
         zero = [p for p in zero if is_weight(p) or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
         return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
+
+
+def _behind_views(node):
+    """A node of the graph, and those that hand on their numbers to it."""
+    nodes = [node]
+    while VIEW.match(type(nodes[-1]).__name__):
+        nodes.append(nodes[-1].next_functions[0][0])
+    return nodes
 
 
 def is_weight(p):
