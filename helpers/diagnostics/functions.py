@@ -99,7 +99,7 @@ class Functions(TorchFunctionMode):
             return func(*args, **kwargs)
         if key and func.__name__.endswith("_"):
             self.watcher.attempt(self.watcher.settle)
-        output = func(*args, **kwargs)
+        output = func(*args, **kwargs)  # a warning here is torch's, about the network's own call
         if key in MADE or kwargs.get("requires_grad"):
             self.made.append(args[0] if key in MADE else output)
         if key is None or key in MADE:
@@ -129,7 +129,7 @@ class Functions(TorchFunctionMode):
         """The output to go on with."""
         if key in LOSSES:
             self._loss_called(func.__name__, output, *args, **kwargs)
-        elif key == "sub" and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
+        elif key in ("sub", "mul") and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
             self._loss_called("the loss", output, *args[:2])
         elif key in MIXING and args and _is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
@@ -139,17 +139,15 @@ class Functions(TorchFunctionMode):
         given = [a if isinstance(a, (list, tuple)) else (a,) for a in (*args, *kwargs.values())]
         tensors = [t for some in given for t in some if isinstance(t, torch.Tensor)]
         weights = [t for t in tensors if self._is_weight(t)]
-        row, unit, gate = None, None, None
-        if key in RECURRENT:
-            unit = -1
-        elif key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
+        row, gate, unit = None, None, -1 if key in RECURRENT else None
+        if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
             if key in ("matmul", "mm") and weights and weights[0] is tensors[0] and not _is_learnt(weights[0]):
                 weights = weights[1:]  # a matrix on the left that does not learn: an adjacency, a mask
             kind, unit = PRODUCTS[key]
             unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
             self._used(weights, kind)
             row = self._row(func, key, kind, unit, weights) if weights else None
-        else:
+        elif key not in RECURRENT:
             unit, gate = self._carried(key, first, tensors)
             self._used(weights, None)
             kind = _activation(key, args, kwargs)
@@ -222,6 +220,8 @@ class Functions(TorchFunctionMode):
         return None, f"{path}.{{}}{'' if in_torch else f':{frame.f_lineno}'}".lstrip(".")
 
     def _loss_called(self, name, loss, input, target, *args, **kwargs):
+        if name.endswith("loss") and target.requires_grad and not input.requires_grad:
+            input, target = target, input  # mse_loss(y, output) is as good: the output comes first here
         reduction = _argument("reduction", 4, args, kwargs, "mean")
         is_mean = loss.numel() == 1 and reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
         self.losses.append(LossCall(name, input.detach(), target.detach(), loss.detach(), is_mean, input.grad_fn))

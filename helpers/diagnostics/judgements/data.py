@@ -6,13 +6,14 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ..hooks import tensors_in
-from ..losses import is_plain
+from ..losses import has_learned, is_plain
 from . import layers
 from .look import NORMS, some_of
 
 LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
 AWAY = 20  # times as far from 0 as they differ
-HIDING = re.compile("LSTM|GRU|RNN|Tanh|Sigmoid")  # bound what comes out
+HIDING = re.compile("LSTM|GRU")  # bound what comes out
+HIDDEN = 0.35  # the std of a state that came of large inputs: 0.39 and more; of inputs of std 1, at init: 0.1 to 0.25
 SMALL = 3e-3  # pixels that were divided by 255 twice: 1e-3
 
 
@@ -85,6 +86,8 @@ def inputs_unscaled(look):
         return
     size, first = max(t.std(0).max().item() for t in tensors), look.seen[0] if look.seen else None
     mean, hides = max(t.mean().abs().item() for t in tensors), first and HIDING.match(first.type.__name__)
+    # What bounds its output: by states near 1 and -1. Where it learns all the same, forward may scale them.
+    hides = hides and (first.readings.get("std") or 0) > HIDDEN and not any(map(has_learned, look.losses))
     is_taken = first and ((first.readings.get("std") or 0) > LARGE or hides)
     kind = "large" if size > 3 * LARGE and is_taken else None
     if mean > max(3 * LARGE, AWAY * size) and is_taken:  # years: 2015 and 5

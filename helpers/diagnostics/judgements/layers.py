@@ -83,13 +83,12 @@ def normalises_places(look, before, row, after):
 @once_a_layer
 def dead(look, before, row, after):
     """Most units are zero for every example, or all of them are the same number."""
-    fades = any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth))
+    fades = _is_small(before) and any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth))
     if fades and row.std == 0:
         return None  # nothing_left says it, after its cause
     cause = "are the weights before it all zero?"
     if row.dead is not None and row.dead > DEAD and _is_no_chance(row, before):
-        is_small = not before or (before[-1].std or 0) < 1  # after steps that were too long: up to 1e8
-        if is_small and fades:
+        if fades:
             cause = "what reaches it is too small against its biases"
         elif not before or before[-1].std != 0:
             cause = "a learning rate that was too high once, or biases too negative"
@@ -104,8 +103,13 @@ def dead(look, before, row, after):
 
 @once_a_layer
 def nothing_left(look, before, row, after):
-    if row.is_activation and row.std == 0 and look.has_said(change_with_depth):
+    if row.is_activation and row.std == 0 and look.has_said(change_with_depth) and _is_small(before):
         return f"{_label(row)}: puts out the same number everywhere; what reaches it is too small"
+
+
+def _is_small(before):
+    """Whether what reaches a row is below 1 in size; after steps that were too long: up to 1e8."""
+    return not before or max(abs(before[-1].mean or 0), before[-1].std or 0) < 1
 
 
 def _is_no_chance(row, before):
@@ -148,7 +152,9 @@ def change_with_depth(look):
     place = {k: n * (1e9 if is_led_past else 1) for n, k in enumerate(compared)}  # layers of other roles count as depth
     # Up to the last one that is not exactly 0, where so little arrives that rounding has taken it.
     i, j = layers[0], max((k for k in layers if rows[k].std != 0), default=layers[0])
-    if change := _change(rows[i].std, rows[j].std, place[j] - place[i], MOST_CHANGE["activations"]):
+    change = _change(rows[i].std, rows[j].std, place[j] - place[i], MOST_CHANGE["activations"])
+    # Learning makes the last weights large: what has learned may grow, on both ways.
+    if change and not (change > 1 and look.has_learned):
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
         stds = f"std {rows[i].std:.2g} in {rows[i].name}, {rows[j].std:.2g} in {rows[j].name}"
         yield f"activations {verb} with depth: {stds}; the gain is probably too {cause}"
@@ -159,7 +165,8 @@ def change_with_depth(look):
     i, j = min((k for k in layers if gradients[k].std != 0), default=layers[-1]), layers[-1]
     # In a larger feature map the same gradient may be spread over more entries: by norm and by std it must have changed.
     change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], MOST_CHANGE["gradients"])
-    if change and _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"]):
+    by_std = _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"])
+    if change and by_std and not (change > 1 and look.has_learned):
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
         yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"

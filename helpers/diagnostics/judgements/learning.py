@@ -113,7 +113,7 @@ def detached_in_a_loop(look):
     for i, row in enumerate(look.seen):
         calls.setdefault(row.name.partition(" (call ")[0], []).append(i)
     for name, (first, *others) in calls.items():
-        loop = look.seen[first : others[-1]] if len(others) > 1 else []
+        loop = look.seen[first : others[-1]] if len(others) > 2 else []  # fewer: targets by the same network
         if loop and look.seen[others[-1]].gradient and not any(row.gradient or row.node is None for row in loop):
             text = f"{name}: {len(others)} of its {len(others) + 1} calls get no gradient"
             yield f"{text}, so nothing is learned across them; is there a detach in the loop?"

@@ -5,7 +5,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
 
-VIEW = re.compile("(Unsafe)?View|Reshape|Squeeze|Unsqueeze|Alias|Clone")  # how nodes of the graph are called
+from ..hooks import tensors_in
+
+# How nodes of the graph are called that hand on the same numbers, or some of them.
+SAME = "UnsafeView View Reshape ReshapeAlias Squeeze Unsqueeze Alias Clone ToCopy Select Slice Index Permute Transpose"
+VIEW = re.compile(f"({'|'.join(SAME.split())})Backward")
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 
 
@@ -60,11 +64,14 @@ class Look:
         return any(self.said.get(judgement) for judgement in judgements)
 
     def row_of(self, call):
-        """The row of what put out the input of a loss, or None."""
-        node = call.node
-        while VIEW.match(type(node).__name__) and all(node is not row.node for row in self.seen):
-            node = node.next_functions[0][0]
-        return next((row for row in self.seen if row.node is node is not None), None)
+        """The row of the activation that put out the input of a loss, or None; between them there may be views."""
+        activations = {row.node: row for row in self.seen if row.activation and row.node}
+        return next((activations[node] for node in _behind_views(call.node) if node in activations), None)
+
+    def is_of_output(self, call):
+        """Whether the input of a loss is what the network or a layer puts out, rather than computed from it."""
+        ends = {t.grad_fn for t in tensors_in(self.output)} | {row.node for row in self.seen}
+        return any(node in ends for node in _behind_views(call.node))
 
     @cached_property
     def trainable(self):
@@ -81,6 +88,14 @@ class Look:
         zero = [p for p in self.parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
         zero = [p for p in zero if is_weight(p) or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
         return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
+
+
+def _behind_views(node):
+    """A node of the graph, and those that hand on their numbers to it."""
+    nodes = [node]
+    while VIEW.match(type(nodes[-1]).__name__):
+        nodes.append(nodes[-1].next_functions[0][0])
+    return nodes
 
 
 def is_weight(p):

@@ -2,6 +2,8 @@
 
 from math import inf, log
 
+from torch import broadcast_shapes
+
 from ..hooks import tensors_in
 from ..losses import CROSS_ENTROPY, has_learned, is_plain, numbers
 from . import data, learning
@@ -23,7 +25,9 @@ def not_finite(look):
 def compares_all_pairs(look):
     """(N, 1) against (N,), where each is compared with all."""
     for call in look.losses:
-        if call.name in COMPARING and numbers(call.input, call.target) and call.input.shape != call.target.shape:
+        if call.name not in COMPARING or not numbers(call.input, call.target):
+            continue
+        if broadcast_shapes(call.input.shape, call.target.shape).numel() > call.input.numel():
             shapes = f"an output {tuple(call.input.shape)} and targets {tuple(call.target.shape)}"
             yield f"{call.name} gets {shapes}, so each is compared with all: give targets.view_as(output)"
             return
@@ -59,11 +63,13 @@ def targets_out_of_reach(look):
             text = f"the targets reach from {low:.3g} to {high:.3g}, and {row.name} ({row.activation})"
             yield f"{text} puts out {least} to {most}: leave it out, or scale the targets"
             return
+        if not there or not look.is_of_output(call):  # 0, or a derivative: an equation's residual
+            continue
         if there > AWAY * max(here, 1) and loss > there / 2:  # no such loss where the loss_fn scales them itself
             text = f"the targets are about {there:.1e} in size, and the output {here:.1e}"
             yield f"{text}: standardise the targets, (y - mean) / std"
             return
-        if here > AWAY * max(there, 1) and loss > here:
+        if here > AWAY * max(there, 1) and loss > here and not look.says(data.inputs_unscaled):
             text = f"the output is about {here:.1e} in size, and the targets {there:.1e}"
             yield f"{text}: the weights are far too large (divide them by sqrt(fan_in)), or the steps were too long"
             return
