@@ -179,15 +179,9 @@ def test_an_activation_whose_result_is_thrown_away(is_used):
     assert says(warnings, "relu", "is not used") != is_used
 
 
-def test_batch_norm_over_places():
-    def net(places, *more):
-        return Net(lambda self, x: self.body(x.view(64, 8, 2)).relu().mean(1),
-                   body=nn.Sequential(nn.Linear(2, 4), *more, nn.BatchNorm1d(places), nn.Identity()))  # fmt: skip
-
-    assert says(diagnose(net(8), X, Y).warnings, "each of the 8 places", "LayerNorm")
-    right = Net(lambda self, x: self.bn(self.a(x.view(64, 8, 2)).transpose(1, 2)).relu().mean(2),
-                a=nn.Linear(2, 4), bn=nn.BatchNorm1d(4))  # fmt: skip
-    assert not says(diagnose(right, X, Y).warnings, "places")
+def test_an_embedding_without_a_row_for_an_input():
+    with pytest.raises(ValueError, match="num_embeddings larger"):
+        diagnose(nn.Sequential(nn.Embedding(10, 4)), torch.full((8,), 10), torch.zeros(8).long())
 
 
 # What is healthy
@@ -270,6 +264,83 @@ def test_in_a_very_deep_network_the_cause_comes_first(kind, depth):
     assert len(warnings) < 10 and not any(says(warnings, word) for word in ("all zero", "sign, round", "rounding"))
 
 
+@pytest.mark.parametrize(
+    "shape", [lambda p: p.squeeze(1), lambda p: p.view(-1), lambda p: p[:, 0], lambda p: p.flatten()]
+)
+def test_a_sigmoid_before_its_loss_behind_a_view(shape):
+    net = Net(lambda self, x: shape(self.body(x).sigmoid()), body=mlp(outputs=1))
+    assert says(diagnose(net, X, (NUMBERS > 0).float(), BCE).warnings, "sigmoid of its own")
+    logits = Net(lambda self, x: shape(2 * self.body(x).tanh()), body=mlp(outputs=1))
+    assert not says(diagnose(logits, X, (NUMBERS > 0).float(), BCE).warnings, "leave")
+
+
+def test_all_pairs_in_a_product_by_hand():
+    loss_fn = lambda p, y: -(y * p.log() + (1 - y) * (1 - p).log()).mean()
+    net, labels = mlp(nn.Sigmoid(), outputs=1), (NUMBERS > 0).float()
+    assert says(diagnose(net, X, labels, loss_fn).warnings, "output (64, 1) and targets (64,)", "compared with all")
+    assert not diagnose(net, X, labels[:, None], loss_fn).warnings
+
+
+def test_one_example_against_targets_without_a_batch_is_no_pair():
+    assert not diagnose(mlp(), X[:1], X[0, :4], F.mse_loss).warnings
+
+
+def test_targets_given_first():
+    assert says(diagnose(mlp(outputs=1), X, 3000 + X[:, :1], lambda out, y: F.mse_loss(y, out)).warnings, "standardise")
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_an_equation_of_large_numbers(is_apart):
+    """Its residual is no output: neither is it too large, nor what it should be."""
+    net, time, torch_grad = (
+        nn.Sequential(nn.Linear(1, 32), nn.Tanh(), nn.Linear(32, 1)),
+        NUMBERS[:, None],
+        torch.autograd.grad,
+    )
+
+    def loss_fn(_):
+        t = time.clone().requires_grad_()
+        speed = torch_grad(net(t).sum(), t, create_graph=True)[0]
+        force = 400 * time
+        return F.mse_loss(speed, force) if is_apart else F.mse_loss(speed - force, torch.zeros_like(force))
+
+    assert not says(diagnose(net, time, loss_fn=loss_fn).warnings, "in size")
+
+
+def test_series_that_are_scaled_inside_of_forward():
+    lstm, head = nn.LSTM(1, 32, batch_first=True), nn.Linear(32, 4)
+    series, scaled = 120 * X[:, :, None], lambda x: (x - x.mean(1, True)) / x.std(1, keepdim=True)
+    for forward, is_raw in [(lambda self, x: x, True), (lambda self, x: scaled(x), False)]:
+        net = Net(
+            lambda self, x, forward=forward: self.head(self.lstm(forward(self, x))[0][:, -1]), lstm=lstm, head=head
+        )
+        assert says(diagnose(net, series, Y).warnings, "the inputs are") == is_raw
+
+
+def test_what_has_learned_may_grow_with_depth():
+    torch.manual_seed(0)
+    layers = [layer for i in range(4) for layer in (nn.Linear(64 if i else 16, 64), nn.ReLU())]
+    net = nn.Sequential(*layers, nn.Linear(64, 4))
+    optimizer = adam(net, 1e-2)
+    for _ in range(400):
+        optimizer.zero_grad()
+        F.cross_entropy(net(X), Y).backward()
+        optimizer.step()
+    found = diagnose(net, X, Y)
+    stds = [row.std for row in found.activations if row.type is nn.ReLU]
+    assert found.has_learned and stds[-1] > 7 * stds[0] and not says(found.warnings, "too high")
+
+
+def test_dead_by_biases_behind_layers_whose_gradients_vanish():
+    net = nn.Sequential(*[layer for _ in range(4) for layer in (nn.Linear(16, 16), nn.ReLU())], nn.Linear(16, 4))
+    with torch.no_grad():
+        net[4].bias.fill_(-9)
+        net[6].weight.mul_(0.02)
+    warnings = diagnose(net, X, Y).warnings
+    assert says(warnings, "vanish")
+    assert says(warnings, "100% of its units are dead", "biases too negative") and not says(warnings, "5", "too small")
+
+
 def test_every_judgement_stands_in_a_list():
     """And only once: the two lists say all that is looked for."""
     listed = STEP + READINGS
@@ -277,3 +348,9 @@ def test_every_judgement_stands_in_a_list():
     functions = {f for room in rooms for f in vars(room).values() if isgeneratorfunction(f)}
     written = {f for f in functions if list(signature(f).parameters) == ["look"]}
     assert len(listed) == len(set(listed)) and written <= set(listed) and set(LOSS) < set(STEP)
+
+
+def test_logits_that_are_clamped_far_out_are_healthy():
+    for bound in 1, 20:
+        model = nn.Sequential(nn.Linear(16, 4), nn.Hardtanh(-bound, bound))
+        assert says(diagnose(model, X, Y).warnings, "stays between") == (bound == 1)

@@ -12,6 +12,7 @@ BATCH = "from a loader: inputs, targets = next(iter(loader))"
 OF_TARGETS = {  # what torch says of them, and what helps
     "Target size": "targets have another shape than the output: give targets.view_as(output)",
     "target tensor expected": "targets have a dimension too many: give targets.squeeze(1)",
+    "batch_size": "output and targets differ in their number of examples: flatten each by itself, x.flatten(1)",
     "class probabilities": "targets are one-hot whole numbers: give targets.argmax(1)",
     "out of bounds": "targets reach too far: count classes from 0; for one output take F.binary_cross_entropy_with_logits",
 }
@@ -51,6 +52,8 @@ def _remedies(name, value, said, network):
     is_refused = re.search(rf"\b{type(value).__name__}\b|argument|not callable", said)
     if is_refused and not isinstance(value, (torch.Tensor, tuple, dict)):
         yield f"{name} is {value if value is None else kind_of(value)}: give a tensor (torch.as_tensor makes one; {BATCH})"
+    if name == "inputs" and "index out of range in self" in said:
+        yield "inputs hold a number for which an Embedding has no row: make its num_embeddings larger"
     yield from (remedy for text, remedy in OF_TARGETS.items() if name == "targets" and text in said)
     types = {t.dtype for _, t in network.tensors.values() if t.is_floating_point()}
     for t in (t for t in tree_leaves(value) if isinstance(t, torch.Tensor) and is_of_types):

@@ -44,7 +44,6 @@ STEP = [
 READINGS = [
     layers.not_finite,
     layers.saturated,
-    layers.normalises_places,
     layers.dead,
     layers.change_with_depth,
     layers.nothing_left,

@@ -72,15 +72,6 @@ def saturated(look, before, row, after):
 
 
 @once_a_layer
-def normalises_places(look, before, row, after):
-    """BatchNorm1d takes dimension 1 for the channels, where a Linear has put them last."""
-    is_behind = before and "Linear" in before[-1].type.__name__ and before[-1].shape == row.shape
-    if is_behind and row.type.__name__ == "BatchNorm1d" and len(row.shape) == 3 and row.shape[1] != row.shape[2]:
-        text = f"{row.name} (BatchNorm1d): normalises each of the {row.shape[1]} places, as they are dimension 1"
-        return f"{text}; for the {row.shape[2]} features transpose(1, 2) before and after it, or take LayerNorm"
-
-
-@once_a_layer
 def dead(look, before, row, after):
     """Most units are zero for every example, or all of them are the same number."""
     fades = _is_small(before) and any(" shrink " in text or " vanish " in text for text in look.says(change_with_depth))

@@ -10,6 +10,7 @@ from . import data, learning
 
 COMPARING = "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "the loss"
 AWAY = 20  # times the size of the output, or of 1; logarithms of prices, which are learned: 12; prices: 1e5
+WIDE = 5  # bounds of logits that a loss can come near 0 with: clamps at 10 to 30 are common
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
 
 
@@ -93,7 +94,7 @@ def wants_logits(look):
             remedy = f"leave the model's {own} out, or learning is slow and the loss never comes near 0"
             yield f"cross-entropy gets probabilities, but it has a {name} of its own: {remedy}"
             return
-        elif row and row.bounds:
+        elif row and row.bounds and (row.bounds == "dies" or row.bounds[1] < WIDE):
             where = "is never below 0" if row.bounds == "dies" else "stays between {} and {}".format(*row.bounds)
             yield f"cross-entropy gets what a {row.activation} puts out ({row.name}), which {where}: leave it out"
             return
