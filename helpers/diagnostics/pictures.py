@@ -19,15 +19,27 @@ NO_GRADIENTS = "no gradients: call diagnose with targets, or with a loss_fn whos
 # One number a row for each picture: the rows, their field, the axis's label, what is said where there is none; and
 # what is healthy.
 PICTURES = (
-    ("activations", "std", "std of the activations", "no layer was seen", "What the layers put out: alike in all"),
-    ("gradients", "std", "std of the gradients", NO_GRADIENTS, "The gradients there: alike in all layers"),
-    ("parameters", "grad_to_data", "grad:data ratio", NO_GRADIENTS, "The weights' gradients: a like share of each"),
+    (
+        "activations",
+        "std",
+        "std of the activations",
+        "no layer was seen",
+        "What the layers put out: about the same in all",
+    ),
+    ("gradients", "std", "std of the gradients", NO_GRADIENTS, "The gradients there: about the same in all layers"),
+    (
+        "parameters",
+        "grad_to_data",
+        "grad:data ratio",
+        NO_GRADIENTS,
+        "The weights' gradients: about the same share of each",
+    ),
     (
         "parameters",
         "update_to_data",
         "update:data ratio",
         "no updates: give lr= or optimizer=",
-        "The steps: a like share of each weight",
+        "The steps: about the same share of each weight",
     ),
 )
 
