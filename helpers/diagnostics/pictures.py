@@ -16,6 +16,7 @@ BESIDE = dict(loc="upper left", bbox_to_anchor=(1.01, 1), borderaxespad=0, fonts
 TOO_WIDE = 1e4  # between the stds of two outlines: all but one would be a needle, so points are drawn
 MIDDLE = dict(ha="center", va="center", color=GRAY)  # a text in place of a picture
 NO_GRADIENTS = "no gradients: call diagnose with targets, or with a loss_fn whose loss has one"
+NO_STEPS = "no updates: give lr= or optimizer="
 # One number a row for each picture: the rows, their field, the axis's label, what is said where there is none; and
 # what is healthy.
 PICTURES = (
@@ -34,13 +35,7 @@ PICTURES = (
         NO_GRADIENTS,
         "The weights' gradients: about the same share of each",
     ),
-    (
-        "parameters",
-        "update_to_data",
-        "update:data ratio",
-        "no updates: give lr= or optimizer=",
-        "The steps: about the same share of each weight",
-    ),
+    ("parameters", "update_to_data", "update:data ratio", NO_STEPS, "The steps: about the same share of each weight"),
 )
 
 
