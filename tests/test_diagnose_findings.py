@@ -10,15 +10,12 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 import helpers.diagnostics
 from helpers.diagnostics import diagnose

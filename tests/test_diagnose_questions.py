@@ -43,6 +43,17 @@ def adam(model, lr=1e-3):
     return torch.optim.Adam(model.parameters(), lr)
 
 
+def learned(*layers):
+    """A network that has learned its 64 examples by heart."""
+    net = nn.Sequential(*layers)
+    optimizer = adam(net, 1e-2)
+    for _ in range(400):
+        optimizer.zero_grad()
+        F.cross_entropy(net(X), Y).backward()
+        optimizer.step()
+    return net
+
+
 # The loss is seen where it is called
 
 
@@ -208,13 +219,7 @@ def test_a_loss_that_has_come_to_0():
 
 def test_saturation_of_what_has_learned():
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4))
-    optimizer = adam(net, 1e-2)
-    for _ in range(400):
-        optimizer.zero_grad()
-        F.cross_entropy(net(X), Y).backward()
-        optimizer.step()
-    found = diagnose(net, X, Y)
+    found = diagnose(learned(nn.Linear(16, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 4)), X, Y)
     assert found.has_learned and max(row.saturated or 0 for row in found.activations) > 0.3
     assert not says(found.warnings, "saturated")
 
@@ -320,13 +325,7 @@ def test_series_that_are_scaled_inside_of_forward():
 def test_what_has_learned_may_grow_with_depth():
     torch.manual_seed(0)
     layers = [layer for i in range(4) for layer in (nn.Linear(64 if i else 16, 64), nn.ReLU())]
-    net = nn.Sequential(*layers, nn.Linear(64, 4))
-    optimizer = adam(net, 1e-2)
-    for _ in range(400):
-        optimizer.zero_grad()
-        F.cross_entropy(net(X), Y).backward()
-        optimizer.step()
-    found = diagnose(net, X, Y)
+    found = diagnose(learned(*layers, nn.Linear(64, 4)), X, Y)
     stds = [row.std for row in found.activations if row.type is nn.ReLU]
     assert found.has_learned and stds[-1] > 7 * stds[0] and not says(found.warnings, "too high")
 

@@ -2,14 +2,11 @@
 
 from itertools import pairwise
 
-import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
 from torch import nn
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from helpers import plots
 from helpers.diagnostics import diagnose, watch

@@ -18,7 +18,7 @@ from helpers.diagnostics import diagnose
 from helpers.layers import BatchNorm1d
 from helpers.models import SEED, deep_mlp, lecture_mlp
 from helpers.train import train
-from lecture_loop import GRAD_TO_DATA, GRADIENT_STD
+from lecture_numbers import GRAD_TO_DATA, GRADIENT_STD
 
 
 def generator(seed=SEED):

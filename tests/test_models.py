@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from helpers.models import NONLINEARITIES, SEED, STAGES, alone, deep_mlp, lecture_mlp, seeded
 from helpers.train import evaluate, sample, train
 from lecture import PlainDeep, PlainShallow
-from lecture_loop import GRAD_TO_DATA, GRADIENT_STD
+from lecture_numbers import GRAD_TO_DATA, GRADIENT_STD
 
 MAKE = {stage: partial(lecture_mlp, stage) for stage in STAGES}
 PLAIN = {stage: partial(PlainShallow, stage) for stage in STAGES}

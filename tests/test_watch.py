@@ -5,14 +5,12 @@ import subprocess
 import sys
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
 
 from helpers.diagnostics import diagnose, watch
 from helpers.models import deep_mlp

@@ -98,15 +98,14 @@ def diagnose(
             rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
             losses = list(functions.losses) or read_from_gradient(logits, at_logits) or [by_hand(output, targets, loss)]
             look = Look(network, functions, losses, seen, parameters, inputs, targets, output, loss_fn, loss, optimizer)
-            look.is_step = lr is not None or optimizer is not None
+            look.is_step, look.has_learned = lr is not None or optimizer is not None, any(map(has_learned, losses))
             look.activations, look.gradients = layer_rows(seen)
             look.parameters = rows
             look.rises = trial.raises(loss, again) if rates.steps_are_long(look) else None
         findings = look.judge(STEP)
 
     number, gradients = (None, []) if loss is None else (loss.item(), look.gradients)
-    learned = any(map(has_learned, losses))
-    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, learned)
+    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, look.has_learned)
 
 
 def _arguments(inputs):

@@ -118,11 +118,9 @@ class Pass(Watcher):
         if self.with_gradients and not any(row.gradient for row in self.seen):
             self.seen = self.with_gradients
         self.number_calls()
-        for row in self.seen if scale != 1 else ():
-            if row.gradient:
-                row.gradient = {
-                    key: x / scale if x and key in ("mean", "std") else x for key, x in row.gradient.items()
-                }
+        for row in [row for row in self.seen if row.gradient] if scale != 1 else ():
+            scaled = {key: row.gradient[key] / scale for key in ("mean", "std") if row.gradient.get(key)}
+            row.gradient = row.gradient | scaled
 
     def _see(self, seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)

@@ -207,7 +207,7 @@ class watch:
         """What is true of the whole training, said at its first step."""
         self.is_new, current, ours = False, self.current, {id(p) for p in trained}
         self.has_learned = current.has_learned()
-        look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs)
+        look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs, has_learned=self.has_learned)
         found = [*current.found, *look.judge(LOSS)]
         self.were_far = bool(look.judge([loss.targets_out_of_reach]))
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):

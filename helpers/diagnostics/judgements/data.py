@@ -6,7 +6,7 @@ import torch
 from torch.utils._pytree import tree_leaves
 
 from ..hooks import tensors_in
-from ..losses import has_learned, is_plain
+from ..losses import is_plain
 from . import layers
 from .look import NORMS, some_of
 
@@ -87,7 +87,7 @@ def inputs_unscaled(look):
     size, first = max(t.std(0).max().item() for t in tensors), look.seen[0] if look.seen else None
     mean, hides = max(t.mean().abs().item() for t in tensors), first and HIDING.match(first.type.__name__)
     # What bounds its output: by states near 1 and -1. Where it learns all the same, forward may scale them.
-    hides = hides and (first.readings.get("std") or 0) > HIDDEN and not any(map(has_learned, look.losses))
+    hides = hides and (first.readings.get("std") or 0) > HIDDEN and not look.has_learned
     is_taken = first and ((first.readings.get("std") or 0) > LARGE or hides)
     kind = "large" if size > 3 * LARGE and is_taken else None
     if mean > max(3 * LARGE, AWAY * size) and is_taken:  # years: 2015 and 5

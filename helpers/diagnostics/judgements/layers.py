@@ -22,10 +22,8 @@ DIGITS = re.compile(r"\d+")
 
 def not_finite(look):
     """Only the first in the order in which a step computes them: all others follow from it."""
-    before = (
-        "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0), NaN in the inputs"
-    )
-    before += ", or a softmax over a row that is masked everywhere"
+    before = "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0)"
+    before += ", NaN in the inputs, or a softmax over a row that is masked everywhere"
     after = "no layer after it has any: look for 0/0, the square root of 0 or a loss that overflows"
     found = [(f"{p.name}:", p, "a step was too large, probably: lower the learning rate") for p in look.parameters]
     found += [(f"{_label(row)}:", row, before) for row in look.activations]
@@ -59,15 +57,12 @@ def once_a_layer(judge_row):
 
 @once_a_layer
 def saturated(look, before, row, after):
-    # What has learned is sure of it, by units that are on or off. What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
-    inside = row.is_activation and any(r.std != row.std for r in after)
-    most = HARD if "Hard" in row.type.__name__ else SATURATED
-    if (
-        row.saturated is not None
-        and row.saturated > most
-        and not look.has_learned
-        and (inside or not (before or after))
-    ):
+    if row.saturated is None or look.has_learned:  # what has learned is sure of it, by units that are on or off
+        return None
+    # What ends the network may be meant to come near 0 or 1, and so may a gate, which is no activation here.
+    is_inside = row.is_activation and any(r.std != row.std for r in after)
+    is_alone = not (before or after)
+    if row.saturated > (HARD if "Hard" in row.type.__name__ else SATURATED) and (is_inside or is_alone):
         return f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
 
 

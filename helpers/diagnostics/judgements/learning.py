@@ -121,11 +121,10 @@ def detached_in_a_loop(look):
 
 
 def drops_nearly_all(look):
-    named = [
-        (name, layer) for name, layer in look.network.layers.values() if type(layer).__name__.startswith("Dropout")
-    ]
-    for name, layer in [(name, layer) for name, layer in named if getattr(layer, "p", 0) > DROPPED][:1]:
-        yield f"{name} (Dropout): drops {layer.p:.0%} of what it gets; p is the share to drop, not the one to keep"
+    for name, layer in look.network.layers.values():
+        if type(layer).__name__.startswith("Dropout") and getattr(layer, "p", 0) > DROPPED:
+            yield f"{name} (Dropout): drops {layer.p:.0%} of what it gets; p is the share to drop, not the one to keep"
+            return
 
 
 def no_gradient_at_some(look):
@@ -168,7 +167,8 @@ def zero_gradient(look):
     if all(p.std == 0 == p.mean for p in zero):
         cause = "all are 0, and each learns through another: draw some of them at random"
     if all("weight_hh" in p.name for p in zero):
-        cause = "the state before it is 0: one step only (is batch_first right?), or a reverse direction read at its start (take h_n)"
+        cause = "the state before it is 0: one step only (is batch_first right?)"
+        cause += ", or a reverse direction read at its start (take h_n)"
     if zero:
         yield f"{some}: the gradient is exactly 0 everywhere; {cause}"
 

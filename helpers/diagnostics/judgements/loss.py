@@ -19,7 +19,8 @@ def not_finite(look):
     if look.loss is None or look.loss.isfinite().all() or look.has_said(data.nan_in_the_data):
         return
     if all(t.isfinite().all() for t in tensors_in(look.output)):
-        remedy = "look for targets that are all ignore_index, for log(0) and 0/0 in the loss_fn, in ctc_loss for targets longer than the input"
+        remedy = "look for targets that are all ignore_index, for log(0) and 0/0 in the loss_fn"
+        remedy += ", in ctc_loss for targets longer than the input"
         yield f"the loss is {look.loss.item():.3g}, though the model's output is finite: {remedy}"
 
 
@@ -108,9 +109,8 @@ def far_from_a_guess(look):
     """A cross-entropy far above ln(classes), which logits near 0 would give."""
     if look.has_said(wants_logits, learning.drops_nearly_all, data.mixed_by_a_view, data.mixed_by_softmax):
         return
-    for call in [call for call in look.losses if call.name in CROSS_ENTROPY and call.is_mean and call.input.dim() > 1][
-        :1
-    ]:
+    means = [call for call in look.losses if call.name in CROSS_ENTROPY and call.is_mean and call.input.dim() > 1]
+    for call in means[:1]:
         loss, classes = call.loss.item(), call.input.shape[1]
         # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
         # sure, and wrong where it has learned by heart.

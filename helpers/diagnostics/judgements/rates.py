@@ -65,9 +65,7 @@ def too_high_or_too_low(look):
     elif float(f"{least:.1e}") < low and not is_tuned:
         cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
         yield f"{text}; the learning rate is probably too low, or {cause}"
-    elif (
-        middle < later / 10 and gradient < 100 * eps and not is_tuned
-    ):  # healthy, at the first steps: later to 4 * later
+    elif middle < later / 10 and gradient < 100 * eps and not is_tuned:  # healthy, at first: 1 to 4 times later
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
 
 
