@@ -673,6 +673,8 @@ MIXED = {
     "over keys": (lambda: attention(-1), None),
     "view for transpose": (lambda: recurrent(lambda x: x.view(12, 32, 8), lambda h: h[-1]), "view", "transpose"),
     "transpose": (lambda: recurrent(lambda x: x.transpose(0, 1), lambda h: h[-1]), None),
+    "time first, then reshaped": (lambda: Net(lambda self, x: self.out(x.transpose(0, 1).reshape(32, -1)), out=nn.Linear(96, 5)), "reshape", "(12, 32, 8)"),
+    "examples and time in one": (lambda: Net(lambda self, x: self.out(x.flatten(0, 1).reshape(32, -1)), out=nn.Linear(96, 5)), None),
     "views that keep the order": (
         lambda: recurrent(lambda x: x.view(32, 1, 12, 8).flatten(1, 2).reshape(32, 12, 8), lambda h: h[:, -1], True), None),
     "batch_first forgotten": (lambda: recurrent(lambda x: x, lambda h: h[:, -1]), "rnn:", "batch_first=True"),

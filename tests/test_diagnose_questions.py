@@ -65,6 +65,34 @@ def test_a_relu_before_the_loss():
     assert not diagnose(pooled, X, Y).warnings and not diagnose(mlp(), X, Y).warnings
 
 
+def test_a_relu_before_the_softmax_that_ends_a_network():
+    end = Net(lambda self, x: F.log_softmax(F.relu(x), dim=-1))
+
+    def reinforce(logs, actions):
+        return -logs.gather(1, actions.view(-1, 1)).mean()
+
+    for loss_fn in reinforce, F.nll_loss:
+        assert says(diagnose(mlp(end), X, Y, loss_fn).warnings, "last softmax", "ReLU", "gets no gradient")
+    assert not diagnose(mlp(nn.LogSoftmax(-1)), X, Y, reinforce).warnings
+
+
+SIGNS = {
+    "soft margin": (nn.SoftMarginLoss(), lambda out: (out[:, :1],)),
+    "hinge": (F.hinge_embedding_loss, lambda out: (out[:, :1],)),
+    "cosine": (nn.CosineEmbeddingLoss(), lambda out: (out, out.flip(0))),
+    "ranking": (nn.MarginRankingLoss(), lambda out: (out[:, 0], out[:, 1])),
+}
+
+
+@pytest.mark.parametrize("name", SIGNS)
+def test_losses_that_want_signs(name):
+    criterion, read = SIGNS[name]
+    ones = (Y > 1).float()[:, None] if name in ("soft margin", "hinge") else (Y > 1).float()
+    for targets, is_told in (ones, True), (2 * ones - 1, False), (torch.ones_like(ones), False):
+        warnings = diagnose(mlp(), X, targets, lambda out, y: criterion(*read(out), y)).warnings
+        assert says(warnings, "-1 and 1", "2 * targets - 1") == is_told
+
+
 @pytest.mark.parametrize("end, words", [(nn.Sigmoid(), "between 0 and 1"), (nn.Tanh(), "between -1 and 1")])
 def test_a_bounded_layer_before_cross_entropy(end, words):
     assert says(diagnose(mlp(end), X, Y).warnings, words, "leave it out")
@@ -190,6 +218,83 @@ def test_an_activation_whose_result_is_thrown_away(is_used):
     assert says(warnings, "relu", "is not used") != is_used
 
 
+PAIRS = {
+    "two linear layers": (lambda: [nn.Linear(16, 32), nn.Linear(32, 4)], True),
+    "a bottleneck": (lambda: [nn.Linear(16, 2), nn.Linear(2, 4)], False),
+    "a nonlinearity": (lambda: [nn.Linear(16, 32), nn.Tanh(), nn.Linear(32, 4)], False),
+    "a view": (lambda: [nn.Linear(16, 32), nn.Unflatten(1, (8, 4)), nn.Flatten(), nn.Linear(32, 4)], True),
+    "a dropout": (lambda: [nn.Linear(16, 32), nn.Dropout(), nn.Linear(32, 4)], False),
+    "plain tensors": (lambda: [weights(16, 32), weights(32, 4)], True),
+}
+
+
+def weights(n_in, n_out):
+    w, b = torch.randn(n_in, n_out) / n_in**0.5, torch.zeros(n_out)
+    w.requires_grad_(), b.requires_grad_()
+    return lambda x: x @ w + b
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_linear_layers_with_nothing_between(name):
+    torch.manual_seed(0)
+    make, is_told = PAIRS[name]
+    layers = make()
+
+    def forward(x):
+        for layer in layers:
+            x = layer(x)
+        return x
+
+    model = forward if name == "plain tensors" else nn.Sequential(*layers)
+    for x, y in (X, Y), (X.view(8, 8, 16), Y.view(8, 8)):
+        if name != "a view" or x is X:
+            assert says(diagnose(model, x, y).warnings, "two linear layers", "nonlinearity between") == is_told
+
+
+def test_a_projection_whose_result_is_added_again():
+    """As before a transformer's first block: what it puts out goes on beside the next linear layer, too."""
+    net = Net(lambda self, x: self.out((h := self.a(x)) + torch.tanh(self.b(h))), a=nn.Linear(16, 16),
+              b=nn.Linear(16, 16), out=nn.Linear(16, 4))  # fmt: skip
+    assert not diagnose(net, X, Y).warnings
+
+
+NORMED = {
+    "each value": (nn.GroupNorm(16, 16), "one value"),
+    "instance": (nn.InstanceNorm2d(16), None),
+    "pairs of values": (nn.GroupNorm(8, 16), "two values"),
+    "four values": (nn.GroupNorm(4, 16), None),
+    "two features": (nn.LayerNorm(2), "two values"),
+    "a batch of two": (nn.BatchNorm2d(16), "two values"),
+}
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_normalisation_over_few_values(name):
+    norm, words = NORMED[name]
+    n, side, features = (2 if "batch" in name else 32), (4 if name == "instance" else 1), 2 if "features" in name else 1
+    net = nn.Sequential(nn.Conv2d(3, 16, 1), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+    warnings = diagnose(net, torch.randn(n, 3, side, side * features), torch.arange(n) % 4).warnings
+    assert says(warnings, "1 (", words) if words else not says(warnings, "normalises")
+
+
+@pytest.mark.parametrize("words", ["detach", "in place"])
+def test_errors_of_backward_come_with_a_remedy(words):
+    kept = []
+
+    def forward(self, x):
+        h = torch.sigmoid(self.a(x) + sum(kept))
+        kept[:] = [h] if words == "detach" else []
+        if words == "in place":
+            h[:, 0] = 0
+        return self.out(h)
+
+    net = Net(forward, a=nn.Linear(16, 8), out=nn.Linear(8, 4))
+    if words == "detach":
+        F.cross_entropy(net(X), Y).backward()
+    with pytest.raises(ValueError, match=words):
+        diagnose(net, X, Y)
+
+
 def test_an_embedding_without_a_row_for_an_input():
     with pytest.raises(ValueError, match="num_embeddings larger"):
         diagnose(nn.Sequential(nn.Embedding(10, 4)), torch.full((8,), 10), torch.zeros(8).long())
@@ -266,6 +371,8 @@ def test_in_a_very_deep_network_the_cause_comes_first(kind, depth):
         nn.init.normal_(p, 0, 0.01) if p.dim() > 1 else nn.init.zeros_(p)
     warnings = diagnose(net, X, Y, lr=0.1).warnings
     assert says(warnings[:1], "shrink with depth", "gain") or says(warnings[:1], "vanish", "gain")
+    if depth == 100 and kind is not nn.Sigmoid:  # at once 0, by rounding
+        assert says(warnings, "the same number everywhere; what reaches it is too small")
     assert len(warnings) < 10 and not any(says(warnings, word) for word in ("all zero", "sign, round", "rounding"))
 
 

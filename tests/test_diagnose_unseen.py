@@ -156,7 +156,7 @@ def test_the_remedy_fits_the_kind_of_network():
         def parameters(self):
             return [self.weight]
 
-    (text,) = diagnose([Linear(12, 9), Linear(9, 5)], X, Y).warnings
+    (text,) = diagnose([Linear(12, 9), nn.Tanh(), Linear(9, 5)], X, Y).warnings
     assert "bias" in text and "parameters() returns" in text and "ModuleList" not in text
     model = mlp()
     assert "parameters=" in diagnose(model, X, Y, parameters=[model[0].weight]).warnings[0]

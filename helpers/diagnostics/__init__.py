@@ -88,7 +88,8 @@ def diagnose(
         results = [*tensors_in(output), loss] if network.parameters is None else []
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
-        at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
+        with with_remedy("loss", loss, network):
+            at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
         # Update: the step that the optimizer would take.

@@ -6,13 +6,12 @@ import weakref
 from collections import deque
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .rows import ACTIVATIONS
+from .rows import ACTIVATIONS, LossCall
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
@@ -34,14 +33,16 @@ ELEMENTWISE = (
     "add sub rsub mul div truedivide neg pow clone contiguous to float half bfloat16 double type typeas detach where "
     "dropout alphadropout dropout1d dropout2d dropout3d maskedfill nantonum addcmul lerp pad setitem fill zero copy"
 )
+MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
 RESHAPING = {"view", "reshape", "flatten", "getitem", "expand", "expandas", "permute", "transpose"}
 RESHAPING |= {"squeeze", "unsqueeze"}
 POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
 MIXING = {"view", "reshape", "softmax", "logsoftmax"}
 LOSSES = {"crossentropy", "nllloss", "binarycrossentropy", "binarycrossentropywithlogits", "kldiv", "mseloss"}
-LOSSES |= {"l1loss", "smoothl1loss", "huberloss"}
-MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
-KNOWN = {*MADE, *MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING, *LOSSES}
+LOSSES |= {"l1loss", "smoothl1loss", "huberloss", "softmarginloss", "hingeembeddingloss"}
+OF_PAIRS = {"cosineembeddingloss", "marginrankingloss"}
+OTHERS = {*MADE, *ELEMENTWISE.split(), *RESHAPING, *POOLING}
+KNOWN = {*MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *LOSSES, *OF_PAIRS, *OTHERS}
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
@@ -61,17 +62,6 @@ class Seen:
     is_gate: bool = False
     node: object = None  # of the graph
     is_output: bool = False
-
-
-class LossCall(NamedTuple):
-    """A call of a loss: its name, and what it was given."""
-
-    name: str
-    input: torch.Tensor
-    target: torch.Tensor
-    loss: torch.Tensor
-    is_mean: bool  # of all examples, each by itself
-    node: object  # of the graph: where the input comes from
 
 
 class Functions(TorchFunctionMode):
@@ -129,6 +119,8 @@ class Functions(TorchFunctionMode):
         """The output to go on with."""
         if key in LOSSES:
             self._loss_called(func.__name__, output, *args, **kwargs)
+        elif key in OF_PAIRS and len(args) > 2:
+            self._loss_called(func.__name__, output, args[0], args[2])
         elif key in ("sub", "mul") and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
             self._loss_called("the loss", output, *args[:2])
         elif key in MIXING and args and _is_mixing(key, output, *args, **kwargs):
@@ -243,8 +235,10 @@ def _is_mixing(key, output, x, dim=None, *_, **others):
     if key.endswith("softmax"):
         dim = dim if dim is not None else 0 if x.dim() in (1, 3) else 1  # as torch guesses
         return x.dim() > 1 and dim in (0, -x.dim())
-    sizes = [[n for n in t.shape if n > 1] for t in (x, output)]
-    return sizes[0] != sizes[1] and sorted(sizes[0]) == sorted(sizes[1])
+    was, now = ([n for n in t.shape if n > 1] for t in (x, output))
+    if sorted(was) == sorted(now):
+        return was != now
+    return bool(now) and now[0] in was[1:] and was[0] % now[0] > 0  # what was counted inside is outermost
 
 
 def _spreads(output, a, b):

@@ -17,6 +17,11 @@ OF_TARGETS = {  # what torch says of them, and what helps
     "out of bounds": "targets reach too far: count classes from 0; for one output take F.binary_cross_entropy_with_logits",
 }
 
+OF_BACKWARD = {
+    "second time": "backward reaches an earlier step: detach what is kept from one batch to the next, h = h.detach()",
+    "by an inplace": "backward needs what was changed in place: write x = x + 1 for x += 1, x.clone() before x[:, 0] = 0",
+}
+
 
 def check_given(targets, loss_fn, lr):
     if targets is None and loss_fn is cross_entropy:
@@ -35,7 +40,7 @@ def kind_of(value):
 
 @contextmanager
 def with_remedy(name, value, network):
-    """Say what helps where the model refuses its inputs, or the loss_fn its targets; the error stays the cause."""
+    """Say what helps where the inputs, the targets or the loss are refused; the error stays the cause."""
     try:
         yield
     except Exception as error:
@@ -54,7 +59,8 @@ def _remedies(name, value, said, network):
         yield f"{name} is {value if value is None else kind_of(value)}: give a tensor (torch.as_tensor makes one; {BATCH})"
     if name == "inputs" and "index out of range in self" in said:
         yield "inputs hold a number for which an Embedding has no row: make its num_embeddings larger"
-    yield from (remedy for text, remedy in OF_TARGETS.items() if name == "targets" and text in said)
+    known = {"targets": OF_TARGETS, "loss": OF_BACKWARD}.get(name, {})
+    yield from (remedy for text, remedy in known.items() if text in said)
     types = {t.dtype for _, t in network.tensors.values() if t.is_floating_point()}
     for t in (t for t in tree_leaves(value) if isinstance(t, torch.Tensor) and is_of_types):
         written = t.type().rpartition(".")[2].removesuffix("Tensor").lower()

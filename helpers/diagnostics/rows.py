@@ -1,6 +1,7 @@
 """What is read of a layer and of a parameter, and what each reading means."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -24,6 +25,17 @@ def activation_of(layer):
     if name == "Hardtanh" and hasattr(layer, "min_val"):
         return name, (layer.min_val, layer.max_val) if layer.min_val else "dies"  # from 0 on: a ReLU that is cut
     return name, ACTIVATIONS.get(name)
+
+
+class LossCall(NamedTuple):
+    """A call of a loss: its name, and what it was given."""
+
+    name: str
+    input: torch.Tensor
+    target: torch.Tensor
+    loss: torch.Tensor
+    is_mean: bool  # of all examples, each by itself
+    node: object  # of the graph: where the input comes from
 
 
 @dataclass(frozen=True)

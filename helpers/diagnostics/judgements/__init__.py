@@ -13,7 +13,14 @@ from .look import Look
 __all__ = ["LOSS", "READINGS", "STEP", "Look"]
 
 # What watch judges once: it needs the calls of losses alone.
-LOSS = [loss.compares_all_pairs, loss.wants_probabilities, loss.wants_logits, loss.far_from_a_guess]
+LOSS = [
+    loss.compares_all_pairs,
+    loss.wants_probabilities,
+    loss.wants_logits,
+    loss.softmax_of_a_relu,
+    loss.wants_signs,
+    loss.far_from_a_guess,
+]
 
 # What can be judged only while the step is at hand: the network, its output, its loss.
 STEP = [
@@ -31,11 +38,15 @@ STEP = [
     data.mixed_by_softmax,
     data.examples_taken_for_time,
     loss.wants_logits,
+    loss.softmax_of_a_relu,
+    loss.wants_signs,
     learning.drops_nearly_all,
     loss.far_from_a_guess,
     loss.targets_out_of_reach,
     data.same_answer_for_all,
     data.inputs_unscaled,
+    layers.normalises_few,
+    layers.nothing_between,
     learning.not_used,
     learning.detached_in_a_loop,
     learning.eval_mode,

@@ -2,9 +2,14 @@
 
 import re
 from collections import Counter
-from math import prod
+from itertools import pairwise
+from math import inf, prod
 
-from .look import is_weight
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from .look import behind_views, is_weight
 
 MOST = 5  # layers that are named one by one
 HARD = 0.5  # of a Hardtanh, beyond whose bends N(0, 1) has 0.32
@@ -117,6 +122,69 @@ def are_stuck(look):
 def _label(row):
     type_name = row.type.__name__
     return row.name if type_name.lower() in row.name.lower() else f"{row.name} ({type_name})"
+
+
+def normalises_few(look):
+    """Layers that normalise so few values together that hardly anything of them is left."""
+    shapes = {row.name: row.shape for row in look.seen}
+    for name, layer in look.network.layers.values():
+        shape, n = shapes.get(name), inf
+        if isinstance(layer, nn.LayerNorm):
+            n = prod(layer.normalized_shape)
+        elif isinstance(layer, nn.GroupNorm) and shape:
+            n = prod(shape[1:]) // layer.num_groups
+        elif isinstance(layer, _InstanceNorm) and shape:
+            n = prod(shape[2:])
+        elif isinstance(layer, _BatchNorm) and shape and layer.training:
+            n = prod(shape) // shape[1]
+        if n <= 2:
+            of = (
+                "one value at a time, and nothing of it is left"
+                if n == 1
+                else "two values at a time: which is larger is left"
+            )
+            yield f"{name} ({type(layer).__name__}): normalises {of}; let it normalise over more, or leave it out"
+
+
+def nothing_between(look):
+    """Two linear layers in a row, unless few numbers lead from one to the other: a bottleneck is meant."""
+    linear = [row for row in look.seen if "Linear" in row.type.__name__ and row.node]
+    for a, b in pairwise(linear):
+        product, between = _down_to_product(a.node)[-1:], []
+        for product_b in _down_to_product(b.node)[-1:]:
+            between = [n for source in _computed(product_b) for n in _down_to_product(source)]
+        is_alone = between and between[-1:] == product and _are_used_once(between, look.loss)
+        if is_alone and a.shape[-1] >= b.shape[-1]:
+            text = f"{a.name} and {b.name}: two linear layers with nothing between them can do no more than one"
+            yield f"{text}; put a nonlinearity between them"
+            return
+
+
+def _down_to_product(node):
+    """The nodes of the graph down to a product with a weight, through views and an added bias; [] without one."""
+    *nodes, last = behind_views(node)
+    kind, sources = type(last).__name__, _computed(last)
+    below = _down_to_product(sources[0]) if kind == "AddBackward0" and len(sources) == 1 else []
+    is_product = kind in ("AddmmBackward0", "MmBackward0") and len(sources) < 2
+    return [*nodes, last, *below] if below or is_product else []
+
+
+def _computed(node):
+    """Where a node's numbers come from, but for weights."""
+    sources = [n for n, _ in node.next_functions if n is not None]
+    ends = [n.next_functions[0][0] if type(n).__name__ == "TBackward0" else n for n in sources]
+    return [n for n, end in zip(sources, ends, strict=True) if not hasattr(end, "variable")]
+
+
+def _are_used_once(nodes, loss):
+    todo, done, uses = [loss.grad_fn], {None}, Counter()
+    while todo:
+        if (node := todo.pop()) not in done:
+            done.add(node)
+            sources = [n for n, _ in node.next_functions]
+            uses.update(sources)
+            todo += sources
+    return all(uses[n] == 1 for n in nodes)
 
 
 def change_with_depth(look):

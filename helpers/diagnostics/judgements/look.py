@@ -63,15 +63,15 @@ class Look:
         """Whether one of them has spoken before."""
         return any(self.said.get(judgement) for judgement in judgements)
 
-    def row_of(self, call):
-        """The row of the activation that put out the input of a loss, or None; between them there may be views."""
+    def activation_at(self, node):
+        """The row of the activation that a node of the graph hands on, or None; between them there may be views."""
         activations = {row.node: row for row in self.seen if row.activation and row.node}
-        return next((activations[node] for node in _behind_views(call.node) if node in activations), None)
+        return next((activations[node] for node in behind_views(node) if node in activations), None)
 
     def is_of_output(self, call):
         """Whether the input of a loss is what the network or a layer puts out, rather than computed from it."""
         ends = {t.grad_fn for t in tensors_in(self.output)} | {row.node for row in self.seen}
-        return any(node in ends for node in _behind_views(call.node))
+        return any(node in ends for node in behind_views(call.node))
 
     @cached_property
     def trainable(self):
@@ -90,7 +90,7 @@ class Look:
         return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
 
 
-def _behind_views(node):
+def behind_views(node):
     """A node of the graph, and those that hand on their numbers to it."""
     nodes = [node]
     while VIEW.match(type(nodes[-1]).__name__):

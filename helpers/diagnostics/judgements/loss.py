@@ -11,6 +11,7 @@ from . import data, learning
 COMPARING = "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "the loss"
 AWAY = 20  # times the size of the output, or of 1; logarithms of prices, which are learned: 12; prices: 1e5
 WIDE = 5  # bounds of logits that a loss can come near 0 with: clamps at 10 to 30 are common
+SIGNS = "soft_margin_loss", "hinge_embedding_loss", "cosine_embedding_loss", "margin_ranking_loss"
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
 
 
@@ -54,7 +55,7 @@ def wants_probabilities(look):
 def targets_out_of_reach(look):
     """Of numbers as targets: the last layer's range does not hold them, or they are far away."""
     for call in [] if look.has_said(wants_probabilities) else look.losses:
-        pair, row = numbers(call.input, call.target), look.row_of(call)
+        pair, row = numbers(call.input, call.target), look.activation_at(call.node)
         if not pair or call.loss is None:
             continue
         loss = call.loss.abs().mean()
@@ -83,7 +84,7 @@ def wants_logits(look):
         name = "softmax" if call.name == "cross_entropy" else "sigmoid"
         if call.name not in (*CROSS_ENTROPY, "binary_cross_entropy_with_logits"):
             continue
-        row, classes = look.row_of(call), call.input.shape[1] if call.input.dim() > 1 else None
+        row, classes = look.activation_at(call.node), call.input.shape[1] if call.input.dim() > 1 else None
         is_softmaxed = classes is not None and _is_softmaxed(call.input)
         if call.name == "nll_loss":
             if classes and classes > 1 and not call.loss.isnan().any() and not _is_softmaxed(call.input.exp()):
@@ -102,6 +103,24 @@ def wants_logits(look):
         elif call.name == "cross_entropy" and classes == 1:
             remedy = "for one logit an example use F.binary_cross_entropy_with_logits"
             yield f"cross-entropy over one class is always 0, and nothing learns: {remedy}"
+            return
+
+
+def softmax_of_a_relu(look):
+    """A ReLU before the softmax that ends the network."""
+    for node in [*(t.grad_fn for t in tensors_in(look.output)), *(call.node for call in look.losses)]:
+        if "SoftmaxBackward" in type(node).__name__:
+            row = look.activation_at(node.next_functions[0][0])
+            if row and row.bounds == "dies":
+                yield f"the last softmax gets what a {row.activation} puts out ({row.name}): leave it out, for logits \
+may be below 0, and what it sets to 0 gets no gradient"
+                return
+
+
+def wants_signs(look):
+    for call in look.losses:
+        if call.name in SIGNS and (call.target == 0).any() and not (call.target < 0).any():
+            yield f"{call.name} wants targets of -1 and 1, and gets 0: give 2 * targets - 1"
             return
 
 
