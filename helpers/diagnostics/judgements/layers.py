@@ -148,8 +148,9 @@ def normalises_few(look):
 
 def nothing_between(look):
     """Two linear layers in a row, unless few numbers lead from one to the other: a bottleneck is meant."""
-    is_tuned = len(look.trainable) < len(look.tensors)  # two small matrices beside a frozen one, perhaps
-    linear = [row for row in look.seen if "Linear" in row.type.__name__ and row.node and not is_tuned]
+    if look.loss is None or not look.loss.isfinite() or len(look.trainable) < len(look.tensors):
+        return  # NaN is more urgent; and beside frozen weights two small matrices are trained on purpose
+    linear = [row for row in look.seen if "Linear" in row.type.__name__ and row.node]
     for a, b in pairwise(linear):
         product, between = _down_to_product(a.node)[-1:], []
         for product_b in _down_to_product(b.node)[-1:]:
