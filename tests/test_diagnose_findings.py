@@ -284,7 +284,7 @@ def test_layers_of_one_role_are_found_under_many_names(scheme):
     sick, well = (Stack(SCHEMES[scheme], scale) for scale in (0.3, 1.2 if "no" not in scheme else 1))
     assert "gradients vanish" in said(sick, X, Y % 12)
     text = "blocks.0.attn.0 and blocks.0.mlp.0: two linear layers with nothing between them can do no more than one"
-    assert said(well, X, Y % 12) == (f"{text}; put a nonlinearity between them" if "no" in scheme else "")
+    assert said(well, X, Y % 12) == (f"{text}; was a nonlinearity meant there?" if "no" in scheme else "")
 
 
 def pre_norm(inner, blocks=2):

@@ -248,7 +248,7 @@ def test_linear_layers_with_nothing_between(name):
     model = forward if name == "plain tensors" else nn.Sequential(*layers)
     for x, y in (X, Y), (X.view(8, 8, 16), Y.view(8, 8)):
         if name != "a view" or x is X:
-            assert says(diagnose(model, x, y).warnings, "two linear layers", "nonlinearity between") == is_told
+            assert says(diagnose(model, x, y).warnings, "two linear layers", "nonlinearity meant") == is_told
 
 
 def test_a_projection_whose_result_is_added_again():
@@ -256,6 +256,8 @@ def test_a_projection_whose_result_is_added_again():
     net = Net(lambda self, x: self.out((h := self.a(x)) + torch.tanh(self.b(h))), a=nn.Linear(16, 16),
               b=nn.Linear(16, 16), out=nn.Linear(16, 4))  # fmt: skip
     assert not diagnose(net, X, Y).warnings
+    added = Net(lambda self, x: self.out(x + self.a(torch.tanh(self.b(x)))), **dict(net.named_children()))
+    assert not diagnose(added, X, Y).warnings
 
 
 NORMED = {

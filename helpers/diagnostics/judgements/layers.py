@@ -158,7 +158,7 @@ def nothing_between(look):
         is_alone = between and between[-1:] == product and _are_used_once(between, look.loss)
         if is_alone and a.shape[-1] >= b.shape[-1]:
             text = f"{a.name} and {b.name}: two linear layers with nothing between them can do no more than one"
-            yield f"{text}; put a nonlinearity between them"
+            yield f"{text}; was a nonlinearity meant there?"
             return
 
 
@@ -166,7 +166,8 @@ def _down_to_product(node):
     """The nodes of the graph down to a product with a weight, through views and an added bias; [] without one."""
     *nodes, last = behind_views(node)
     kind, sources = type(last).__name__, _computed(last)
-    below = _down_to_product(sources[0]) if kind == "AddBackward0" and len(sources) == 1 else []
+    has_bias = kind == "AddBackward0" and len(sources) == 1 and all(n for n, _ in last.next_functions)
+    below = _down_to_product(sources[0]) if has_bias else []
     is_product = kind in ("AddmmBackward0", "MmBackward0") and len(sources) < 2
     return [*nodes, last, *below] if below or is_product else []
 
