@@ -7,13 +7,14 @@ The thresholds lie between what was measured on healthy networks (the course's, 
 learning rate 0.1, and others) and on unhealthy ones. Each comment gives both.
 """
 
-from . import data, layers, learning, loss, rates
+from . import data, layers, learning, loss, rates, training
 from .look import Look
 
-__all__ = ["LOSS", "READINGS", "STEP", "Look"]
+__all__ = ["LOSS", "READINGS", "STEP", "TRAINING", "Look"]
 
 # What watch judges once: it needs the calls of losses alone.
 LOSS = [loss.compares_all_pairs, loss.wants_probabilities, loss.wants_logits, loss.far_from_a_guess]
+LOSS += [training.out_of_range]
 
 # What can be judged only while the step is at hand: the network, its output, its loss.
 STEP = [
@@ -40,6 +41,14 @@ STEP = [
     learning.detached_in_a_loop,
     learning.eval_mode,
 ]
+# What watch judges at each step that it records.
+TRAINING = [
+    training.gradients_add_up,
+    training.pulled_far_away,
+    training.nan_in_the_data,
+    training.not_called,
+    training.no_gradient_at_the_step,
+]
 # What the rows of a Diagnosis tell.
 READINGS = [
     layers.not_finite,
@@ -53,4 +62,5 @@ READINGS = [
     learning.zero_gradient,
     rates.nothing_moves,
     rates.too_high_or_too_low,
+    training.changed_with_depth,
 ]

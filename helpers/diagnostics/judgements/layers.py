@@ -63,7 +63,8 @@ def saturated(look, before, row, after):
     is_inside = row.is_activation and any(r.std != row.std for r in after)
     is_alone = not (before or after)
     if row.saturated > (HARD if "Hard" in row.type.__name__ else SATURATED) and (is_inside or is_alone):
-        return f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
+        cause = "the steps were probably too long" if look.is_later(saturated) else "the gain is probably too high"
+        return f"{_label(row)}: {row.saturated:.0%} saturated; {cause}"
 
 
 @once_a_layer
@@ -120,7 +121,14 @@ def _label(row):
 
 
 def change_with_depth(look):
-    """Whether a std grows or shrinks from the first to the last layer of one role.
+    """Of a training only what was so at its first step: what came later is no matter of the gain at init."""
+    if not look.is_later(change_with_depth):
+        for text, cause in changes(look):
+            yield f"{text}; the gain is probably too {cause}"
+
+
+def changes(look):
+    """(what, cause) where a std grows or shrinks from the first to the last layer of one role, at most two.
 
     Beside a way that leads past them (their block puts out something of its own, or calls them again at its end) it may
     do so within wide limits.
@@ -143,7 +151,7 @@ def change_with_depth(look):
     if change and not (change > 1 and look.has_learned):
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
         stds = f"std {rows[i].std:.2g} in {rows[i].name}, {rows[j].std:.2g} in {rows[j].name}"
-        yield f"activations {verb} with depth: {stds}; the gain is probably too {cause}"
+        yield f"activations {verb} with depth: {stds}", cause
     # Behind weights that began at 0, but for the output layer's, gradients may do anything at first.
     last_weight = [p.name for p in look.parameters if is_weight(p)][-1:]
     if not gradients or not {*look.from_zero} <= {*last_weight}:
@@ -155,7 +163,7 @@ def change_with_depth(look):
     if change and by_std and not (change > 1 and look.has_learned):
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
-        yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
+        yield f"gradients {verb} on their way back: {stds}", cause
 
 
 def _one_role(indices, rows):
