@@ -584,3 +584,57 @@ def test_weights_that_are_nan_after_their_gradient_was_follow_from_it():
     _, seen = loop(net, sgd, watched=watch(net, sgd, every=1))
     (said,) = [text for text in seen.warnings if "NaN" in text]
     assert said.startswith("from step 0 on: a (Linear): gradient NaN")
+
+
+def relus(**settings):
+    torch.manual_seed(0)
+    net = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(12, 12), nn.ReLU())), nn.Linear(12, 5))
+    for layer in net[:-1:2]:
+        nn.init.kaiming_normal_(layer.weight)
+    return net, torch.optim.Adam(net.parameters(), lr=1e-3, **settings)
+
+
+def test_what_weight_decay_has_made_small_is_no_matter_of_the_gain():
+    net, adam = relus(weight_decay=1.0)
+    _, seen = loop(net, adam, 300, watch(net, adam, every=20))
+    assert any(w.startswith("from step 0 on: weight decay pulls") for w in seen.warnings), seen.warnings
+    assert not any("gain" in w for w in seen.warnings), seen.warnings
+
+
+def test_steps_between_two_records_may_have_met_nan():
+    net, adam = relus()
+    data = X.clone()
+
+    def spoil(step):
+        data[0, 0] = torch.nan if step == 32 else 0
+
+    _, seen = loop(net, adam, 41, watch(net, adam, every=10), (data, Y), spoil)
+    (said,) = seen.warnings
+    assert said.startswith("step 40: 0.weight: NaN") and "the data or the loss was NaN after step 30" in said
+
+
+@pytest.mark.parametrize("targets", [3 * X[:, :1], 200 + 20 * X[:, :1]])
+def test_targets_that_the_last_layer_cannot_put_out(targets):
+    net = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 1), nn.Sigmoid())
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
+    with watch(net, adam, every=10) as seen:
+        for _ in range(30):
+            adam.zero_grad()
+            F.mse_loss(net(X), targets).backward()
+            adam.step()
+    (said,) = seen.warnings
+    assert "3 (Sigmoid) puts out 0 to 1" in said
+
+
+def test_a_rate_that_fell_is_said_after_three_records():
+    net, adam = relus()
+    schedule = torch.optim.lr_scheduler.StepLR(adam, 3, 0.1)
+    _, seen = loop(net, adam, 100, watch(net, adam, every=37), at_end=lambda step: schedule.step())
+    assert any("scheduler stepped per batch" in w for w in seen.warnings), seen.warnings
+
+
+def test_a_step_that_is_forgotten_is_the_first_thing_to_look_for():
+    net, adam = relus()
+    with watch(net, adam) as seen:
+        net(X).sum().backward()
+    assert "was not called" in seen.warnings[0]

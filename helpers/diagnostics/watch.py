@@ -188,8 +188,11 @@ class watch:
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses = current.functions.uses
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        look = Look(seen=current.seen, inputs=current.inputs, parameters=() if ELSEWHERE in self._findings else rows)
-        look.optimizer, look.adds_up, look.were_far = self.optimizer, current.adds_up, self.were_far
+        look = Look(seen=current.seen, optimizer=self.optimizer, findings=self._findings)
+        look.adds_up, look.were_far = current.adds_up, self.were_far
+        look.parameters = () if ELSEWHERE in self._findings else rows
+        if any("nonfinite" in row.readings for row in current.seen):  # else the model fills the gaps itself
+            look.inputs = current.inputs
         found = [*current.mode, *look.judge(TRAINING)]
         if current.seen and current.sees_root and not current.was_called:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
@@ -205,8 +208,9 @@ class watch:
         self.is_new, current, ours = False, self.current, {id(p) for p in trained}
         self.has_learned = current.has_learned()
         look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs, has_learned=self.has_learned)
-        found = [*current.found, *look.judge(LOSS)]
-        self.were_far = bool(look.judge([loss.targets_out_of_reach]))
+        far = look.judge([loss.targets_out_of_reach])
+        found = [*current.found, *look.judge(LOSS), *(text for text in far if " puts out " in text)]
+        self.were_far = bool(far)
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
         self._findings += [text for text in found if text not in self._findings]

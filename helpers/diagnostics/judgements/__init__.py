@@ -14,7 +14,6 @@ __all__ = ["LOSS", "READINGS", "STEP", "TRAINING", "Look"]
 
 # What watch judges once: it needs the calls of losses alone.
 LOSS = [loss.compares_all_pairs, loss.wants_probabilities, loss.wants_logits, loss.far_from_a_guess]
-LOSS += [training.out_of_range]
 
 # What can be judged only while the step is at hand: the network, its output, its loss.
 STEP = [
@@ -42,13 +41,7 @@ STEP = [
     learning.eval_mode,
 ]
 # What watch judges at each step that it records.
-TRAINING = [
-    training.gradients_add_up,
-    training.pulled_far_away,
-    training.nan_in_the_data,
-    training.not_called,
-    training.no_gradient_at_the_step,
-]
+TRAINING = [training.gradients_add_up, training.pulled_far_away, data.nan_in_the_data, training.not_trained]
 # What the rows of a Diagnosis tell.
 READINGS = [
     layers.not_finite,

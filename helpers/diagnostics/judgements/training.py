@@ -2,7 +2,7 @@
 
 from math import prod
 
-from . import data, layers, loss
+from . import data, layers
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
 LOW = 5e-4  # of its peak: a rate that has fallen; a cosine is there for its last hundredth
@@ -15,13 +15,13 @@ def gradients_add_up(look):
 
 
 def pulled_far_away(look):
-    """An output that all examples pull the same way, and far; or that was far from its targets at first.
+    """All examples pull the output the same way, and far; or both ways, where its targets were far away at first.
 
-    Prices pull both ways, too, and a loss that is multiplied by 1,000 has the same gradients: so the first step's loss
-    is asked. Of a mean of squares the gradient is twice the difference to the targets, by the number of outputs. Those
-    of losses that are bounded, such as cross-entropy, are 1 at most.
+    Of a mean of squares the gradient is twice the difference to the targets, by the number of outputs. Those of losses
+    that are bounded, such as cross-entropy, are 1 at most.
     """
-    for row in look.seen[-1:]:
+    is_explained = any(" puts out " in text for text in look.findings)  # the last layer does not reach them
+    for row in [] if is_explained else look.seen[-1:]:
         if row.is_output and row.gradient and row.gradient.get("std") and row.readings.get("std"):
             pull, spread = abs(row.gradient["mean"]), row.gradient["std"]
             size = max(1, abs(row.readings["mean"]), row.readings["std"])
@@ -31,27 +31,15 @@ def pulled_far_away(look):
                 yield f"{text}: standardise the targets, (y - mean) / std, or is the last layer bounded?"
 
 
-def out_of_range(look):
-    """Targets that the last layer can't put out. Those that are only far away are said while they are."""
-    is_seen = all(call.name != "the loss" for call in look.losses)  # else its gradient may be that of another loss
-    yield from (text for text in look.says(loss.targets_out_of_reach) if is_seen and " puts out " in text)
-
-
-def nan_in_the_data(look):
-    """Where it reaches a layer: else the model fills the gaps itself."""
-    if any("nonfinite" in row.readings for row in look.seen):
-        yield from data.nan_in_the_data(look)
-
-
-def not_called(look):
-    if look.optimizer is not None and not look.seen:
+def not_trained(look):
+    """Why the optimizer's step changes nothing."""
+    if look.optimizer is None:
+        return
+    has_none = all(p.grad_mean is None and not p.grad_nonfinite for p in look.parameters)
+    if not look.seen:
         text = "the watched model was not called before this step, or inside torch.compile or torch.func"
         yield f"{text}: watch the one that the loop trains (was its cell run again?)"
-
-
-def no_gradient_at_the_step(look):
-    has_none = all(p.grad_mean is None and not p.grad_nonfinite for p in look.parameters)
-    if look.optimizer is not None and look.seen and look.parameters and has_none:
+    elif look.parameters and has_none:
         text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
         yield f"{text} before step(); look for detach, .item() or a new tensor in the loss"
 
