@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+import types
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -494,6 +495,9 @@ def test_what_was_not_recorded_and_what_cannot_be_watched():
         watch(nn.Tanh(), every=0)
     with pytest.raises(ValueError, match="Optimizer"):
         watch(nn.Tanh(), 0.1)
+    wrapped = types.SimpleNamespace(optimizer=torch.optim.SGD(nn.Linear(3, 2).parameters()))
+    with pytest.raises(ValueError, match="give its .optimizer"):
+        watch(nn.Tanh(), wrapped)
     compiled = nn.Linear(12, 5)
     compiled.compile(backend="eager")
     with pytest.raises(ValueError, match="before torch.compile"):
@@ -638,3 +642,10 @@ def test_a_step_that_is_forgotten_is_the_first_thing_to_look_for():
     with watch(net, adam) as seen:
         net(X).sum().backward()
     assert "was not called" in seen.warnings[0]
+
+
+def test_a_small_convolutional_network_with_torchs_own_init_has_no_gain_that_is_too_low():
+    torch.manual_seed(16)  # the one of 30 whose gradients differ most
+    parts = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()
+    net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(1152, 64), nn.ReLU(), nn.Linear(64, 4))
+    assert not diagnose(net, torch.randn(32, 3, 12, 12), torch.randint(0, 4, (32,))).warnings
