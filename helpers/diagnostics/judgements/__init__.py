@@ -1,4 +1,4 @@
-"""What we look for, most urgent first: the two lists say all of it.
+"""What we look for, most urgent first: the lists say all of it.
 
 A judgement reads a Look and yields sentences: what is wrong, the usual cause, the remedy. A new one is a function in
 the file of what it judges and a line in a list, below those that may be its cause: it can ask whether they spoke.

@@ -11,9 +11,8 @@ HARD = 0.5  # of a Hardtanh, beyond whose bends N(0, 1) has 0.32
 SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
 DEAD_EXAMPLES = 32  # with fewer, many a healthy unit happens to be zero for all of them
-# Healthy: 2.8, and 6.1 with torch's own init in three layers; gain 0.5: 17; linear at gain 5/3: 8.
-# Gradients in a small convolutional network with torch's own init: 6.0 to 8.6 (30 seeds).
-TOTAL_CHANGE = {"activations": 7, "gradients": 10}
+TOTAL_CHANGE = 7  # healthy: 2.8, and 6.1 with torch's own init in three layers; gain 0.5: 17; linear at gain 5/3: 8
+FADED = 10  # healthy gradients: 6.0 to 8.6 in a small convolutional network with torch's own init, 30 seeds
 CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at gain 5/3: 1.7
 # A small change a layer adds up. Healthy: activations 4 at 20 layers, 7 in ResNet-50; gradients 10 and 250.
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
@@ -148,7 +147,7 @@ def changes(look):
     place = {k: n * (1e9 if is_led_past else 1) for n, k in enumerate(compared)}  # layers of other roles count as depth
     # Up to the last one that is not exactly 0, where so little arrives that rounding has taken it.
     i, j = layers[0], max((k for k in layers if rows[k].std != 0), default=layers[0])
-    change = _change(rows[i].std, rows[j].std, place[j] - place[i], "activations")
+    change = _change(rows[i].std, rows[j].std, place[j] - place[i], MOST_CHANGE["activations"])
     # Learning makes the last weights large: what has learned may grow, on both ways.
     if change and not (change > 1 and look.has_learned):
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
@@ -160,9 +159,9 @@ def changes(look):
         return
     i, j = min((k for k in layers if gradients[k].std != 0), default=layers[-1]), layers[-1]
     # In a larger feature map the same gradient may be spread over more entries: by norm and by std it must have changed.
-    change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], "gradients")
-    by_std = _change(gradients[j].std, gradients[i].std, place[j] - place[i], "gradients")
-    if change and by_std and not (change > 1 and look.has_learned):
+    change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], MOST_CHANGE["gradients"])
+    by_std = _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"])
+    if change and by_std and not (1 / FADED < change < 1 or (change > 1 and look.has_learned)):
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
         yield f"gradients {verb} on their way back: {stds}", cause
@@ -191,13 +190,13 @@ def _norm(row):
     return row.std and row.std * prod(row.shape) ** 0.5
 
 
-def _change(start, end, steps, kind):
+def _change(start, end, steps, most):
     """end / start if that is a change worth a warning, else None."""
     if not start or not end:
         return None
     total = max(end / start, start / end)
-    alarming = steps and total > TOTAL_CHANGE[kind] and total ** (1 / steps) > CHANGE_A_LAYER
-    return end / start if alarming or total > MOST_CHANGE[kind] else None
+    alarming = steps and total > TOTAL_CHANGE and total ** (1 / steps) > CHANGE_A_LAYER
+    return end / start if alarming or total > most else None
 
 
 def change_through_time(look):
