@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+import types
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -494,6 +495,9 @@ def test_what_was_not_recorded_and_what_cannot_be_watched():
         watch(nn.Tanh(), every=0)
     with pytest.raises(ValueError, match="Optimizer"):
         watch(nn.Tanh(), 0.1)
+    wrapped = types.SimpleNamespace(optimizer=torch.optim.SGD(nn.Linear(3, 2).parameters()))
+    with pytest.raises(ValueError, match="give its .optimizer"):
+        watch(nn.Tanh(), wrapped)
     compiled = nn.Linear(12, 5)
     compiled.compile(backend="eager")
     with pytest.raises(ValueError, match="before torch.compile"):
@@ -584,3 +588,64 @@ def test_weights_that_are_nan_after_their_gradient_was_follow_from_it():
     _, seen = loop(net, sgd, watched=watch(net, sgd, every=1))
     (said,) = [text for text in seen.warnings if "NaN" in text]
     assert said.startswith("from step 0 on: a (Linear): gradient NaN")
+
+
+def relus(**settings):
+    torch.manual_seed(0)
+    net = nn.Sequential(*(layer for _ in range(4) for layer in (nn.Linear(12, 12), nn.ReLU())), nn.Linear(12, 5))
+    for layer in net[:-1:2]:
+        nn.init.kaiming_normal_(layer.weight)
+    return net, torch.optim.Adam(net.parameters(), lr=1e-3, **settings)
+
+
+def test_what_weight_decay_has_made_small_is_no_matter_of_the_gain():
+    net, adam = relus(weight_decay=1.0)
+    _, seen = loop(net, adam, 300, watch(net, adam, every=20))
+    assert any(w.startswith("from step 0 on: weight decay pulls") for w in seen.warnings), seen.warnings
+    assert not any("gain" in w for w in seen.warnings), seen.warnings
+
+
+def test_steps_between_two_records_may_have_met_nan():
+    net, adam = relus()
+    data = X.clone()
+
+    def spoil(step):
+        data[0, 0] = torch.nan if step == 32 else 0
+
+    _, seen = loop(net, adam, 41, watch(net, adam, every=10), (data, Y), spoil)
+    (said,) = seen.warnings
+    assert said.startswith("step 40: 0.weight: NaN") and "the data or the loss was NaN after step 30" in said
+
+
+@pytest.mark.parametrize("targets", [3 * X[:, :1], 200 + 20 * X[:, :1]])
+def test_targets_that_the_last_layer_cannot_put_out(targets):
+    net = nn.Sequential(nn.Linear(12, 20), nn.ReLU(), nn.Linear(20, 1), nn.Sigmoid())
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
+    with watch(net, adam, every=10) as seen:
+        for _ in range(30):
+            adam.zero_grad()
+            F.mse_loss(net(X), targets).backward()
+            adam.step()
+    (said,) = seen.warnings
+    assert "3 (Sigmoid) puts out 0 to 1" in said
+
+
+def test_a_rate_that_fell_is_said_after_three_records():
+    net, adam = relus()
+    schedule = torch.optim.lr_scheduler.StepLR(adam, 3, 0.1)
+    _, seen = loop(net, adam, 100, watch(net, adam, every=37), at_end=lambda step: schedule.step())
+    assert any("scheduler stepped per batch" in w for w in seen.warnings), seen.warnings
+
+
+def test_a_step_that_is_forgotten_is_the_first_thing_to_look_for():
+    net, adam = relus()
+    with watch(net, adam) as seen:
+        net(X).sum().backward()
+    assert "was not called" in seen.warnings[0]
+
+
+def test_a_small_convolutional_network_with_torchs_own_init_has_no_gain_that_is_too_low():
+    torch.manual_seed(16)  # the one of 30 whose gradients differ most
+    parts = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()
+    net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(1152, 64), nn.ReLU(), nn.Linear(64, 4))
+    assert not diagnose(net, torch.randn(32, 3, 12, 12), torch.randint(0, 4, (32,))).warnings

@@ -33,13 +33,11 @@ class Diagnosis:
 
     @cached_property
     def warnings(self):
-        return self.all_warnings()
+        return [*self.findings, *self.look().judge(READINGS)]
 
-    def all_warnings(self, learn=(), from_zero=()):
-        """The same; learn: names of parameters that have a gradient in other steps, from_zero: of those that began at 0."""
-        known = {f.name: getattr(self, f.name) for f in fields(self)}
-        look = Look(**known, learn=learn, from_zero=from_zero)
-        return [*self.findings, *look.judge(READINGS)]
+    def look(self, **more):
+        """What the judgements read; more: what other steps of a training tell."""
+        return Look(**{f.name: getattr(self, f.name) for f in fields(self)}, **more)
 
     def plot(self):
         """The lecture's four pictures in one figure: activations, gradients, weights' gradients, update:data."""

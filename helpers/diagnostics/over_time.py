@@ -4,7 +4,7 @@ import re
 from itertools import pairwise, takewhile
 
 # From the start on, or not at all; and up to the end, or not at all.
-EARLY = re.compile("activations grow|gradients explode on|the loss pulls|weight decay|rate is probably too low")
+EARLY = re.compile("activations grow|gradients explode on|the loss pulls|weight decay pulls|rate is probably too low")
 ALWAYS = re.compile("the loss pulls|rate is probably too low|the learning rate is 0, or")
 NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 
@@ -23,7 +23,17 @@ def over_time(records):
     said = [hits for hits in said if hits[0][0] not in after or "NaN or infinite" not in hits[0][1]]
     said = [hits for hits in said if hits[-1][0] in (last, *whole[-1:]) or not ALWAYS.search(hits[0][1])]
     steps = [step for step, _ in records]
-    return [f"{_when(_lasting(hits, steps, whole), last)}: {_merged(hits[0][1], hits[-1][1])}" for hits in said]
+    is_known = any("rate is probably too high" in hits[0][1] for hits in said)
+    merged = [_merged(hits[0][1], hits[-1][1]) + ("" if is_known else _unseen(hits[0], steps)) for hits in said]
+    return [f"{_when(_lasting(hits, steps, whole), last)}: {text}" for hits, text in zip(said, merged, strict=True)]
+
+
+def _unseen(hit, steps):
+    """What else may have made weights NaN, in steps that were not recorded."""
+    step, text = hit
+    before = max((s for s in steps if s < step), default=step)
+    is_told = "a step was too large" not in text or step <= before + 1
+    return "" if is_told else f"; or the data or the loss was NaN after step {before:,}: every=1 shows which"
 
 
 def _lasting(hits, steps, whole):

@@ -3,7 +3,6 @@
 import sys
 from contextlib import suppress
 from functools import partial
-from math import prod
 from unittest.mock import patch
 
 import torch
@@ -12,12 +11,10 @@ from torch import nn
 from .functions import LossCall
 from .hooks import Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
-from .judgements.data import LARGE
 from .losses import has_learned, read_from_gradient
 from .shared import Shared
 from .statistics import layer_statistics, tensor_statistics
 
-ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
 HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=True) hide their values
 # The loop may call torch.jit.script.
 SCRIPTS = Shared(lambda: patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True))
@@ -150,24 +147,6 @@ class Pass(Watcher):
                 return has_learned(LossCall("", output, labels.round(), *[None] * 3))
         return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))
 
-    def far_from_targets(self, were_far):
-        """A sentence, in a list, of an output that all examples pull the same way, and far; or [].
-
-        were_far: whether the targets were at the first step, where the loss was seen. Prices pull both ways, too, and a
-        loss that is multiplied by 1,000 has the same gradients.
-        Of a mean of squares the gradient is twice the difference to the targets, by the number of outputs. Those of
-        losses that are bounded, such as cross-entropy, are 1 at most.
-        """
-        for row in self.seen[-1:]:
-            if row.is_output and row.gradient and row.gradient.get("std") and row.readings.get("std"):
-                pull, spread = abs(row.gradient["mean"]), row.gradient["std"]
-                size = max(1, abs(row.readings["mean"]), row.readings["std"])
-                is_one_sided = pull > max(1, ONE_SIDED * spread, 2 * LARGE * size / prod(row.shape))
-                if is_one_sided or (were_far and max(pull, spread) > 2 * LARGE * size):
-                    text = f"the loss pulls the output, {row.name}, far away"
-                    return [f"{text}: standardise the targets, (y - mean) / std, or is the last layer bounded?"]
-        return []
-
     def _keep_a_gradient(self):
         """Notice when the gradient that a step has used is still there as the next one is added to it."""
         self.is_left, self.adds_up = None, False
@@ -189,10 +168,6 @@ class Pass(Watcher):
 
         self.undo.callback(p.register_hook(before).remove)
         self.undo.callback(p.register_post_accumulate_grad_hook(after).remove)
-
-    def left_over(self):
-        text = "the gradients of earlier steps are still in this step's: call optimizer.zero_grad() in every step"
-        return [text] if self.adds_up else []
 
 
 def _is_counted():

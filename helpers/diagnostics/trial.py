@@ -15,6 +15,8 @@ def check_optimizer(optimizer, needs, otherwise):
     """needs: an attribute of torch's optimizers. otherwise: what to give in place of one."""
     if isinstance(optimizer, type) or not (optimizer is None or hasattr(optimizer, needs)):
         remedy = f"give a torch.optim.Optimizer over the parameters, or {otherwise}"
+        if hasattr(getattr(optimizer, "optimizer", None), needs):  # accelerate's, or Lightning's
+            remedy = "give its .optimizer"
         raise ValueError(f"optimizer is {kind_of(optimizer)}: {remedy}")
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from .diagnosis import Diagnosis
-from .judgements import LOSS, Look, data, learning, loss
+from .judgements import LOSS, READINGS, TRAINING, Look, learning, loss, training
 from .live import Live
 from .networks import Network
 from .over_time import over_time
@@ -102,7 +102,7 @@ class watch:
         if not self.records:
             why = "give the optimizer, or call step() after each update"
             if self.optimizer is not None:
-                why = "the optimizer that was given took none; is another one made in the loop?"
+                why = "step() of the optimizer that was given was not called; is another one made in the loop?"
             return self._findings or [f"no step was recorded: {why}"]
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
@@ -111,15 +111,14 @@ class watch:
         found += [] if is_known else look.judge([learning.not_in_the_optimizer])
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
-        first, *later = self.records
-        zero = Look(parameters=first[1].parameters).zero
-        said = [(step, diagnosis.all_warnings(learn, zero)) for step, diagnosis in later]
-        rates = [(step, [p.lr for p in d.parameters if p.lr is not None]) for step, d in self.records]
+        looks = [(step, diagnosis.look(learn=learn)) for step, diagnosis in self.records]
+        for _, later in looks[1:]:
+            later.first = looks[0][1]
         if self.others > 2 * self.most_others + 10:
             text = "the optimizer that was given takes no more steps, and another one trains the model"
             found.append(f"from step {self.steps:,} on {text}: give that to a second watch")
-        found += _fallen([(step, max(those)) for step, those in rates if those])
-        return found + over_time([(first[0], first[1].all_warnings(learn)), *said])
+        found += training.rate_has_fallen(self.records)
+        return found + over_time([(step, [*look.findings, *look.judge(READINGS)]) for step, look in looks])
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -189,11 +188,12 @@ class watch:
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses = current.functions.uses
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        found = [*current.left_over(), *current.mode, *current.far_from_targets(self.were_far)]
+        look = Look(seen=current.seen, optimizer=self.optimizer, findings=self._findings)
+        look.adds_up, look.were_far = current.adds_up, self.were_far
+        look.parameters = () if ELSEWHERE in self._findings else rows
         if any("nonfinite" in row.readings for row in current.seen):  # else the model fills the gaps itself
-            found += Look(inputs=current.inputs).judge([data.nan_in_the_data])
-        if self.optimizer is not None:
-            found += _not_trained(current.seen, () if ELSEWHERE in self._findings else gradients)
+            look.inputs = current.inputs
+        found = [*current.mode, *look.judge(TRAINING)]
         if current.seen and current.sees_root and not current.was_called:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found.append(f"{text}: call the model, or watch the part that is called")
@@ -208,8 +208,9 @@ class watch:
         self.is_new, current, ours = False, self.current, {id(p) for p in trained}
         self.has_learned = current.has_learned()
         look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs, has_learned=self.has_learned)
-        found = [*current.found, *look.judge(LOSS)]
-        self.were_far = bool(look.judge([loss.targets_out_of_reach]))
+        far = look.judge([loss.targets_out_of_reach])
+        found = [*current.found, *look.judge(LOSS), *(text for text in far if " puts out " in text)]
+        self.were_far = bool(far)
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
         self._findings += [text for text in found if text not in self._findings]
@@ -238,19 +239,6 @@ class watch:
             gradients.append(gradient)
             changes.append(None if is_still else p.detach() - old)
         return values, gradients, changes
-
-
-def _fallen(rates):
-    """A learning rate that was next to nothing for more than a third of the training, after its peak; in a list."""
-    most = max((rate for _, rate in rates), default=0)
-    peak = [rate for _, rate in rates].index(most) if rates else 0
-    low = [(step, rate) for step, rate in rates[peak:] if rate < 5e-4 * most]
-    if len(rates) > 2 and most == 0:
-        return ["the learning rate is 0 in all recorded steps: is scheduler.step() called, or has its schedule ended?"]
-    if not low or len(low) <= max(2, len(rates) / 3):
-        return []
-    text = f"the learning rate fell from {most:.1e} to {low[0][1]:.1e} by step {low[0][0]:,}"
-    return [f"{text}: is the scheduler stepped per batch in place of per epoch?"]
 
 
 def _ids_of_parts(network):
@@ -286,13 +274,3 @@ def _loss_scale():
     while frame and not isinstance(scaler := frame.f_locals.get("self"), torch.amp.GradScaler):
         frame = frame.f_back
     return scaler.get_scale() if frame else 1
-
-
-def _not_trained(rows, gradients):
-    """Why the optimizer's step changes nothing, a sentence or none."""
-    if not rows:
-        text = "the watched model was not called before this step, or inside torch.compile or torch.func"
-        yield f"{text}: watch the one that the loop trains (was its cell run again?)"
-    elif gradients and all(gradient is None for gradient in gradients):
-        text = "no parameter has a gradient when the optimizer steps: call zero_grad() before backward(), and both"
-        yield f"{text} before step(); look for detach, .item() or a new tensor in the loss"

@@ -1,4 +1,4 @@
-"""What we look for, most urgent first: the two lists say all of it.
+"""What we look for, most urgent first: the lists say all of it.
 
 A judgement reads a Look and yields sentences: what is wrong, the usual cause, the remedy. A new one is a function in
 the file of what it judges and a line in a list, below those that may be its cause: it can ask whether they spoke.
@@ -7,10 +7,10 @@ The thresholds lie between what was measured on healthy networks (the course's, 
 learning rate 0.1, and others) and on unhealthy ones. Each comment gives both.
 """
 
-from . import data, layers, learning, loss, rates
+from . import data, layers, learning, loss, rates, training
 from .look import Look
 
-__all__ = ["LOSS", "READINGS", "STEP", "Look"]
+__all__ = ["LOSS", "READINGS", "STEP", "TRAINING", "Look"]
 
 # What watch judges once: it needs the calls of losses alone.
 LOSS = [
@@ -51,6 +51,8 @@ STEP = [
     learning.detached_in_a_loop,
     learning.eval_mode,
 ]
+# What watch judges at each step that it records.
+TRAINING = [training.gradients_add_up, training.pulled_far_away, data.nan_in_the_data, training.not_trained]
 # What the rows of a Diagnosis tell.
 READINGS = [
     layers.not_finite,
@@ -64,4 +66,5 @@ READINGS = [
     learning.zero_gradient,
     rates.nothing_moves,
     rates.too_high_or_too_low,
+    training.changed_with_depth,
 ]

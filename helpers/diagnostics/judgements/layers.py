@@ -17,6 +17,7 @@ SATURATED = 0.3  # healthy: up to 0.22, in a first layer; gain 3: 0.40 to 0.50
 DEAD = 0.5  # healthy: up to 0.12 of the units, on 32 examples; after a step that kills: nearly all
 DEAD_EXAMPLES = 32  # with fewer, many a healthy unit happens to be zero for all of them
 TOTAL_CHANGE = 7  # healthy: 2.8, and 6.1 with torch's own init in three layers; gain 0.5: 17; linear at gain 5/3: 8
+FADED = 10  # healthy gradients: 6.0 to 8.6 in a small convolutional network with torch's own init, 30 seeds
 CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at gain 5/3: 1.7
 # A small change a layer adds up. Healthy: activations 4 at 20 layers, 7 in ResNet-50; gradients 10 and 250.
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
@@ -68,7 +69,8 @@ def saturated(look, before, row, after):
     is_inside = row.is_activation and any(r.std != row.std for r in after)
     is_alone = not (before or after)
     if row.saturated > (HARD if "Hard" in row.type.__name__ else SATURATED) and (is_inside or is_alone):
-        return f"{_label(row)}: {row.saturated:.0%} saturated; the gain is probably too high"
+        cause = "the steps were probably too long" if look.is_later(saturated) else "the gain is probably too high"
+        return f"{_label(row)}: {row.saturated:.0%} saturated; {cause}"
 
 
 @once_a_layer
@@ -191,7 +193,14 @@ def _are_used_once(nodes, loss):
 
 
 def change_with_depth(look):
-    """Whether a std grows or shrinks from the first to the last layer of one role.
+    """Of a training only what was so at its first step: what came later is no matter of the gain at init."""
+    if not look.is_later(change_with_depth):
+        for text, cause in changes(look):
+            yield f"{text}; the gain is probably too {cause}"
+
+
+def changes(look):
+    """(what, cause) where a std grows or shrinks from the first to the last layer of one role, at most two.
 
     Beside a way that leads past them (their block puts out something of its own, or calls them again at its end) it may
     do so within wide limits.
@@ -214,7 +223,7 @@ def change_with_depth(look):
     if change and not (change > 1 and look.has_learned):
         verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
         stds = f"std {rows[i].std:.2g} in {rows[i].name}, {rows[j].std:.2g} in {rows[j].name}"
-        yield f"activations {verb} with depth: {stds}; the gain is probably too {cause}"
+        yield f"activations {verb} with depth: {stds}", cause
     # Behind weights that began at 0, but for the output layer's, gradients may do anything at first.
     last_weight = [p.name for p in look.parameters if is_weight(p)][-1:]
     if not gradients or not {*look.from_zero} <= {*last_weight}:
@@ -223,10 +232,10 @@ def change_with_depth(look):
     # In a larger feature map the same gradient may be spread over more entries: by norm and by std it must have changed.
     change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], MOST_CHANGE["gradients"])
     by_std = _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"])
-    if change and by_std and not (change > 1 and look.has_learned):
+    if change and by_std and not (1 / FADED < change < 1 or (change > 1 and look.has_learned)):
         verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
-        yield f"gradients {verb} on their way back: {stds}; the gain is probably too {cause}"
+        yield f"gradients {verb} on their way back: {stds}", cause
 
 
 def _one_role(indices, rows):

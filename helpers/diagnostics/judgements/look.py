@@ -21,8 +21,10 @@ class Look:
     parameters by their names. is_step: a step of a training is seen, rather than a network by itself.
 
     activations to has_learned: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
-    as those of an expert that had no example. from_zero: of those that were 0 at the first step: they grow from nothing,
-    and those behind them learn slowly at first.
+    as those of an expert that had no example.
+
+    Of a training: first: the Look at its first recorded step. adds_up: whether the gradients of earlier steps are in
+    this one's. were_far: whether the targets were far from the output at first.
     """
 
     network: object = None
@@ -45,7 +47,10 @@ class Look:
     rises: bool | None = None
     has_learned: bool = False
     learn: set = ()
-    from_zero: set = ()
+
+    first: object = None
+    adds_up: bool = False
+    were_far: bool = False
 
     def __post_init__(self):
         self.said = {}  # judgement -> its sentences
@@ -62,6 +67,10 @@ class Look:
     def has_said(self, *judgements):
         """Whether one of them has spoken before."""
         return any(self.said.get(judgement) for judgement in judgements)
+
+    def is_later(self, judgement):
+        """Whether a training has come to it: at its first step there was nothing to say, so the init is not to blame."""
+        return self.first is not None and not self.first.says(judgement)
 
     def activation_at(self, node):
         """The row of the activation that a node of the graph hands on, or None; between them there may be views."""
@@ -81,6 +90,11 @@ class Look:
     def weights(self):
         """The rows of weights, without those that began at 0."""
         return [p for p in self.parameters if is_weight(p) and p.name not in self.from_zero]
+
+    @property
+    def from_zero(self):
+        """The names of weights that were 0 at first: they grow from nothing, those behind them learn slowly."""
+        return self.first.zero if self.first else []
 
     @cached_property
     def zero(self):
