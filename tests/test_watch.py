@@ -599,9 +599,26 @@ def relus(**settings):
 
 
 def test_what_weight_decay_has_made_small_is_no_matter_of_the_gain():
-    net, adam = relus(weight_decay=1.0)
-    _, seen = loop(net, adam, 300, watch(net, adam, every=20))
-    assert any(w.startswith("from step 0 on: weight decay pulls") for w in seen.warnings), seen.warnings
+    torch.manual_seed(0)
+    hidden = nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64), nn.ReLU()
+    net = nn.Sequential(*hidden, nn.Linear(64, 5))
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1.0)
+    _, seen = loop(net, adam, 100, watch(net, adam, every=20))
+    (said,) = seen.warnings
+    assert said.startswith("from step 0 on: weight decay pulls")
+
+
+def test_units_that_steps_have_saturated_are_no_matter_of_the_gain():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 20), nn.Tanh(), nn.Linear(20, 5))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.01)
+
+    def spoil(step):
+        with torch.no_grad():
+            net[0].weight *= 20 if step == 2 else 1
+
+    _, seen = loop(net, sgd, 6, watch(net, sgd, every=1), at_end=spoil)
+    assert any(w.startswith("from step 3 on: 1 (Tanh)") and "steps were probably too long" in w for w in seen.warnings)
     assert not any("gain" in w for w in seen.warnings), seen.warnings
 
 
