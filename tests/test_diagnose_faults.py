@@ -675,6 +675,8 @@ MIXED = {
     "transpose": (lambda: recurrent(lambda x: x.transpose(0, 1), lambda h: h[-1]), None),
     "time first, then reshaped": (lambda: Net(lambda self, x: self.out(x.transpose(0, 1).reshape(32, -1)), out=nn.Linear(96, 5)), "reshape", "(12, 32, 8)"),
     "examples and time in one": (lambda: Net(lambda self, x: self.out(x.flatten(0, 1).reshape(32, -1)), out=nn.Linear(96, 5)), None),
+    "as many channels as examples": (lambda: Net(lambda self, x: self.out(self.up(x.flatten(0, 1)).reshape(32, 12, 32).tanh().mean(1)), up=nn.Linear(8, 32), out=nn.Linear(32, 5)), None),
+    "another size outermost": (lambda: Net(lambda self, x: self.out(x.flatten(1)) + 0 * x.reshape(12, -1).sum(), out=nn.Linear(96, 5)), None),
     "views that keep the order": (
         lambda: recurrent(lambda x: x.view(32, 1, 12, 8).flatten(1, 2).reshape(32, 12, 8), lambda h: h[:, -1], True), None),
     "batch_first forgotten": (lambda: recurrent(lambda x: x, lambda h: h[:, -1]), "rnn:", "batch_first=True"),

@@ -74,6 +74,10 @@ def test_a_relu_before_the_softmax_that_ends_a_network():
     for loss_fn in reinforce, F.nll_loss:
         assert says(diagnose(mlp(end), X, Y, loss_fn).warnings, "last softmax", "ReLU", "gets no gradient")
     assert not diagnose(mlp(nn.LogSoftmax(-1)), X, Y, reinforce).warnings
+    both = Net(lambda self, x: (F.log_softmax(F.relu(self.a(x)), -1), x.mean()), a=nn.Linear(16, 4))
+    in_part = diagnose(both, X, Y, lambda out, y: reinforce(out[0], y)), "relu"
+    in_the_loss = diagnose(mlp(nn.ReLU()), X, Y, lambda out, y: F.nll_loss(F.log_softmax(out, -1), y)), "(3)"
+    assert all(says(found.warnings, "last softmax", name) for found, name in (in_part, in_the_loss))
 
 
 SIGNS = {
@@ -88,7 +92,8 @@ SIGNS = {
 def test_losses_that_want_signs(name):
     criterion, read = SIGNS[name]
     ones = (Y > 1).float()[:, None] if name in ("soft margin", "hinge") else (Y > 1).float()
-    for targets, is_told in (ones, True), (2 * ones - 1, False), (torch.ones_like(ones), False):
+    with_a_tie = torch.where(torch.arange(64).view(ones.shape) == 0, 0.0, 2 * ones - 1)  # of one pair that is equal
+    for targets, is_told in (ones, True), (2 * ones - 1, False), (torch.ones_like(ones), False), (with_a_tie, False):
         warnings = diagnose(mlp(), X, targets, lambda out, y: criterion(*read(out), y)).warnings
         assert says(warnings, "-1 and 1", "2 * targets - 1") == is_told
 
@@ -251,6 +256,13 @@ def test_linear_layers_with_nothing_between(name):
             assert says(diagnose(model, x, y).warnings, "two linear layers", "nonlinearity meant") == is_told
 
 
+def test_nan_is_more_urgent_than_a_missing_nonlinearity():
+    net = nn.Sequential(nn.Linear(16, 32), nn.Linear(32, 4))
+    net[1].weight.data.fill_(torch.inf)
+    warnings = diagnose(net, X, Y).warnings
+    assert says(warnings, "NaN or infinite") and not says(warnings, "two linear layers")
+
+
 def test_a_projection_whose_result_is_added_again():
     """As before a transformer's first block: what it puts out goes on beside the next linear layer, too."""
     net = Net(lambda self, x: self.out((h := self.a(x)) + torch.tanh(self.b(h))), a=nn.Linear(16, 16),
@@ -260,9 +272,19 @@ def test_a_projection_whose_result_is_added_again():
     assert not diagnose(added, X, Y).warnings
 
 
+def test_two_small_matrices_beside_a_frozen_one():
+    """LoRA: they are a bottleneck of their own making, however few the outputs."""
+    net = Net(lambda self, x: self.whole(x) + self.b(self.a(x)), whole=nn.Linear(16, 4), a=nn.Linear(16, 8),
+              b=nn.Linear(8, 4))  # fmt: skip
+    assert says(diagnose(net, X, Y).warnings, "two linear layers")
+    net.whole.requires_grad_(False)
+    assert not says(diagnose(net, X, Y).warnings, "two linear layers")
+
+
 NORMED = {
     "each value": (nn.GroupNorm(16, 16), "one value"),
     "instance": (nn.InstanceNorm2d(16), None),
+    "instance of two features": (nn.InstanceNorm2d(16), "two values"),
     "pairs of values": (nn.GroupNorm(8, 16), "two values"),
     "four values": (nn.GroupNorm(4, 16), None),
     "two features": (nn.LayerNorm(2), "two values"),
@@ -371,6 +393,8 @@ def test_in_a_very_deep_network_the_cause_comes_first(kind, depth):
     net = nn.Sequential(*[part for _ in range(depth) for part in (nn.Linear(16, 16), kind())], nn.Linear(16, 4))
     for p in net.parameters():
         nn.init.normal_(p, 0, 0.01) if p.dim() > 1 else nn.init.zeros_(p)
+    sgd = torch.optim.SGD(net.parameters(), 0.1)
+    assert not says(diagnose(net, X, Y, optimizer=sgd).warnings, "rounding")
     warnings = diagnose(net, X, Y, lr=0.1).warnings
     assert says(warnings[:1], "shrink with depth", "gain") or says(warnings[:1], "vanish", "gain")
     if depth == 100 and kind is not nn.Sigmoid:  # at once 0, by rounding
@@ -452,11 +476,10 @@ def test_dead_by_biases_behind_layers_whose_gradients_vanish():
 def test_every_judgement_stands_in_a_list():
     """And only once: the lists say all that is looked for."""
     listed = STEP + READINGS
+    two_say_it = {judgements.layers.changes}
     rooms = [value for value in vars(judgements).values() if isinstance(value, ModuleType)]
     functions = {f for room in rooms for f in vars(room).values() if isgeneratorfunction(f)}
-    written = {f for f in functions if list(signature(f).parameters) == ["look"]} - {
-        judgements.layers.changes
-    }  # two say it
+    written = {f for f in functions if list(signature(f).parameters) == ["look"]} - two_say_it
     assert len(listed) == len(set(listed)) and written <= set(listed + judgements.TRAINING) and set(LOSS) < set(STEP)
 
 

@@ -622,16 +622,33 @@ def test_units_that_steps_have_saturated_are_no_matter_of_the_gain():
     assert not any("gain" in w for w in seen.warnings), seen.warnings
 
 
-def test_steps_between_two_records_may_have_met_nan():
+@pytest.mark.parametrize("every", [1, 10])
+def test_steps_between_two_records_may_have_met_nan(every):
     net, adam = relus()
-    data = X.clone()
 
     def spoil(step):
-        data[0, 0] = torch.nan if step == 32 else 0
+        with torch.no_grad():
+            net[0].weight[0, 0] += torch.nan if step == 32 else 0
 
-    _, seen = loop(net, adam, 41, watch(net, adam, every=10), (data, Y), spoil)
+    _, seen = loop(net, adam, 41, watch(net, adam, every=every), at_end=spoil)
     (said,) = seen.warnings
-    assert said.startswith("step 40: 0.weight: NaN") and "the data or the loss was NaN after step 30" in said
+    assert "step was too large" in said and said.startswith("from step 33 on" if every == 1 else "step 40")
+    assert ("the data or the loss was NaN after step 30: every=1" in said) == (every == 10)
+
+
+def test_where_the_rate_is_too_high_nan_has_its_cause():
+    net, _ = relus()
+    sgd = torch.optim.SGD(net.parameters(), lr=300.0)
+    _, seen = loop(net, sgd, 41, watch(net, sgd, every=10))
+    assert any("rate is probably too high" in w for w in seen.warnings), seen.warnings
+    assert any("NaN" in w for w in seen.warnings) and not any("every=1 shows" in w for w in seen.warnings)
+
+
+def test_one_record_at_rate_0_may_be_a_schedules_begin():
+    net, adam = relus()
+    adam.param_groups[0]["lr"] = 0.0
+    _, seen = loop(net, adam, 5, watch(net, adam, every=10))
+    assert not any("in all recorded steps" in w for w in seen.warnings)
 
 
 @pytest.mark.parametrize("targets", [3 * X[:, :1], 200 + 20 * X[:, :1]])

@@ -41,8 +41,8 @@ MIXING = {"view", "reshape", "softmax", "logsoftmax"}
 LOSSES = {"crossentropy", "nllloss", "binarycrossentropy", "binarycrossentropywithlogits", "kldiv", "mseloss"}
 LOSSES |= {"l1loss", "smoothl1loss", "huberloss", "softmarginloss", "hingeembeddingloss"}
 OF_PAIRS = {"cosineembeddingloss", "marginrankingloss"}
-OTHERS = {*MADE, *ELEMENTWISE.split(), *RESHAPING, *POOLING}
-KNOWN = {*MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *LOSSES, *OF_PAIRS, *OTHERS}
+KNOWN = {*MADE, *MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING}
+KNOWN |= LOSSES | OF_PAIRS
 GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from .functions import LossCall
 from .given import OF_TARGETS
 from .hooks import tensors_in
+from .rows import LossCall
 
 CROSS_ENTROPY = "cross_entropy", "nll_loss"
 
@@ -69,16 +69,21 @@ def computed_from(results, inputs, made):
 def leaves(tensors):
     tensors = [t for t in tensors if t is not None and t.requires_grad]
     found = [t for t in tensors if t.grad_fn is None]
+    for node in graph_behind(tensors):
+        if type(node).__name__ == "CheckpointFunctionBackward":
+            raise ValueError("a reentrant checkpoint hides its layers: call checkpoint(…, use_reentrant=False)")
+        found += [node.variable] if hasattr(node, "variable") else []
+    return found
+
+
+def graph_behind(tensors):
+    """Each node of the graph that tensors were computed by, once."""
     nodes, done = [t.grad_fn for t in tensors], {None}
     while nodes:
-        node = nodes.pop()
-        if node not in done:
+        if (node := nodes.pop()) not in done:
             done.add(node)
-            if type(node).__name__ == "CheckpointFunctionBackward":
-                raise ValueError("a reentrant checkpoint hides its layers: call checkpoint(…, use_reentrant=False)")
-            found += [node.variable] if hasattr(node, "variable") else []
+            yield node
             nodes += [n for n, _ in node.next_functions]
-    return found
 
 
 def is_plain(t):

@@ -8,10 +8,10 @@ from unittest.mock import patch
 import torch
 from torch import nn
 
-from .functions import LossCall
 from .hooks import Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
 from .losses import has_learned, read_from_gradient
+from .rows import LossCall
 from .shared import Shared
 from .statistics import layer_statistics, tensor_statistics
 

@@ -111,9 +111,9 @@ class watch:
         found += [] if is_known else look.judge([learning.not_in_the_optimizer])
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
-        looks = [(step, diagnosis.look(learn=learn)) for step, diagnosis in self.records]
-        for _, later in looks[1:]:
-            later.first = looks[0][1]
+        first = self.records[0][1].look(learn=learn)
+        looks = [(step, diagnosis.look(learn=learn, first=first)) for step, diagnosis in self.records[1:]]
+        looks = [(self.records[0][0], first), *looks]
         if self.others > 2 * self.most_others + 10:
             text = "the optimizer that was given takes no more steps, and another one trains the model"
             found.append(f"from step {self.steps:,} on {text}: give that to a second watch")
@@ -188,8 +188,8 @@ class watch:
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses = current.functions.uses
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
-        look = Look(seen=current.seen, optimizer=self.optimizer, findings=self._findings)
-        look.adds_up, look.were_far = current.adds_up, self.were_far
+        known = dict(adds_up=current.adds_up, were_far=self.were_far, findings=self._findings)
+        look = Look(seen=current.seen, optimizer=self.optimizer, **known)
         look.parameters = () if ELSEWHERE in self._findings else rows
         if any("nonfinite" in row.readings for row in current.seen):  # else the model fills the gaps itself
             look.inputs = current.inputs

@@ -27,11 +27,10 @@ def nan_in_the_data(look):
 
 def mixed_by_a_view(look):
     n = _examples(look)
-    views = [(name, old, new) for name, old, new in look.functions.mixing if old != new]
-    for name, old, new in [
-        view for view in views if sorted(view[1]) == sorted(view[2]) or n == view[2][0] != view[1][0]
-    ][:1]:
-        yield f"{name} reads {tuple(old)} as {tuple(new)}, which mixes what they count: use transpose or permute"
+    for name, old, new in look.functions.mixing:
+        if old != new and (sorted(old) == sorted(new) or old[0] != n == new[0]):
+            yield f"{name} reads {tuple(old)} as {tuple(new)}, which mixes what they count: use transpose or permute"
+            return
 
 
 def mixed_by_softmax(look):

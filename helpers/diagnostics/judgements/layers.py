@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
+from ..losses import graph_behind
 from .look import behind_views, is_weight
 
 MOST = 5  # layers that are named one by one
@@ -23,6 +24,8 @@ CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at ga
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
 # Loss at the last step only. Weights of std 1 / sqrt(n): 200 over 12 steps, 3e4 over 30; half of that: 4e4 and 1e12.
 THROUGH_TIME = 1e6
+# What the gain is, probably.
+CAUSES = {"grow": "high", "shrink": "low", "explode": "high", "vanish": "low, or the layers are saturated"}
 DIGITS = re.compile(r"\d+")
 
 
@@ -140,12 +143,8 @@ def normalises_few(look):
         elif isinstance(layer, _BatchNorm) and shape and layer.training:
             n = prod(shape) // shape[1]
         if n <= 2:
-            of = (
-                "one value at a time, and nothing of it is left"
-                if n == 1
-                else "two values at a time: which is larger is left"
-            )
-            yield f"{name} ({type(layer).__name__}): normalises {of}; let it normalise over more, or leave it out"
+            left = "one value at a time, and nothing of it is", "two values at a time: which is larger is"
+            yield f"{name} ({type(layer).__name__}): normalises {left[n - 1]} left; let it normalise over more, or leave it out"
 
 
 def nothing_between(look):
@@ -154,11 +153,10 @@ def nothing_between(look):
         return  # NaN is more urgent; and beside frozen weights two small matrices are trained on purpose
     linear = [row for row in look.seen if "Linear" in row.type.__name__ and row.node]
     for a, b in pairwise(linear):
-        product, between = _down_to_product(a.node)[-1:], []
-        for product_b in _down_to_product(b.node)[-1:]:
-            between = [n for source in _computed(product_b) for n in _down_to_product(source)]
-        is_alone = between and between[-1:] == product and _are_used_once(between, look.loss)
-        if is_alone and a.shape[-1] >= b.shape[-1]:
+        product_a, product_b = (_down_to_product(row.node)[-1:] for row in (a, b))
+        between = [n for product in product_b for source in _computed(product) for n in _down_to_product(source)]
+        follows = between and between[-1:] == product_a and a.shape[-1] >= b.shape[-1]
+        if follows and _are_used_once(between, look.loss):
             text = f"{a.name} and {b.name}: two linear layers with nothing between them can do no more than one"
             yield f"{text}; was a nonlinearity meant there?"
             return
@@ -182,25 +180,20 @@ def _computed(node):
 
 
 def _are_used_once(nodes, loss):
-    todo, done, uses = [loss.grad_fn], {None}, Counter()
-    while todo:
-        if (node := todo.pop()) not in done:
-            done.add(node)
-            sources = [n for n, _ in node.next_functions]
-            uses.update(sources)
-            todo += sources
+    uses = Counter(source for node in graph_behind([loss]) for source, _ in node.next_functions)
     return all(uses[n] == 1 for n in nodes)
 
 
 def change_with_depth(look):
     """Of a training only what was so at its first step: what came later is no matter of the gain at init."""
     if not look.is_later(change_with_depth):
-        for text, cause in changes(look):
-            yield f"{text}; the gain is probably too {cause}"
+        for text in look.says(changes):
+            verb = next(verb for verb in CAUSES if f" {verb} " in text)
+            yield f"{text}; the gain is probably too {CAUSES[verb]}"
 
 
 def changes(look):
-    """(what, cause) where a std grows or shrinks from the first to the last layer of one role, at most two.
+    """Whether a std grows or shrinks from the first to the last layer of one role; others say what that comes of.
 
     Beside a way that leads past them (their block puts out something of its own, or calls them again at its end) it may
     do so within wide limits.
@@ -221,9 +214,9 @@ def changes(look):
     change = _change(rows[i].std, rows[j].std, place[j] - place[i], MOST_CHANGE["activations"])
     # Learning makes the last weights large: what has learned may grow, on both ways.
     if change and not (change > 1 and look.has_learned):
-        verb, cause = ("grow", "high") if change > 1 else ("shrink", "low")
+        verb = "grow" if change > 1 else "shrink"
         stds = f"std {rows[i].std:.2g} in {rows[i].name}, {rows[j].std:.2g} in {rows[j].name}"
-        yield f"activations {verb} with depth: {stds}", cause
+        yield f"activations {verb} with depth: {stds}"
     # Behind weights that began at 0, but for the output layer's, gradients may do anything at first.
     last_weight = [p.name for p in look.parameters if is_weight(p)][-1:]
     if not gradients or not {*look.from_zero} <= {*last_weight}:
@@ -233,9 +226,9 @@ def changes(look):
     change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], MOST_CHANGE["gradients"])
     by_std = _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"])
     if change and by_std and not (1 / FADED < change < 1 or (change > 1 and look.has_learned)):
-        verb, cause = ("explode", "high") if change > 1 else ("vanish", "low, or the layers are saturated")
+        verb = "explode" if change > 1 else "vanish"
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
-        yield f"gradients {verb} on their way back: {stds}", cause
+        yield f"gradients {verb} on their way back: {stds}"
 
 
 def _one_role(indices, rows):

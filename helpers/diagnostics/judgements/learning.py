@@ -152,7 +152,7 @@ def equal_weights(look):
 
 def zero_gradient(look):
     """Weights that can't learn at all, though the loss depends on them."""
-    is_explained = layers.are_stuck(look) or any(layers.changes(look))
+    is_explained = layers.are_stuck(look) or look.says(layers.changes)
     if is_explained or begins_at_zero(look) or any(p.nonfinite for p in look.weights):
         return
     with_gradient = [p for p in look.weights if p.trainable and p.grad_std is not None]

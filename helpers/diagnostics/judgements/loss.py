@@ -112,8 +112,8 @@ def softmax_of_a_relu(look):
         if "SoftmaxBackward" in type(node).__name__:
             row = look.activation_at(node.next_functions[0][0])
             if row and row.bounds == "dies":
-                yield f"the last softmax gets what a {row.activation} puts out ({row.name}): leave it out, for logits \
-may be below 0, and what it sets to 0 gets no gradient"
+                text = f"the last softmax gets what a {row.activation} puts out ({row.name}): leave it out"
+                yield f"{text}, for logits may be below 0, and what it sets to 0 gets no gradient"
                 return
 
 

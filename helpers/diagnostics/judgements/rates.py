@@ -27,7 +27,7 @@ def nothing_moves(look):
     # A scheduler begins, or ends, with the rate 0. Why no gradient arrives is said elsewhere.
     if not weights or median(p.update_to_data for p in weights) or max(p.growth for p in weights) > 1e6:
         return
-    if median(p.grad_std or 0 for p in weights) > 0 and not any(layers.changes(look)):
+    if median(p.grad_std or 0 for p in weights) > 0 and not look.says(layers.changes):
         cause = "the learning rate is 0, or its step is lost in rounding (keep the weights in float32)"
         yield f"the median weight would not move at all: {cause}"
 

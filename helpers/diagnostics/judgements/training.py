@@ -49,7 +49,7 @@ def changed_with_depth(look):
     causes = [text for texts in look.said.values() for text in texts if any(cause in text for cause in TOO_LONG)]
     is_explained = causes or layers.are_stuck(look) or look.has_said(layers.not_finite)
     if look.is_later(layers.change_with_depth) and not is_explained:
-        for text, _ in layers.changes(look):
+        for text in look.says(layers.changes):
             yield f"{text}; it was not so at first: the steps were probably too long, or weight decay too strong"
 
 
