@@ -120,6 +120,6 @@ def _gradients(loss, seen, parameters, logits):
     edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters] + [logits]
     wanted, found = [edge for edge in edges if edge is not None], iter(())
     if loss is not None and loss.requires_grad and wanted:
-        found = iter(torch.autograd.grad(loss.sum(), wanted, allow_unused=True))
+        found = iter(torch.autograd.grad(loss.sum(), wanted, retain_graph=True, allow_unused=True))
     gradients = [None if edge is None else next(found, None) for edge in edges]
     return gradients[: len(seen)], gradients[len(seen) : -1], gradients[-1]

@@ -215,8 +215,12 @@ class Functions(TorchFunctionMode):
         if name.endswith("loss") and target.requires_grad and not input.requires_grad:
             input, target = target, input  # mse_loss(y, output) is as good: the output comes first here
         reduction = _argument("reduction", 4, args, kwargs, "mean")
-        is_mean = loss.numel() == 1 and reduction == "mean" and kwargs.get("label_smoothing", 0) == 0
-        self.losses.append(LossCall(name, input.detach(), target.detach(), loss.detach(), is_mean, input.grad_fn))
+        input, target, loss, node = input.detach(), target.detach(), loss.detach(), input.grad_fn
+        counts = kwargs.get("label_smoothing", 0) == 0
+        if reduction != "mean":
+            counts &= _argument("weight", 0, args, kwargs) is None and not target.is_floating_point()
+        mean = (loss.sum() / target.numel() if reduction == "sum" else loss.mean()) if counts else None
+        self.losses.append(LossCall(name, input, target, loss, mean, node))
 
 
 @cache

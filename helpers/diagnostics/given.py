@@ -9,16 +9,19 @@ from torch.nn.functional import cross_entropy
 from torch.utils._pytree import tree_leaves
 
 BATCH = "from a loader: inputs, targets = next(iter(loader))"
+CLASSES_LAST = "loss_fn=lambda out, y: F.cross_entropy(out.flatten(0, -2), y.flatten())"
 OF_TARGETS = {  # what torch says of them, and what helps
     "Target size": "targets have another shape than the output: give targets.view_as(output)",
     "target tensor expected": "targets have a dimension too many: give targets.squeeze(1)",
+    "Expected target size": f"cross-entropy takes dimension 1 for the classes: if they come last, give {CLASSES_LAST}",
     "batch_size": "output and targets differ in their number of examples: flatten each by itself, x.flatten(1)",
     "class probabilities": "targets are one-hot whole numbers: give targets.argmax(1)",
     "out of bounds": "targets reach too far: count classes from 0; for one output take F.binary_cross_entropy_with_logits",
 }
 
 OF_BACKWARD = {
-    "second time": "backward reaches an earlier step: detach what is kept from one batch to the next, h = h.detach()",
+    "second time": "backward reaches an earlier step: detach what is kept from one batch to the next, h = h.detach(), "
+    "and what weights were computed by, W = W.detach().requires_grad_()",
     "by an inplace": "backward needs what was changed in place: write x = x + 1 for x += 1, x.clone() before x[:, 0] = 0",
 }
 

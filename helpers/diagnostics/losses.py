@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from .given import OF_TARGETS
+from .given import CLASSES_LAST, OF_TARGETS
 from .hooks import tensors_in
 from .rows import LossCall
 
@@ -30,8 +30,8 @@ def fitting(loss_fn, output, targets):
     if not (are_classes and output.dim() > 2 and output.shape[:-1] == targets.shape):
         return output, targets
     if output.shape[:1] + output.shape[2:] == targets.shape:
-        flat = "loss_fn=lambda out, y: F.cross_entropy(out.flatten(0, -2), y.flatten())"
-        raise ValueError(f"logits {tuple(output.shape)} may have classes last or in dimension 1: if last, give {flat}")
+        text = f"logits {tuple(output.shape)} may have classes last or in dimension 1"
+        raise ValueError(f"{text}: if last, give {CLASSES_LAST}")
     return output.flatten(0, -2), targets.flatten()
 
 
@@ -99,7 +99,7 @@ def numbers(output, targets):
 
 def by_hand(output, targets, loss):
     """What stands for a loss that calls none of torch's: its input may be anything."""
-    return LossCall("loss_fn", output, targets, loss, False, getattr(output, "grad_fn", None))
+    return LossCall("loss_fn", output, targets, loss, None, getattr(output, "grad_fn", None))
 
 
 def has_learned(call):
@@ -137,4 +137,4 @@ def read_from_gradient(logits, gradient):
     if values.shape[1] < 2 or not torch.allclose(gradient, expected, rtol=1e-2, atol=1e-4 / len(values)):
         return []
     loss = -values.log_softmax(1).gather(1, targets).mean()
-    return [LossCall("cross_entropy", values, targets.flatten(), loss, True, logits.grad_fn)]
+    return [LossCall("cross_entropy", values, targets.flatten(), loss, loss, logits.grad_fn)]

@@ -34,7 +34,7 @@ class LossCall(NamedTuple):
     input: torch.Tensor
     target: torch.Tensor
     loss: torch.Tensor
-    is_mean: bool  # of all examples, each by itself
+    mean: torch.Tensor | None  # of a cross-entropy: of the examples' losses, where each counts by itself
     node: object  # of the graph: where the input comes from
 
 
@@ -92,6 +92,7 @@ class ParameterRow:
     decay: how many times as hard a weight decay above 0.01 pulls at it as its gradient does.
     lr: the rate of its group. growth: how many times as long its steps may become with no other setting: by momentum,
         1 / (1 - momentum), and where a scheduler has lowered the rate, or not raised it yet.
+    copies: whether all units of a weight have the same values and get the same gradient, so that they stay copies.
 
     None where undefined: for a constant tensor (a fresh bias, gamma or beta: its std is 0), for a parameter
     that is frozen or that the loss does not depend on, and update_to_data without lr and optimizer.
@@ -118,6 +119,7 @@ class ParameterRow:
     decay: float | None = None
     lr: float | None = None
     growth: float = 1.0
+    copies: bool = False
 
 
 def layer_rows(all_seen):
@@ -143,6 +145,7 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         if optimizer is None and change is None and lr is not None and row.get("grad_std") is not None:
             update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
         row |= dict(grad_to_data=ratio(row.get("grad_std"), std), update_to_data=ratio(update_std, std))
+        row["copies"] = _are_copies(value, gradient)
         if update_std is not None and (optimizer is None or id(p) in groups):  # else another optimizer moved it
             group = groups.get(id(p), dict(lr=lr))
             pull = 1 if kinds & {"AdamW"} or group.get("decoupled_weight_decay") else row.get("grad_std")
@@ -157,6 +160,19 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
         rows.append(ParameterRow(name, kind, tuple(p.shape), p.requires_grad, **row, update_std=update_std))
     return rows
+
+
+def _are_copies(value, gradient):
+    """Whether the rows of both are alike, or the columns of both: hidden units are; outputs have targets of their own."""
+    if gradient is None or gradient.layout is not torch.strided or value.dim() < 2:
+        return False
+    return any(value.shape[dim] > 1 and _are_alike(value, dim) and _are_alike(gradient, dim) for dim in (0, 1))
+
+
+def _are_alike(t, dim):
+    first, second = t.narrow(dim, 0, 1), t.narrow(dim, 1, 1)
+    differ = 1e-5 * first.abs().max()  # by the roundings of a product
+    return bool(first.any() and all((other - first).abs().max() <= differ for other in (second, t)))
 
 
 def _rates(group, lr):

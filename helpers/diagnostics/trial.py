@@ -63,7 +63,7 @@ class Trial:
                 self._step(self.gradients)
             total = (now := again()).item()
             for _ in range(STEPS - 1):
-                found = iter(torch.autograd.grad(now.sum(), learn, allow_unused=True))
+                found = iter(torch.autograd.grad(now.sum(), learn, retain_graph=True, allow_unused=True))
                 self._step([next(found) if p.requires_grad else None for p in self.parameters])
                 total += (now := again()).item()
             return not total <= STEPS * loss.item()  # NaN is higher

@@ -143,11 +143,11 @@ def no_gradient_at_some(look):
 
 
 def equal_weights(look):
-    """Weights that can't learn apart from each other."""
-    same = [p.name for p in look.weights if p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
+    """Units that can't learn apart from each other."""
+    same = [p.name for p in look.weights if p.trainable and p.copies]
     if same:
         some, it, _ = some_of(same)
-        yield f"{some}: the same number everywhere, so the units of a layer stay equal; draw {it} at random"
+        yield f"{some}: the same for all units, and so is the gradient, so they stay equal; draw {it} at random"
 
 
 def zero_gradient(look):

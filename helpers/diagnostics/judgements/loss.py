@@ -128,14 +128,15 @@ def far_from_a_guess(look):
     """A cross-entropy far above ln(classes), which logits near 0 would give."""
     if look.has_said(wants_logits, learning.drops_nearly_all, data.mixed_by_a_view, data.mixed_by_softmax):
         return
-    means = [call for call in look.losses if call.name in CROSS_ENTROPY and call.is_mean and call.input.dim() > 1]
+    means = [call for call in look.losses if call.name in CROSS_ENTROPY and call.mean is not None and call.input.dim() > 1]
     for call in means[:1]:
-        loss, classes = call.loss.item(), call.input.shape[1]
+        loss, classes = call.mean.item(), call.input.shape[1]
         # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
         # sure, and wrong where it has learned by heart.
         is_matching = call.input.shape == (len(call.target),) * 2 and (call.target.diff() == 1).all()
         if inf > loss > log(classes) + FAR and not is_matching and not has_learned(call):
-            text = f"the loss is {loss:.3g}, and a guess that all {classes} classes are equally likely would have"
+            it = "the loss" if call.loss.numel() == 1 and call.loss == call.mean else "the loss of an example"
+            text = f"{it} is {loss:.3g}, and a guess that all {classes} classes are equally likely would have"
             yield f"{text} ln({classes}) = {log(classes):.3g}: {_why_far(look)}"
 
 

@@ -17,8 +17,10 @@ UPDATE_RATIO, UNTRIED = (1e-4, 1e-2), 10
 # are best at 0.004 to 0.025, where lr / std alone says 0.38.
 ADAM_RATIO = 5e-5, 3e-2
 # The size of weights before a BatchNorm makes no difference to what comes out: too long a step makes them grow, and the
-# next ones shorter. Three convolutions are best at 0.03, worse at 0.17; six layers of the course worse at 0.07.
-NORMALISED = 5  # times as far they may move
+# next ones shorter. Three convolutions are best at 0.03, worse at 0.17; six layers of the course worse at 0.07. Under
+# Adam, by 0.25 * lr / std: six layers of the course lose 0.04 at 0.15, 0.08 at 0.25, 0.18 at 0.5; four convolutions 0.03
+# at 0.2, 0.08 at 0.4.
+NORMALISED, UNDER_ADAM = 5, 10  # times as far they may move
 DECAY = 3  # healthy: up to 1, where the two balance each other; weight_decay 1 in Adam: 5
 
 
@@ -96,7 +98,8 @@ def _speeds(weights, activations):
     normalised = {row.name for row, after in pairwise(activations) if NORMS.match(after.type.__name__)}
     for p in weights:
         if p.adam_to_data is not None:
-            yield p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5)
+            speed, free = p.adam_to_data * min(1, p.std * prod(p.shape[1:]) ** 0.5), UNDER_ADAM
         else:
+            free = NORMALISED
             speed = p.update_to_data if p.growth == 1 else min(p.update_to_data, p.lr * (p.grad_to_data or 0))
-            yield speed / (NORMALISED if p.name.rpartition(".")[0] in normalised else 1)
+        yield speed / (free if p.name.rpartition(".")[0] in normalised else 1)
