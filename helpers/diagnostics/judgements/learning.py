@@ -152,7 +152,8 @@ def equal_weights(look):
 
 def zero_gradient(look):
     """Weights that can't learn at all, though the loss depends on them."""
-    is_explained = layers.are_stuck(look) or look.says(layers.changes)
+    is_known = any("nothing learns" in text for text in look.findings)
+    is_explained = is_known or layers.are_stuck(look) or look.says(layers.changes)
     if is_explained or begins_at_zero(look) or any(p.nonfinite for p in look.weights):
         return
     with_gradient = [p for p in look.weights if p.trainable and p.grad_std is not None]
@@ -162,7 +163,7 @@ def zero_gradient(look):
     cause = f"look for sign, round, floor or dead units after {it}"
     if look.loss == 0:
         cause = "the loss is 0, so these examples teach nothing more"
-    if any(row.shape[-1:] == (1,) and row.std == 0 == row.mean for row in look.gradients[-2:]):
+    elif any(row.shape[-1:] == (1,) and row.std == 0 == row.mean for row in look.gradients[-2:]):
         cause = "look for softmax or cross-entropy over one output (take binary_cross_entropy_with_logits), or sign"
     if all(p.std == 0 == p.mean for p in zero):
         cause = "all are 0, and each learns through another: draw some of them at random"
