@@ -487,3 +487,146 @@ def test_logits_that_are_clamped_far_out_are_healthy():
     for bound in 1, 20:
         model = nn.Sequential(nn.Linear(16, 4), nn.Hardtanh(-bound, bound))
         assert says(diagnose(model, X, Y).warnings, "stays between") == (bound == 1)
+
+
+# A look changes nothing of what the loop does next
+
+
+def test_a_graph_that_is_still_needed():
+    """A state that is not yet detached, and a penalty that was computed before the look."""
+    gru, head = nn.GRU(4, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x):
+        out, self.state = self.gru(x, getattr(self, "state", None))
+        return self.head(out[:, -1])
+
+    net, series = Net(forward, gru=gru, head=head), torch.randn(64, 3, 4)
+    loss = F.cross_entropy(net(series), Y)
+    diagnose(net, series, Y)
+    loss.backward()
+    net.state = net.state.detach()
+
+    model = mlp()
+    penalty = 1e-3 * sum(p.square().sum() for p in model.parameters())
+    for look in {}, dict(lr=10):  # steps that are tried, too
+        diagnose(model, X, Y, lambda out, y: F.cross_entropy(out, y) + penalty, **look)
+    assert diagnose(model, X, Y, lambda out, y: F.cross_entropy(out, y) + penalty, lr=10).rises is not None
+    penalty.backward()
+
+
+def test_weights_that_are_computed_outside_the_call():
+    weight = torch.randn(16, 4, requires_grad=True) * 0.1
+    F.cross_entropy(X @ weight, Y).backward()
+    with pytest.raises(ValueError, match=r"W = W.detach\(\).requires_grad_\(\)"):
+        diagnose(lambda x: x @ weight, X, Y, lr=0.1)
+
+
+# Optimizers
+
+
+def test_several_optimizers_share_a_model():
+    model = mlp()
+    muon = torch.optim.Muon([p for p in model.parameters() if p.dim() > 1], 0.02)
+    rest = torch.optim.AdamW([p for p in model.parameters() if p.dim() < 2], 1e-3)
+    alone = diagnose(model, X, Y, optimizer=muon)
+    assert says(alone.warnings, "0.bias, 2.bias", "all optimizers in a list") and len(alone.warnings) == 1
+    before = [p.clone() for p in model.parameters()]
+    both = diagnose(model, X, Y, optimizer=[muon, rest])
+    assert not both.warnings and not muon.state and all(map(torch.equal, before, model.parameters()))
+    rows = {row.name: row for row in both.parameters}
+    assert rows["0.bias"].update_rule == "Adam" and rows["0.weight"].update_rule is None
+    F.cross_entropy(model(X), Y).backward()
+    muon.step(), rest.step()
+    for p, old, row in zip(model.parameters(), before, both.parameters, strict=True):
+        assert row.update_std == pytest.approx((p - old).std().item(), rel=1e-4)
+    with pytest.raises(ValueError, match="a second watch"):
+        watch(model, [muon, rest])
+    with pytest.raises(ValueError, match="over the parameters"):
+        diagnose(model, X, Y, optimizer=[muon, torch.optim.AdamW])
+
+
+def test_adam_before_a_norm():
+    """fast.ai trains its small convolutional networks at 6e-2; at that rate others are broken."""
+    torch.manual_seed(0)
+
+    def block(n_in, n_out, *norm):
+        return [nn.Conv2d(n_in, n_out, 3, 2, 1, bias=False), *norm, nn.LeakyReLU(0.1)]
+
+    pictures, labels = torch.randn(64, 1, 28, 28), torch.arange(64) % 10
+    for norms, lr, is_high in (True, 6e-2, False), (True, 2, True), (False, 6e-2, True):
+        sizes = pairwise([1, 8, 16, 32])
+        layers = [layer for a, b in sizes for layer in block(a, b, *([nn.BatchNorm2d(b)] if norms else []))]
+        net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+        optimizer = torch.optim.AdamW(net.parameters(), lr)
+        assert says(diagnose(net, pictures, labels, optimizer=optimizer).warnings, "too high") == is_high
+
+
+# Weights that are equal
+
+
+def test_equal_weights_at_the_output_are_no_fault():
+    """Each output has targets of its own. Linear models of time series begin with the mean (DLinear)."""
+    series = X.cumsum(1)
+    mean = nn.Linear(16, 8)
+    nn.init.constant_(mean.weight, 1 / 16)
+    assert not diagnose(mean, series, series[:, 8:], nn.MSELoss()).warnings
+
+
+def test_units_that_are_copies_of_each_other():
+    net = mlp()
+    with torch.no_grad():
+        net[0].weight.copy_(net[0].weight[:1].expand(32, -1)), net[0].bias.zero_()
+    assert not says(diagnose(net, X, Y).warnings, "equal")  # the next layer's weights tell them apart
+    nn.init.constant_(net[2].weight, 0.1)
+    net[2].weight.data[0] = -0.1
+    warnings = diagnose(net, X, Y).warnings
+    assert says(warnings, "0.weight, 2.weight", "in all units, which stay equal", "at random")
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with watch(net, optimizer, every=5) as seen:
+        for _ in range(20):
+            optimizer.zero_grad()
+            F.cross_entropy(net(X), Y).backward()
+            optimizer.step()
+    assert says(seen.warnings, "from step 0 on: 0.weight, 2.weight", "stay equal")
+    assert (net[0].weight - net[0].weight[:1]).abs().max() < 1e-5
+
+
+# Losses
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+def test_the_first_loss_where_its_mean_is_taken_later(reduction):
+    def loss_fn(out, y, **more):
+        loss = F.cross_entropy(out, y, reduction=reduction, **more)
+        return loss.sum() / len(y)
+
+    net = mlp()
+    assert not diagnose(net, X, Y, loss_fn).warnings
+    nn.init.normal_(net[2].weight, std=10)
+    loss = diagnose(net, X, Y).loss
+    assert says(diagnose(net, X, Y, loss_fn).warnings, f"the loss of an example is {loss:.3g}", "ln(4) = 1.39")
+    weighted = diagnose(net, X, Y, lambda out, y: loss_fn(out, y, weight=torch.full((4,), 1e-3)))
+    assert not says(weighted.warnings, "ln(4)")
+
+
+@pytest.mark.parametrize("loss_fn", [nn.CrossEntropyLoss(), lambda out, y: F.cross_entropy(out, y, ignore_index=0)])
+def test_classes_last_in_a_loss_of_ones_own(loss_fn):
+    letters = torch.randint(0, 9, (8, 33))
+    net = nn.Sequential(nn.Embedding(9, 16), nn.Linear(16, 9))
+    with pytest.raises(ValueError, match=r"out.flatten\(0, -2\), y.flatten\(\)"):
+        diagnose(net, letters[:, :-1], letters[:, 1:], loss_fn)
+    assert not diagnose(net, letters[:, :-1], letters[:, 1:]).warnings
+
+
+def test_a_loss_of_zero_says_so():
+    """A hinge loss that is satisfied: of one output, as cross-entropy over one class, which is always 0."""
+    net = nn.Sequential(nn.Linear(16, 1))
+    with torch.no_grad():
+        net[0].weight[0, 0] = 100
+    examples = torch.cat([X.abs() + 1, -X.abs() - 1])
+
+    def hinge(out):
+        return F.relu(1 - out[:64]).mean() + F.relu(1 + out[64:]).mean()
+
+    warnings = diagnose(net, examples, loss_fn=hinge, lr=0.1).warnings
+    assert says(warnings, "the loss is 0", "teach nothing more") and not says(warnings, "softmax")

@@ -29,7 +29,7 @@ from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
 from .rows import LayerRow, ParameterRow, layer_rows, parameter_rows
 from .statistics import Histogram, layer_statistics, tensor_statistics
-from .trial import Trial, check_optimizer
+from .trial import Trial, check_optimizer, listed
 from .watch import watch
 
 __all__ = ["Diagnosis", "Histogram", "LayerRow", "ParameterRow", "diagnose", "layer_colors", "plot_activations"]
@@ -46,8 +46,8 @@ def diagnose(
     (positional arguments) or a dict (keyword arguments). The loss is ``loss_fn(output, targets)``, or
     ``loss_fn(output)`` without targets; with loss_fn=None there is none, and no gradients. lr: judges
     ``lr * gradient``, plain SGD's update. optimizer: judges the step it would take, tried on copies; with lr, if that
-    is given too. histograms=False leaves the histograms out: a look for every few steps of a training, at half the
-    price.
+    is given too; a list of several that share the model. histograms=False leaves the histograms out: a look for every
+    few steps of a training, at half the price.
 
     The mode, train or eval, is the one that the model is in. What the model, the loss_fn and the inputs hold, the
     optimizer and the random states stay exactly as they are, even when the model raises. (Not caches that were begun,
@@ -59,7 +59,9 @@ def diagnose(
     read. Source: the lecture, 1:26:51 to 1:46:04.
     """
     check_given(targets, loss_fn, lr)
-    check_optimizer(optimizer, "param_groups", "lr=")
+    optimizers = listed(optimizer)
+    for each in optimizers:
+        check_optimizer(each, "param_groups", "lr=")
     network = Network(model, parameters)
 
     def see(seen, tensor):
@@ -76,7 +78,7 @@ def diagnose(
         return loss_of(network(*_arguments(inputs)))
 
     random_state = torch.get_rng_state()
-    reached = network.reached | held(loss_fn, network.parameters, inputs, targets, type(optimizer))
+    reached = network.reached | held(loss_fn, network.parameters, inputs, targets, *map(type, optimizers))
     with left_as_it_was(reached), torch.inference_mode(False), torch.set_grad_enabled(loss_fn is not None):
         # Forward: whatever a layer or a function puts out is measured as it comes.
         with Watcher(network, see) as watcher:
@@ -93,13 +95,14 @@ def diagnose(
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
         # Update: the step that the optimizer would take.
-        with Trial(optimizer, lr, parameters.values(), at_parameters) as trial:
+        with Trial(optimizers, lr, parameters.values(), at_parameters) as trial:
             changes = trial.changes()
             tensors = trial.values, at_parameters, changes
-            rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizer, lr, histograms)
+            rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizers, lr, histograms)
             losses = list(functions.losses) or read_from_gradient(logits, at_logits) or [by_hand(output, targets, loss)]
-            look = Look(network, functions, losses, seen, parameters, inputs, targets, output, loss_fn, loss, optimizer)
-            look.is_step, look.has_learned = lr is not None or optimizer is not None, any(map(has_learned, losses))
+            look = Look(network, functions, losses, seen, parameters, inputs, targets, output, loss_fn, loss)
+            look.optimizers, look.is_step = optimizers, lr is not None or bool(optimizers)
+            look.has_learned = any(map(has_learned, losses))
             look.activations, look.gradients = layer_rows(seen)
             look.parameters = rows
             look.rises = trial.raises(loss, again) if rates.steps_are_long(look) else None

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from .statistics import Histogram, ratio, tensor_statistics
+from .trial import held_by
 
 # The nonlinearities, known by their class's name, so that a Tanh that you wrote yourself counts too: between which
 # two numbers their outputs saturate, or that their units can die.
@@ -132,22 +133,21 @@ def layer_rows(all_seen):
     return activations, gradients
 
 
-def parameter_rows(network, uses, parameters, values, gradients, changes, optimizer, lr, histograms):
+def parameter_rows(network, uses, parameters, values, gradients, changes, optimizers, lr, histograms):
     """A ParameterRow each. parameters: by name; values before the step, gradients, changes: in the same order."""
-    kinds = {"SGD"} if optimizer is None else {base.__name__ for base in type(optimizer).__mro__}
-    rule = next((name for names, name in RULES.items() if kinds & names), None)
-    groups, rows = [] if optimizer is None else optimizer.param_groups, []
-    groups = {id(p): group for group in groups for p in group["params"]}
+    held, rows = held_by(optimizers), []
     for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
         row = tensor_statistics(value, histograms)
         row |= {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
         std, update_std = row.get("std"), tensor_statistics(change, False).get("std")
-        if optimizer is None and change is None and lr is not None and row.get("grad_std") is not None:
+        if not optimizers and change is None and lr is not None and row.get("grad_std") is not None:
             update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
         row |= dict(grad_to_data=ratio(row.get("grad_std"), std), update_to_data=ratio(update_std, std))
         row["copies"] = _are_copies(value, gradient)
-        if update_std is not None and (optimizer is None or id(p) in groups):  # else another optimizer moved it
-            group = groups.get(id(p), dict(lr=lr))
+        if update_std is not None and (not optimizers or id(p) in held):  # else another optimizer moved it
+            optimizer, group = held.get(id(p), (None, dict(lr=lr)))
+            kinds = {base.__name__ for base in type(optimizer).__mro__} if optimizer else {"SGD"}
+            rule = next((name for names, name in RULES.items() if kinds & names), None)
             pull = 1 if kinds & {"AdamW"} or group.get("decoupled_weight_decay") else row.get("grad_std")
             decay = group.get("weight_decay", 0)
             row |= dict(update_rule=rule, decay=ratio(decay * (std or 0), pull) if decay > USUAL_DECAY else None)

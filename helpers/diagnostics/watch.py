@@ -16,7 +16,7 @@ from .over_time import over_time
 from .passes import HIDDEN, Pass
 from .pictures import plot_training
 from .rows import layer_rows, parameter_rows
-from .trial import check_optimizer
+from .trial import check_optimizer, listed
 
 ELSEWHERE = "the optimizer trains other tensors than the watched model's: if that is not meant, make both anew"
 
@@ -107,7 +107,7 @@ class watch:
         # What the optimizer does not hold and what moves all the same has an optimizer of its own.
         unmoved = {name: p for name, (p, first) in self._trainable.items() if first is None or p.equal(first)}
         is_known = self.optimizer is None or ELSEWHERE in self._findings
-        look, found = Look(optimizer=self.optimizer, tensors=unmoved), list(self._findings)
+        look, found = Look(optimizers=listed(self.optimizer), tensors=unmoved), list(self._findings)
         found += [] if is_known else look.judge([learning.not_in_the_optimizer])
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
         learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
@@ -186,10 +186,10 @@ class watch:
         at_layers = [row.gradient.get("std") for row in current.seen if row.gradient]
         if self.optimizer is not None and at_layers and all(at_layers) and not any(map(_is_some, gradients)):
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
-        uses = current.functions.uses
-        rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, self.optimizer, None, False)
+        uses, optimizers = current.functions.uses, listed(self.optimizer)
+        rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, optimizers, None, False)
         known = dict(adds_up=current.adds_up, were_far=self.were_far, findings=self._findings)
-        look = Look(seen=current.seen, optimizer=self.optimizer, **known)
+        look = Look(seen=current.seen, optimizers=optimizers, **known)
         look.parameters = () if ELSEWHERE in self._findings else rows
         if any("nonfinite" in row.readings for row in current.seen):  # else the model fills the gaps itself
             look.inputs = current.inputs

@@ -5,6 +5,7 @@ from torch import nn
 from ..functions import GATES
 from ..hooks import tensors_in
 from ..losses import computed_from, leaves
+from ..trial import held_by
 from . import layers
 from .look import some_of
 
@@ -65,15 +66,15 @@ def no_parameters(look):
 
 
 def not_in_the_optimizer(look):
-    groups = [] if look.optimizer is None else look.optimizer.param_groups
-    held = {id(p) for group in groups for p in group["params"]}
-    missing = [name for name, p in look.trainable.items() if look.optimizer is not None and id(p) not in held]
+    held = held_by(look.optimizers)
+    missing = [name for name, p in look.trainable.items() if look.optimizers and id(p) not in held]
     some, it, _ = some_of(missing)
     if missing and len(missing) == len(look.trainable):
         remedy = "make it anew from model.parameters(), after the model was made (or moved, or its cell run again)"
         yield f"the optimizer holds none of the model's parameters: {remedy}"
     elif missing:
-        remedy = f"give the optimizer all parameters, or freeze {it} with requires_grad_(False)"
+        several = ", or give all optimizers in a list" if look.is_step else ""
+        remedy = f"give the optimizer all parameters, or freeze {it} with requires_grad_(False){several}"
         yield f"{some}: not held by the optimizer, so no step changes {it}; {remedy}"
 
 
@@ -143,11 +144,14 @@ def no_gradient_at_some(look):
 
 
 def equal_weights(look):
-    """Units that can't learn apart from each other."""
-    same = [p.name for p in look.weights if p.trainable and p.copies]
-    if same:
-        some, it, _ = some_of(same)
-        yield f"{some}: the same for all units, and so is the gradient, so they stay equal; draw {it} at random"
+    """Units that can't learn apart from each other, or begin so: outputs have targets of their own."""
+    is_hidden = any(row.is_activation for row in look.activations)
+    same = [p for p in look.weights[:-1] if is_hidden and p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
+    stays = [p for p in look.weights if p.trainable and p.copies]
+    for names, verb in ([p.name for p in stays], "stay"), ([p.name for p in same if p not in stays], "begin"):
+        some, it, _ = some_of(names)
+        if names:
+            yield f"{some}: the same weights in all units, which {verb} equal; draw {it} at random"
 
 
 def zero_gradient(look):

@@ -37,7 +37,7 @@ class Look:
     output: object = None
     loss_fn: object = None
     loss: object = None
-    optimizer: object = None
+    optimizers: list = ()
     is_step: bool = False
 
     activations: list = ()

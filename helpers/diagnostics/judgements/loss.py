@@ -128,8 +128,8 @@ def far_from_a_guess(look):
     """A cross-entropy far above ln(classes), which logits near 0 would give."""
     if look.has_said(wants_logits, learning.drops_nearly_all, data.mixed_by_a_view, data.mixed_by_softmax):
         return
-    means = [call for call in look.losses if call.name in CROSS_ENTROPY and call.mean is not None and call.input.dim() > 1]
-    for call in means[:1]:
+    calls = [call for call in look.losses if call.name in CROSS_ENTROPY and call.input.dim() > 1]
+    for call in [call for call in calls if call.mean is not None][:1]:
         loss, classes = call.mean.item(), call.input.shape[1]
         # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
         # sure, and wrong where it has learned by heart.

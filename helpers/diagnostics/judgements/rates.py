@@ -80,7 +80,7 @@ def _moved(look):
 def steps_are_long(look):
     """Whether SGD's steps look too long, so that it is worth the time to try a few; of one weight no ratio says it."""
     if len(look.weights) == 1:
-        return look.is_step and (look.optimizer is None or type(look.optimizer).__name__ == "SGD")
+        return look.is_step and all(type(optimizer).__name__ == "SGD" for optimizer in look.optimizers)
     weights = [p for p in look.weights if p.update_rule == "SGD" and p.update_to_data]
     return len(weights) > 1 and median(_speeds(weights, look.activations)) > _bounds(weights)[1]
 

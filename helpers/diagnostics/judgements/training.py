@@ -33,7 +33,7 @@ def pulled_far_away(look):
 
 def not_trained(look):
     """Why the optimizer's step changes nothing."""
-    if look.optimizer is None:
+    if not look.optimizers:
         return
     has_none = all(p.grad_mean is None and not p.grad_nonfinite for p in look.parameters)
     if not look.seen:
