@@ -5,45 +5,16 @@ import sys
 import weakref
 from collections import deque
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from .rows import ACTIVATIONS, LossCall
+from . import calls
+from .rows import LossCall
 
 INSIDE = os.path.dirname(torch.__file__), os.path.dirname(__file__)
 MODULES = os.path.join(INSIDE[0], "nn", "modules")
-
-# By the function's name, without underscores: torch.tanh, x.tanh_ and F.tanh are one.
-BY_NAME = {name.lower(): name for name in ACTIVATIONS} | dict.fromkeys(["clamp", "clampmin", "clip"], "ReLU")
-BY_NAME |= dict(specialexpit="Sigmoid", threshold="ReLU")
-# What multiplies by a weight: the layer class that does the same, and the dimension of the units, from the end.
-# 1: they are counted in dimension 1, from the front. None: it is not known.
-PRODUCTS = dict.fromkeys(["linear", "matmul", "rmatmul", "mm", "bmm", "mv", "addmm", "baddbmm"], ("Linear", -1))
-PRODUCTS |= {f"{kind.lower()}{n}d": (f"{kind}{n}d", -n - 1) for kind in ("Conv", "ConvTranspose") for n in (1, 2, 3)}
-PRODUCTS |= dict(bilinear=("Bilinear", -1), einsum=("Linear", None), getitem=("Embedding", -1))
-PRODUCTS |= dict(embedding=("Embedding", -1), embeddingbag=("EmbeddingBag", -1), layernorm=("LayerNorm", -1))
-PRODUCTS |= dict(rmsnorm=("RMSNorm", -1), groupnorm=("GroupNorm", 1), instancenorm=("InstanceNorm1d", 1))
-PRODUCTS |= dict(batchnorm=("BatchNorm1d", 1), nativebatchnorm=("BatchNorm1d", 1))
-RECURRENT = {"lstm", "gru", "rnntanh", "rnnrelu", "multiheadattentionforward", "lstmcell", "grucell"}
-# What leaves the units where they are.
-ELEMENTWISE = (
-    "add sub rsub mul div truedivide neg pow clone contiguous to float half bfloat16 double type typeas detach where "
-    "dropout alphadropout dropout1d dropout2d dropout3d maskedfill nantonum addcmul lerp pad setitem fill zero copy"
-)
-MADE = {"requiresgrad"}  # x.requires_grad_(), x.requires_grad = True
-RESHAPING = {"view", "reshape", "flatten", "getitem", "expand", "expandas", "permute", "transpose"}
-RESHAPING |= {"squeeze", "unsqueeze"}
-POOLING = {f"{kind}pool{n}d": -n - 1 for kind in ("max", "avg", "adaptivemax", "adaptiveavg", "lp") for n in (1, 2, 3)}
-MIXING = {"view", "reshape", "softmax", "logsoftmax"}
-LOSSES = {"crossentropy", "nllloss", "binarycrossentropy", "binarycrossentropywithlogits", "kldiv", "mseloss"}
-LOSSES |= {"l1loss", "smoothl1loss", "huberloss", "softmarginloss", "hingeembeddingloss"}
-OF_PAIRS = {"cosineembeddingloss", "marginrankingloss"}
-KNOWN = {*MADE, *MIXING, *BY_NAME, *PRODUCTS, *RECURRENT, *ELEMENTWISE.split(), *RESHAPING, *POOLING}
-KNOWN |= LOSSES | OF_PAIRS
-GATES = {"Sigmoid", "Hardsigmoid", "Tanh"}
 
 
 @dataclass(eq=False, slots=True)
@@ -84,15 +55,15 @@ class Functions(TorchFunctionMode):
         kwargs = kwargs or {}
         if torch.compiler.is_compiling():  # which can't take in what follows
             return func(*args, **kwargs)
-        key = _key(func)
+        key = calls.key_of(func)
         if key is None and "requires_grad" not in kwargs:
             return func(*args, **kwargs)
         if key and func.__name__.endswith("_"):
             self.watcher.attempt(self.watcher.settle)
         output = func(*args, **kwargs)  # a warning here is torch's, about the network's own call
-        if key in MADE or kwargs.get("requires_grad"):
-            self.made.append(args[0] if key in MADE else output)
-        if key is None or key in MADE:
+        if key in calls.MADE or kwargs.get("requires_grad"):
+            self.made.append(args[0] if key in calls.MADE else output)
+        if key is None or key in calls.MADE:
             return output
         with torch._C.DisableTorchFunction():
             replaced = self.watcher.attempt(self._look, func, key, output, args, kwargs)
@@ -117,13 +88,13 @@ class Functions(TorchFunctionMode):
 
     def _look(self, func, key, output, args, kwargs):
         """The output to go on with."""
-        if key in LOSSES:
+        if key in calls.LOSSES:
             self._loss_called(func.__name__, output, *args, **kwargs)
-        elif key in OF_PAIRS and len(args) > 2:
+        elif key in calls.OF_PAIRS and len(args) > 2:
             self._loss_called(func.__name__, output, args[0], args[2])
-        elif key in ("sub", "mul") and not self.watcher.wants_rows() and _spreads(output, *args[:2]):
+        elif key in ("sub", "mul") and not self.watcher.wants_rows() and calls.spreads(output, *args[:2]):
             self._loss_called("the loss", output, *args[:2])
-        elif key in MIXING and args and _is_mixing(key, output, *args, **kwargs):
+        elif key in calls.MIXING and args and calls.is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         first = output[0] if isinstance(output, tuple) else output
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
@@ -131,21 +102,21 @@ class Functions(TorchFunctionMode):
         given = [a if isinstance(a, (list, tuple)) else (a,) for a in (*args, *kwargs.values())]
         tensors = [t for some in given for t in some if isinstance(t, torch.Tensor)]
         weights = [t for t in tensors if self._is_weight(t)]
-        row, gate, unit = None, None, -1 if key in RECURRENT else None
-        if key in PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and _is_lookup(*args))):
+        row, gate, unit = None, None, -1 if key in calls.RECURRENT else None
+        if key in calls.PRODUCTS and (key != "getitem" or (self._is_weight(args[0]) and calls.is_lookup(*args))):
             if key in ("matmul", "mm") and weights and weights[0] is tensors[0] and not _is_learnt(weights[0]):
                 weights = weights[1:]  # a matrix on the left that does not learn: an adjacency, a mask
-            kind, unit = PRODUCTS[key]
-            unit = _unit_of_product(key, unit, first, tensors, weights, args, kwargs)
+            kind, unit = calls.PRODUCTS[key]
+            unit = calls.unit_of_product(key, unit, first, tensors, weights, args, kwargs)
             self._used(weights, kind)
             row = self._row(func, key, kind, unit, weights) if weights else None
-        elif key not in RECURRENT:
+        elif key not in calls.RECURRENT:
             unit, gate = self._carried(key, first, tensors)
             self._used(weights, None)
-            kind = _activation(key, args, kwargs)
+            kind = calls.activation(key, first, args, kwargs)
             if kind and not (weights and weights[0] is tensors[0]):
-                row = self._row(func, key, kind, unit, [], _bounds(kind, args, kwargs))
-                gate = row if kind in GATES else None
+                row = self._row(func, key, kind, unit, [], calls.bounds(kind, args, kwargs))
+                gate = row if kind in calls.GATES else None
         if row:
             replaced = self.watcher.function_called(row, first)
             output, first = (output, first) if replaced is first else (replaced, replaced)
@@ -166,10 +137,11 @@ class Functions(TorchFunctionMode):
     def _carried(self, key, output, tensors):
         """The units' dimension and the gate that an elementwise function or a pooling hands on."""
         notes = [(t, *self.noted(t)) for t in tensors]
-        if key in POOLING:
+        if key in calls.POOLING:
             (t, unit, _), *_ = notes
-            return (unit if unit == POOLING[key] and t.dim() == output.dim() else None), None
-        units = {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape and key not in RESHAPING}
+            return (unit if unit == calls.POOLING[key] and t.dim() == output.dim() else None), None
+        stays = key not in calls.RESHAPING
+        units = {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape and stays}
         gates = [gate for *_, gate in notes if gate is not None]
         if key == "mul" and gates and len(notes) > 1 and all(unit is not None or gate for _, unit, gate in notes):
             # It opens and closes what it is multiplied by: it may be saturated.
@@ -214,41 +186,13 @@ class Functions(TorchFunctionMode):
     def _loss_called(self, name, loss, input, target, *args, **kwargs):
         if name.endswith("loss") and target.requires_grad and not input.requires_grad:
             input, target = target, input  # mse_loss(y, output) is as good: the output comes first here
-        reduction = _argument("reduction", 4, args, kwargs, "mean")
+        reduction = calls.argument("reduction", 4, args, kwargs, "mean")
         input, target, loss, node = input.detach(), target.detach(), loss.detach(), input.grad_fn
         counts = kwargs.get("label_smoothing", 0) == 0
         if reduction != "mean":
-            counts &= _argument("weight", 0, args, kwargs) is None and not target.is_floating_point()
+            counts &= calls.argument("weight", 0, args, kwargs) is None and not target.is_floating_point()
         mean = (loss.sum() / target.numel() if reduction == "sum" else loss.mean()) if counts else None
         self.losses.append(LossCall(name, input, target, loss, mean, node))
-
-
-@cache
-def _key(func):
-    """The function's name in the tables above; None if it does not matter."""
-    name = getattr(func, "__name__", "")
-    name = getattr(func.__self__, "__name__", "") if name == "__set__" else name
-    name = name.replace("_", "").lower()
-    return name if name in KNOWN else None
-
-
-def _is_mixing(key, output, x, dim=None, *_, **others):
-    """Whether a view reads the sizes in another order, or a softmax sums over dimension 0."""
-    if x.is_nested:
-        return False
-    if key.endswith("softmax"):
-        dim = dim if dim is not None else 0 if x.dim() in (1, 3) else 1  # as torch guesses
-        return x.dim() > 1 and dim in (0, -x.dim())
-    was, now = ([n for n in t.shape if n > 1] for t in (x, output))
-    if sorted(was) == sorted(now):
-        return was != now
-    return bool(now) and now[0] in was[1:] and was[0] % now[0] > 0  # what was counted inside is outermost
-
-
-def _spreads(output, a, b):
-    """Whether (N, 1) and (N,) became (N, N): an output and its targets, as only one of them needs a gradient."""
-    are_pairs = isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.dim() != b.dim()
-    return are_pairs and a.numel() == b.numel() < output.numel() and a.requires_grad != b.requires_grad
 
 
 def _base(t):
@@ -257,42 +201,3 @@ def _base(t):
 
 def _is_learnt(weight):
     return weight.requires_grad or isinstance(_base(weight), nn.Parameter)
-
-
-def _argument(name, place, args, kwargs, default=None):
-    return kwargs.get(name, args[place] if len(args) > place else default)
-
-
-def _unit_of_product(key, unit, output, tensors, weights, args, kwargs):
-    if key in ("matmul", "mm"):  # x @ W has the units last, W @ x in front of the examples
-        left = bool(weights) and weights[-1] is tensors[0]
-        return (-2 if output.dim() > 1 else -1) if left else -1 if weights else None
-    if key in ("layernorm", "rmsnorm") and len(_argument("normalized_shape", 1, args, kwargs)) > 1:
-        return None
-    return 1 - output.dim() if unit == 1 else unit
-
-
-def _is_lookup(table, index):
-    """Whether C[X] looks up rows: X holds whole numbers."""
-    whole = isinstance(index, torch.Tensor) and index.dtype in (torch.int64, torch.int32)
-    return whole and table.dim() == 2 and table.requires_grad
-
-
-def _activation(key, args, kwargs):
-    """The activation that a function is, or None: a clamp or a threshold is not always one."""
-    if key == "threshold":
-        return "ReLU" if _argument("threshold", 1, args, kwargs) == 0 == _argument("value", 2, args, kwargs) else None
-    if not key.startswith(("clamp", "clip")):
-        return BY_NAME.get(key)
-    limits = _argument("min", 1, args, kwargs), _argument("max", 2, args, kwargs)
-    is_hidden = args[0].requires_grad or not torch.is_grad_enabled()  # inputs are clamped, too
-    if type(limits[0]) not in (int, float):
-        return None
-    return "ReLU" if limits == (0, None) else "Hardtanh" if limits == (-1, 1) and is_hidden else None
-
-
-def _bounds(kind, args, kwargs):
-    if kind == "Hardtanh":
-        low, high = _argument("min_val", 1, args, kwargs, -1), _argument("max_val", 2, args, kwargs, 1)
-        return "dies" if low == 0 else (low, high)
-    return ACTIVATIONS.get(kind)

@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from ..functions import GATES
+from ..calls import GATES
 from ..hooks import tensors_in
 from ..losses import computed_from, leaves
 from ..trial import held_by
@@ -146,7 +146,9 @@ def no_gradient_at_some(look):
 def equal_weights(look):
     """Units that can't learn apart from each other, or begin so: outputs have targets of their own."""
     is_hidden = any(row.is_activation for row in look.activations)
-    same = [p for p in look.weights[:-1] if is_hidden and p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1]
+    same = [
+        p for p in look.weights[:-1] if is_hidden and p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1
+    ]
     stays = [p for p in look.weights if p.trainable and p.copies]
     for names, verb in ([p.name for p in stays], "stay"), ([p.name for p in same if p not in stays], "begin"):
         some, it, _ = some_of(names)
