@@ -80,12 +80,19 @@ def _differs(t):
     return not bool((t - t[:1]).abs().max() <= 1e-6 * t.abs().max())  # NaN differs
 
 
+def _scales_pictures(look, tensors):
+    """Whether a norm follows the first layer, or pictures of 0 to 255 are wanted, as they are given."""
+    wanted = [t for t in _of_several_examples(tensors_in(look.targets)) if t.dim() > 2 and t.is_floating_point()]
+    is_normed = len(look.seen) > 1 and NORMS.match(look.seen[1].type.__name__)
+    return all(t.dim() > 2 for t in tensors) and (is_normed or any(t.std() > LARGE for t in wanted))
+
+
 def inputs_unscaled(look):
     """Of what has numbers and no words (whole numbers), unless the network begins by scaling them itself."""
     tensors = [t for t in _of_several_examples(tensors_in(look.inputs)) if t.dim() > 1 and is_plain(t)]
     words = any(isinstance(t, torch.Tensor) and not t.is_floating_point() for t in tree_leaves(look.inputs))
     is_said = any("the inputs" in text for texts in look.said.values() for text in texts)
-    if not tensors or words or is_said:
+    if not tensors or words or is_said or _scales_pictures(look, tensors):
         return
     size, first = max(t.std(0).max().item() for t in tensors), look.seen[0] if look.seen else None
     mean, hides = max(t.mean().abs().item() for t in tensors), first and HIDING.match(first.type.__name__)
