@@ -1,5 +1,6 @@
 """Networks of public questions: what was silent is named, and what was accused and is healthy no longer is."""
 
+import math
 from inspect import isgeneratorfunction, signature
 from itertools import pairwise
 from types import ModuleType
@@ -526,7 +527,7 @@ def test_weights_that_are_computed_outside_the_call():
 
 def test_several_optimizers_share_a_model():
     model = mlp()
-    muon = torch.optim.Muon([p for p in model.parameters() if p.dim() > 1], 0.02)
+    muon = getattr(torch.optim, "Muon", torch.optim.RMSprop)([p for p in model.parameters() if p.dim() > 1], 0.02)
     rest = torch.optim.AdamW([p for p in model.parameters() if p.dim() < 2], 1e-3)
     alone = diagnose(model, X, Y, optimizer=muon)
     assert says(alone.warnings, "0.bias, 2.bias", "all optimizers in a list") and len(alone.warnings) == 1
@@ -630,3 +631,109 @@ def test_a_loss_of_zero_says_so():
 
     warnings = diagnose(net, examples, loss_fn=hinge, lr=0.1).warnings
     assert says(warnings, "the loss is 0", "teach nothing more") and not says(warnings, "softmax")
+
+
+def test_cosines_as_logits():
+    class Cosines(nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.features, self.classes, self.scale = nn.Linear(16, 8), nn.Parameter(torch.randn(50, 8)), scale
+
+        def forward(self, x):
+            return self.scale * F.linear(F.normalize(self.features(x)), F.normalize(self.classes))
+
+    labels = torch.arange(64) % 50
+    by_hand = Cosines(1)
+    by_hand.forward = lambda x: (
+        (h := by_hand.features(x)) / h.norm(dim=1, keepdim=True) @ F.normalize(by_hand.classes).T
+    )
+    least = math.log(1 + 49 * math.exp(-2))
+    assert says(diagnose(by_hand, X, labels).warnings, "cosines", f"{least:.3g}", "a scale")
+    assert not diagnose(Cosines(20), X, labels).warnings
+    few = nn.Sequential(nn.Linear(16, 8), Net(lambda self, x: F.normalize(x) @ F.normalize(by_hand.classes[:4]).T))
+    assert not says(diagnose(few, X, Y).warnings, "cosines")
+    with watch(by_hand, optimizer := adam(by_hand)) as seen:
+        F.cross_entropy(by_hand(X), labels).backward()
+        optimizer.step()
+    assert says(seen.warnings, "cosines")
+
+
+def test_logarithms_as_targets():
+    logs = torch.randn(64, 4).log_softmax(1)
+    for log_target in False, True:
+        loss_fn = nn.KLDivLoss(reduction="batchmean", log_target=log_target)
+        warnings = diagnose(mlp(nn.LogSoftmax(1)), X, logs, loss_fn).warnings
+        assert says(warnings, "log_target=True") != log_target
+
+
+def test_a_variance_below_0():
+    with pytest.raises(ValueError, match="softplus"):
+        diagnose(mlp(outputs=2), X, NUMBERS, lambda out, y: nn.GaussianNLLLoss()(out[:, 0], y, out[:, 1]))
+
+
+# Pictures
+
+
+def test_pictures_of_0_to_255_that_are_scaled_inside_or_wanted_so():
+    pictures = torch.rand(8, 3, 16, 16) * 255
+    for norms, targets, is_raw in (
+        ((nn.InstanceNorm2d(8),), pictures / 255, 0),
+        ((), pictures, 0),
+        ((), pictures / 255, 1),
+    ):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), *norms, nn.ReLU(), nn.Conv2d(8, 3, 3, padding=1))
+        assert says(diagnose(net, pictures, targets, nn.MSELoss()).warnings, "the inputs are large") == is_raw
+    table = 255 * torch.rand(64, 16)
+    scaled = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.ReLU(), nn.Linear(32, 4))
+    assert says(diagnose(scaled, table * torch.arange(16), Y).warnings, "the inputs are large")
+
+
+# A ReLU of one's own
+
+
+RELUS = {
+    "max": lambda x: torch.max(x, torch.zeros_like(x)),  # d2l's
+    "maximum": lambda x: torch.maximum(torch.zeros(()), x),
+    "where": lambda x: torch.where(x > 0, x, 0),
+    "mul": lambda x: x * (x > 0),
+    "rmul": lambda x: (x > 0) * x,
+}
+
+
+@pytest.mark.parametrize("relu", RELUS.values(), ids=RELUS)
+def test_a_relu_written_by_hand_has_a_row(relu):
+    W1, W2 = torch.randn(16, 32) / 4, torch.randn(32, 4) / 8
+    b1 = torch.full((32,), -1.0)
+    parameters = [p.requires_grad_() for p in (W1, b1, W2)]
+
+    def net(x, relu=relu):
+        return relu(x @ W1 + b1) @ W2
+
+    for kill in False, True:
+        if kill:
+            b1.data[:28] = -50
+        found, plain = diagnose(net, X, Y, parameters=parameters), diagnose(lambda x: net(x, torch.relu), X, Y)
+        row, expected = (next(row for row in look.activations if row.is_activation) for look in (found, plain))
+        assert row.type is nn.ReLU and (row.dead, row.std) == (expected.dead, expected.std)
+        assert says(found.warnings, "88% of its units are dead") == kill
+
+
+def test_what_is_no_relu():
+    """A mask, a maximum of two, one that is taken over a dimension, a gate."""
+    others = [
+        lambda x: x * (x > -1),
+        lambda x: torch.max(x, -x),
+        lambda x: torch.max(x.view(-1, 16, 2), 2)[0].repeat(1, 2),
+        lambda x: torch.where(x > 0, x, x / 2),
+        lambda x: x * (torch.rand(64, 1) > 0.1),
+    ]
+    for other in others:
+        net = nn.Sequential(nn.Linear(16, 32), Net(lambda self, x, other=other: other(x)), nn.Linear(32, 4))
+        assert not [row for row in diagnose(net, X, Y).activations if row.is_activation]
+
+
+def test_weights_that_are_nan_may_have_got_nan_gradients():
+    net = mlp()
+    nn.init.constant_(net[0].weight, float("nan"))
+    assert says(diagnose(net, X, Y).warnings, "0.weight", "lower the learning rate", "a gradient was NaN")

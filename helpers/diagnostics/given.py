@@ -16,6 +16,7 @@ OF_TARGETS = {  # what torch says of them, and what helps
     "Expected target size": f"cross-entropy takes dimension 1 for the classes: if they come last, give {CLASSES_LAST}",
     "batch_size": "output and targets differ in their number of examples: flatten each by itself, x.flatten(1)",
     "class probabilities": "targets are one-hot whole numbers: give targets.argmax(1)",
+    "negative entry": "the variance is below 0: give F.softplus of that output",
     "out of bounds": "targets reach too far: count classes from 0; for one output take F.binary_cross_entropy_with_logits",
 }
 

@@ -69,16 +69,16 @@ def computed_from(results, inputs, made):
 def leaves(tensors):
     tensors = [t for t in tensors if t is not None and t.requires_grad]
     found = [t for t in tensors if t.grad_fn is None]
-    for node in graph_behind(tensors):
+    for node in graph_behind(t.grad_fn for t in tensors):
         if type(node).__name__ == "CheckpointFunctionBackward":
             raise ValueError("a reentrant checkpoint hides its layers: call checkpoint(…, use_reentrant=False)")
         found += [node.variable] if hasattr(node, "variable") else []
     return found
 
 
-def graph_behind(tensors):
-    """Each node of the graph that tensors were computed by, once."""
-    nodes, done = [t.grad_fn for t in tensors], {None}
+def graph_behind(nodes):
+    """Each node of the graph from these on, once, the last ones of a network first."""
+    nodes, done = list(nodes), {None}
     while nodes:
         if (node := nodes.pop()) not in done:
             done.add(node)

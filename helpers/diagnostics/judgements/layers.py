@@ -34,7 +34,10 @@ def not_finite(look):
     before = "no layer before it has any: look for far too high a gain or learning rate, 0/0 or log(0)"
     before += ", NaN in the inputs, or a softmax over a row that is masked everywhere"
     after = "no layer after it has any: look for 0/0, the square root of 0 or a loss that overflows"
-    found = [(f"{p.name}:", p, "a step was too large, probably: lower the learning rate") for p in look.parameters]
+    step = "a step was too large, probably: lower the learning rate"
+    if look.first is None:  # a watch knows when it was
+        step = "a step was too large (lower the learning rate), or a gradient was NaN: look before the first step"
+    found = [(f"{p.name}:", p, step) for p in look.parameters]
     found += [(f"{_label(row)}:", row, before) for row in look.activations]
     found += [(f"{_label(row)}: gradient", row, after) for row in reversed(look.gradients)]  # the last one comes first
     is_explained = any("clean the data" in text for text in look.findings)
@@ -175,12 +178,11 @@ def _down_to_product(node):
 def _computed(node):
     """Where a node's numbers come from, but for weights."""
     sources = [n for n, _ in node.next_functions if n is not None]
-    ends = [n.next_functions[0][0] if type(n).__name__ == "TBackward0" else n for n in sources]
-    return [n for n, end in zip(sources, ends, strict=True) if not hasattr(end, "variable")]
+    return [n for n in sources if not hasattr(behind_views(n)[-1], "variable")]
 
 
 def _are_used_once(nodes, loss):
-    uses = Counter(source for node in graph_behind([loss]) for source, _ in node.next_functions)
+    uses = Counter(source for node in graph_behind([loss.grad_fn]) for source, _ in node.next_functions)
     return all(uses[n] == 1 for n in nodes)
 
 

@@ -138,7 +138,7 @@ def no_gradient_at_some(look):
         some, it, they = some_of(those)
         why = f"the loss does not depend on {it}, so {they} will not learn"
         if is_called:
-            why = f"what comes of {it} is cut off (no_grad, detach, .data, .numpy(), a comparison, round), or not used"
+            why = f"what comes of {it} is cut off (no_grad, detach, .data, .numpy(), argmax, a comparison, round), or not used"
         if those:
             yield f"{some}: no gradient; {why}"
 
@@ -166,7 +166,7 @@ def zero_gradient(look):
     zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in look.learn]
     zero = [p for p in zero if p.lr is not None or not p.update_std]  # a rule of the user's own has cleared it
     some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of([p.name for p in zero])
-    cause = f"look for sign, round, floor or dead units after {it}"
+    cause = f"look for clamp, sign, round, floor or dead units after {it}"
     if look.loss == 0:
         cause = "the loss is 0, so these examples teach nothing more"
     elif any(row.shape[-1:] == (1,) and row.std == 0 == row.mean for row in look.gradients[-2:]):

@@ -8,7 +8,9 @@ from math import prod
 from ..hooks import tensors_in
 
 # How nodes of the graph are called that hand on the same numbers, or some of them.
-SAME = "UnsafeView View Reshape ReshapeAlias Squeeze Unsqueeze Alias Clone ToCopy Select Slice Index Permute Transpose"
+SAME = (
+    "UnsafeView View Reshape ReshapeAlias Squeeze Unsqueeze Alias Clone ToCopy Select Slice Index Permute Transpose T"
+)
 VIEW = re.compile(f"({'|'.join(SAME.split())})Backward")
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 

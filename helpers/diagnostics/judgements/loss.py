@@ -1,17 +1,20 @@
 """What is wrong with the loss: with its number, and with what it is given."""
 
-from math import inf, log
+import re
+from math import exp, inf, log
 
 from torch import broadcast_shapes
 
 from ..hooks import tensors_in
-from ..losses import CROSS_ENTROPY, has_learned, is_plain, numbers
+from ..losses import CROSS_ENTROPY, graph_behind, has_learned, is_plain, numbers
 from . import data, learning
+from .look import behind_views
 
 COMPARING = "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "the loss"
 AWAY = 20  # times the size of the output, or of 1; logarithms of prices, which are learned: 12; prices: 1e5
 WIDE = 5  # bounds of logits that a loss can come near 0 with: clamps at 10 to 30 are common
 SIGNS = "soft_margin_loss", "hinge_embedding_loss", "cosine_embedding_loss", "margin_ranking_loss"
+PRODUCT = re.compile("(Add|B|Badd)?mm", re.IGNORECASE)  # nodes of the graph
 FAR = 1.0  # the loss above ln(classes); healthy: up to 0.7 (logits of std 1.2); the lecture's first network: 24
 
 
@@ -22,6 +25,8 @@ def not_finite(look):
     if all(t.isfinite().all() for t in tensors_in(look.output)):
         remedy = "look for targets that are all ignore_index, for log(0) and 0/0 in the loss_fn"
         remedy += ", in ctc_loss for targets longer than the input"
+        if any(call.name == "kl_div" and (call.target < 0).any() for call in look.losses):
+            remedy = "kl_div gets logarithms as targets, so give it log_target=True"
         yield f"the loss is {look.loss.item():.3g}, though the model's output is finite: {remedy}"
 
 
@@ -106,6 +111,32 @@ def wants_logits(look):
             return
 
 
+def cosines_as_logits(look):
+    """With no scale one logit at 1, and all others at -1, is the best that they can do."""
+    for call in [call for call in look.losses if call.name == "cross_entropy" and call.input.dim() > 1]:
+        least = log(1 + (call.input.shape[1] - 1) * exp(-2))
+        if least > 0.5 and (product := _cosines(call.node)) and product is behind_views(call.node)[-1]:
+            text = f"cross-entropy gets cosines, from -1 to 1, so that it can't fall below {least:.3g}"
+            yield f"{text}: multiply them by a scale, 10 to 30"
+            return
+
+
+def _cosines(node):
+    """The last matrix product of a network, where it is one of vectors of length 1; else None."""
+    product = next((n for n in graph_behind([node]) if PRODUCT.match(type(n).__name__)), None)
+    sources = [behind_views(n)[-1] for n, _ in product.next_functions if n] if product else []
+    return product if len(sources) == 2 and all(map(_has_length_1, sources)) else None
+
+
+def _has_length_1(node):
+    """Whether it divides by a norm, as F.normalize does."""
+    is_quotient = type(node).__name__ == "DivBackward0"
+    node = node.next_functions[1][0] if is_quotient else None
+    while type(node).__name__ in ("ExpandBackward0", "ClampMinBackward0"):
+        node = node.next_functions[0][0]
+    return "NormBackward" in type(node).__name__
+
+
 def softmax_of_a_relu(look):
     """A ReLU before the softmax that ends the network."""
     for node in [*(t.grad_fn for t in tensors_in(look.output)), *(call.node for call in look.losses)]:
@@ -131,10 +162,10 @@ def far_from_a_guess(look):
     calls = [call for call in look.losses if call.name in CROSS_ENTROPY and call.input.dim() > 1]
     for call in [call for call in calls if call.mean is not None][:1]:
         loss, classes = call.mean.item(), call.input.shape[1]
-        # The logits of a contrastive loss are similarities, as large as its temperature wants them. What has learned is
-        # sure, and wrong where it has learned by heart.
+        # The logits of a contrastive loss are similarities, as large as its temperature wants them; cosines have a scale
+        # of their own. What has learned is sure, and wrong where it has learned by heart.
         is_matching = call.input.shape == (len(call.target),) * 2 and (call.target.diff() == 1).all()
-        if inf > loss > log(classes) + FAR and not is_matching and not has_learned(call):
+        if inf > loss > log(classes) + FAR and not (is_matching or has_learned(call) or _cosines(call.node)):
             it = "the loss" if call.loss.numel() == 1 and call.loss == call.mean else "the loss of an example"
             text = f"{it} is {loss:.3g}, and a guess that all {classes} classes are equally likely would have"
             yield f"{text} ln({classes}) = {log(classes):.3g}: {_why_far(look)}"
