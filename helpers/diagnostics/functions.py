@@ -50,6 +50,8 @@ class Functions(TorchFunctionMode):
         self.notes = {}  # id of a tensor -> (a reference to it, its units' dimension, the gate that it is)
         self.losses = deque(maxlen=8)  # the last ones: they hold on to what they were given
         self.made, self.mixing = [], []  # mixing: (name, shape before, after)
+        # Of attention written by hand: (name, the weights' shape, the dimension of their softmax, the mean of the largest).
+        self.attention, self.softmax = [], (None, 0)
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -96,6 +98,8 @@ class Functions(TorchFunctionMode):
             self._loss_called("the loss", output, *args[:2])
         elif key in calls.MIXING and args and calls.is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
+        if key in ("softmax", "dropout", "matmul", "bmm") and args:
+            self._attends(key, func, output, args, kwargs)
         first = output[0] if isinstance(output, tuple) else output
         if not isinstance(first, torch.Tensor) or not (first.is_floating_point() or first.is_complex()):
             return output
@@ -123,6 +127,18 @@ class Functions(TorchFunctionMode):
         if unit is not None or gate is not None:
             self.note(first, unit, gate)
         return output
+
+    def _attends(self, key, func, output, args, kwargs):
+        """What a softmax put out, and a dropout perhaps, is multiplied with the values."""
+        reference, dim = self.softmax
+        is_softmaxed = reference is not None and reference() is args[0]
+        if key == "softmax":
+            self.softmax = weakref.ref(output), calls.argument("dim", 1, args, kwargs, -1) % max(output.dim(), 1)
+        elif is_softmaxed and key == "dropout":
+            self.softmax = weakref.ref(output), dim
+        elif is_softmaxed and output.dim() > 2:
+            largest = args[0].detach().amax(-1).mean().item()
+            self.attention.append((self._where()[1].format(func.__name__), args[0].shape, dim, largest))
 
     def _is_weight(self, t):
         """Whether it is a tensor that is learnt, or held by the network, or a view of one (W.T)."""

@@ -7,7 +7,7 @@ The thresholds lie between what was measured on healthy networks (the course's, 
 learning rate 0.1, and others) and on unhealthy ones. Each comment gives both.
 """
 
-from . import data, layers, learning, loss, rates, training
+from . import attention, data, layers, learning, loss, rates, training
 from .look import Look
 
 __all__ = ["LOSS", "READINGS", "STEP", "TRAINING", "Look"]
@@ -38,6 +38,8 @@ STEP = [
     data.mixed_by_a_view,
     data.mixed_by_softmax,
     data.examples_taken_for_time,
+    attention.sums_over_queries,
+    attention.one_hot,
     loss.wants_logits,
     loss.cosines_as_logits,
     loss.softmax_of_a_relu,
