@@ -178,7 +178,13 @@ def test_values_and_gradients_are_those_before_an_in_place_change(shape):
     kept = x.clone()
     a = diagnose(in_place, x, loss_fn=lambda out: out.exp().mean())
     b = diagnose(outside, x, loss_fn=lambda out: out.exp().mean())
-    assert same(a.to_dicts(), b.to_dicts()) and a.gradients[0].std > 0 and a.gradients[1].std > 0
+    dicts = a.to_dicts(), b.to_dicts()
+    flat, expected = (found["gradients"].pop(1) for found in dicts)
+    assert same(*dicts) and a.gradients[0].std > 0
+    if len(shape) == 2:
+        assert same(flat, expected)
+    else:  # of a view that is changed in place nobody knows the gradient it had; to hand on a copy would change the network
+        assert flat["std"] is None and expected["std"] > 0
     h = outside[0](x)
     assert equal_to(a.activations[0], h) and h.min() < 0
     front = nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3))

@@ -10,11 +10,16 @@ from unittest.mock import patch
 import torch
 from torch import nn
 from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
+from torch.utils._device import DeviceContext
 
 from .functions import Functions, Seen
 from .rows import activation_of
-from .shared import NO_FAST_PATH
+from .shared import NO_FAST_PATH, Shared
 
+HOOKS = ["_forward_hooks", "_forward_pre_hooks"]
+OF_HOOKS = ["_forward_hooks_with_kwargs", "_forward_hooks_always_called", "_forward_pre_hooks_with_kwargs"]
+# A model that is copied or saved while it is watched takes no hooks along.
+COPIES = Shared(lambda: patch.object(nn.Module, "__getstate__", state_without_hooks, create=True))
 PATCHED = {}  # class -> (the watchers that see the calls of its objects, the patch of its __call__)
 # A layer that is being called; and what came out inside it: a tensor, its version then, the row that it has, or None.
 OpenCall = namedtuple("OpenCall", "layer is_leaf outputs")
@@ -60,6 +65,7 @@ class Watcher:
 
     def __enter__(self):
         self.undo.enter_context(NO_FAST_PATH)
+        self.undo.enter_context(COPIES)
         begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
         layers = [layer for _, layer in self.network.layers.values()]
         for cls in {type(layer) for layer in layers if _has_own_call(layer)}:
@@ -88,7 +94,9 @@ class Watcher:
         # Beneath all other modes: those of the user's own end in any order, and each takes off the topmost one.
         while _get_current_function_mode_stack():
             _pop_mode()
-        for mode in [self.functions, *modes] if wanted else modes:
+        if wanted:  # but torch wants its own, of set_default_device, at the very bottom
+            modes.insert(int(bool(modes) and isinstance(modes[0], DeviceContext)), self.functions)
+        for mode in modes:
             _push_mode(mode)
 
     def call(self, args, kwargs):
@@ -127,7 +135,9 @@ class Watcher:
         if not self.wants_rows():
             return tensor
         self.settle()
-        tensor, call = _safe(tensor), self.open_calls[-1]
+        call = self.open_calls[-1]
+        if tensor._is_view() and tensor.requires_grad and not (row.activation or row.is_layer):
+            tensor = tensor.clone()  # a view of what torch alone holds: changed in place it would lose its gradient
         self.seen.append(row)
         call.outputs.append(Output(tensor, tensor._version, None if row.is_layer else row))
         if row.is_layer or row.activation or not call.is_leaf:
@@ -155,11 +165,11 @@ class Watcher:
         self.open_calls.append(OpenCall(layer, id(layer) not in self.network.containers, []))
 
     def layer_ends(self, layer, args, kwargs, output):
-        """The output that the network goes on with. After an error, which it may catch, that is None."""
+        """After an error, which the network may catch, the output is None."""
         with torch._C.DisableTorchFunction():
             if not self.is_open(layer):  # an attempt has failed
-                return output
-            call, output = self.open_calls.pop(), self._replaced(output)
+                return
+            call = self.open_calls.pop()
             tensors = list(tensors_in(output)) if self.wants_rows() else []
             self.open_calls[-1].outputs.extend(Output(t, t._version, None) for t in tensors)
             # Of each tensor: the rows of what came out inside and is this very tensor, unchanged; None for a layer's.
@@ -174,7 +184,6 @@ class Watcher:
                     unit = self.functions.noted(t)[0]
                     self.seen.append(Seen(name + (f"[{i}]" if i else ""), kind, *activation, unit))
                     self._measure(self.seen[-1], t)
-            return output
 
     def _named(self, layer):
         """What a layer's row says of it: its name, its type, (the activation that it is, its bounds)."""
@@ -195,19 +204,19 @@ class Watcher:
             if row is not None and not row.activation:
                 self.seen.remove(row)
 
-    def _replaced(self, output):
-        """The output with copies of its views, for which a change in place would lose their place in the graph."""
-        if type(output) is tuple:
-            return tuple(map(self._replaced, output))
-        if not isinstance(output, torch.Tensor) or (clone := _safe(output)) is output:
-            return output
-        self.functions.note(clone, *self.functions.noted(output))
-        return clone
-
 
 def _has_own_call(layer):
     """Whether a layer's __call__ is not torch's, whose hooks do not see it then."""
     return type(layer).__call__ is not nn.Module.__call__
+
+
+def state_without_hooks(module):
+    """What is copied, or saved, of a watched module."""
+    state = dict(vars(module))
+    ours = {key for table in HOOKS for key, hook in state[table].items() if isinstance(hook, Hook)}
+    for table in HOOKS + OF_HOOKS:
+        state[table] = type(state[table])({key: value for key, value in state[table].items() if key not in ours})
+    return state
 
 
 def without_hooks(module):
@@ -215,9 +224,7 @@ def without_hooks(module):
     if isinstance(module, torch.jit.ScriptModule):
         return module
     bare = copy.copy(module)
-    for name in "_forward_hooks", "_forward_pre_hooks", "_modules":
-        kept = {key: value for key, value in getattr(module, name).items() if not isinstance(value, Hook)}
-        vars(bare)[name] = type(getattr(module, name))(kept)
+    vars(bare).update(state_without_hooks(module), _modules=module._modules.copy())
     return bare
 
 
@@ -252,16 +259,10 @@ def _watched(cls, watchers):
             output = call(layer, *args, **kwargs)
         finally:
             for w in those:
-                replaced = w.attempt(w.layer_ends, layer, args, kwargs, output)
-                output = output if replaced is None else replaced
+                w.attempt(w.layer_ends, layer, args, kwargs, output)
         return output
 
     return watched
-
-
-def _safe(t):
-    """A copy of a view: a change of its base in place would change what is known of its gradient."""
-    return t.clone() if t._is_view() and t.requires_grad and torch.is_grad_enabled() else t
 
 
 def tensors_in(value):

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.utils.hooks import unserializable_hook
 
 from .hooks import Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
@@ -55,6 +56,8 @@ class Pass(Watcher):
         return self
 
     def layer_begins(self, layer, args, kwargs):
+        if self.is_open(layer) and not _is_running(layer):  # a KeyboardInterrupt, after which torch calls no hook
+            self.restart()
         if self._is_root(layer):
             self.was_called = True
             self.listen(_is_counted())
@@ -64,12 +67,11 @@ class Pass(Watcher):
         super().layer_begins(layer, args, kwargs)
 
     def layer_ends(self, layer, args, kwargs, output):
-        output = super().layer_ends(layer, args, kwargs, output)
+        super().layer_ends(layer, args, kwargs, output)
         if self._is_root(layer):
             self.listen(self.is_first and _is_counted())  # to see the loss in the loop, once
             if _is_counted():
                 self._forward_is_done((args, kwargs), output)
-        return output
 
     def _is_root(self, layer):
         """Whether it is the network itself, called from outside."""
@@ -166,8 +168,18 @@ class Pass(Watcher):
         def after(_):  # autograd.grad does not come here
             self.adds_up = bool(self.is_left)
 
-        self.undo.callback(p.register_hook(before).remove)
+        self.undo.callback(p.register_hook(unserializable_hook(before)).remove)
         self.undo.callback(p.register_post_accumulate_grad_hook(after).remove)
+
+
+def _is_running(layer):
+    """Whether a layer that begins is being called already."""
+    calls, frame = 0, sys._getframe(1)
+    while frame:
+        is_call = frame.f_code.co_name in ("_call_impl", "watched")
+        calls += is_call and any(frame.f_locals.get(name) is layer for name in ("self", "layer"))
+        frame = frame.f_back
+    return calls > 1
 
 
 def _is_counted():

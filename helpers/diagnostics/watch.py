@@ -7,6 +7,7 @@ from functools import partial
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.hooks import unserializable_hook
 
 from .diagnosis import Diagnosis
 from .judgements import LOSS, READINGS, TRAINING, Look, learning, loss, training
@@ -110,7 +111,10 @@ class watch:
         look, found = Look(optimizers=listed(self.optimizer), tensors=unmoved), list(self._findings)
         found += [] if is_known else look.judge([learning.not_in_the_optimizer])
         rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
-        learn = {row.name for row in rows if row.grad_std or row.grad_mean or row.grad_nonfinite}  # now and then
+        learn, values = set(), {}
+        for row in rows:  # now and then, or in steps that were not recorded
+            is_new = values.setdefault(row.name, (row.mean, row.std)) != (row.mean, row.std)
+            learn |= {row.name} if is_new or row.grad_std or row.grad_mean or row.grad_nonfinite else set()
         first = self.records[0][1].look(learn=learn)
         looks = [(step, diagnosis.look(learn=learn, first=first)) for step, diagnosis in self.records[1:]]
         looks = [(self.records[0][0], first), *looks]
@@ -141,7 +145,9 @@ class watch:
             leaves = self.network.held_leaves()
             self.before = _values(leaves)
             for p in leaves:  # the loop may clear .grad before it calls step(), or take autograd.grad
-                self.current.undo.callback(p.register_hook(partial(self._add_gradient, id(p))).remove)
+                self.current.undo.callback(
+                    p.register_hook(unserializable_hook(partial(self._add_gradient, id(p)))).remove
+                )
         self.current.__enter__()
 
     def _add_gradient(self, key, gradient):
