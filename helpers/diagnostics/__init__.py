@@ -23,7 +23,7 @@ from .diagnosis import Diagnosis
 from .given import check_given, with_remedy
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
-from .judgements import STEP, Look, rates
+from .judgements import STEP, Look, layers, rates
 from .losses import by_hand, computed_from, fitting, has_learned, loss_number, read_from_gradient
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
@@ -105,11 +105,12 @@ def diagnose(
             look.has_learned = any(map(has_learned, losses))
             look.activations, look.gradients = layer_rows(seen)
             look.parameters = rows
+            look.are_beside = layers.are_beside(look)
             look.rises = trial.raises(loss, again) if rates.steps_are_long(look) else None
         findings = look.judge(STEP)
 
     number, gradients = (None, []) if loss is None else (loss.item(), look.gradients)
-    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, look.has_learned)
+    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, look.has_learned, look.are_beside)
 
 
 def _arguments(inputs):

@@ -105,7 +105,8 @@ def _is_relu(key, output, args):
     numbers = [t for t in given if t.is_floating_point()]
     x = next((t for t in numbers if t.requires_grad or not torch.is_grad_enabled()), None)
     if key.startswith("max"):
-        may_be = len(numbers) == 2 and not all(t.any() for t in numbers)
+        zeros = [t for t in numbers if t is not x and not t.requires_grad]
+        may_be = len(numbers) == 2 and any(not t.any() for t in zeros)
     else:
         may_be = len(numbers) < len(given) <= 3 and any(t.dtype == torch.bool for t in given)
     if x is None or not may_be or torch._C._functorch.is_functorch_wrapped_tensor(output):

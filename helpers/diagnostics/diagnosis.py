@@ -21,6 +21,7 @@ class Diagnosis:
     findings: those of the warnings that rows do not show, such as a loss without a gradient. rises: where steps
     look too long, whether a few of them, on these examples, raise the loss; None where that was not tried.
     has_learned: whether more examples are right than one class has, or numbers are met to a tenth of their variance.
+    are_beside: whether layers that could be taken for depth are branches, where one puts out more than another.
     """
 
     activations: list[LayerRow]
@@ -30,6 +31,7 @@ class Diagnosis:
     findings: list[str] = field(default_factory=list, repr=False)
     rises: bool | None = None
     has_learned: bool = False
+    are_beside: bool = False
 
     @cached_property
     def warnings(self):

@@ -134,6 +134,8 @@ class Functions(TorchFunctionMode):
         is_softmaxed = reference is not None and reference() is args[0]
         if key == "softmax":
             self.softmax = weakref.ref(output), calls.argument("dim", 1, args, kwargs, -1) % max(output.dim(), 1)
+        elif reference is not None and args[0]._is_view() and args[0]._base is reference():
+            self.mixing = [entry for entry in self.mixing if "softmax" not in entry[0]]  # k.T @ v: summed over it, as meant
         elif is_softmaxed and key == "dropout":
             self.softmax = weakref.ref(output), dim
         elif is_softmaxed and output.dim() > 2:
@@ -159,7 +161,10 @@ class Functions(TorchFunctionMode):
         stays = key not in calls.RESHAPING
         units = {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape and stays}
         gates = [gate for *_, gate in notes if gate is not None]
-        if key == "mul" and gates and len(notes) > 1 and all(unit is not None or gate for _, unit, gate in notes):
+        are_hidden = [
+            unit is not None or gate or (t.requires_grad and t.shape == output.shape) for t, unit, gate in notes
+        ]
+        if key == "mul" and gates and len(notes) > 1 and all(are_hidden):
             # It opens and closes what it is multiplied by: it may be saturated.
             for g in gates if any("igmoid" in g.activation for g in gates) else gates[:1]:
                 g.is_gate = True

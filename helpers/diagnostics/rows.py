@@ -93,7 +93,8 @@ class ParameterRow:
     decay: how many times as hard a weight decay above 0.01 pulls at it as its gradient does.
     lr: the rate of its group. growth: how many times as long its steps may become with no other setting: by momentum,
         1 / (1 - momentum), and where a scheduler has lowered the rate, or not raised it yet.
-    copies: whether all units of a weight have the same values and get the same gradient, so that they stay copies.
+    copies: of what is multiplied with like a weight: "stay" where all units have the same values and get the same
+        gradient, "begin" where all its values are one number.
 
     None where undefined: for a constant tensor (a fresh bias, gamma or beta: its std is 0), for a parameter
     that is frozen or that the loss does not depend on, and update_to_data without lr and optimizer.
@@ -120,7 +121,7 @@ class ParameterRow:
     decay: float | None = None
     lr: float | None = None
     growth: float = 1.0
-    copies: bool = False
+    copies: str | None = None
 
 
 def layer_rows(all_seen):
@@ -143,7 +144,8 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         if not optimizers and change is None and lr is not None and row.get("grad_std") is not None:
             update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
         row |= dict(grad_to_data=ratio(row.get("grad_std"), std), update_to_data=ratio(update_std, std))
-        row["copies"] = _are_copies(value, gradient)
+        use = uses.get(id(p), (p, None))[1]
+        row["copies"] = _copies(value, gradient, row) if use or _is_torchs(network.owners.get(id(p))) else None
         if update_std is not None and (not optimizers or id(p) in held):  # else another optimizer moved it
             optimizer, group = held.get(id(p), (None, dict(lr=lr)))
             kinds = {base.__name__ for base in type(optimizer).__mro__} if optimizer else {"SGD"}
@@ -156,17 +158,23 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
                 is_fresh = optimizer.state.get(p, {}).get("step", 0) <= 1
                 eps = group.get("eps") if is_fresh else None
                 row |= dict(adam_to_data=ratio(0.25 * row["lr"], std), adam_eps=eps)
-        kind = network.owners.get(id(p)) or uses.get(id(p), (p, None))[1]
+        kind = network.owners.get(id(p)) or use
         kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
         rows.append(ParameterRow(name, kind, tuple(p.shape), p.requires_grad, **row, update_std=update_std))
     return rows
 
 
-def _are_copies(value, gradient):
+def _copies(value, gradient, row):
     """Whether the rows of both are alike, or the columns of both: hidden units are; outputs have targets of their own."""
     if gradient is None or gradient.layout is not torch.strided or value.dim() < 2:
-        return False
-    return any(value.shape[dim] > 1 and _are_alike(value, dim) and _are_alike(gradient, dim) for dim in (0, 1))
+        return None
+    if any(value.shape[dim] > 1 and _are_alike(value, dim) and _are_alike(gradient, dim) for dim in (0, 1)):
+        return "stay"
+    return "begin" if row.get("std") == 0 != row["mean"] and min(value.shape[:2]) > 1 else None
+
+
+def _is_torchs(layer):
+    return layer is not None and layer.__module__.startswith("torch.nn")
 
 
 def _are_alike(t, dim):

@@ -10,7 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch.utils.hooks import unserializable_hook
 
 from .diagnosis import Diagnosis
-from .judgements import LOSS, READINGS, TRAINING, Look, learning, loss, training
+from .judgements import LOSS, READINGS, TRAINING, Look, layers, learning, loss, training
 from .live import Live
 from .networks import Network
 from .over_time import over_time
@@ -204,7 +204,9 @@ class watch:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found.append(f"{text}: call the model, or watch the part that is called")
             found += Look(self.network, is_step=True).judge([learning.eval_mode])
-        diagnosis = Diagnosis(*layer_rows(current.seen), rows, findings=found, has_learned=self.has_learned)
+        look.activations, look.gradients = layer_rows(current.seen)
+        known = dict(findings=found, has_learned=self.has_learned, are_beside=layers.are_beside(look))
+        diagnosis = Diagnosis(look.activations, look.gradients, rows, **known)
         self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()

@@ -7,7 +7,7 @@ The thresholds lie between what was measured on healthy networks (the course's, 
 learning rate 0.1, and others) and on unhealthy ones. Each comment gives both.
 """
 
-from . import attention, data, layers, learning, loss, rates, training
+from . import attention, data, layers, learning, loss, rates, structure, training
 from .look import Look
 
 __all__ = ["LOSS", "READINGS", "STEP", "TRAINING", "Look"]
@@ -49,8 +49,8 @@ STEP = [
     loss.targets_out_of_reach,
     data.same_answer_for_all,
     data.inputs_unscaled,
-    layers.normalises_few,
-    layers.nothing_between,
+    structure.normalises_few,
+    structure.nothing_between,
     learning.not_used,
     learning.detached_in_a_loop,
     learning.eval_mode,

@@ -28,9 +28,16 @@ def nan_in_the_data(look):
 def mixed_by_a_view(look):
     n = _examples(look)
     for name, old, new in look.functions.mixing:
-        if old != new and (sorted(old) == sorted(new) or old[0] != n == new[0]):
+        if old != new and not _is_skewed(old, new) and (sorted(old) == sorted(new) or old[0] != n == new[0]):
             yield f"{name} reads {tuple(old)} as {tuple(new)}, which mixes what they count: use transpose or permute"
             return
+
+
+def _is_skewed(old, new):
+    """Relative positions: (T, T + 1) is read as (T + 1, T) to move each row by one; (n * T, n) as (n, T * n)."""
+    differ = [pair for pair in zip(old, new, strict=False) if pair[0] != pair[1]]
+    is_one_off = len(old) == len(new) and all(abs(a - b) == 1 for a, b in differ)
+    return is_one_off or (len(old) == 2 and old[0] > new[0] and old[0] % new[0] == 0)
 
 
 def mixed_by_softmax(look):
@@ -103,6 +110,11 @@ def inputs_unscaled(look):
     if mean > max(3 * LARGE, AWAY * size) and is_taken:  # years: 2015 and 5
         kind = f"all near {mean:.3g}"
     if size <= SMALL and not (first and NORMS.match(first.type.__name__)):
-        kind = "tiny, or the same in all examples"
+        kind = "tiny, or hardly differ"
+    if size == 0 and any(t.any() for t in tensors):  # one for all, as is the target, may be meant: what it grows from
+        differ = any(map(_differs, _of_several_examples(tree_leaves(look.targets))))
+        kind = None
+        if differ:
+            yield "the inputs are the same in all examples, and the targets are not"
     if kind:
         yield f"the inputs are {kind} (std {size:.1e}): scale them to a mean of about 0 and a std of about 1"

@@ -2,15 +2,10 @@
 
 import re
 from collections import Counter
-from itertools import pairwise
-from math import inf, prod
-
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
+from math import prod
 
 from ..losses import graph_behind
-from .look import behind_views, is_weight
+from .look import is_weight
 
 MOST = 5  # layers that are named one by one
 HARD = 0.5  # of a Hardtanh, beyond whose bends N(0, 1) has 0.32
@@ -132,60 +127,6 @@ def _label(row):
     return row.name if type_name.lower() in row.name.lower() else f"{row.name} ({type_name})"
 
 
-def normalises_few(look):
-    """Layers that normalise so few values together that hardly anything of them is left."""
-    shapes = {row.name: row.shape for row in look.seen}
-    for name, layer in look.network.layers.values():
-        shape, n = shapes.get(name), inf
-        if isinstance(layer, nn.LayerNorm):
-            n = prod(layer.normalized_shape)
-        elif isinstance(layer, nn.GroupNorm) and shape:
-            n = prod(shape[1:]) // layer.num_groups
-        elif isinstance(layer, _InstanceNorm) and shape:
-            n = prod(shape[2:])
-        elif isinstance(layer, _BatchNorm) and shape and layer.training:
-            n = prod(shape) // shape[1]
-        if n <= 2:
-            left = "one value at a time, and nothing of it is", "two values at a time: which is larger is"
-            yield f"{name} ({type(layer).__name__}): normalises {left[n - 1]} left; let it normalise over more, or leave it out"
-
-
-def nothing_between(look):
-    """Two linear layers in a row, unless few numbers lead from one to the other: a bottleneck is meant."""
-    if look.loss is None or not look.loss.isfinite() or len(look.trainable) < len(look.tensors):
-        return  # NaN is more urgent; and beside frozen weights two small matrices are trained on purpose
-    linear = [row for row in look.seen if "Linear" in row.type.__name__ and row.node]
-    for a, b in pairwise(linear):
-        product_a, product_b = (_down_to_product(row.node)[-1:] for row in (a, b))
-        between = [n for product in product_b for source in _computed(product) for n in _down_to_product(source)]
-        follows = between and between[-1:] == product_a and a.shape[-1] >= b.shape[-1]
-        if follows and _are_used_once(between, look.loss):
-            text = f"{a.name} and {b.name}: two linear layers with nothing between them can do no more than one"
-            yield f"{text}; was a nonlinearity meant there?"
-            return
-
-
-def _down_to_product(node):
-    """The nodes of the graph down to a product with a weight, through views and an added bias; [] without one."""
-    *nodes, last = behind_views(node)
-    kind, sources = type(last).__name__, _computed(last)
-    has_bias = kind == "AddBackward0" and len(sources) == 1 and all(n for n, _ in last.next_functions)
-    below = _down_to_product(sources[0]) if has_bias else []
-    is_product = kind in ("AddmmBackward0", "MmBackward0") and len(sources) < 2
-    return [*nodes, last, *below] if below or is_product else []
-
-
-def _computed(node):
-    """Where a node's numbers come from, but for weights."""
-    sources = [n for n, _ in node.next_functions if n is not None]
-    return [n for n in sources if not hasattr(behind_views(n)[-1], "variable")]
-
-
-def _are_used_once(nodes, loss):
-    uses = Counter(source for node in graph_behind([loss.grad_fn]) for source, _ in node.next_functions)
-    return all(uses[n] == 1 for n in nodes)
-
-
 def change_with_depth(look):
     """Of a training only what was so at its first step: what came later is no matter of the gain at init."""
     if not look.is_later(change_with_depth):
@@ -201,12 +142,8 @@ def changes(look):
     do so within wide limits.
     """
     rows, gradients = look.activations, look.gradients
-    compared = [i for i, row in enumerate(rows[:-1]) if row.is_activation]  # what ends the network has its own scale
-    layers = _one_role(compared, rows)
-    if len(layers) < 3:
-        compared = [i for i, row in enumerate(rows) if "Linear" in row.type.__name__]
-        layers = _one_role(compared[:-1], rows)  # the output layer has a scale of its own
-    if len(layers) < 3:
+    layers, compared = _compared(rows)
+    if len(layers) < 3 or look.are_beside:
         return
     names = [rows[k].name for k in layers]
     is_led_past = any(r.name == f"{name} (call 2)" or name.startswith(f"{r.name}.") for name in names for r in rows)
@@ -231,6 +168,25 @@ def changes(look):
         verb = "explode" if change > 1 else "vanish"
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
         yield f"gradients {verb} on their way back: {stds}"
+
+
+def are_beside(look):
+    """Whether the layers that seem to change are no depth but branches: no gradient gets from the last to the first."""
+    if not any(changes(look)):
+        return False
+    layers, _ = _compared(look.activations)
+    first, last = (look.seen[layers[place]].node for place in (0, -1))
+    return None not in (first, last) and first not in graph_behind([last])
+
+
+def _compared(rows):
+    """(the indices of layers of one role, those of all that are of their kind)."""
+    compared = [i for i, row in enumerate(rows[:-1]) if row.is_activation]  # what ends the network has its own scale
+    layers = _one_role(compared, rows)
+    if len(layers) < 3:
+        compared = [i for i, row in enumerate(rows) if "Linear" in row.type.__name__]
+        layers = _one_role(compared[:-1], rows)  # the output layer has a scale of its own
+    return layers, compared
 
 
 def _one_role(indices, rows):

@@ -4,7 +4,7 @@ from torch import nn
 
 from ..calls import GATES
 from ..hooks import tensors_in
-from ..losses import computed_from, leaves
+from ..losses import computed_from, graph_behind, leaves
 from ..trial import held_by
 from . import layers
 from .look import some_of
@@ -115,7 +115,9 @@ def detached_in_a_loop(look):
         calls.setdefault(row.name.partition(" (call ")[0], []).append(i)
     for name, (first, *others) in calls.items():
         loop = look.seen[first : others[-1]] if len(others) > 2 else []  # fewer: targets by the same network
-        if loop and look.seen[others[-1]].gradient and not any(row.gradient or row.node is None for row in loop):
+        is_cut = loop and look.seen[others[-1]].gradient and not any(row.gradient or row.node is None for row in loop)
+        # An implicit gradient has one detach, before the last call.
+        if is_cut and look.seen[first].node not in graph_behind([look.seen[others[-2]].node]):
             text = f"{name}: {len(others)} of its {len(others) + 1} calls get no gradient"
             yield f"{text}, so nothing is learned across them; is there a detach in the loop?"
             return
@@ -146,11 +148,9 @@ def no_gradient_at_some(look):
 def equal_weights(look):
     """Units that can't learn apart from each other, or begin so: outputs have targets of their own."""
     is_hidden = any(row.is_activation for row in look.activations)
-    same = [
-        p for p in look.weights[:-1] if is_hidden and p.trainable and p.std == 0 and p.mean and min(p.shape[:2]) > 1
-    ]
-    stays = [p for p in look.weights if p.trainable and p.copies]
-    for names, verb in ([p.name for p in stays], "stay"), ([p.name for p in same if p not in stays], "begin"):
+    weights = [p for p in look.weights if p.trainable]
+    for verb, those in ("stay", weights), ("begin", weights[:-1] if is_hidden else []):
+        names = [p.name for p in those if p.copies == verb]
         some, it, _ = some_of(names)
         if names:
             yield f"{some}: the same weights in all units, which {verb} equal; draw {it} at random"

@@ -22,7 +22,7 @@ class Look:
     functions: those that the network called, losses: a LossCall for each loss. seen: a Seen for each row. tensors: the
     parameters by their names. is_step: a step of a training is seen, rather than a network by itself.
 
-    activations to has_learned: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
+    activations to are_beside: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
     as those of an expert that had no example.
 
     Of a training: first: the Look at its first recorded step. adds_up: whether the gradients of earlier steps are in
@@ -48,6 +48,7 @@ class Look:
     findings: list = ()
     rises: bool | None = None
     has_learned: bool = False
+    are_beside: bool = False
     learn: set = ()
 
     first: object = None
@@ -100,9 +101,8 @@ class Look:
 
     @cached_property
     def zero(self):
-        """The names of weights (no biases) that are 0 and about to move: LoRA's B, a block's last gamma."""
+        """The names of what is 0 and about to move, but for biases: LoRA's B, a block's last gamma, a gate."""
         zero = [p for p in self.parameters if p.trainable and p.mean == 0 and not p.std and (p.grad_std or p.grad_mean)]
-        zero = [p for p in zero if is_weight(p) or prod(p.shape) == 1 or NORMS.match(p.type.__name__)]
         return [p.name for p in zero if not p.name.rpartition(".")[2].startswith("b")]
 
 

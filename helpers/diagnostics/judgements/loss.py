@@ -185,4 +185,6 @@ def _why_far(look):
         return f"the inputs are large (about {size:.2g}); scale them to a mean of about 0 and a std of about 1"
     if hidden > data.LARGE:
         return f"what reaches the last layer is large (std {hidden:.2g}); the gain of the layers before is too high"
+    if look.weights and not look.weights[-1].trainable:
+        return "the last layer, which does not learn, was trained for something else"
     return "the logits are too large; make the last layer's weights smaller at init"

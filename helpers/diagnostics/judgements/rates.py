@@ -66,7 +66,8 @@ def too_high_or_too_low(look):
         yield f"{text}; the learning rate is probably too high{cause}"
     elif float(f"{least:.1e}") < low and not is_tuned:
         cause = "too little gradient arrives, as said" if by_depth else "the weights too large (no 1/sqrt(fan_in)?)"
-        yield f"{text}; the learning rate is probably too low, or {cause}"
+        low = "the learning rate is probably too low" + (" (if nothing was trained before)" if adams else "")
+        yield f"{text}; {low}, or {cause}"
     elif middle < later / 10 and gradient < 100 * eps and not is_tuned:  # healthy, at first: 1 to 4 times later
         yield f"{text}; the gradients are probably as small as Adam's eps: scale the loss up, or lower eps"
 
