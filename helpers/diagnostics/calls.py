@@ -18,6 +18,7 @@ PRODUCTS |= dict(embedding=("Embedding", -1), embeddingbag=("EmbeddingBag", -1),
 PRODUCTS |= dict(rmsnorm=("RMSNorm", -1), groupnorm=("GroupNorm", 1), instancenorm=("InstanceNorm1d", 1))
 PRODUCTS |= dict(batchnorm=("BatchNorm1d", 1), nativebatchnorm=("BatchNorm1d", 1))
 RECURRENT = {"lstm", "gru", "rnntanh", "rnnrelu", "multiheadattentionforward", "lstmcell", "grucell"}
+RECURRENT |= {"scaleddotproductattention"}
 # What leaves the units where they are.
 ELEMENTWISE = (
     "add sub rsub mul div truedivide neg pow clone contiguous to float half bfloat16 double type typeas detach where "
@@ -67,6 +68,12 @@ def spreads(output, a, b):
 
 def argument(name, place, args, kwargs, default=None):
     return kwargs.get(name, args[place] if len(args) > place else default)
+
+
+def is_mask_of_floats(mask):
+    """Whether it holds 0.0 and 1.0, and nothing else: torch adds it to the scores."""
+    is_mask = isinstance(mask, torch.Tensor) and mask.is_floating_point() and mask.numel() > 1
+    return is_mask and mask.min() == 0 and mask.max() == 1 and bool(((mask == 0) | (mask == 1)).all())
 
 
 def unit_of_product(key, unit, output, tensors, weights, args, kwargs):

@@ -52,6 +52,7 @@ class Functions(TorchFunctionMode):
         self.made, self.mixing = [], []  # mixing: (name, shape before, after)
         # Of attention written by hand: (name, the weights' shape, the dimension of their softmax, the mean of the largest).
         self.attention, self.softmax = [], (None, 0)
+        self.float_masks = []  # names of attention whose mask holds 0.0 and 1.0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -98,6 +99,10 @@ class Functions(TorchFunctionMode):
             self._loss_called("the loss", output, *args[:2])
         elif key in calls.MIXING and args and calls.is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
+        elif key in ("multiheadattentionforward", "scaleddotproductattention"):
+            mask = calls.argument("attn_mask", 3 if key.startswith("scaled") else 18, args, kwargs)
+            if calls.is_mask_of_floats(mask):
+                self.float_masks.append(self._where()[1].format(func.__name__))
         if key in ("softmax", "dropout", "matmul", "bmm") and args:
             self._attends(key, func, output, args, kwargs)
         first = output[0] if isinstance(output, tuple) else output
@@ -135,7 +140,9 @@ class Functions(TorchFunctionMode):
         if key == "softmax":
             self.softmax = weakref.ref(output), calls.argument("dim", 1, args, kwargs, -1) % max(output.dim(), 1)
         elif reference is not None and args[0]._is_view() and args[0]._base is reference():
-            self.mixing = [entry for entry in self.mixing if "softmax" not in entry[0]]  # k.T @ v: summed over it, as meant
+            self.mixing = [
+                entry for entry in self.mixing if "softmax" not in entry[0]
+            ]  # k.T @ v: summed over it, as meant
         elif is_softmaxed and key == "dropout":
             self.softmax = weakref.ref(output), dim
         elif is_softmaxed and output.dim() > 2:

@@ -114,6 +114,7 @@ class ParameterRow:
     grad_nonfinite: int = 0
     grad_to_data: float | None = None
     update_std: float | None = None
+    update_nonfinite: int = 0
     update_to_data: float | None = None
     adam_to_data: float | None = None
     update_rule: str | None = None
@@ -140,7 +141,9 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
     for (name, p), value, gradient, change in zip(parameters.items(), values, gradients, changes, strict=True):
         row = tensor_statistics(value, histograms)
         row |= {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
-        std, update_std = row.get("std"), tensor_statistics(change, False).get("std")
+        step = tensor_statistics(change, False)
+        std, update_std = row.get("std"), step.get("std")
+        row["update_nonfinite"] = step.get("nonfinite", 0)
         if not optimizers and change is None and lr is not None and row.get("grad_std") is not None:
             update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
         row |= dict(grad_to_data=ratio(row.get("grad_std"), std), update_to_data=ratio(update_std, std))

@@ -19,3 +19,9 @@ def one_hot(look):
             text = f"{name}: of {shape[-1]} attention weights the largest is {largest:.2f} in the mean, at scores that large"
             yield f"{text} hardly any gradient passes the softmax: divide the scores by sqrt(size of a key)"
             return
+
+
+def mask_of_floats(look):
+    for name in look.functions.float_masks[:1]:
+        text = f"{name} gets a mask of 0.0 and 1.0, which is added to the scores and hides nothing"
+        yield f"{text}: give -inf where it must not look, and 0 elsewhere"

@@ -1,6 +1,7 @@
 """What is wrong with the data, and with the examples of a batch on their way through the network."""
 
 import re
+from math import prod
 
 import torch
 from torch.utils._pytree import tree_leaves
@@ -12,6 +13,7 @@ from .look import NORMS, some_of
 
 LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
 AWAY = 20  # times as far from 0 as they differ
+TIMED = re.compile("LSTM$|GRU$|RNN$|MultiheadAttention|Transformer(En|De)coder")
 HIDING = re.compile("LSTM|GRU")  # bound what comes out
 HIDDEN = 0.35  # the std of a state that came of large inputs: 0.39 and more; of inputs of std 1, at init: 0.1 to 0.25
 SMALL = 3e-3  # pixels that were divided by 255 twice: 1e-3
@@ -51,6 +53,13 @@ def examples_taken_for_time(look):
     late = [path for path, layer in look.network.layers.values() if getattr(layer, "batch_first", None) is False]
     late = [path for path in late if path in shapes and shapes[path][0] == n and shapes[path][1] not in (1, n)]
     some, it, _ = some_of(late)  # (n, 1, …) may be one sentence
+    if n and not late and all(t.dim() == 2 for t in tensors_in(look.inputs)):
+        rows = [
+            row for row in look.seen if n == row.shape[0] == prod(row.shape[:-1]) and TIMED.match(row.type.__name__)
+        ]
+        for row in rows[:1]:
+            text = f"{row.name} ({row.type.__name__}): takes the {n} examples for {n} steps of one sequence"
+            yield f"{text}; if they are not, give it (N, T, features) and batch_first=True"
     if late:
         text = f"{some}: takes the {n} examples for {n} steps of time, as dimension 0 is the time's"
         yield f"{text}; give {it} batch_first=True"
@@ -97,7 +106,9 @@ def _scales_pictures(look, tensors):
 def inputs_unscaled(look):
     """Of what has numbers and no words (whole numbers), unless the network begins by scaling them itself."""
     tensors = [t for t in _of_several_examples(tensors_in(look.inputs)) if t.dim() > 1 and is_plain(t)]
-    words = any(isinstance(t, torch.Tensor) and not t.is_floating_point() for t in tree_leaves(look.inputs))
+    whole = [t for t in tree_leaves(look.inputs) if isinstance(t, torch.Tensor) and not t.is_floating_point()]
+    words = whole and any("Embedding" in row.type.__name__ for row in look.seen)
+    tensors += [t.float().reshape(len(t), -1) for t in whole if t.dim() and len(t) > 1 and not words]  # steps of time
     is_said = any("the inputs" in text for texts in look.said.values() for text in texts)
     if not tensors or words or is_said or _scales_pictures(look, tensors):
         return

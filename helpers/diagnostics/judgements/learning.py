@@ -78,6 +78,18 @@ def not_in_the_optimizer(look):
         yield f"{some}: not held by the optimizer, so no step changes {it}; {remedy}"
 
 
+def frozen_in_vain(look):
+    """A name that torch does not know is set in its place, and nothing is frozen."""
+    ids = {id(p) for p in look.trainable.values()}
+    for name, layer in look.network.layers.values() if isinstance(look.network.root, nn.Module) else ():
+        learns = isinstance(layer, nn.Module) and any(id(p) in ids for p in layer.parameters())
+        if learns and {"requires_grad", "require_grad"} & vars(layer).keys():
+            yield f"{name}: an attribute requires_grad of a layer freezes nothing: call requires_grad_(False)"
+            return
+    for name in [name for name, p in look.trainable.items() if vars(p).get("require_grad") is False][:1]:
+        yield f"{name}: require_grad freezes nothing, it is written requires_grad: call requires_grad_(False)"
+
+
 def left_without_requires_grad(look):
     """Of plain tensors: what is multiplied with like weights, but was forgotten when they got their requires_grad."""
     if isinstance(look.network.root, nn.Module) or not look.trainable:
@@ -167,6 +179,9 @@ def zero_gradient(look):
     zero = [p for p in zero if p.lr is not None or not p.update_std]  # a rule of the user's own has cleared it
     some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of([p.name for p in zero])
     cause = f"look for clamp, sign, round, floor or dead units after {it}"
+    if look.gradients and look.gradients[-1].std == 0 == look.gradients[-1].mean:
+        cause = "the last layer gets none from the loss: look there for clamp, sign, round"
+        cause += ", or two equal terms that cancel each other (one wants detach())"
     if look.loss == 0:
         cause = "the loss is 0, so these examples teach nothing more"
     elif any(row.shape[-1:] == (1,) and row.std == 0 == row.mean for row in look.gradients[-2:]):

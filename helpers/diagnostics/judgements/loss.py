@@ -111,6 +111,23 @@ def wants_logits(look):
             return
 
 
+def wants_one_class(look):
+    """Cross-entropy gets several labels an example."""
+    for call in look.losses:
+        if call.name == "cross_entropy" and call.target.is_floating_point() and call.target.dim() > 1:
+            low, high = call.target.sum(1).aminmax()
+            if max(abs(low - 1), abs(high - 1)) > 0.01:
+                text = f"cross_entropy gets targets that sum to {low:.3g} to {high:.3g} an example, and not to 1"
+                yield f"{text}: for several labels give F.binary_cross_entropy_with_logits"
+                return
+
+
+def drops_the_logits(look):
+    ends = {row.node: row for row in look.seen if row.type.__name__ == "Dropout" and row.node}
+    for row in [ends[call.node] for call in look.losses if call.name in CROSS_ENTROPY and call.node in ends][:1]:
+        yield f"{row.name} (Dropout): drops some of the logits, which become 0; put it before the last layer"
+
+
 def cosines_as_logits(look):
     """With no scale one logit at 1, and all others at -1, is the best that they can do."""
     for call in [call for call in look.losses if call.name == "cross_entropy" and call.input.dim() > 1]:
@@ -157,7 +174,9 @@ def wants_signs(look):
 
 def far_from_a_guess(look):
     """A cross-entropy far above ln(classes), which logits near 0 would give."""
-    if look.has_said(wants_logits, learning.drops_nearly_all, data.mixed_by_a_view, data.mixed_by_softmax):
+    if look.has_said(
+        wants_logits, wants_one_class, learning.drops_nearly_all, data.mixed_by_a_view, data.mixed_by_softmax
+    ):
         return
     calls = [call for call in look.losses if call.name in CROSS_ENTROPY and call.input.dim() > 1]
     for call in [call for call in calls if call.mean is not None][:1]:

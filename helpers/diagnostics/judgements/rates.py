@@ -24,6 +24,16 @@ NORMALISED, UNDER_ADAM = 5, 10  # times as far they may move
 DECAY = 3  # healthy: up to 1, where the two balance each other; weight_decay 1 in Adam: 5
 
 
+def step_not_finite(look):
+    """Of an optimizer that divides by what is 0 in float16, or gets such a rate."""
+    for p in look.parameters:
+        if p.update_nonfinite and not p.nonfinite and not p.grad_nonfinite:
+            text = f"{p.name}: the step makes it NaN or infinite in {p.update_nonfinite:,} of {prod(p.shape):,} places"
+            cause = "is the learning rate finite? Adam's eps of 1e-08 is 0 in float16: keep the weights in float32"
+            yield f"{text}, though the gradient is finite; {cause}"
+            return
+
+
 def nothing_moves(look):
     weights = _moved(look)
     # A scheduler begins, or ends, with the rate 0. Why no gradient arrives is said elsewhere.

@@ -12,6 +12,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from ..losses import graph_behind
 from .look import behind_views
 
+KERAS = 0.9  # a momentum of BatchNorm that is used there, where it is the share to keep
 MOVES = re.compile("Transpose|Permute")
 
 
@@ -31,6 +32,14 @@ def normalises_few(look):
         if n <= 2:
             left = "one value at a time, and nothing of it is", "two values at a time: which is larger is"
             yield f"{name} ({type(layer).__name__}): normalises {left[n - 1]} left; let it normalise over more, or leave it out"
+
+
+def forgets_at_once(look):
+    for name, layer in look.network.layers.values():
+        if isinstance(layer, _BatchNorm) and (layer.momentum or 0) >= KERAS:
+            text = f"{name} ({type(layer).__name__}): momentum {layer.momentum} takes that share from the newest batch"
+            yield f"{text}, so evaluation follows the last one alone; Keras's 0.99 is 0.01 here"
+            return
 
 
 def nothing_between(look):
