@@ -127,7 +127,7 @@ def test_the_first_loss_the_softmax_and_the_single_class():
 
 
 def test_eval_mode_where_a_step_is_judged():
-    net = mlp(nn.Dropout(0.1)).eval()
+    net = nn.Sequential(nn.Dropout(0.1), *mlp()).eval()
     assert "eval mode" in said(net, X, Y, lr=0.01) and "train()" in said(net, X, Y, lr=0.01)
     assert not said(net, X, Y) and not said(net.train(), X, Y, lr=0.01) and not said(mlp().eval(), X, Y, lr=0.01)
 

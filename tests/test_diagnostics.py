@@ -309,7 +309,7 @@ def test_frozen_and_unused_parameters(splits):
         assert rows["hidden.weight"].update_to_data > 0
         assert [row.std is None for row in result.gradients] == [True, True, False, False, False]
         assert [w for w in result.warnings if "no gradient" in w] == [
-            "unused: no gradient; the loss does not depend on it, so it will not learn"
+            "unused: no gradient; the loss does not depend on it: in this step, or never, and then it will not learn"
         ]
     for p in model.parameters():
         p.requires_grad_(False)

@@ -93,6 +93,7 @@ class ParameterRow:
     decay: how many times as hard a weight decay above 0.01 pulls at it as its gradient does.
     lr: the rate of its group. growth: how many times as long its steps may become with no other setting: by momentum,
         1 / (1 - momentum), and where a scheduler has lowered the rate, or not raised it yet.
+    steps: how many steps the optimizer has moved it by; 1 where it has moved it, but does not count.
     copies: of what is multiplied with like a weight: "stay" where all units have the same values and get the same
         gradient, "begin" where all its values are one number.
 
@@ -122,6 +123,7 @@ class ParameterRow:
     decay: float | None = None
     lr: float | None = None
     growth: float = 1.0
+    steps: int = 0
     copies: str | None = None
 
 
@@ -143,7 +145,8 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         row |= {f"grad_{key}": value for key, value in tensor_statistics(gradient, histograms).items()}
         step = tensor_statistics(change, False)
         std, update_std = row.get("std"), step.get("std")
-        row["update_nonfinite"] = step.get("nonfinite", 0)
+        state = held[id(p)][0].state.get(p) if id(p) in held else None
+        row |= dict(update_nonfinite=step.get("nonfinite", 0), steps=int(state.get("step", 1)) if state else 0)
         if not optimizers and change is None and lr is not None and row.get("grad_std") is not None:
             update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
         row |= dict(grad_to_data=ratio(row.get("grad_std"), std), update_to_data=ratio(update_std, std))
@@ -156,10 +159,9 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
             pull = 1 if kinds & {"AdamW"} or group.get("decoupled_weight_decay") else row.get("grad_std")
             decay = group.get("weight_decay", 0)
             row |= dict(update_rule=rule, decay=ratio(decay * (std or 0), pull) if decay > USUAL_DECAY else None)
-            row |= _rates(group, lr)
+            row |= _rates(optimizer, group, lr)
             if rule == "Adam":
-                is_fresh = optimizer.state.get(p, {}).get("step", 0) <= 1
-                eps = group.get("eps") if is_fresh else None
+                eps = group.get("eps") if row["steps"] <= 1 else None
                 row |= dict(adam_to_data=ratio(0.25 * row["lr"], std), adam_eps=eps)
         kind = network.owners.get(id(p)) or use
         kind = getattr(nn, kind) if isinstance(kind, str) else kind or torch.Tensor
@@ -186,12 +188,13 @@ def _are_alike(t, dim):
     return bool(first.any() and all((other - first).abs().max() <= differ for other in (second, t)))
 
 
-def _rates(group, lr):
+def _rates(optimizer, group, lr):
     """lr and growth, for a ParameterRow."""
     rate = group["lr"] if lr is None else lr
     if rate is None:
         return {}  # a rule of the user's own
     rate = float(rate)
-    full = max(rate, float(group.get("initial_lr", 0)) if lr is None else 0)
+    made_with = optimizer.defaults.get("lr", 0) if optimizer else 0  # a loop may warm it up by hand
+    full = max(rate, float(group.get("initial_lr", made_with)) if lr is None else 0)
     growth = full / max(rate, full / 1e9) if full else 1
     return dict(lr=rate, growth=growth / (1 - min(group.get("momentum", 0), 0.999)))

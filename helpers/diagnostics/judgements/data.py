@@ -31,7 +31,9 @@ def mixed_by_a_view(look):
     n = _examples(look)
     for name, old, new in look.functions.mixing:
         if old != new and not _is_skewed(old, new) and (sorted(old) == sorted(new) or old[0] != n == new[0]):
-            yield f"{name} reads {tuple(old)} as {tuple(new)}, which mixes what they count: use transpose or permute"
+            text = f"{name} reads {tuple(old)} as {tuple(new)}, which mixes what they count: use transpose or permute"
+            n, rest = divmod(old[-2], new[-2]) if len(old) == len(new) > 2 else (0, 1)
+            yield text + ("" if rest else f", unless {n} neighbours are to become one")
             return
 
 
@@ -53,13 +55,11 @@ def examples_taken_for_time(look):
     late = [path for path, layer in look.network.layers.values() if getattr(layer, "batch_first", None) is False]
     late = [path for path in late if path in shapes and shapes[path][0] == n and shapes[path][1] not in (1, n)]
     some, it, _ = some_of(late)  # (n, 1, …) may be one sentence
-    if n and not late and all(t.dim() == 2 for t in tensors_in(look.inputs)):
-        rows = [
-            row for row in look.seen if n == row.shape[0] == prod(row.shape[:-1]) and TIMED.match(row.type.__name__)
-        ]
-        for row in rows[:1]:
-            text = f"{row.name} ({row.type.__name__}): takes the {n} examples for {n} steps of one sequence"
-            yield f"{text}; if they are not, give it (N, T, features) and batch_first=True"
+    tables = [t for t in tensors_in(look.inputs) if t.dim() == 2]
+    timed = [row for row in look.seen if TIMED.match(row.type.__name__)] if n and tables and not late else []
+    for row in [row for row in timed if row.shape[0] == n == prod(row.shape[:-1])][:1]:
+        text = f"{row.name} ({row.type.__name__}): takes the {n} examples for {n} steps of one sequence"
+        yield f"{text}; if they are not, give it (N, T, features) and batch_first=True"
     if late:
         text = f"{some}: takes the {n} examples for {n} steps of time, as dimension 0 is the time's"
         yield f"{text}; give {it} batch_first=True"
@@ -74,7 +74,7 @@ def _examples(look):
 def same_answer_for_all(look):
     """Differing inputs get one answer; an output layer that begins at 0 may do that."""
     outputs, inputs = map(_of_several_examples, (tensors_in(look.output), tree_leaves(look.inputs)))
-    weights = [p for p in look.trainable.values() if p.dim() > 1]
+    weights = [p for p, kind in look.functions.uses.values() if kind and p.requires_grad and p.dim() > 1]
     if not outputs or not weights or not weights[-1].any() or any(map(_differs, outputs)):
         return
     fades = look.gradients and look.says(layers.change_with_depth)  # said among the readings, with its cause
@@ -96,11 +96,14 @@ def _differs(t):
     return not bool((t - t[:1]).abs().max() <= 1e-6 * t.abs().max())  # NaN differs
 
 
-def _scales_pictures(look, tensors):
-    """Whether a norm follows the first layer, or pictures of 0 to 255 are wanted, as they are given."""
+def _scales_them(look, tensors):
+    """Whether a norm behind the first layer does it, or pictures of 0 to 255 are wanted, as they are given."""
     wanted = [t for t in _of_several_examples(tensors_in(look.targets)) if t.dim() > 2 and t.is_floating_point()]
     is_normed = len(look.seen) > 1 and NORMS.match(look.seen[1].type.__name__)
-    return all(t.dim() > 2 for t in tensors) and (is_normed or any(t.std() > LARGE for t in wanted))
+    are_pictures = all(t.dim() > 2 for t in tensors)
+    stds = [t.std(0).flatten() for t in tensors]
+    are_alike = are_pictures or all(std.max() < LARGE * std.median() for std in stds)  # else one of them outweighs all
+    return (are_alike and is_normed) or (are_pictures and any(t.std() > LARGE for t in wanted))
 
 
 def inputs_unscaled(look):
@@ -110,7 +113,7 @@ def inputs_unscaled(look):
     words = whole and any("Embedding" in row.type.__name__ for row in look.seen)
     tensors += [t.float().reshape(len(t), -1) for t in whole if t.dim() and len(t) > 1 and not words]  # steps of time
     is_said = any("the inputs" in text for texts in look.said.values() for text in texts)
-    if not tensors or words or is_said or _scales_pictures(look, tensors):
+    if not tensors or words or is_said or _scales_them(look, tensors):
         return
     size, first = max(t.std(0).max().item() for t in tensors), look.seen[0] if look.seen else None
     mean, hides = max(t.mean().abs().item() for t in tensors), first and HIDING.match(first.type.__name__)

@@ -19,6 +19,7 @@ CHANGE_A_LAYER = 1.25  # healthy: 1.29, in few layers; gain 0.5: 2; linear at ga
 MOST_CHANGE = {"activations": 100, "gradients": 1000}
 # Loss at the last step only. Weights of std 1 / sqrt(n): 200 over 12 steps, 3e4 over 30; half of that: 4e4 and 1e12.
 THROUGH_TIME = 1e6
+SETTLED = 1e-5
 # What the gain is, probably.
 CAUSES = {"grow": "high", "shrink": "low", "explode": "high", "vanish": "low, or the layers are saturated"}
 DIGITS = re.compile(r"\d+")
@@ -152,7 +153,8 @@ def changes(look):
     i, j = layers[0], max((k for k in layers if rows[k].std != 0), default=layers[0])
     change = _change(rows[i].std, rows[j].std, place[j] - place[i], MOST_CHANGE["activations"])
     # Learning makes the last weights large: what has learned may grow, on both ways.
-    if change and not (change > 1 and look.has_learned):
+    may_grow = look.has_learned or look.is_trained
+    if change and not (change > 1 and may_grow):
         verb = "grow" if change > 1 else "shrink"
         stds = f"std {rows[i].std:.2g} in {rows[i].name}, {rows[j].std:.2g} in {rows[j].name}"
         yield f"activations {verb} with depth: {stds}"
@@ -164,7 +166,7 @@ def changes(look):
     # In a larger feature map the same gradient may be spread over more entries: by norm and by std it must have changed.
     change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], MOST_CHANGE["gradients"])
     by_std = _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"])
-    if change and by_std and not (1 / FADED < change < 1 or (change > 1 and look.has_learned)):
+    if change and by_std and not (1 / FADED < change < 1 or (change > 1 and may_grow)):
         verb = "explode" if change > 1 else "vanish"
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
         yield f"gradients {verb} on their way back: {stds}"
@@ -231,7 +233,11 @@ def change_through_time(look):
         name = row.name.partition(" (call ")[0]
         if name in owners or "(" in name:  # a product with a weight: matmul(W):3
             calls.setdefault(name, []).append(_norm(row))
-    for name, (first, *_, last) in ((name, sizes) for name, sizes in calls.items() if len(sizes) > 2):
+    stds = {row.name: row.std for row in look.activations}
+    for name, (first, *others, last) in ((name, sizes) for name, sizes in calls.items() if len(sizes) > 2):
+        ends = stds.get(f"{name} (call {len(others) + 2})"), stds.get(f"{name} (call {len(others) + 1})")
+        if None not in ends and abs(ends[0] - ends[1]) <= SETTLED * ends[0]:
+            continue  # it is repeated until it changes no more, and is to forget where it began
         if first and last and max(first / last, last / first) > THROUGH_TIME:
             verb, remedy = "explode", "clip the gradients, or make the recurrent weights smaller"
             if first < last:

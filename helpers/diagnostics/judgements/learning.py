@@ -148,9 +148,9 @@ def no_gradient_at_some(look):
     names = [p.name for p in look.parameters if p.trainable and p.grad_mean is None and not p.grad_nonfinite]
     called = {row.name.partition(" (call ")[0] for row in look.activations}
     for is_called in False, True:
-        those = [n for n in names if n not in look.learn and (n.rpartition(".")[0] in called) == is_called]
+        those = [n for n in names if n not in look.moved and (n.rpartition(".")[0] in called) == is_called]
         some, it, they = some_of(those)
-        why = f"the loss does not depend on {it}, so {they} will not learn"
+        why = f"the loss does not depend on {it}: in this step, or never, and then {they} will not learn"
         if is_called:
             why = f"what comes of {it} is cut off (no_grad, detach, .data, .numpy(), argmax, a comparison, round), or not used"
         if those:
@@ -175,7 +175,7 @@ def zero_gradient(look):
     if is_explained or begins_at_zero(look) or any(p.nonfinite for p in look.weights):
         return
     with_gradient = [p for p in look.weights if p.trainable and p.grad_std is not None]
-    zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in look.learn]
+    zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in look.moved]
     zero = [p for p in zero if p.lr is not None or not p.update_std]  # a rule of the user's own has cleared it
     some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of([p.name for p in zero])
     cause = f"look for clamp, sign, round, floor or dead units after {it}"

@@ -12,6 +12,7 @@ SAME = (
     "UnsafeView View Reshape ReshapeAlias Squeeze Unsqueeze Alias Clone ToCopy Select Slice Index Permute Transpose T"
 )
 VIEW = re.compile(f"({'|'.join(SAME.split())})Backward")
+TRAINED = 100  # steps
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
 
 
@@ -88,6 +89,16 @@ class Look:
     @cached_property
     def trainable(self):
         return {name: t for name, t in self.tensors.items() if t.requires_grad}
+
+    @cached_property
+    def moved(self):
+        """The names of what learns, or has learned, in other steps."""
+        return {*self.learn, *(p.name for p in self.parameters if p.steps)}
+
+    @property
+    def is_trained(self):
+        """Whether it was trained before: then what is large or grows is no matter of the init."""
+        return self.first is None and max((p.steps for p in self.parameters), default=0) >= TRAINED
 
     @cached_property
     def weights(self):
