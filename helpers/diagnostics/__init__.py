@@ -24,7 +24,7 @@ from .given import check_given, with_remedy
 from .holdings import held, left_as_it_was
 from .hooks import Watcher, tensors_in
 from .judgements import STEP, Look, layers, rates
-from .losses import by_hand, computed_from, fitting, has_learned, loss_number, read_from_gradient
+from .losses import by_hand, computed_from, fitting, has_learned, loss_number, read_from_gradient, that_count
 from .networks import Network
 from .pictures import layer_colors, plot_activations, plot_gradients, plot_parameter_gradients, plot_update_ratios
 from .rows import LayerRow, ParameterRow, layer_rows, parameter_rows
@@ -91,7 +91,10 @@ def diagnose(
         parameters = functions.parameters(computed_from(results, inputs, functions.made))
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         with with_remedy("loss", loss, network):
-            at_layers, at_parameters, at_logits = _gradients(loss, seen, parameters.values(), logits)
+            calls = list(functions.losses)
+            at_layers, at_parameters, (at_logits, *at_calls) = _gradients(
+                loss, seen, parameters.values(), logits, calls
+            )
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
         # Update: the step that the optimizer would take.
@@ -99,7 +102,11 @@ def diagnose(
             changes = trial.changes()
             tensors = trial.values, at_parameters, changes
             rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizers, lr, histograms)
-            losses = list(functions.losses) or read_from_gradient(logits, at_logits) or [by_hand(output, targets, loss)]
+            losses = (
+                list(map(that_count, calls, at_calls))
+                or read_from_gradient(logits, at_logits)
+                or [by_hand(output, targets, loss)]
+            )
             look = Look(network, functions, losses, seen, parameters, inputs, targets, output, loss_fn, loss)
             look.optimizers, look.is_step = optimizers, lr is not None or bool(optimizers)
             look.has_learned = any(map(has_learned, losses))
@@ -119,11 +126,13 @@ def _arguments(inputs):
     return ((), inputs) if isinstance(inputs, dict) else (inputs if type(inputs) is tuple else (inputs,), {})
 
 
-def _gradients(loss, seen, parameters, logits):
-    """The loss's gradients, at what was seen, at the parameters and at the logits; None where there is none."""
-    edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters] + [logits]
+def _gradients(loss, seen, parameters, logits, calls):
+    """The loss's gradients: at what was seen, at the parameters, at the logits and the calls' losses; None for none."""
+    edges = [row.gradient for row in seen] + [p if p.requires_grad else None for p in parameters]
+    edges += [logits, *(call.edge for call in calls)]
     wanted, found = [edge for edge in edges if edge is not None], iter(())
     if loss is not None and loss.requires_grad and wanted:
         found = iter(torch.autograd.grad(loss.sum(), wanted, retain_graph=True, allow_unused=True))
     gradients = [None if edge is None else next(found, None) for edge in edges]
-    return gradients[: len(seen)], gradients[len(seen) : -1], gradients[-1]
+    others = len(edges) - len(calls) - 1
+    return gradients[: len(seen)], gradients[len(seen) : others], gradients[others:]

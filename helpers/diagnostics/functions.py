@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.autograd.graph import get_gradient_edge
 from torch.overrides import TorchFunctionMode
 
 from . import calls
@@ -215,12 +216,13 @@ class Functions(TorchFunctionMode):
         if name.endswith("loss") and target.requires_grad and not input.requires_grad:
             input, target = target, input  # mse_loss(y, output) is as good: the output comes first here
         reduction = calls.argument("reduction", 4, args, kwargs, "mean")
+        edge = get_gradient_edge(loss) if loss.numel() > 1 and loss.requires_grad else None
         input, target, loss, node = input.detach(), target.detach(), loss.detach(), input.grad_fn
         counts = kwargs.get("label_smoothing", 0) == 0
         if reduction != "mean":
             counts &= calls.argument("weight", 0, args, kwargs) is None and not target.is_floating_point()
         mean = (loss.sum() / target.numel() if reduction == "sum" else loss.mean()) if counts else None
-        self.losses.append(LossCall(name, input, target, loss, mean, node))
+        self.losses.append(LossCall(name, input, target, loss, mean, node, edge))
 
 
 def _base(t):

@@ -102,6 +102,14 @@ def by_hand(output, targets, loss):
     return LossCall("loss_fn", output, targets, loss, None, getattr(output, "grad_fn", None))
 
 
+def that_count(call, weights):
+    """The call, of numbers, without those whose loss is multiplied by 0 later: a sentinel may stand for what is missing."""
+    fits = weights is not None and call.input.shape == call.target.shape == weights.shape
+    if not fits or weights.all() or not weights.any():
+        return call
+    return call._replace(input=call.input[weights != 0], target=call.target[weights != 0], loss=call.loss[weights != 0])
+
+
 def has_learned(call):
     """Whether numbers are met to a tenth of their variance, and classes by more than luck: see more_than_luck."""
     if call.name in CROSS_ENTROPY:

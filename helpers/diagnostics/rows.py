@@ -37,6 +37,7 @@ class LossCall(NamedTuple):
     loss: torch.Tensor
     mean: torch.Tensor | None  # of a cross-entropy: of the examples' losses, where each counts by itself
     node: object  # of the graph: where the input comes from
+    edge: object = None  # the loss's place in the graph, where it is one number for each place
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,16 @@ from .look import NORMS, some_of
 
 LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
 AWAY = 20  # times as far from 0 as they differ
-TIMED = re.compile("LSTM$|GRU$|RNN$|MultiheadAttention|Transformer(En|De)coder")
+TIMED = re.compile(r"torch\..*\.(LSTM$|GRU$|RNN$|MultiheadAttention|Transformer)")
 HIDING = re.compile("LSTM|GRU")  # bound what comes out
 HIDDEN = 0.35  # the std of a state that came of large inputs: 0.39 and more; of inputs of std 1, at init: 0.1 to 0.25
 SMALL = 3e-3  # pixels that were divided by 255 twice: 1e-3
 
 
 def nan_in_the_data(look):
+    """Where it does harm: what is missing may be masked, or filled, by the model or the loss."""
+    if look.loss is not None and look.loss.isfinite().all() and not any(p.grad_nonfinite for p in look.parameters):
+        return
     for name, value in ("inputs", look.inputs), ("targets", look.targets):
         for n, t in [(int(t.isnan().sum()), t) for t in tensors_in(value)]:
             if n:
@@ -33,7 +36,7 @@ def mixed_by_a_view(look):
         if old != new and not _is_skewed(old, new) and (sorted(old) == sorted(new) or old[0] != n == new[0]):
             text = f"{name} reads {tuple(old)} as {tuple(new)}, which mixes what they count: use transpose or permute"
             n, rest = divmod(old[-2], new[-2]) if len(old) == len(new) > 2 else (0, 1)
-            yield text + ("" if rest else f", unless {n} neighbours are to become one")
+            yield text + ("" if rest or n < 2 else f", unless {n} neighbours are to become one")
             return
 
 
@@ -56,8 +59,9 @@ def examples_taken_for_time(look):
     late = [path for path in late if path in shapes and shapes[path][0] == n and shapes[path][1] not in (1, n)]
     some, it, _ = some_of(late)  # (n, 1, …) may be one sentence
     tables = [t for t in tensors_in(look.inputs) if t.dim() == 2]
-    timed = [row for row in look.seen if TIMED.match(row.type.__name__)] if n and tables and not late else []
-    for row in [row for row in timed if row.shape[0] == n == prod(row.shape[:-1])][:1]:
+    timed = [row for row in look.seen if TIMED.match(f"{row.type.__module__}.{row.type.__name__}")]
+    timed = [row for row in timed if row.shape[0] == n == prod(row.shape[:-1])] if tables and not late else []
+    for row in timed[:1]:
         text = f"{row.name} ({row.type.__name__}): takes the {n} examples for {n} steps of one sequence"
         yield f"{text}; if they are not, give it (N, T, features) and batch_first=True"
     if late:

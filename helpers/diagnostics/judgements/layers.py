@@ -34,7 +34,10 @@ def not_finite(look):
     if look.first is None:  # a watch knows when it was
         step = "a step was too large (lower the learning rate), or a gradient was NaN: look before the first step"
     found = [(f"{p.name}:", p, step) for p in look.parameters]
-    found += [(f"{_label(row)}:", row, before) for row in look.activations]
+    # A mask of -inf does no harm, where all gradients are finite.
+    is_passed_on = any(row.nonfinite for row in look.gradients) or any(p.grad_nonfinite for p in look.parameters)
+    if is_passed_on or not any(row.std for row in look.gradients):
+        found += [(f"{_label(row)}:", row, before) for row in look.activations]
     found += [(f"{_label(row)}: gradient", row, after) for row in reversed(look.gradients)]  # the last one comes first
     is_explained = any("clean the data" in text for text in look.findings)
     for label, row, cause in [] if is_explained else found:

@@ -92,7 +92,7 @@ def frozen_in_vain(look):
 
 def left_without_requires_grad(look):
     """Of plain tensors: what is multiplied with like weights, but was forgotten when they got their requires_grad."""
-    if isinstance(look.network.root, nn.Module) or not look.trainable:
+    if isinstance(look.network.root, nn.Module) or not look.trainable or look.network.is_given:
         return
     products = [t for t, kind in look.functions.uses.values() if kind and t.dim() > 1 and t.is_floating_point()]
     names = [look.network.tensor_name(t, "") for t in products if t.is_leaf and not t.requires_grad]
@@ -175,7 +175,7 @@ def zero_gradient(look):
     if is_explained or begins_at_zero(look) or any(p.nonfinite for p in look.weights):
         return
     with_gradient = [p for p in look.weights if p.trainable and p.grad_std is not None]
-    zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in look.moved]
+    zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in look.learn]
     zero = [p for p in zero if p.lr is not None or not p.update_std]  # a rule of the user's own has cleared it
     some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of([p.name for p in zero])
     cause = f"look for clamp, sign, round, floor or dead units after {it}"
