@@ -146,7 +146,7 @@ class Functions(TorchFunctionMode):
             ]  # k.T @ v: summed over it, as meant
         elif is_softmaxed and key == "dropout":
             self.softmax = weakref.ref(output), dim
-        elif is_softmaxed and output.dim() > 2:
+        elif is_softmaxed and args[0].dim() > 2:
             largest = args[0].detach().amax(-1).mean().item()
             self.attention.append((self._where()[1].format(func.__name__), args[0].shape, dim, largest))
 

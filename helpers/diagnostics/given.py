@@ -57,7 +57,10 @@ def _remedies(name, value, said, network):
     """Sentences; none where the error tells of something else."""
     is_of_types = re.search("dtype|(scalar|result|[Ii]nput) type", said)
     if isinstance(value, tuple) and "positional argument" in said:
-        yield f"{name} is a tuple, of which each part is one argument: give the targets beside it ({BATCH})"
+        text = f"{name} is a tuple, of which each part is one argument: give the targets beside it ({BATCH})"
+        yield f"{text}; if forward takes it as one, inputs=(({', '.join('abcdefgh'[: len(value)])}),)"
+    if isinstance(value, dict) and "unexpected keyword argument" in said:
+        yield f"{name} is a dict, of which each part is one argument by its name: if forward takes it as one, inputs=(batch,)"
     is_refused = re.search(rf"\b{type(value).__name__}\b|argument|not callable", said)
     if is_refused and not isinstance(value, (torch.Tensor, tuple, dict)):
         yield f"{name} is {value if value is None else kind_of(value)}: give a tensor (torch.as_tensor makes one; {BATCH})"

@@ -63,6 +63,7 @@ class LayerRow:
         learning rate once too high, or a bias too negative. Try it on more examples: with few, a unit can be merely
         unlucky. Both shares are None where there is NaN.
     nonfinite: how many entries are NaN or infinite. Healthy: none. The first layer that has any is the culprit.
+    is_masked: whether all of those are -inf, which is how a mask marks what is not to be.
     is_activation: whether it is a nonlinearity. A sigmoid that only scales something else (a gate) is none.
     """
 
@@ -73,6 +74,7 @@ class LayerRow:
     std: float | None = None
     histogram: Histogram | None = None
     nonfinite: int = 0
+    is_masked: bool = False
     saturated: float | None = None
     dead: float | None = None
     is_activation: bool = False
@@ -94,6 +96,7 @@ class ParameterRow:
     decay: how many times as hard a weight decay above 0.01 pulls at it as its gradient does.
     lr: the rate of its group. growth: how many times as long its steps may become with no other setting: by momentum,
         1 / (1 - momentum), and where a scheduler has lowered the rate, or not raised it yet.
+    is_held: False where none of the optimizers holds it.
     steps: how many steps the optimizer has moved it by; 1 where it has moved it, but does not count.
     copies: of what is multiplied with like a weight: "stay" where all units have the same values and get the same
         gradient, "begin" where all its values are one number.
@@ -124,6 +127,7 @@ class ParameterRow:
     decay: float | None = None
     lr: float | None = None
     growth: float = 1.0
+    is_held: bool = True
     steps: int = 0
     copies: str | None = None
 
@@ -147,6 +151,7 @@ def parameter_rows(network, uses, parameters, values, gradients, changes, optimi
         step = tensor_statistics(change, False)
         std, update_std = row.get("std"), step.get("std")
         state = held[id(p)][0].state.get(p) if id(p) in held else None
+        row["is_held"] = not optimizers or id(p) in held
         row |= dict(update_nonfinite=step.get("nonfinite", 0), steps=int(state.get("step", 1)) if state else 0)
         if not optimizers and change is None and lr is not None and row.get("grad_std") is not None:
             update_std = abs(float(lr)) * row["grad_std"]  # plain SGD's
@@ -196,6 +201,6 @@ def _rates(optimizer, group, lr):
         return {}  # a rule of the user's own
     rate = float(rate)
     made_with = optimizer.defaults.get("lr", 0) if optimizer else 0  # a loop may warm it up by hand
-    full = max(rate, float(group.get("initial_lr", made_with)) if lr is None else 0)
+    full = max(rate, float(group.get("max_lr", group.get("initial_lr", made_with))) if lr is None else 0)
     growth = full / max(rate, full / 1e9) if full else 1
     return dict(lr=rate, growth=growth / (1 - min(group.get("momentum", 0), 0.999)))

@@ -72,6 +72,8 @@ def layer_statistics(tensor, bounds=None, unit=None, histogram=True):
     x = entries(tensor)
     found = statistics(x, histogram)
     # Nothing compares with NaN: it would count as neither.
+    if found.get("nonfinite"):
+        found["is_masked"] = not (np.isnan(x).any() or (x == np.inf).any())
     if not len(x) or tensor.is_complex() or (found.get("nonfinite") and np.isnan(x).any()):
         return found
     if bounds == "dies" and unit is not None and tensor.dim() > 1:

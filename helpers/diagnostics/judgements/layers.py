@@ -34,10 +34,9 @@ def not_finite(look):
     if look.first is None:  # a watch knows when it was
         step = "a step was too large (lower the learning rate), or a gradient was NaN: look before the first step"
     found = [(f"{p.name}:", p, step) for p in look.parameters]
-    # A mask of -inf does no harm, where all gradients are finite.
-    is_passed_on = any(row.nonfinite for row in look.gradients) or any(p.grad_nonfinite for p in look.parameters)
-    if is_passed_on or not any(row.std for row in look.gradients):
-        found += [(f"{_label(row)}:", row, before) for row in look.activations]
+    # A mask does no harm where all gradients are finite.
+    is_harmless = any(row.std for row in look.gradients) and not any(row.nonfinite for row in look.gradients)
+    found += [(f"{_label(row)}:", row, before) for row in look.activations if not (row.is_masked and is_harmless)]
     found += [(f"{_label(row)}: gradient", row, after) for row in reversed(look.gradients)]  # the last one comes first
     is_explained = any("clean the data" in text for text in look.findings)
     for label, row, cause in [] if is_explained else found:
@@ -85,7 +84,7 @@ def dead(look, before, row, after):
     if fades and row.std == 0:
         return None  # nothing_left says it, after its cause
     cause = "are the weights before it all zero?"
-    if row.dead is not None and row.dead > DEAD and _is_no_chance(row, before):
+    if row.is_activation and (row.dead or 0) > DEAD and _is_no_chance(row, before):
         if fades:
             cause = "what reaches it is too small against its biases"
         elif not before or before[-1].std != 0:

@@ -67,7 +67,10 @@ def no_parameters(look):
 
 def not_in_the_optimizer(look):
     held = held_by(look.optimizers)
-    missing = [name for name, p in look.trainable.items() if look.optimizers and id(p) not in held]
+    without = {p.name for p in look.parameters if p.grad_mean is None}  # a target network, which is copied
+    missing = [
+        name for name, p in look.trainable.items() if look.optimizers and id(p) not in held and name not in without
+    ]
     some, it, _ = some_of(missing)
     if missing and len(missing) == len(look.trainable):
         remedy = "make it anew from model.parameters(), after the model was made (or moved, or its cell run again)"
@@ -145,7 +148,8 @@ def drops_nearly_all(look):
 def no_gradient_at_some(look):
     if all(p.grad_std is None for p in look.parameters):  # no gradients were asked for
         return
-    names = [p.name for p in look.parameters if p.trainable and p.grad_mean is None and not p.grad_nonfinite]
+    learn = [p for p in look.parameters if p.trainable and p.is_held]
+    names = [p.name for p in learn if p.grad_mean is None and not p.grad_nonfinite]
     called = {row.name.partition(" (call ")[0] for row in look.activations}
     for is_called in False, True:
         those = [n for n in names if n not in look.moved and (n.rpartition(".")[0] in called) == is_called]
@@ -178,9 +182,9 @@ def zero_gradient(look):
     zero = [p for p in with_gradient if p.grad_std == 0 and p.grad_mean == 0 and p.name not in look.learn]
     zero = [p for p in zero if p.lr is not None or not p.update_std]  # a rule of the user's own has cleared it
     some, it, _ = ("all weights", "them", "") if len(zero) == len(with_gradient) else some_of([p.name for p in zero])
-    cause = f"look for clamp, sign, round, floor or dead units after {it}"
+    cause = f"look for clamp, sign, round, floor or dead units after {it}, or a loss that multiplies {it} by 0"
     if look.gradients and look.gradients[-1].std == 0 == look.gradients[-1].mean:
-        cause = "the last layer gets none from the loss: look there for clamp, sign, round"
+        cause = "the last layer gets none from the loss: look there for clamp, sign, round, a factor of 0"
         cause += ", or two equal terms that cancel each other (one wants detach())"
     if look.loss == 0:
         cause = "the loss is 0, so these examples teach nothing more"

@@ -3,7 +3,8 @@
 import re
 from math import exp, inf, log
 
-from torch import broadcast_shapes
+from torch import Tensor, broadcast_shapes
+from torch.utils._pytree import tree_leaves
 
 from ..hooks import tensors_in
 from ..losses import CROSS_ENTROPY, graph_behind, has_learned, is_plain, numbers
@@ -160,7 +161,9 @@ def _has_length_1(node):
 
 def softmax_of_a_relu(look):
     """A ReLU before the softmax that ends the network."""
-    for node in [*(t.grad_fn for t in tensors_in(look.output)), *(call.node for call in look.losses)]:
+    sizes = {len(t) for t in tree_leaves(look.inputs) if isinstance(t, Tensor) and t.dim()}
+    outputs = [t for t in tensors_in(look.output) if t.dim() and len(t) in sizes]  # and no matrix of the network's own
+    for node in [*(t.grad_fn for t in outputs), *(call.node for call in look.losses)]:
         if "SoftmaxBackward" in type(node).__name__:
             row = look.activation_at(node.next_functions[0][0])
             if row and row.bounds == "dies":
@@ -184,12 +187,14 @@ def far_from_a_guess(look):
         return
     calls = [call for call in look.losses if call.name in CROSS_ENTROPY and call.input.dim() > 1]
     for call in [call for call in calls if call.mean is not None][:1]:
-        loss, classes = call.mean.item(), call.input.shape[1]
+        # Of mixup's two calls one has the labels that were added a little.
+        loss = min(other.mean.item() for other in calls if other.node is call.node and other.mean is not None)
+        classes = call.input.shape[1]
         # The logits of a contrastive loss are similarities, as large as its temperature wants them; cosines have a scale
         # of their own. What has learned is sure, and wrong where it has learned by heart.
         is_matching = call.input.shape == (len(call.target),) * 2 and (call.target.diff() == 1).all()
         if inf > loss > log(classes) + FAR and not (is_matching or has_learned(call) or _cosines(call.node)):
-            it = "the loss" if call.loss.numel() == 1 and call.loss == call.mean else "the loss of an example"
+            it = "the loss" if call.loss.numel() == 1 and call.loss == loss else "the loss of an example"
             text = f"{it} is {loss:.3g}, and a guess that all {classes} classes are equally likely would have"
             yield f"{text} ln({classes}) = {log(classes):.3g}: {_why_far(look)}"
 
