@@ -73,9 +73,10 @@ def diagnose(
         with with_remedy("targets", targets, network):
             return loss_number(loss_fn(*arguments))
 
-    def again():
+    def run(inputs):
+        """The output once more, by the same random numbers."""
         torch.set_rng_state(random_state)
-        return loss_of(network(*_arguments(inputs)))
+        return network(*_arguments(inputs))
 
     random_state = torch.get_rng_state()
     reached = network.reached | held(loss_fn, network.parameters, inputs, targets, *map(type, optimizers))
@@ -111,9 +112,9 @@ def diagnose(
             look.optimizers, look.is_step = optimizers, lr is not None or bool(optimizers)
             look.has_learned = any(map(has_learned, losses))
             look.activations, look.gradients = layer_rows(seen)
-            look.parameters = rows
+            look.parameters, look.run = rows, run
             look.are_beside = layers.are_beside(look)
-            look.rises = trial.raises(loss, again) if rates.steps_are_long(look) else None
+            look.rises = trial.raises(loss, lambda: loss_of(run(inputs))) if rates.steps_are_long(look) else None
         findings = look.judge(STEP)
 
     number, gradients = (None, []) if loss is None else (loss.item(), look.gradients)

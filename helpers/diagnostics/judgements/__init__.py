@@ -44,6 +44,7 @@ STEP = [
     attention.sums_over_queries,
     attention.one_hot,
     attention.mask_of_floats,
+    attention.sees_the_next,
     loss.wants_logits,
     loss.wants_one_class,
     loss.cosines_as_logits,

@@ -1,7 +1,42 @@
 """Attention that is written by hand, softmax(scores) @ values. (torch's own scales its scores, and sums over the keys.)"""
 
+from contextlib import suppress
+
+import torch
+
+from ..hooks import tensors_in
+
 ONE_HOT = 0.8  # the largest weight of a query, in the mean: of 16 keys and scores of std 1 0.22, 5 0.66, 16 0.87
 FEWEST = 8  # keys: of fewer, a mask may leave one
+
+
+def sees_the_next(look):
+    """A language model whose output at one place changes with the next, which it is to tell."""
+    is_pair = isinstance(look.inputs, tuple) and len(look.inputs) == 2 and look.targets is None  # forward(idx, targets)
+    words, following = look.inputs if is_pair else (look.inputs, look.targets)
+    if not (_are_words(words) and _are_words(following)) or words.shape != following.shape:
+        return
+    if look.has_said(mask_of_floats):
+        return
+    normed = any("BatchNorm" in type(layer).__name__ for _, layer in look.network.layers.values())
+    if normed or not torch.equal(words[:, 1:], following[:, :-1]):
+        return
+    two = words[:2]
+    other = torch.cat([two[:, :-1], (two[:, -1:] + 1) % (words.max() + 1)], 1)
+    with torch.no_grad(), suppress(Exception):  # it may want as many examples as before
+        outputs = [look.run((t, following[:2]) if is_pair else t) for t in (two, two, other)]
+        first, again, changed = (_before_the_last(output, two) for output in outputs)
+        if torch.equal(first, again) and (changed - first).abs().max() > 1e-4 * first.abs().max():
+            text = "what it puts out at one place changes with the next word, which it is to tell"
+            yield f"{text}: a causal mask is missing (is_causal=True, or a mask of -inf above the diagonal)"
+
+
+def _are_words(t):
+    return isinstance(t, torch.Tensor) and t.dtype == torch.int64 and t.dim() == 2 and t.shape[1] > 1
+
+
+def _before_the_last(output, words):
+    return next(t for t in tensors_in(output) if t.shape[:2] == words.shape)[:, :-1]
 
 
 def sums_over_queries(look):

@@ -21,7 +21,7 @@ class Look:
     """What was seen of one step, as far as it was: ``Look(…).judge([judgements that can do with that])``.
 
     functions: those that the network called, losses: a LossCall for each loss. seen: a Seen for each row. tensors: the
-    parameters by their names. is_step: a step of a training is seen, rather than a network by itself.
+    parameters by their names. is_step: a step of a training is seen, rather than a network by itself. run: calls the network with other inputs.
 
     activations to are_beside: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
     as those of an expert that had no example.
@@ -42,6 +42,7 @@ class Look:
     loss: object = None
     optimizers: list = ()
     is_step: bool = False
+    run: object = None
 
     activations: list = ()
     gradients: list = ()
