@@ -97,7 +97,8 @@ def _differs(t):
     """Whether its examples differ, by more than the roundings of one product."""
     if not (t.is_floating_point() or t.is_complex()):
         return bool((t != t[:1]).any())
-    return not bool((t - t[:1]).abs().max() <= 1e-6 * t.abs().max())  # NaN differs
+    rounding = (1e-6 * t.abs().max()).clamp(max=torch.finfo(t.dtype).max)
+    return not bool((t - t[:1]).abs().max() <= rounding)  # NaN differs, and so does a mask of -inf
 
 
 def _scales_them(look, tensors):
