@@ -940,3 +940,38 @@ def test_a_part_for_training_only_is_named_and_can_be_taken_out():
 def test_a_part_that_is_not_looked_into_beside_a_container_that_is():
     model = worn(nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), nn.Sequential(Keeping.Inner(4, 4))))
     close(fold_batch_norms(model)(rows()), model(rows()))
+
+
+def test_a_batch_norm_that_stays_in_train_mode_is_named():
+    model = network(lambda m, x: m.bn(m.a(x)), **pair())
+    type(model).train = lambda self, mode=True: nn.Module.train(self, mode).bn.__setattr__("training", True) or self
+    with pytest.raises(ValueError, match="bn stays in train mode.*let Network.train pass it on"):
+        fold_batch_norms(model)
+
+
+def test_a_batch_norm_that_is_no_module_is_named():
+    class Plain:
+        def __init__(self):
+            self.running_mean, self.running_var = torch.zeros(4), torch.ones(4)
+
+        def __call__(self, x):
+            return (x - self.running_mean) / self.running_var.sqrt()
+
+    for norm in Plain(), [torch.tanh, Plain()], {"norm": Plain()}:
+        model = network(lambda m, x: m.a(x), a=nn.Linear(4, 4), norm=norm)
+        for whole in model, nn.Sequential(model):
+            with pytest.raises(ValueError, match="keeps a Plain that is no module: let it be an nn.Module"):
+                fold_batch_norms(whole)
+
+
+def test_batch_norm_called_as_a_function_is_named_however_deep_it_is():
+    for model in (
+        network(lambda m, x: twice_removed(m.a(x)), a=nn.Linear(4, 4)),
+        network(lambda m, x: getattr(F, "batch_" + "norm")(m.a(x), torch.zeros(4), torch.ones(4)), a=nn.Linear(4, 4)),
+    ):
+        with pytest.raises(ValueError, match="Network calls batch_norm as a function"):
+            fold_batch_norms(model)
+
+
+def twice_removed(x):
+    return normalized_elsewhere(x)

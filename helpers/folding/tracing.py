@@ -32,10 +32,22 @@ def find_pairs(model):
             raise ValueError(f"{name or class_name(model)} {fault}")
     if is_batch_norm(model) and not list(model.children()):  # with layers in it, it calls F.batch_norm, say
         raise ValueError(f"the model is a {class_name(model)} alone: give one that has the layer before it, too")
-    in_lists = [v for m in model.modules() for v in tree_leaves(vars(m)) if isinstance(v, nn.Module)]
-    if not any(is_batch_norm(inner) for module in (model, *in_lists) for inner in module.modules()):
+    kept = [value for module in model.modules() for value in tree_leaves(vars(module))]
+    if plain := [value for value in kept if is_batch_norm(value) and not isinstance(value, nn.Module)]:
+        raise ValueError(
+            f"{class_name(model)} keeps a {class_name(plain[0])} that is no module: let it be an nn.Module"
+        )
+    kept = [model, *(value for value in kept if isinstance(value, nn.Module))]  # in lists of your own, too
+    has_batch_norm = any(is_batch_norm(inner) for module in kept for inner in module.modules())
+    try:
+        traced = _trace(model)
+    except ValueError:
+        if has_batch_norm:
+            raise
         return {}
-    pairs = _pairs(*_trace(model))
+    pairs = _pairs(*traced)  # none, or a function is named
+    if not has_batch_norm:
+        return pairs
     # A symbol is neither None nor a flag nor a list: the other ways that forward may go are looked at separately.
     forward = inspect.signature(model.forward).parameters
     defaults = {name: p.default for name, p in forward.items() if isinstance(p.default, bool | int | str | None)}
@@ -71,6 +83,10 @@ def _pairs(root, graph):
             remedy = "let forward call it, or set the part that only training needs to None (model.aux1, say)"
             what = f"{name or class_name(root)} is not called as a layer in eval mode, whichever way forward goes"
             raise ValueError(f"{what} (flags, None, no_grad): {remedy}")
+        if module.training:
+            raise ValueError(
+                f"{name} stays in train mode, whatever eval() says: let {class_name(root)}.train pass it on"
+            )
         for call in calls[module]:
             layer = called.get(before := next(iter(call.all_input_nodes), None))
             if not any(isinstance(layer, kind) for kind in LAYERS):
