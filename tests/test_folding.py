@@ -801,6 +801,9 @@ torch.ones(8, 8)[: x.shape[0]]
 torch.Tensor(x.shape[0], 4)
 torch.Tensor(h)
 torch.as_tensor(h)
+Double.apply(h)
+scripted(h)
+torch.func.grad(torch.sum)(h)
 sum(h[:, i] for i in range(x.shape[1]))
 [1, 2, 3, 4, 5, 6, 7][x.shape[0]]
 len(x)
@@ -811,6 +814,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from helpers.folding import fold_batch_norms
+
+scripted = torch.jit.trace(torch.tanh, torch.ones(3))
+
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
 
 for line in sys.stdin.read().strip().splitlines():
     class Network(nn.Module):
@@ -957,10 +967,15 @@ def test_a_batch_norm_that_is_no_module_is_named():
         def __call__(self, x):
             return (x - self.running_mean) / self.running_var.sqrt()
 
+    class Settings(dict):
+        __getattr__ = dict.__getitem__
+
+    settings = Settings(__deepcopy__=lambda memo: settings)
+    assert len(fold_batch_norms(nn.Sequential(network(lambda m, x: x, settings=settings)))) == 1
     for norm in Plain(), [torch.tanh, Plain()], {"norm": Plain()}:
         model = network(lambda m, x: m.a(x), a=nn.Linear(4, 4), norm=norm)
         for whole in model, nn.Sequential(model):
-            with pytest.raises(ValueError, match="keeps a Plain that is no module: let it be an nn.Module"):
+            with pytest.raises(ValueError, match="keeps a Plain that is no nn.Module: let it be one"):
                 fold_batch_norms(whole)
 
 

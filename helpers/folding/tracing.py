@@ -33,10 +33,8 @@ def find_pairs(model):
     if is_batch_norm(model) and not list(model.children()):  # with layers in it, it calls F.batch_norm, say
         raise ValueError(f"the model is a {class_name(model)} alone: give one that has the layer before it, too")
     kept = [value for module in model.modules() for value in tree_leaves(vars(module))]
-    if plain := [value for value in kept if is_batch_norm(value) and not isinstance(value, nn.Module)]:
-        raise ValueError(
-            f"{class_name(model)} keeps a {class_name(plain[0])} that is no module: let it be an nn.Module"
-        )
+    if plain := [v for v in kept if {"running_mean", "running_var"} <= getattr(v, "__dict__", {}).keys()]:
+        raise ValueError(f"{class_name(model)} keeps a {class_name(plain[0])} that is no nn.Module: let it be one")
     kept = [model, *(value for value in kept if isinstance(value, nn.Module))]  # in lists of your own, too
     has_batch_norm = any(is_batch_norm(inner) for module in kept for inner in module.modules())
     try:
