@@ -440,6 +440,8 @@ def test_a_model_without_batch_norm_is_copied_whatever_its_forward():
     folded = fold_batch_norms(model)
     assert folded is not model and not folded.training and model.training
     close(folded(rows().abs().float()), model.eval()(rows().abs().float()))
+    listed = network(lambda m, x: m.a(x[0] if isinstance(x, list) else x), a=nn.Linear(4, 4))  # several ways, no matter
+    close(fold_batch_norms(listed)([rows().float()]), listed([rows().float()]))
 
 
 def test_a_batch_of_sequences_is_no_silent_mistake():
@@ -475,6 +477,14 @@ def catching(m, x):
         return m.bn(m.a(x)) if x.mean() > 100 else m.a(x)
     except ValueError:
         return m.bn(m.a(x))
+
+
+def catching_the_length(m, x):
+    try:
+        many = len(x) > 2
+    except Exception:
+        many = True
+    return m.bn(m.a(x)) if many else m.a(x)
 
 
 def switching(m, x):
@@ -541,6 +551,7 @@ REFUSED = {
     "counts in a buffer": (counting, {"n": nn.Buffer(torch.tensor(0))}, "changes n, "),
     "switches to train mode": (switching, {}, "changes bn.training"),
     "catches": (catching, {}, "can't follow.*catches"),
+    "catches a length": (catching_the_length, {}, "can't follow.*catches"),
     "not registered": (lambda m, x: m.bn([nn.Linear(4, 4)][0](x)), {}, "can't follow Network's forward"),
     "shared with a part not looked into": (
         lambda m, x: m.bn(m.a(x)) + m.inner(x), {"a": shared, "inner": unread(shared)}, "bn follows a, whose output also goes to",
