@@ -482,7 +482,7 @@ def catching(m, x):
 def catching_the_length(m, x):
     try:
         many = len(x) > 2
-    except Exception:
+    except (RuntimeError, TypeError, ValueError):
         many = True
     return m.bn(m.a(x)) if many else m.a(x)
 
