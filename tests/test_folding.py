@@ -1,7 +1,10 @@
 """Folded layers against the pairs they replace and against torch's own fusion; whole models, known and foreign."""
 
+import contextlib
 import copy
 import pickle
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -437,6 +440,8 @@ def test_a_model_without_batch_norm_is_copied_whatever_its_forward():
     folded = fold_batch_norms(model)
     assert folded is not model and not folded.training and model.training
     close(folded(rows().abs().float()), model.eval()(rows().abs().float()))
+    listed = network(lambda m, x: m.a(x[0] if isinstance(x, list) else x), a=nn.Linear(4, 4))  # several ways, no matter
+    close(fold_batch_norms(listed)([rows().float()]), listed([rows().float()]))
 
 
 def test_a_batch_of_sequences_is_no_silent_mistake():
@@ -472,6 +477,14 @@ def catching(m, x):
         return m.bn(m.a(x)) if x.mean() > 100 else m.a(x)
     except ValueError:
         return m.bn(m.a(x))
+
+
+def catching_the_length(m, x):
+    try:
+        many = len(x) > 2
+    except (RuntimeError, TypeError, ValueError):
+        many = True
+    return m.bn(m.a(x)) if many else m.a(x)
 
 
 def switching(m, x):
@@ -538,6 +551,7 @@ REFUSED = {
     "counts in a buffer": (counting, {"n": nn.Buffer(torch.tensor(0))}, "changes n, "),
     "switches to train mode": (switching, {}, "changes bn.training"),
     "catches": (catching, {}, "can't follow.*catches"),
+    "catches a length": (catching_the_length, {}, "can't follow.*catches"),
     "not registered": (lambda m, x: m.bn([nn.Linear(4, 4)][0](x)), {}, "can't follow Network's forward"),
     "shared with a part not looked into": (
         lambda m, x: m.bn(m.a(x)) + m.inner(x), {"a": shared, "inner": unread(shared)}, "bn follows a, whose output also goes to",
@@ -752,3 +766,238 @@ def test_what_can_not_be_copied_is_not_blamed_on_torch_fx():
     model = nn.Sequential(nn.Linear(4, 4), hooked(nn.Tanh()))  # no BatchNorm at all, but a copy would share the hook
     with pytest.raises(ValueError, match="1 has hooks"):
         fold_batch_norms(model)
+
+
+# What forward makes of sizes: torch's C code must never take a symbol for a tensor, or the process dies
+
+SIZES = """
+torch.zeros(x.shape[0], 4)
+torch.zeros((x.shape[0], 4))
+torch.zeros(x.size())
+torch.zeros(h.shape[0], h.shape[1], 1)
+torch.zeros(x.shape[0], device=h.device, dtype=h.dtype)
+torch.ones(x.shape[0], x.shape[0]).triu(1)
+torch.arange(x.shape[1])
+torch.linspace(0, 1, steps=x.shape[1])
+torch.full((x.shape[0], 4), 0.5)
+torch.full((4,), x.shape[0])
+torch.full_like(h, x.shape[0])
+torch.empty(x.shape[0], 4).fill_(2)
+torch.rand(x.shape[0], 4) * 0
+torch.randn(x.shape[0], 4) * 0
+torch.randperm(x.shape[0]).sum()
+torch.eye(x.shape[1])
+h @ torch.eye(h.shape[-1], dtype=h.dtype)
+torch.cat([torch.zeros(x.shape[0], 2), h], 1)
+torch.tensor(x.shape[0])
+torch.tensor([x.shape[0], 1.0])
+torch.tensor(h)
+F.one_hot(torch.arange(8), x.shape[1] + 4)
+F.adaptive_avg_pool1d(h, x.shape[1])
+F.interpolate(torch.ones(1, 1, 8), size=x.shape[1])
+F.pad(torch.ones(8), (0, x.shape[0]))
+torch.where(torch.ones(4) > 0, h, 0.0)
+torch.ones(3).unsqueeze(x.dim() - 1)
+torch.ones(24).view(x.shape[0], -1)
+torch.ones(1, 4).repeat(x.shape[0], 1)
+torch.ones(8, 8).narrow(0, 0, x.shape[0])
+torch.ones(8).roll(x.shape[0])
+torch.ones(8, 8).sum(x.dim() - 1)
+torch.ones(10, 4)[h.argmax(1)]
+torch.ones(8, 8)[x.shape[0]]
+"""
+NOT_FOLLOWED = """
+torch.ones(1, 4).expand(x.shape[0], 4)
+torch.ones(8, 8)[: x.shape[0]]
+torch.Tensor(x.shape[0], 4)
+torch.Tensor(h)
+torch.as_tensor(h)
+Double.apply(h)
+scripted(h)
+torch.func.grad(torch.sum)(h)
+sum(h[:, i] for i in range(x.shape[1]))
+[1, 2, 3, 4, 5, 6, 7][x.shape[0]]
+len(x)
+"""
+FOLD_EACH = """
+import sys
+import torch
+import torch.nn.functional as F
+from torch import nn
+from helpers.folding import fold_batch_norms
+
+scripted = torch.jit.trace(torch.tanh, torch.ones(3))
+
+class Double(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x * 2
+
+for line in sys.stdin.read().strip().splitlines():
+    class Network(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.bn = nn.Linear(4, 4), nn.BatchNorm1d(4)
+            self.bn.running_mean += 1
+        def forward(self, x):
+            h = self.bn(self.a(x))
+            return h, eval(line)
+
+    print(line, end=" ", flush=True)
+    model, x = Network().double().eval(), torch.randn(6, 4).double()
+    try:
+        folded = fold_batch_norms(model)
+    except ValueError as error:
+        print("is refused:", " ".join(str(error).split()))
+    else:
+        torch.testing.assert_close(folded(x), model(x))
+        print("is folded")
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"), [(SIZES, "is folded"), (NOT_FOLLOWED, "is refused: torch.fx can't follow")]
+)
+def test_sizes_and_tensors_made_by_them_are_followed_or_refused(lines, words):
+    """In a process of its own, which may die."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FOLD_EACH], check=False, input=lines, capture_output=True, text=True
+    )
+    said = done.stdout.strip().splitlines()
+    assert done.returncode == 0, f"{said[-1]}: {done.returncode}\n{done.stderr}"
+    for line, answer in zip(lines.strip().splitlines(), said, strict=True):
+        assert answer.startswith(f"{line} {words}"), answer
+
+
+def test_questions_of_the_forward_are_its_own_afterwards():
+    before = isinstance, len, torch.zeros
+    for forward in lambda m, x: m.bn(m.a(x)), lambda m, x: m.bn(m.a(x)) if len(x) else x:
+        with contextlib.suppress(ValueError):
+            fold_batch_norms(network(forward, **pair()))
+    assert before == (isinstance, len, torch.zeros)
+
+
+# What stands between a layer and its BatchNorm, in a BatchNorm, or in training only
+
+
+class BatchNormAct(nn.BatchNorm1d):
+    """As in timm: it drops and activates what it has normalised, itself."""
+
+    def __init__(self, dim, act):
+        super().__init__(dim)
+        self.drop, self.act = nn.Dropout(), act
+
+    def forward(self, x):
+        return self.act(self.drop(super().forward(x)))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script")
+def test_the_activation_of_a_batch_norm_stays():
+    acts = nn.ReLU(inplace=True), nn.PReLU(init=0.5), nn.Hardswish(), nn.Identity()
+    layers = [layer for act in acts for layer in (nn.Linear(4, 4), BatchNormAct(4, act))]
+    model = worn(nn.Sequential(*layers))
+    folded = fold_batch_norms(model)
+    assert not has_batch_norm(folded) and folded.get_submodule("3.act") is not acts[1]
+    assert {"3.act.weight", "0.bias"} < set(folded.state_dict()) < set(model.state_dict())
+    twin = fold_batch_norms(folded)
+    for made in folded, twin, torch.compile(folded, backend="eager", fullgraph=True), torch.jit.script(folded):
+        close(made(rows()), model(rows()))
+    with torch.no_grad():
+        acts[1].weight.zero_()  # shares no memory with the original
+    close(folded(rows()), twin(rows()))
+    with pytest.raises(ValueError, match="BatchNormAct.*or does more"):
+        fold_linear(*model[:2])
+
+
+def test_an_activation_of_a_batch_norm_that_is_used_otherwise_is_refused():
+    first = type("First", (BatchNormAct,), {"forward": lambda self, x: nn.BatchNorm1d.forward(self, self.act(x))})
+    with pytest.raises(ValueError, match="1 can't be folded into 0: First does not normalise.*or does more"):
+        fold_batch_norms(worn(nn.Sequential(nn.Linear(4, 4), first(4, nn.Tanh()))))
+    unused = type("Unused", (BatchNormAct,), {"forward": lambda self, x: nn.BatchNorm1d.forward(self, x)})
+    model = worn(nn.Sequential(nn.Linear(4, 4), unused(4, nn.Tanh())))
+    close(fold_batch_norms(model)(rows()), model(rows()))
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        lambda m, x: (h := m.a(x), b := h.shape[0], m.bn(h).view(b, 2, -1))[2],
+        lambda m, x: (h := m.a(x), m.bn(h) * h.size(1) / h.dim())[1],
+        lambda m, x: (h := m.a(x), m.bn(h.contiguous()).to(h.device, h.dtype))[1],
+        lambda m, x: m.bn(m.a(x.contiguous()).float().contiguous()),
+    ],
+)
+def test_what_reads_or_changes_no_number_may_stand_between(forward):
+    model, x = worn(network(forward, **pair())).float(), rows().float()
+    folded = fold_batch_norms(model)
+    assert not has_batch_norm(folded)
+    close(folded(x), model(x), 1e-5)
+
+
+def test_what_reads_numbers_may_not():
+    for forward, words in [
+        (lambda m, x: (h := m.a(x), m.bn(h.contiguous()) + h)[1], "a, whose output also goes to add"),
+        (lambda m, x: (h := m.a(x), m.bn(h) @ h.T)[1], r"a, whose output also goes to \.T"),
+        (lambda m, x: m.bn(m.a(x).half()), "bn follows half"),
+        (lambda m, x: m.bn(x.contiguous()), "bn follows the input x"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            fold_batch_norms(network(forward, **pair()))
+
+
+def test_a_part_for_training_only_is_named_and_can_be_taken_out():
+    def forward(m, x):
+        if m.training and m.aux is not None:
+            return m.bn(m.a(x)), m.aux(x)
+        return m.bn(m.a(x))
+
+    model = worn(network(forward, **pair(), aux=nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))))
+    with pytest.raises(ValueError, match="aux.1 is not called as a layer.*or set the part that only training needs"):
+        fold_batch_norms(model)
+    model.aux = None
+    close(fold_batch_norms(model)(rows()), model(rows()))
+
+
+def test_a_part_that_is_not_looked_into_beside_a_container_that_is():
+    model = worn(nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4)), nn.Sequential(Keeping.Inner(4, 4))))
+    close(fold_batch_norms(model)(rows()), model(rows()))
+
+
+def test_a_batch_norm_that_stays_in_train_mode_is_named():
+    model = network(lambda m, x: m.bn(m.a(x)), **pair())
+    type(model).train = lambda self, mode=True: nn.Module.train(self, mode).bn.__setattr__("training", True) or self
+    with pytest.raises(ValueError, match="bn stays in train mode.*let Network.train pass it on"):
+        fold_batch_norms(model)
+
+
+def test_a_batch_norm_that_is_no_module_is_named():
+    class Plain:
+        def __init__(self):
+            self.running_mean, self.running_var = torch.zeros(4), torch.ones(4)
+
+        def __call__(self, x):
+            return (x - self.running_mean) / self.running_var.sqrt()
+
+    class Settings(dict):
+        __getattr__ = dict.__getitem__
+
+    settings = Settings(__deepcopy__=lambda memo: settings)
+    assert len(fold_batch_norms(nn.Sequential(network(lambda m, x: x, settings=settings)))) == 1
+    for norm in Plain(), [torch.tanh, Plain()], {"norm": Plain()}:
+        model = network(lambda m, x: m.a(x), a=nn.Linear(4, 4), norm=norm)
+        for whole in model, nn.Sequential(model):
+            with pytest.raises(ValueError, match="keeps a Plain that is no nn.Module: let it be one"):
+                fold_batch_norms(whole)
+
+
+def test_batch_norm_called_as_a_function_is_named_however_deep_it_is():
+    for model in (
+        network(lambda m, x: twice_removed(m.a(x)), a=nn.Linear(4, 4)),
+        network(lambda m, x: getattr(F, "batch_" + "norm")(m.a(x), torch.zeros(4), torch.ones(4)), a=nn.Linear(4, 4)),
+    ):
+        with pytest.raises(ValueError, match="Network calls batch_norm as a function"):
+            fold_batch_norms(model)
+
+
+def twice_removed(x):
+    return normalized_elsewhere(x)

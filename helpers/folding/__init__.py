@@ -14,7 +14,7 @@ from contextlib import suppress
 import torch
 from torch import nn
 
-from helpers.folding.tracing import REMEDY, altered, class_name, copy_for_eval, find_pairs, is_batch_norm, traced_calls
+from helpers.folding.tracing import REMEDY, Folded, altered, class_name, copy_for_eval, find_pairs, same_calls
 from helpers.layers import BatchNorm1d, Linear
 
 __all__ = ["fold_batch_norms", "fold_conv", "fold_linear"]
@@ -61,46 +61,35 @@ def fold_batch_norms(model):
 
     Every BatchNorm must directly follow a Linear or a convolution whose output goes nowhere else. A layer may be called
     several times, if the same BatchNorm follows each call, and a BatchNorm may follow several layers. Names stay; an
-    identity stands where a BatchNorm was. The model is not touched. What forward keeps, and another method than forward,
-    give folded numbers; a way that forward chooses at random may not be seen.
+    identity stands where a BatchNorm was, followed by the activation of a BatchNorm that has one. The model is not
+    touched. What forward keeps, and another method than forward, give folded numbers; a way that forward chooses at
+    random may not be seen.
     Raises ValueError with name, reason and remedy for what can't be folded: no copy comes back half folded.
     """
-    folds, dims = {}, {}
+    folds, stands = {}, {}
     for layer_name, name in find_pairs(model).items():
         layer, batch_norm = model.get_submodule(layer_name), model.get_submodule(name)
         try:
-            folds[layer_name], known = _fold(layer, batch_norm)
+            folds[layer_name], dims, inside = _fold(layer, batch_norm, [*batch_norm.named_children()])
         except ValueError as error:
             raise ValueError(f"{name} can't be folded into {layer_name}: {error}") from None
-        dims[id(batch_norm)] = dims.get(id(batch_norm), set()) | known
-    folded = copy_for_eval(model, {key: Folded(sorted(known)) for key, known in dims.items()})
+        earlier = getattr(stands.get(id(batch_norm)), "dims", ())
+        stands[id(batch_norm)] = Folded({*dims, *earlier}, inside)
+    folded = copy_for_eval(model, stands)
     for name, new in folds.items():  # forward may come to a layer by another name, or by a list of its own
         layer = folded.get_submodule(name)
         layer.weight, layer.bias = new.weight, new.bias
-    if folds and (traced_calls(model) != traced_calls(folded) or any(map(is_batch_norm, folded.modules()))):
+    if folds and not same_calls(model, folded):
         raise ValueError(f"{class_name(model)} reads weights, or goes another way without a BatchNorm: {REMEDY}")
     return folded
 
 
-class Folded(nn.Identity):
-    """What stands where a BatchNorm was, for inputs of as many dimensions: elsewhere its features were others."""
-
-    def __init__(self, dims):
-        super().__init__()
-        self.dims, words = dims, " or ".join(map(str, dims))
-        self.fault = f"folded for inputs of {words} dimensions: flatten (N, T, C) to (N * T, C)"
-
-    def forward(self, input):  # "input.dim() in self.dims", as torch.fx, torch.compile and torch.jit.script take it
-        difference = 1
-        for dim in self.dims:
-            difference = difference * (input.dim() - dim)
-        torch._assert(difference == 0, self.fault)
-        return input
-
-
 @torch.no_grad()
-def _fold(layer, batch_norm):
-    """What _folded makes of the pair, and for which numbers of dimensions: it is tried out in float64."""
+def _fold(layer, batch_norm, inside=()):
+    """What _folded makes of the pair, for which numbers of dimensions, and what remains: it is tried out in float64.
+
+    inside: modules by name that the BatchNorm may call on what it has normalised.
+    """
     for module in layer, batch_norm:
         if fault := altered(module):
             raise ValueError(f"{class_name(module)} {fault}")
@@ -111,12 +100,15 @@ def _fold(layer, batch_norm):
             shape = layer.in_channels, *(n * d + 3 for n, d in zip(layer.kernel_size, layer.dilation, strict=True))
         x = torch.randn((*batch, *shape), generator=torch.Generator().manual_seed(0))
         x = torch.cat([10 * x, 1e6 * x]).to(pair[0].weight)  # one that clamps, say, shows at the large ones
-        torch.testing.assert_close(_folded(*pair)(x), pair(x), rtol=1e-7, atol=1e-7, equal_nan=True)
+        torch.testing.assert_close(folded(x), pair(x), rtol=1e-7, atol=1e-7, equal_nan=True)
 
     try:
         pair = copy_for_eval(nn.Sequential(layer, batch_norm)).double()
+        folded = nn.Sequential(_folded(*pair), *[getattr(pair[1], name) for name, _ in inside])
         try_out(1)
     except Exception as error:  # whatever a forward may raise
+        if inside:  # but not called in eval mode
+            return _fold(layer, batch_norm)
         fault = f"{class_name(batch_norm)} does not normalise what {class_name(layer)} puts out by running statistics"
         reason = str(error).partition("!")[0]
         raise ValueError(f"{fault}, or does more ({reason}): give two that fit, or track_running_stats=True") from error
@@ -124,4 +116,4 @@ def _fold(layer, batch_norm):
     with suppress(Exception):  # a class of your own may take (N, T, C), too; torch's takes T for the features then
         try_out(2, 1 + (batch_norm.running_mean.numel() == 1))
         dims.add(3)
-    return _folded(layer, batch_norm), dims
+    return _folded(layer, batch_norm), dims, inside

@@ -5,6 +5,7 @@ import inspect
 import os
 import traceback
 from operator import attrgetter
+from unittest import mock
 
 import torch
 from torch import fx, nn
@@ -14,7 +15,11 @@ from helpers.layers import BatchNorm1d, Linear
 
 LAYERS = (nn.Linear, Linear, nn.modules.conv._ConvNd)
 BATCH_NORMS = (nn.modules.batchnorm._BatchNorm, BatchNorm1d)
+# Functions that make a tensor, and take no symbol for its size.
+MAKERS = torch.zeros, torch.ones, torch.empty, torch.full, torch.rand, torch.randn, torch.eye, torch.tensor
 FUNCTIONS = {"batch_norm", "native_batch_norm", "cudnn_batch_norm"}
+SAME = {"contiguous", "float"}  # methods that may stand between a layer and its BatchNorm
+OF_THE_SHAPE = {".shape", ".ndim", ".device", ".dtype", "size", "dim", "numel"}  # what folding leaves as it is
 WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
 OURS = (os.path.dirname(__file__), torch.__path__[0])  # code that is not the model's
 REMEDY = "change the model, or fold layer by layer with fold_linear and fold_conv"
@@ -27,10 +32,20 @@ def find_pairs(model):
             raise ValueError(f"{name or class_name(model)} {fault}")
     if is_batch_norm(model) and not list(model.children()):  # with layers in it, it calls F.batch_norm, say
         raise ValueError(f"the model is a {class_name(model)} alone: give one that has the layer before it, too")
-    in_lists = [v for m in model.modules() for v in tree_leaves(vars(m)) if isinstance(v, nn.Module)]
-    if not any(is_batch_norm(inner) for module in (model, *in_lists) for inner in module.modules()):
+    kept = [value for module in model.modules() for value in tree_leaves(vars(module))]
+    if plain := [v for v in kept if {"running_mean", "running_var"} <= getattr(v, "__dict__", {}).keys()]:
+        raise ValueError(f"{class_name(model)} keeps a {class_name(plain[0])} that is no nn.Module: let it be one")
+    kept = [model, *(value for value in kept if isinstance(value, nn.Module))]  # in lists of your own, too
+    has_batch_norm = any(is_batch_norm(inner) for module in kept for inner in module.modules())
+    try:
+        traced = _trace(model)
+    except ValueError:
+        if has_batch_norm:
+            raise
         return {}
-    pairs = _pairs(*_trace(model))
+    pairs = _pairs(*traced)  # none, or a function is named
+    if not has_batch_norm:
+        return pairs
     # A symbol is neither None nor a flag nor a list: the other ways that forward may go are looked at separately.
     forward = inspect.signature(model.forward).parameters
     defaults = {name: p.default for name, p in forward.items() if isinstance(p.default, bool | int | str | None)}
@@ -47,31 +62,46 @@ def find_pairs(model):
 def _pairs(root, graph):
     """The pairs of one way through the model: every BatchNorm and the layer whose output goes to it alone."""
     modules = dict(root.named_modules())
+    for node in graph.nodes:
+        if node.op == "call_method" and node.target in SAME:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
     called = {node: modules[node.target] for node in graph.nodes if node.op == "call_module"}
     inside = [(inner, node) for node, module in called.items() for inner in module.modules()]  # seen as one call
     calls = {module: [node for inner, node in inside if inner is module] for module in modules.values()}
     words = {"placeholder": "the input {}", "output": "the model's output"}
     names = {n: words.get(n.op, "{}").format(getattr(n.target, "__name__", n.target)) for n in graph.nodes}
+    names |= {node: f".{node.args[1]}" for node in graph.nodes if node.target is getattr}
     names |= {node: f"{node.target} ({class_name(module)})" for node, module in called.items()}
     if functions := FUNCTIONS & {*names.values()}:
         raise ValueError(f"{class_name(root)} calls {functions.pop()} as a function: let it have a layer")
     pairs = {}
     for name, module in ((name, module) for name, module in modules.items() if is_batch_norm(module)):
         if not calls[module] or any(called[call] is not module for call in calls[module]):
+            remedy = "let forward call it, or set the part that only training needs to None (model.aux1, say)"
             what = f"{name or class_name(root)} is not called as a layer in eval mode, whichever way forward goes"
-            raise ValueError(f"{what} (flags, None, no_grad): let forward call it")
+            raise ValueError(f"{what} (flags, None, no_grad): {remedy}")
+        if module.training:
+            raise ValueError(
+                f"{name} stays in train mode, whatever eval() says: let {class_name(root)}.train pass it on"
+            )
         for call in calls[module]:
             layer = called.get(before := next(iter(call.all_input_nodes), None))
             if not any(isinstance(layer, kind) for kind in LAYERS):
                 raise ValueError(f"{name} follows {names.get(before)}, not directly a Linear or convolution: {REMEDY}")
-            others = [names[user] for call in calls[layer] for user in call.users if called.get(user) is not module]
-            if others:
+            users = [user for call in calls[layer] for user in call.users if called.get(user) is not module]
+            if others := [names[user] for user in users if names[user] not in OF_THE_SHAPE]:
                 raise ValueError(f"{name} follows {before.target}, whose output also goes to {others[0]}: {REMEDY}")
             pairs[before.target] = name
     return pairs
 
 
-def traced_calls(model):
+def same_calls(model, folded):
+    """Whether the folded model calls what the model calls, with the same weights where they are read, and no BatchNorm."""
+    return _calls(model) == _calls(folded) and not any(map(is_batch_norm, folded.modules()))
+
+
+def _calls(model):
     """What forward calls, in order, and with what; of a tensor that it reads itself the values."""
     root, graph = _trace(model)
     read = {node: attrgetter(node.target)(root).tolist() for node in graph.nodes if node.op == "get_attr"}
@@ -81,10 +111,12 @@ def traced_calls(model):
 def _trace(model, arguments=None):
     """(a copy of the model, perhaps with symbols left in it; the graph of calls that torch.fx sees in its forward)."""
     for look_into_all in True, False:
-        root, tracer = copy_for_eval(model), _Tracer()
+        root, tracer = copy_for_eval(model), _Tracer(autowrap_functions=MAKERS)
+        getattr(tracer, "_autowrap_search", []).append(torch)  # "torch.zeros", not only "from torch import zeros"
         tracer.look_into_all, settings = look_into_all, _settings(root)
         try:
-            with torch.random.fork_rng(range(torch.cuda.device_count())):
+            devices, questions = range(torch.cuda.device_count()), dict(isinstance=_isinstance, len=_len)
+            with torch.random.fork_rng(devices), mock.patch.multiple("builtins", **questions):
                 graph = tracer.trace(root, arguments)
             if tracer.asked:
                 raise ValueError("it catches the error that a symbol has no value")
@@ -108,15 +140,27 @@ def _settings(root):
 
 
 class _Symbol(fx.Proxy):
-    """What stands for a tensor in a traced forward: it passes for one, and refuses to tell a value, as it has none."""
+    """What stands for a tensor in a traced forward: it passes for one, and refuses to tell a value, as it has none.
 
-    __class__, _is_param, _is_buffer = property(lambda self: torch.Tensor), False, False
+    It has the __class__, the __len__ and the __index__ of a Proxy: torch's C code asks for them, too, and would read the
+    memory of a tensor that is none, or catch the error. Forward's own questions come to _isinstance and _len.
+    """
+
+    _is_param, _is_buffer = False, False
 
     def __bool__(self):
         self.tracer.asked = True  # for a forward that catches the error
         raise ValueError("it asks for a value")
 
-    __hash__ = __len__ = __int__ = __float__ = __index__ = __bool__  # hash: in a dict of modes, say
+    __hash__ = __int__ = __float__ = __bool__  # hash: in a dict of modes, say
+
+
+def _isinstance(value, kind, isinstance=isinstance):
+    return isinstance(value, kind) or (type(value) is _Symbol and issubclass(torch.Tensor, kind))
+
+
+def _len(value, len=len):
+    return bool(value) if type(value) is _Symbol else len(value)
 
 
 class _Tracer(fx.Tracer):
@@ -125,16 +169,40 @@ class _Tracer(fx.Tracer):
     asked = False  # for the value of a symbol
 
     def is_leaf_module(self, module, name):
-        if is_batch_norm(module) or not list(module.children()) or super().is_leaf_module(module, name):
+        whole = is_batch_norm(module) or isinstance(module, Folded) or not list(module.children())
+        if whole or super().is_leaf_module(module, name):
             return True
         plain = self.look_into_all and altered(module) is None
-        return not plain and not any(map(is_batch_norm, module.modules()))
+        return not plain and not any(is_batch_norm(m) or isinstance(m, Folded) for m in module.modules())
 
     def proxy(self, node):
         return _Symbol(node, self)
 
     def create_arg(self, a):
         return a.node if isinstance(a, fx.Proxy) else super().create_arg(a)  # it would ask for a tensor first
+
+
+class Folded(nn.Identity):
+    """What stands where a BatchNorm was, for inputs of as many dimensions: elsewhere its features were others.
+
+    What a BatchNorm has inside, such as an activation that it calls on what it has normalised, keeps its name in here.
+    """
+
+    def __init__(self, dims, inside):
+        super().__init__()
+        self.dims, words = sorted(dims), " or ".join(map(str, sorted(dims)))
+        self.fault = f"folded for inputs of {words} dimensions: flatten (N, T, C) to (N * T, C)"
+        for name, module in inside:
+            self.add_module(name, copy_for_eval(module))
+
+    def forward(self, input):  # "input.dim() in self.dims", as torch.fx, torch.compile and torch.jit.script take it
+        difference = 1
+        for dim in self.dims:
+            difference = difference * (input.dim() - dim)
+        torch._assert(difference == 0, self.fault)
+        for module in self.children():
+            input = module(input)
+        return input
 
 
 def is_batch_norm(module):
