@@ -1,9 +1,13 @@
 """watch around a user's own loop: the true readings, nothing changed, nothing left behind."""
 
 import contextlib
+import copy
+import gc
+import io
 import subprocess
 import sys
 import types
+import weakref
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -14,6 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from helpers.diagnostics import diagnose, watch
+from helpers.folding import fold_batch_norms
 from helpers.models import deep_mlp
 from test_diagnose_findings import lambda_layer
 from test_diagnose_networks import GPT, NEXT, WORDS, X, Y, conv_net, everything, module, plain_layers, same
@@ -684,3 +689,187 @@ def test_a_small_convolutional_network_with_torchs_own_init_has_no_gain_that_is_
     parts = nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.ReLU()
     net = nn.Sequential(*parts, nn.Flatten(), nn.Linear(1152, 64), nn.ReLU(), nn.Linear(64, 4))
     assert not diagnose(net, torch.randn(32, 3, 12, 12), torch.randint(0, 4, (32,))).warnings
+
+
+def identical(make, *data, every=1, steps=4):
+    """Train twice, without and with a watch: whether all weights are the same; and the watch."""
+    found = []
+    for watched in False, True:
+        torch.manual_seed(0)
+        net = make()
+        sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+        _, seen = loop(net, sgd, steps, watch(net, sgd, every=every) if watched else None, data)
+        found.append([p.detach() for p in net.parameters()])
+    return all(map(torch.equal, *found)), seen
+
+
+IMAGES = torch.randn(64, 1, 8, 8, generator=torch.Generator().manual_seed(2))
+SIGNALS = torch.randn(16, 3, 20, generator=torch.Generator().manual_seed(2))
+
+
+def changed_in_place():
+    def forward(self, x):
+        h = self.conv(x)
+        return self.out(self.relu(self.flat(h))) + h.mean((2, 3)).sum(1, keepdim=True) * torch.arange(5)
+
+    parts = dict(conv=nn.Conv2d(1, 4, 3), flat=nn.Flatten(), relu=nn.ReLU(inplace=True), out=nn.Linear(144, 5))
+    return module(forward, **parts)
+
+
+def sliced():
+    chomp = lambda_layer(lambda x: x[:, :, :-2])
+    convs = nn.Conv1d(3, 8, 3, padding=2), chomp, nn.BatchNorm1d(8), nn.Conv1d(8, 8, 3, padding=2), chomp
+    return nn.Sequential(*convs, nn.BatchNorm1d(8), nn.Flatten(), nn.Linear(160, 5))
+
+
+@pytest.mark.parametrize("make, data", [(changed_in_place, IMAGES), (sliced, SIGNALS)])
+def test_a_layers_view_is_handed_on_as_it_is(make, data):
+    is_same, seen = identical(make, data, Y[: len(data)], steps=30)
+    assert is_same and len(seen.records) == 30
+
+
+def two_tasks():
+    def forward(self, x, task):
+        return (self.a if task else self.b)(F.relu(self.body(x)))
+
+    return module(forward, body=nn.Linear(12, 16), a=nn.Linear(16, 5), b=nn.Linear(16, 5))
+
+
+def test_tasks_in_turn_and_a_moving_average_learn():
+    net = two_tasks()
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
+    with watch(net, adam, every=4) as seen:
+        for step in range(20):
+            adam.zero_grad()
+            F.cross_entropy(net(X, step % 2), Y).backward()
+            adam.step()
+    assert not seen.warnings
+
+    net = module(lambda self, x: self.online(x), online=nn.Linear(12, 5), target=nn.Linear(12, 5))
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
+
+    def average(step):
+        for t, p in zip(net.target.parameters(), net.online.parameters(), strict=True):
+            t.data.lerp_(p.data, 0.1)
+
+    _, seen = loop(net, adam, 9, watch(net, adam, every=4), at_end=average)
+    assert not seen.warnings
+
+
+def test_a_loop_that_was_stopped_inside_forward_goes_on():
+    class Stops(nn.Linear):
+        calls = 0
+
+        def forward(self, x):
+            self.calls += 1
+            if self.calls == 5:
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    net = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), Stops(8, 5))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watch(net, sgd, every=2) as seen:
+        for _ in range(2):
+            with contextlib.suppress(KeyboardInterrupt):
+                loop(net, sgd, 6)
+    assert [[row.name for row in d.activations] for _, d in seen.records] == [["0", "1", "2"]] * len(seen.records)
+    assert len(seen.records) == 5 and all(row.std for _, d in seen.records for row in d.gradients)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.jit.script
+def test_a_copy_that_is_made_at_a_recorded_step_has_no_hooks():
+    net = nn.Sequential(nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 5))
+    sgd, copies = torch.optim.SGD(net.parameters(), lr=0.1), []
+
+    def copied(step):
+        file = io.BytesIO()
+        torch.save(net, file)
+        file.seek(0)
+        copies.extend([copy.deepcopy(net), torch.load(file, weights_only=False)])
+
+    loop(net, sgd, 2, watch(net, sgd, every=1), at_end=copied)
+    for best in copies:
+        assert not any(hooks(best.eval()))
+        torch.jit.script(best)
+        fold_batch_norms(best)
+
+
+def test_plain_tensors_are_saved_without_a_warning(recwarn):
+    W = (torch.randn(12, 5) / 4).requires_grad_()
+    with watch(lambda x: x @ W, every=1) as seen:
+        for _ in range(3):
+            loss = F.cross_entropy(X @ W, Y)
+            torch.save([W], io.BytesIO())
+            loss.backward()
+            W.data -= 0.1 * W.grad
+            W.grad = None
+            seen.step()
+            torch.save([W], io.BytesIO())
+    assert len(seen.records) == 3 and not [w for w in recwarn if "serialized" in str(w.message)]
+
+
+def test_a_default_device_may_be_set_inside_the_loop():
+    net, adam = network()
+    try:
+        with watch(net, adam, every=1) as seen:
+            for _ in range(2):
+                out = net(X)
+                torch.set_default_device("cpu")  # torch wants its mode beneath all others
+                F.cross_entropy(out, Y).backward()
+                adam.step()
+    finally:
+        torch.set_default_device(None)
+    assert len(seen.records) == 2
+
+
+def test_a_parameter_that_a_layer_hands_on_keeps_no_hook():
+    tokens = module(lambda self: self.p, p=nn.Parameter(torch.randn(4, 16)))
+    net = module(lambda self, x: self.out(self.fc(x) @ self.tokens().T), tokens=tokens, fc=nn.Linear(12, 16), out=nn.Linear(4, 5))  # fmt: skip
+    adam = torch.optim.Adam(net.parameters())
+    _, seen = loop(net, adam, 4, watch(net, adam, every=1))
+    assert not tokens.p._backward_hooks
+    assert all(row.std for row in seen.records[-1][1].gradients)
+
+
+@pytest.mark.parametrize("other", ["evaluation", "targets"])
+def test_another_forward_pass_before_the_backward_pass_has_no_gradients(other):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 20), nn.BatchNorm1d(20), nn.ReLU(), nn.Linear(20, 5))
+    adam = torch.optim.Adam(net.parameters(), lr=1e-3)
+    with watch(net, adam, every=2) as seen:
+        for _ in range(6):
+            out = net(X)
+            if other == "evaluation":
+                net.eval()(X[:9]).sum().item()
+                net.train()
+                loss = F.cross_entropy(out, Y)
+            else:
+                loss = F.mse_loss(out, 0.9 * net(X[:9]).detach().mean(0).expand(64, 5))
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+    assert not seen.warnings
+    for _, diagnosis in seen.records:
+        assert [row.shape[0] for row in diagnosis.activations] == [64] * 4
+        assert all(row.std for row in diagnosis.gradients)
+
+
+@pytest.mark.parametrize("steps", [3, 2])
+def test_nothing_of_a_recorded_step_is_kept(steps):
+    """Of three forward passes, the last of which has no step of the optimizer, perhaps."""
+    kept = []
+
+    def train():
+        net, adam = network()
+        parts = nn.Sequential(nn.Flatten(), net)
+        with watch(parts, adam, every=1):
+            for step in range(3):
+                x = X.clone()
+                kept.append(weakref.ref(x))
+                F.cross_entropy(parts(x), Y).backward()
+                if step < steps:
+                    adam.step()
+
+    train()
+    gc.collect()
+    assert [reference() for reference in kept] == [None] * 3

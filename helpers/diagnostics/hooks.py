@@ -107,7 +107,7 @@ class Watcher:
         output = self.network(args, kwargs)
         self.is_done = True
         self.mark_outputs(output)
-        self.number_calls()
+        self.number_calls(self.seen)
         return output
 
     def mark_outputs(self, output):
@@ -117,10 +117,10 @@ class Watcher:
             row.is_output = row.node in nodes
             row.is_gate |= row.is_output and row is not self.seen[-1]
 
-    def number_calls(self):
+    def number_calls(self, seen):
         """Tell the calls of one layer apart: "act", "act (call 2)"."""
         times = Counter()
-        for row in self.seen:
+        for row in seen:
             times[row.name] += 1
             row.name += f" (call {times[row.name]})" if times[row.name] > 1 else ""
 

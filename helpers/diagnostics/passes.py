@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from unittest.mock import patch
 
@@ -11,7 +12,7 @@ from torch.utils.hooks import unserializable_hook
 
 from .hooks import Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
-from .losses import has_learned, read_from_gradient
+from .losses import graph_behind, has_learned, read_from_gradient
 from .rows import LossCall
 from .shared import Shared
 from .statistics import layer_statistics, tensor_statistics
@@ -21,24 +22,45 @@ HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=
 SCRIPTS = Shared(lambda: patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True))
 
 
+@dataclass(eq=False)
+class Forward:
+    """One forward pass with gradients: its rows, and what is known of it at its end.
+
+    mode, found: sentences. logits: (the network's output, the gradient there), once there was a backward pass.
+    """
+
+    seen: list
+    inputs: object = ()
+    mode: list = ()
+    found: list = ()
+    logits: list = field(default_factory=list)
+
+    def let_go(self):
+        """Hooks hang on the nodes of the graph and hold the rows: as long as these hold the nodes, none is ever freed."""
+        for row in self.seen:
+            row.node = None
+
+
 class Pass(Watcher):
-    """Watch until the next step: the last forward pass with gradients, and its backward pass.
+    """Watch until the next step: its forward passes with gradients, and their backward passes.
 
     is_first: what is true of the whole training is looked for, too. trained: the tensors that the step will move.
     """
 
     def __init__(self, network, is_first, trained):
-        self.seen, self.with_gradients = [], []  # the rows of this forward pass; of the last one that went backward
+        self.forwards = []  # the last one is going on
         super().__init__(network, self._see)
         self.is_first, self.trained = is_first, trained
         # Of a root that is a function, or a list of layers, no call is seen.
-        self.sees_root, self.was_called = id(network.root) in network.layers, False
-        self.inputs, self.found, self.logits, self.mode, self.failure = (), [], [], [], None
+        self.sees_root, self.was_called, self.without_gradients = id(network.root) in network.layers, False, False
+        self.failure = None
 
     def restart(self):
-        if any(row.gradient for row in self.seen):
-            self.with_gradients = self.seen
+        """Another forward pass begins."""
+        if self.forwards and not self.is_first and not any(row.gradient for row in self.seen):
+            self.forwards[-1].let_go()  # an evaluation, perhaps, whose graph takes memory
         super().restart()
+        self.forwards.append(Forward(self.seen))
 
     def attempt(self, do, *args):
         try:
@@ -60,6 +82,7 @@ class Pass(Watcher):
             self.restart()
         if self._is_root(layer):
             self.was_called = True
+            self.without_gradients |= not torch.is_grad_enabled()
             self.listen(_is_counted())
             if _is_counted():
                 self.is_done = False
@@ -89,60 +112,68 @@ class Pass(Watcher):
         return frame is not None
 
     def _forward_is_done(self, inputs, output):
-        self.is_done, self.mode = True, Look(self.network, is_step=True).judge([learning.eval_mode])
+        self.is_done, forward = True, self.forwards[-1]
         self.mark_outputs(output)
-        self.inputs = inputs
+        forward.inputs, forward.mode = inputs, Look(self.network, is_step=True).judge([learning.eval_mode])
+        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
+        if logits is not None:
+            with torch._C.DisableTorchFunction():
+                values = logits.detach()
+            self._at_gradient(logits, partial(_keep_logits, forward.logits, values))
         if not self.is_first:
             return
-        self.found, self.logits = [], []
         try:
             ours = self.functions.parameters() | dict(enumerate(self.trained))  # functional_call takes others
             look = Look(self.network, self.functions, tensors=ours, inputs=inputs, output=output)
-            self.found += look.judge([learning.not_among_the_parameters])
+            forward.found = look.judge([learning.not_among_the_parameters])
         except ValueError as error:  # a reentrant checkpoint hides what the output depends on
-            self.found.append(str(error))
-        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
-        if logits is not None:
-            logits.register_hook(lambda gradient: self._keep_logits(logits, gradient))
-
-    def _keep_logits(self, logits, gradient):
-        with HIDDEN:
-            self.logits.append((logits.detach(), gradient.detach()))
+            forward.found = [str(error)]
 
     def finish(self, scale):
-        """Take the rows of the last forward pass that had a backward pass. One after it, for an accuracy, has none.
+        """The Forward that counts: the last one that had a backward pass. One after it, for an accuracy, has none.
 
         scale: by what a GradScaler has multiplied the loss, and so the gradients.
         """
-        if self.with_gradients and not any(row.gradient for row in self.seen):
-            self.seen = self.with_gradients
-        self.number_calls()
-        for row in [row for row in self.seen if row.gradient] if scale != 1 else ():
+        went_back = [forward for forward in self.forwards if any(row.gradient for row in forward.seen)]
+        forward = (went_back or self.forwards)[-1]
+        self.number_calls(forward.seen)
+        for row in [row for row in forward.seen if row.gradient] if scale != 1 else ():
             scaled = {key: row.gradient[key] / scale for key in ("mean", "std") if row.gradient.get(key)}
             row.gradient = row.gradient | scaled
+        return forward
+
+    def let_go(self):
+        for forward in self.forwards:
+            forward.let_go()
+        self.open_calls = []
 
     def _see(self, seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
         if tensor.requires_grad:
-            tensor.register_hook(partial(self._see_gradient, seen))
+            self._at_gradient(tensor, partial(_see_gradient, seen))
 
-    def _see_gradient(self, seen, gradient):
-        with HIDDEN:
-            seen.gradient = tensor_statistics(gradient, False)
+    def _at_gradient(self, tensor, do):
+        handle = tensor.register_hook(unserializable_hook(do))
+        if tensor.is_leaf:  # a parameter that a layer hands on: it does not end with this step
+            self.undo.callback(handle.remove)
 
-    def losses(self):
-        """Those that were called inside; else the one that the gradient at the output tells of."""
-        return self.functions.losses or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
+    def losses(self, forward):
+        """Those that were called with what it put out; else the one that the gradient at the output tells of."""
+        called = list(self.functions.losses)
+        if len(self.forwards) > 1:
+            nodes = {row.node for row in forward.seen} - {None}
+            called = [call for call in called if not nodes.isdisjoint(graph_behind([call.node]))]
+        return called or [call for pair in forward.logits[:1] for call in read_from_gradient(*pair)]
 
-    def has_learned(self):
+    def has_learned(self, forward):
         """What has_learned() says; of other losses as if they were means of squares, or binary ones.
 
         Their gradients tell the targets: of a mean of squares it is 2 (output - target) / n, of binary cross-entropy
         (sigmoid(output) - target) / n for logits, and (output - target) / (output (1 - output) n) for probabilities.
         """
-        if (calls := self.losses()) or not self.logits:
+        if (calls := self.losses(forward)) or not forward.logits:
             return any(map(has_learned, calls))
-        output, gradient = self.logits[0]
+        output, gradient = forward.logits[0]
         pull = gradient * gradient.numel()
         for labels in output.sigmoid() - pull, output - pull * output * (1 - output):
             if torch.allclose(labels, labels.round().clamp(0, 1), atol=1e-2):
@@ -170,6 +201,16 @@ class Pass(Watcher):
 
         self.undo.callback(p.register_hook(unserializable_hook(before)).remove)
         self.undo.callback(p.register_post_accumulate_grad_hook(after).remove)
+
+
+def _see_gradient(seen, gradient):
+    with HIDDEN:
+        seen.gradient = tensor_statistics(gradient, False)
+
+
+def _keep_logits(kept, logits, gradient):
+    with HIDDEN:
+        kept.append((logits, gradient.detach()))
 
 
 def _is_running(layer):

@@ -27,7 +27,8 @@ class watch:
 
     At every k-th step of the optimizer the statistics (no histograms) of the forward and backward pass that belong
     to it are kept, and by how much each parameter really changed. An update rule of plain tensors calls
-    ``seen.step()`` after each update. Of several forward passes in a step the last one with gradients counts.
+    ``seen.step()`` after each update. Of several forward passes in a step the last one that got gradients counts; of
+    several backward passes through it the last one, for layers, and all together for parameters.
 
     records: a list of (step, Diagnosis), kept whatever happens. warnings: what turned unhealthy, and when.
     plot(): the four pictures by step. live=True draws them in Jupyter while it trains, in a tenth of the time.
@@ -68,7 +69,7 @@ class watch:
     def __exit__(self, kind, error, traceback):
         if self.current:
             self.current.__exit__()
-        self.current = None
+            self._forget()
         for handle in self.handles:
             handle.remove()
         if self.live and self.records:
@@ -80,7 +81,7 @@ class watch:
             self.current.__exit__()
             with self._going_on():
                 self._record()
-            self.current = None
+            self._forget()
         self.most_others, self.others = max(self.most_others, self.others), 0
         self.steps += 1
         if self.steps % self.every == 0:
@@ -150,6 +151,11 @@ class watch:
                 )
         self.current.__enter__()
 
+    def _forget(self):
+        """Keep nothing of the step that was recorded."""
+        self.current.let_go()
+        self.current = None
+
     def _add_gradient(self, key, gradient):
         with HIDDEN:
             gradient = gradient.detach().clone()
@@ -181,43 +187,45 @@ class watch:
 
     def _record(self):
         current = self.current
-        current.finish(_loss_scale())
-        if current.failure and not current.seen:
+        forward = current.finish(_loss_scale())
+        seen = forward.seen
+        if current.failure and not seen:
             raise current.failure
         parameters, trained = current.functions.parameters(), self._trained()
         if self.is_new:
-            self._record_once(parameters, trained)
+            self._record_once(forward, parameters, trained)
         self._note_trainable(parameters, trained)
         values, gradients, changes = self._moves(parameters, trained)
-        at_layers = [row.gradient.get("std") for row in current.seen if row.gradient]
+        at_layers = [row.gradient.get("std") for row in seen if row.gradient]
         if self.optimizer is not None and at_layers and all(at_layers) and not any(map(_is_some, gradients)):
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses, optimizers = current.functions.uses, listed(self.optimizer)
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, optimizers, None, False)
         known = dict(adds_up=current.adds_up, were_far=self.were_far, findings=self._findings)
-        look = Look(seen=current.seen, optimizers=optimizers, **known)
+        look = Look(seen=seen, optimizers=optimizers, **known)
         look.parameters = () if ELSEWHERE in self._findings else rows
-        if any("nonfinite" in row.readings for row in current.seen):  # else the model fills the gaps itself
-            look.inputs = current.inputs
-        found = [*current.mode, *look.judge(TRAINING)]
-        if current.seen and current.sees_root and not current.was_called:
+        if any("nonfinite" in row.readings for row in seen):  # else the model fills the gaps itself
+            look.inputs = forward.inputs
+        found = [*forward.mode, *look.judge(TRAINING)]
+        if seen and current.sees_root and not current.was_called:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found.append(f"{text}: call the model, or watch the part that is called")
             found += Look(self.network, is_step=True).judge([learning.eval_mode])
-        look.activations, look.gradients = layer_rows(current.seen)
+        look.activations, look.gradients = layer_rows(seen)
         known = dict(findings=found, has_learned=self.has_learned, are_beside=layers.are_beside(look))
         diagnosis = Diagnosis(look.activations, look.gradients, rows, **known)
         self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()
 
-    def _record_once(self, parameters, trained):
+    def _record_once(self, forward, parameters, trained):
         """What is true of the whole training, said at its first step."""
         self.is_new, current, ours = False, self.current, {id(p) for p in trained}
-        self.has_learned = current.has_learned()
-        look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs, has_learned=self.has_learned)
+        self.has_learned = current.has_learned(forward)
+        known = dict(losses=current.losses(forward), seen=forward.seen, inputs=forward.inputs)
+        look = Look(has_learned=self.has_learned, **known)
         far = look.judge([loss.targets_out_of_reach])
-        found = [*current.found, *look.judge(LOSS), *(text for text in far if " puts out " in text)]
+        found = [*forward.found, *look.judge(LOSS), *(text for text in far if " puts out " in text)]
         self.were_far = bool(far)
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
