@@ -165,19 +165,19 @@ class Pass(Watcher):
             called = [call for call in called if not nodes.isdisjoint(graph_behind([call.node]))]
         return called or [call for pair in forward.logits[:1] for call in read_from_gradient(*pair)]
 
-    def has_learned(self, forward):
+    def has_learned(self, forward, share=0):
         """What has_learned() says; of other losses as if they were means of squares, or binary ones.
 
         Their gradients tell the targets: of a mean of squares it is 2 (output - target) / n, of binary cross-entropy
         (sigmoid(output) - target) / n for logits, and (output - target) / (output (1 - output) n) for probabilities.
         """
         if (calls := self.losses(forward)) or not forward.logits:
-            return any(map(has_learned, calls))
+            return any(has_learned(call, share) for call in calls)
         output, gradient = forward.logits[0]
         pull = gradient * gradient.numel()
         for labels in output.sigmoid() - pull, output - pull * output * (1 - output):
             if torch.allclose(labels, labels.round().clamp(0, 1), atol=1e-2):
-                return has_learned(LossCall("", output, labels.round(), *[None] * 3))
+                return has_learned(LossCall("", output, labels.round(), *[None] * 3), share)
         return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))
 
     def _keep_a_gradient(self):

@@ -7,10 +7,11 @@ from functools import partial
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import unserializable_hook
 
 from .diagnosis import Diagnosis
-from .judgements import LOSS, READINGS, TRAINING, Look, layers, learning, loss, training
+from .judgements import FIRST, READINGS, TRAINING, Look, layers, learning, loss, training
 from .live import Live
 from .networks import Network
 from .over_time import over_time
@@ -20,6 +21,8 @@ from .rows import layer_rows, parameter_rows
 from .trial import check_optimizer, listed
 
 ELSEWHERE = "the optimizer trains other tensors than the watched model's: if that is not meant, make both anew"
+
+SURE = 0.9  # of the examples are right: from then on units are on or off, and gradients are small, by learning
 
 
 class watch:
@@ -212,7 +215,12 @@ class watch:
             found.append(f"{text}: call the model, or watch the part that is called")
             found += Look(self.network, is_step=True).judge([learning.eval_mode])
         look.activations, look.gradients = layer_rows(seen)
-        known = dict(findings=found, has_learned=self.has_learned, are_beside=layers.are_beside(look))
+        changes = any(layers.changes(look))
+        is_asked = changes or any(
+            (row.saturated or 0) > layers.SATURATED for row in look.activations
+        )  # for it takes time
+        has_learned = self.has_learned or (is_asked and current.has_learned(forward, SURE))
+        known = dict(findings=found, has_learned=has_learned, are_beside=changes and layers.are_beside(look))
         diagnosis = Diagnosis(look.activations, look.gradients, rows, **known)
         self.records.append((self.steps, diagnosis))
         if self.live:
@@ -222,10 +230,16 @@ class watch:
         """What is true of the whole training, said at its first step."""
         self.is_new, current, ours = False, self.current, {id(p) for p in trained}
         self.has_learned = current.has_learned(forward)
-        known = dict(losses=current.losses(forward), seen=forward.seen, inputs=forward.inputs)
-        look = Look(has_learned=self.has_learned, **known)
+        look = Look(self.network, current.functions, current.losses(forward), forward.seen, parameters, forward.inputs)
+        look.has_learned = self.has_learned
+        look.loss = next((call.loss for call in look.losses if call.loss is not None), None)
+        # Targets that were flattened, such as those of each word, do not count the examples.
+        sizes = [t.shape[:1] for t in tree_leaves(forward.inputs) if isinstance(t, torch.Tensor)]
+        look.targets = next((call.target for call in look.losses if call.target.shape[:1] in sizes), None)
         far = look.judge([loss.targets_out_of_reach])
-        found = [*forward.found, *look.judge(LOSS), *(text for text in far if " puts out " in text)]
+        found = [*forward.found, *look.judge(FIRST), *(text for text in far if " puts out " in text)]
+        if current.sees_root:  # else calls of the network are not told apart
+            found += look.judge([learning.detached_in_a_loop])
         self.were_far = bool(far)
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
