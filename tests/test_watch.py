@@ -921,3 +921,64 @@ def test_units_and_gradients_of_what_has_learned_are_as_they_must_be(depth, lr):
     assert not any("saturated;" in text for text in seen.warnings), seen.warnings
     vanish = [text for text in seen.warnings if "vanish" in text]
     assert len(vanish) == (depth == 5) and all(text.startswith("step 0:") for text in vanish)
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_a_transformer_that_teaches_takes_its_fast_path(order):
+    """In eval mode, where torch fills padded places with 0; it is not watched."""
+    layer = nn.TransformerEncoderLayer(12, 2, 16, batch_first=True)
+    teacher, padding = nn.TransformerEncoder(layer, 2).eval(), torch.arange(4) >= torch.tensor([[4], [2], [3], [1]])
+
+    def teach():
+        with torch.no_grad():
+            return teacher(X[:16].view(4, 4, 12), src_key_padding_mask=padding).mean(1)
+
+    found = []
+    for watched in True, False:
+        net, adam = network()
+        losses = []
+        with watch(net, adam, every=1) if watched else contextlib.nullcontext():
+            for _ in range(3):
+                targets = teach() if order == "before" else None
+                out = net(X[:4])
+                losses.append(F.mse_loss(out, (teach() if targets is None else targets)[:, :5]).item())
+                out.sum().backward()
+                adam.step()
+        found.append(losses)
+    assert found[0] == found[1] and not hooks(teacher)[0]
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_a_watched_transformer_takes_its_fast_path_where_it_is_evaluated():
+    net = nn.TransformerEncoder(nn.TransformerEncoderLayer(12, 2, 16, batch_first=True, dropout=0), 2)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.0)
+    words, padding, found = X[:16].view(4, 4, 12), torch.arange(4) >= torch.tensor([[4], [2], [3], [1]]), []
+    for watched in True, False:
+        with watch(net, sgd, every=1) if watched else contextlib.nullcontext() as seen:
+            for _ in range(2):
+                net.train()(words).sum().backward()
+                with torch.no_grad():
+                    found.append(net.eval()(words, src_key_padding_mask=padding))
+                sgd.step()
+        assert not watched or len(seen.records[1][1].activations) > 4
+    assert all(torch.equal(found[-1], other) for other in found) and not any(hooks(net))
+
+
+@pytest.mark.parametrize("where", ["root", "inside"])
+def test_a_loop_that_was_stopped_in_its_evaluation_goes_on(where):
+    class Stops(nn.Linear):
+        def forward(self, x):
+            if not torch.is_grad_enabled():
+                raise KeyboardInterrupt
+            return super().forward(x)
+
+    net = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), Stops(8, 5))
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watch(net, sgd, every=1) as seen:
+        for _ in range(2):
+            with contextlib.suppress(KeyboardInterrupt), torch.no_grad():
+                (net if where == "root" else net[2])(X if where == "root" else X[:, :8])
+            loop(net, sgd, 2)
+    assert [[row.name for row in d.activations] for _, d in seen.records] == [["0", "1", "2"]] * 4
+    assert not any(hooks(net)) and not seen.warnings

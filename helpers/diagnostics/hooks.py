@@ -58,24 +58,31 @@ class Watcher:
         self.network, self.see = network, see
         self.functions = Functions(self, network)
         self.undo, self.is_done = ExitStack(), False
+        self.handles = {}  # id of a module -> those of its hooks
         self.restart()
 
     def restart(self):
         self.seen, self.open_calls = [], [OpenCall(None, False, [])]  # the innermost call comes last
 
     def __enter__(self):
-        self.undo.enter_context(NO_FAST_PATH)
         self.undo.enter_context(COPIES)
-        begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
-        layers = [layer for _, layer in self.network.layers.values()]
-        for cls in {type(layer) for layer in layers if _has_own_call(layer)}:
+        for cls in {type(layer) for _, layer in self.network.layers.values() if _has_own_call(layer)}:
             self.undo.enter_context(_calls_seen(cls, self))
-        modules = [layer for layer in layers if not _has_own_call(layer)]
-        handles = [m.register_forward_pre_hook(begins, with_kwargs=True) for m in modules]
-        handles += [m.register_forward_hook(ends, with_kwargs=True, always_call=True) for m in modules]
-        self.undo.callback(lambda: [handle.remove() for handle in handles])
+        self.undo.callback(self.take_off_hooks)
+        self.put_on_hooks()
         self.listen(True)
         return self
+
+    def put_on_hooks(self):
+        begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
+        for m in [m for _, m in self.network.layers.values() if not (_has_own_call(m) or id(m) in self.handles)]:
+            before = m.register_forward_pre_hook(begins, with_kwargs=True)
+            self.handles[id(m)] = before, m.register_forward_hook(ends, with_kwargs=True, always_call=True)
+
+    def take_off_hooks(self, but_of=()):
+        for key in self.handles.keys() - set(map(id, but_of)):
+            for handle in self.handles.pop(key):
+                handle.remove()
 
     def __exit__(self, *error):
         self.listen(False)
@@ -86,11 +93,12 @@ class Watcher:
         return do(*args)
 
     def listen(self, wanted):
-        """See functions, or no longer."""
+        """See functions, and what torch's fast path would go past, or no longer."""
         stack = _get_current_function_mode_stack()
         modes = [mode for mode in stack if mode is not self.functions]
         if wanted == (len(modes) < len(stack)):
             return
+        (NO_FAST_PATH.__enter__ if wanted else NO_FAST_PATH.__exit__)()
         # Beneath all other modes: those of the user's own end in any order, and each takes off the topmost one.
         while _get_current_function_mode_stack():
             _pop_mode()

@@ -8,9 +8,11 @@ from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.hooks import unserializable_hook
 
-from .hooks import Watcher, tensors_in, without_hooks
+from .hooks import Hook, Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
 from .losses import graph_behind, has_learned, read_from_gradient
 from .rows import LossCall
@@ -53,7 +55,7 @@ class Pass(Watcher):
         self.is_first, self.trained = is_first, trained
         # Of a root that is a function, or a list of layers, no call is seen.
         self.sees_root, self.was_called, self.without_gradients = id(network.root) in network.layers, False, False
-        self.failure = None
+        self.failure, self.paused = None, None
 
     def restart(self):
         """Another forward pass begins."""
@@ -74,22 +76,55 @@ class Pass(Watcher):
         self.undo.enter_context(SCRIPTS)
         if self.sees_root:  # its forward pass alone is looked at, so that no mode of the loop's own gets between
             self.listen(False)
+        if self.is_first or not self.sees_root:  # it listens outside of the network, too, where others may be called
+            begins, ends = Hook(self, self._another_begins), Hook(self, self._another_ends)
+            self.undo.callback(register_module_forward_pre_hook(begins).remove)
+            self.undo.callback(register_module_forward_hook(ends, always_call=True).remove)
         self._keep_a_gradient()
         return self
 
     def layer_begins(self, layer, args, kwargs):
+        if self._is_root(layer):
+            self.without_gradients |= not torch.is_grad_enabled()
+            self._go_on()
+        if not torch.is_grad_enabled():
+            self._pause(layer)
+        if self.paused is not None:
+            return
         if self.is_open(layer) and not _is_running(layer):  # a KeyboardInterrupt, after which torch calls no hook
             self.restart()
         if self._is_root(layer):
             self.was_called = True
-            self.without_gradients |= not torch.is_grad_enabled()
             self.listen(_is_counted())
             if _is_counted():
                 self.is_done = False
                 self.restart()
         super().layer_begins(layer, args, kwargs)
 
+    def _pause(self, layer):
+        """Without gradients nothing is seen, and nothing of ours is in torch's way, which may take a faster one."""
+        if self.paused is None:
+            self.paused, self.was_listening = layer, self.functions in _get_current_function_mode_stack()
+            self.take_off_hooks(but_of=[layer, self.network.root])
+            self.listen(False)
+
+    def _go_on(self):
+        if self.paused is not None:
+            self.paused = None
+            self.put_on_hooks()
+            self.listen(self.was_listening)
+
+    def _another_begins(self, layer, args):
+        if not (torch.is_grad_enabled() or id(layer) in self.network.layers):
+            self._pause(layer)
+
+    def _another_ends(self, layer, args, output):
+        if layer is self.paused and id(layer) not in self.network.layers:
+            self._go_on()
+
     def layer_ends(self, layer, args, kwargs, output):
+        if self.paused is not None:
+            return self._go_on() if layer is self.paused else None
         super().layer_ends(layer, args, kwargs, output)
         if self._is_root(layer):
             self.listen(self.is_first and _is_counted())  # to see the loss in the loop, once
