@@ -965,20 +965,32 @@ def test_a_watched_transformer_takes_its_fast_path_where_it_is_evaluated():
     assert all(torch.equal(found[-1], other) for other in found) and not any(hooks(net))
 
 
-@pytest.mark.parametrize("where", ["root", "inside"])
+@pytest.mark.parametrize("where", ["root", "part", "inside"])
 def test_a_loop_that_was_stopped_in_its_evaluation_goes_on(where):
     class Stops(nn.Linear):
         def forward(self, x):
-            if not torch.is_grad_enabled():
+            if where == "inside" and now == 1:
+                with torch.no_grad():
+                    hidden(x)
+            if now == 1:
                 raise KeyboardInterrupt
             return super().forward(x)
 
+    def interrupts(*_):
+        if where == "inside":
+            raise KeyboardInterrupt
+
+    now, hidden = 0, nn.ReLU()
+    hidden.register_forward_hook(interrupts)
     net = nn.Sequential(nn.Linear(12, 8), nn.ReLU(), Stops(8, 5))
+    net[2].hidden = hidden
     sgd = torch.optim.SGD(net.parameters(), lr=0.1)
     with watch(net, sgd, every=1) as seen:
         for _ in range(2):
-            with contextlib.suppress(KeyboardInterrupt), torch.no_grad():
-                (net if where == "root" else net[2])(X if where == "root" else X[:, :8])
+            now = 1
+            with contextlib.suppress(KeyboardInterrupt), torch.set_grad_enabled(where == "inside"):
+                net[2](X[:, :8]) if where == "part" else net(X)
+            now = 0
             loop(net, sgd, 2)
     assert [[row.name for row in d.activations] for _, d in seen.records] == [["0", "1", "2"]] * 4
-    assert not any(hooks(net)) and not seen.warnings
+    assert not net[0]._forward_hooks and not seen.warnings

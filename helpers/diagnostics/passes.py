@@ -84,22 +84,27 @@ class Pass(Watcher):
         return self
 
     def layer_begins(self, layer, args, kwargs):
+        self._notice_an_interrupt(layer)
         if self._is_root(layer):
+            self.was_called = True
             self.without_gradients |= not torch.is_grad_enabled()
-            self._go_on()
         if not torch.is_grad_enabled():
             self._pause(layer)
         if self.paused is not None:
             return
-        if self.is_open(layer) and not _is_running(layer):  # a KeyboardInterrupt, after which torch calls no hook
-            self.restart()
         if self._is_root(layer):
-            self.was_called = True
             self.listen(_is_counted())
             if _is_counted():
                 self.is_done = False
                 self.restart()
         super().layer_begins(layer, args, kwargs)
+
+    def _notice_an_interrupt(self, layer):
+        """A layer begins. After a KeyboardInterrupt inside another one torch has called no hook."""
+        if self.paused is not None and _calls(self.paused) <= (layer is self.paused):
+            self._go_on()
+        if self.is_open(layer) and _calls(layer) < 2:
+            self.restart()
 
     def _pause(self, layer):
         """Without gradients nothing is seen, and nothing of ours is in torch's way, which may take a faster one."""
@@ -115,6 +120,7 @@ class Pass(Watcher):
             self.listen(self.was_listening)
 
     def _another_begins(self, layer, args):
+        self._notice_an_interrupt(layer)
         if not (torch.is_grad_enabled() or id(layer) in self.network.layers):
             self._pause(layer)
 
@@ -248,14 +254,14 @@ def _keep_logits(kept, logits, gradient):
         kept.append((logits, gradient.detach()))
 
 
-def _is_running(layer):
-    """Whether a layer that begins is being called already."""
+def _calls(layer):
+    """How many calls of a layer are going on, that which begins among them."""
     calls, frame = 0, sys._getframe(1)
     while frame:
         is_call = frame.f_code.co_name in ("_call_impl", "watched")
         calls += is_call and any(frame.f_locals.get(name) is layer for name in ("self", "layer"))
         frame = frame.f_back
-    return calls > 1
+    return calls
 
 
 def _is_counted():
