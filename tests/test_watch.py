@@ -994,3 +994,82 @@ def test_a_loop_that_was_stopped_in_its_evaluation_goes_on(where):
             loop(net, sgd, 2)
     assert [[row.name for row in d.activations] for _, d in seen.records] == [["0", "1", "2"]] * 4
     assert not net[0]._forward_hooks and not seen.warnings
+
+
+def test_a_step_that_was_interrupted_is_not_recorded():
+    net, adam = network()
+
+    def stop(*_):
+        if stops.pop():
+            raise KeyboardInterrupt
+
+    stops = [False, False, False, False, True, False]
+    with watch(net, adam, every=1) as seen:
+        handle = adam.register_step_pre_hook(stop)
+        for _ in range(6):
+            net.zero_grad()
+            loss = F.cross_entropy(net(X), Y)
+            loss.backward()
+            with contextlib.suppress(KeyboardInterrupt):
+                adam.step()
+    assert [step for step, _ in seen.records] == [0, 2, 3, 4] and not seen.warnings
+    handle.remove()
+    with contextlib.suppress(KeyboardInterrupt), seen:  # interrupted, and then used again
+        stops, handle = [True], adam.register_step_pre_hook(stop)
+        loop(net, adam, 1)
+    handle.remove()
+    loop(net, adam, 2, seen)
+    assert [step for step, _ in seen.records] == [0, 2, 3, 4, 5, 6] and not seen.warnings
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_gradients_that_are_given_by_hand_are_no_cell_that_was_run_again(trains):
+    net = nn.Linear(12, 5)
+    other = nn.Linear(12, 5)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watch(net, sgd, every=1) as seen:
+        for _ in range(2):
+            with torch.no_grad():
+                net(X)
+            for p in net.parameters() if trains else ():
+                p.grad = torch.randn_like(p)
+            F.cross_entropy(other(X), Y).backward()
+            sgd.step()
+    (said,) = seen.warnings
+    assert "inside torch.no_grad only" in said and ("is it the one" in said) != trains
+
+
+@pytest.mark.parametrize("steps", [40, 500])
+def test_targets_that_are_far_away_are_named_as_long_as_they_are_not_learned(steps):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 1))
+    adam = torch.optim.Adam(net.parameters(), lr=3e-3)
+    years = 2015 + 5 * X[:, :1]
+    with watch(net, adam) as seen:
+        for _ in range(steps):
+            adam.zero_grad()
+            F.mse_loss(net(X), years).backward()
+            adam.step()
+    assert sum("standardise the targets" in text for text in seen.warnings) == 1, seen.warnings
+
+
+def test_an_output_that_grows_without_end():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 40), nn.ReLU(), nn.Linear(40, 5))
+    adam = torch.optim.Adam(net.parameters(), lr=1e-2)
+    with watch(net, adam) as seen:
+        for _ in range(150):
+            adam.zero_grad()
+            (-F.cross_entropy(net(X), Y)).backward()
+            adam.step()
+    assert any("is its sign right" in text for text in seen.warnings), seen.warnings
+
+
+def test_a_full_backward_hook_of_the_users_adds_no_rows():
+    net = nn.Sequential(nn.Linear(12, 8), nn.Sequential(nn.Linear(8, 8), nn.ReLU()), nn.Linear(8, 5))
+    for part in net.modules():
+        part.register_full_backward_hook(lambda *_: None)
+    sgd = torch.optim.SGD(net.parameters(), lr=0.1)
+    _, seen = loop(net, sgd, 2, watch(net, sgd, every=1))
+    assert [row.name for row in seen.records[1][1].activations] == ["0", "1.0", "1.1", "2"]
+    assert all(row.std for row in seen.records[1][1].gradients)

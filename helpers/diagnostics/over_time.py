@@ -3,10 +3,24 @@
 import re
 from itertools import pairwise, takewhile
 
+from .judgements import READINGS
+
 # From the start on, or not at all; and up to the end, or not at all.
 EARLY = re.compile("activations grow|gradients explode on|the loss pulls|weight decay pulls|rate is probably too low")
 ALWAYS = re.compile("the loss pulls|rate is probably too low|the learning rate is 0, or")
 NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
+
+
+def judged(records):
+    """(step, warnings) of the (step, Diagnosis) given, each judged by what the others tell."""
+    learn, values = set(), {}
+    for row in (row for _, diagnosis in records for row in diagnosis.parameters):
+        is_new = values.setdefault(row.name, (row.mean, row.std)) != (row.mean, row.std)  # it moved between records
+        learn |= {row.name} if is_new or row.grad_std or row.grad_mean or row.grad_nonfinite else set()
+    (step, first), *others = records
+    first = first.look(learn=learn)
+    looks = [(step, first)] + [(step, diagnosis.look(learn=learn, first=first)) for step, diagnosis in others]
+    return [(step, [*look.findings, *look.judge(READINGS)]) for step, look in looks]
 
 
 def over_time(records):

@@ -12,6 +12,7 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 from torch.overrides import _get_current_function_mode_stack
 from torch.utils.hooks import unserializable_hook
 
+from .frames import calls_of
 from .hooks import Hook, Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
 from .losses import graph_behind, has_learned, read_from_gradient
@@ -101,9 +102,9 @@ class Pass(Watcher):
 
     def _notice_an_interrupt(self, layer):
         """A layer begins. After a KeyboardInterrupt inside another one torch has called no hook."""
-        if self.paused is not None and _calls(self.paused) <= (layer is self.paused):
+        if self.paused is not None and calls_of(self.paused) <= (layer is self.paused):
             self._go_on()
-        if self.is_open(layer) and _calls(layer) < 2:
+        if self.is_open(layer) and calls_of(layer) < 2:
             self.restart()
 
     def _pause(self, layer):
@@ -252,16 +253,6 @@ def _see_gradient(seen, gradient):
 def _keep_logits(kept, logits, gradient):
     with HIDDEN:
         kept.append((logits, gradient.detach()))
-
-
-def _calls(layer):
-    """How many calls of a layer are going on, that which begins among them."""
-    calls, frame = 0, sys._getframe(1)
-    while frame:
-        is_call = frame.f_code.co_name in ("_call_impl", "watched")
-        calls += is_call and any(frame.f_locals.get(name) is layer for name in ("self", "layer"))
-        frame = frame.f_back
-    return calls
 
 
 def _is_counted():

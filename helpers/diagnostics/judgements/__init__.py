@@ -81,4 +81,5 @@ READINGS = [
     rates.nothing_moves,
     rates.too_high_or_too_low,
     training.changed_with_depth,
+    training.grows_without_end,
 ]
