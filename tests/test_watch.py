@@ -18,6 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from helpers.diagnostics import diagnose, watch
+from helpers.diagnostics.over_time import over_time
 from helpers.folding import fold_batch_norms
 from helpers.models import deep_mlp
 from test_diagnose_findings import lambda_layer
@@ -1073,3 +1074,10 @@ def test_a_full_backward_hook_of_the_users_adds_no_rows():
     _, seen = loop(net, sgd, 2, watch(net, sgd, every=1))
     assert [row.name for row in seen.records[1][1].activations] == ["0", "1.0", "1.1", "2"]
     assert all(row.std for row in seen.records[1][1].gradients)
+
+
+def test_units_that_are_saturated_in_one_record_between_others_are_no_fault():
+    text = "1 (Tanh): 31% saturated; the steps were probably too long"
+    assert not over_time([(0, []), (1, [text]), (2, [])])
+    for records in [(0, [text]), (1, [])], [(0, []), (1, [text])], [(0, []), (1, [text]), (2, [text]), (3, [])]:
+        assert len(over_time(records)) == 1

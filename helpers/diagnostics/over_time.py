@@ -36,6 +36,8 @@ def over_time(records):
     said = [hits for hits in said.values() if hits[0][0] == first or not EARLY.search(hits[0][1])]
     said = [hits for hits in said if hits[0][0] not in after or "NaN or infinite" not in hits[0][1]]
     said = [hits for hits in said if hits[-1][0] in (last, *whole[-1:]) or not ALWAYS.search(hits[0][1])]
+    # One record just above the limit is no fault.
+    said = [hits for hits in said if len(hits) > 1 or "saturated;" not in hits[0][1] or hits[0][0] in (first, last)]
     steps = [step for step, _ in records]
     is_known = any("rate is probably too high" in hits[0][1] for hits in said)
     merged = [_merged(hits[0][1], hits[-1][1]) + ("" if is_known else _unseen(hits[0], steps)) for hits in said]

@@ -148,9 +148,8 @@ class watch:
             leaves = self.network.held_leaves()
             self.before = _values(leaves)
             for p in leaves:  # the loop may clear .grad before it calls step(), or take autograd.grad
-                self.current.undo.callback(
-                    p.register_hook(unserializable_hook(partial(self._add_gradient, id(p)))).remove
-                )
+                hook = unserializable_hook(partial(self._add_gradient, id(p)))
+                self.current.undo.callback(p.register_hook(hook).remove)
         self.current.__enter__()
 
     def _forget(self):
@@ -208,9 +207,8 @@ class watch:
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses, optimizers = current.functions.uses, listed(self.optimizer)
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, optimizers, None, False)
-        known = dict(adds_up=current.adds_up, were_far=bool(self.far), findings=self._findings)
-        known |= dict(without_gradients=current.without_gradients)
-        look = Look(seen=seen, optimizers=optimizers, **known)
+        look = Look(seen=seen, optimizers=optimizers, adds_up=current.adds_up, findings=self._findings)
+        look.were_far, look.without_gradients = bool(self.far), current.without_gradients
         look.parameters = () if ELSEWHERE in self._findings else rows
         if any("nonfinite" in row.readings for row in seen):  # else the model fills the gaps itself
             look.inputs = forward.inputs
