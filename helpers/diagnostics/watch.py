@@ -124,7 +124,7 @@ class watch:
         found += training.rate_has_fallen(self.records)
         later = over_time(judged(self.records))
         if self.is_far and not any("standardise" in text for text in later):
-            found += [text for text in self.far if text not in found]
+            found += [text for text in self.far if "standardise" in text]
         return found + later
 
     def plot(self):
