@@ -1040,7 +1040,7 @@ def test_gradients_that_are_given_by_hand_are_no_cell_that_was_run_again(trains)
     assert "inside torch.no_grad only" in said and ("is it the one" in said) != trains
 
 
-@pytest.mark.parametrize("steps", [40, 500])
+@pytest.mark.parametrize("steps", [40, 1000])
 def test_targets_that_are_far_away_are_named_as_long_as_they_are_not_learned(steps):
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 1))
@@ -1051,7 +1051,7 @@ def test_targets_that_are_far_away_are_named_as_long_as_they_are_not_learned(ste
             adam.zero_grad()
             F.mse_loss(net(X), years).backward()
             adam.step()
-    assert sum("standardise the targets" in text for text in seen.warnings) == 1, seen.warnings
+    assert len(seen.warnings) == 1 and "standardise the targets" in seen.warnings[0], seen.warnings
 
 
 def test_an_output_that_grows_without_end():

@@ -11,7 +11,7 @@ ALWAYS = re.compile("the loss pulls|rate is probably too low|the learning rate i
 NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
 
 
-def judged(records):
+def judged(records, were_far):
     """(step, warnings) of the (step, Diagnosis) given, each judged by what the others tell."""
     learn, values = set(), {}
     for row in (row for _, diagnosis in records for row in diagnosis.parameters):
@@ -19,7 +19,9 @@ def judged(records):
         learn |= {row.name} if is_new or row.grad_std or row.grad_mean or row.grad_nonfinite else set()
     (step, first), *others = records
     first = first.look(learn=learn)
-    looks = [(step, first)] + [(step, diagnosis.look(learn=learn, first=first)) for step, diagnosis in others]
+    looks = [(step, first)] + [
+        (step, diagnosis.look(learn=learn, first=first, were_far=were_far)) for step, diagnosis in others
+    ]
     return [(step, [*look.findings, *look.judge(READINGS)]) for step, look in looks]
 
 

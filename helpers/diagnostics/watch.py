@@ -122,7 +122,7 @@ class watch:
             text = "the optimizer that was given takes no more steps, and another one trains the model"
             found.append(f"from step {self.steps:,} on {text}: give that to a second watch")
         found += training.rate_has_fallen(self.records)
-        later = over_time(judged(self.records))
+        later = over_time(judged(self.records, bool(self.far)))
         if self.is_far and not any("standardise" in text for text in later):
             found += [text for text in self.far if "standardise" in text]
         return found + later

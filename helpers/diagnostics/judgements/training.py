@@ -59,8 +59,7 @@ def changed_with_depth(look):
 
 def grows_without_end(look):
     """An output that is far larger than at first, where nothing else is said that may be the cause."""
-    is_explained = any("standardise" in text or " puts out " in text for text in look.findings)
-    is_explained |= look.has_said(layers.not_finite, rates.too_high_or_too_low, changed_with_depth)
+    is_explained = look.were_far or look.has_said(layers.not_finite, rates.too_high_or_too_low, changed_with_depth)
     if is_explained or look.has_learned or not (look.first and look.activations and look.first.activations):
         return
     first, now = look.first.activations[-1], look.activations[-1]
