@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from helpers.diagnostics import diagnose, judgements, watch
-from helpers.diagnostics.judgements import LOSS, READINGS, STEP
+from helpers.diagnostics.judgements import FIRST, READINGS, STEP
 
 torch.manual_seed(0)
 X = torch.randn(64, 16)
@@ -481,7 +481,7 @@ def test_every_judgement_stands_in_a_list():
     rooms = [value for value in vars(judgements).values() if isinstance(value, ModuleType)]
     functions = {f for room in rooms for f in vars(room).values() if isgeneratorfunction(f)}
     written = {f for f in functions if list(signature(f).parameters) == ["look"]} - two_say_it
-    assert len(listed) == len(set(listed)) and written <= set(listed + judgements.TRAINING) and set(LOSS) < set(STEP)
+    assert len(listed) == len(set(listed)) and written <= set(listed + judgements.TRAINING) and set(FIRST) < set(STEP)
 
 
 def test_logits_that_are_clamped_far_out_are_healthy():

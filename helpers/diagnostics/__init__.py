@@ -9,7 +9,7 @@ hooks, functions              how layers and functions are seen while the networ
 losses, trial                 the loss of any output, and a step that is taken back
 networks, given, holdings     any kind of network, what is refused, and how all is left as it was
 watch, passes, over_time,
-live                          a training: its own passes, what changes, drawn while it runs
+frames, live                  a training: its own passes, what changes, drawn while it runs
 """
 
 from collections.abc import Mapping

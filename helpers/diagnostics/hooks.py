@@ -58,24 +58,31 @@ class Watcher:
         self.network, self.see = network, see
         self.functions = Functions(self, network)
         self.undo, self.is_done = ExitStack(), False
+        self.handles = {}  # id of a module -> those of its hooks
         self.restart()
 
     def restart(self):
         self.seen, self.open_calls = [], [OpenCall(None, False, [])]  # the innermost call comes last
 
     def __enter__(self):
-        self.undo.enter_context(NO_FAST_PATH)
         self.undo.enter_context(COPIES)
-        begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
-        layers = [layer for _, layer in self.network.layers.values()]
-        for cls in {type(layer) for layer in layers if _has_own_call(layer)}:
+        for cls in {type(layer) for _, layer in self.network.layers.values() if _has_own_call(layer)}:
             self.undo.enter_context(_calls_seen(cls, self))
-        modules = [layer for layer in layers if not _has_own_call(layer)]
-        handles = [m.register_forward_pre_hook(begins, with_kwargs=True) for m in modules]
-        handles += [m.register_forward_hook(ends, with_kwargs=True, always_call=True) for m in modules]
-        self.undo.callback(lambda: [handle.remove() for handle in handles])
+        self.undo.callback(self.take_off_hooks)
+        self.put_on_hooks()
         self.listen(True)
         return self
+
+    def put_on_hooks(self):
+        begins, ends = Hook(self, self.layer_begins), Hook(self, self.layer_ends)
+        for m in [m for _, m in self.network.layers.values() if not (_has_own_call(m) or id(m) in self.handles)]:
+            before = m.register_forward_pre_hook(begins, with_kwargs=True)
+            self.handles[id(m)] = before, m.register_forward_hook(ends, with_kwargs=True, always_call=True)
+
+    def take_off_hooks(self, but_of=()):
+        for key in self.handles.keys() - set(map(id, but_of)):
+            for handle in self.handles.pop(key):
+                handle.remove()
 
     def __exit__(self, *error):
         self.listen(False)
@@ -86,11 +93,12 @@ class Watcher:
         return do(*args)
 
     def listen(self, wanted):
-        """See functions, or no longer."""
+        """See functions, and what torch's fast path would go past, or no longer."""
         stack = _get_current_function_mode_stack()
         modes = [mode for mode in stack if mode is not self.functions]
         if wanted == (len(modes) < len(stack)):
             return
+        (NO_FAST_PATH.__enter__ if wanted else NO_FAST_PATH.__exit__)()
         # Beneath all other modes: those of the user's own end in any order, and each takes off the topmost one.
         while _get_current_function_mode_stack():
             _pop_mode()
@@ -107,7 +115,7 @@ class Watcher:
         output = self.network(args, kwargs)
         self.is_done = True
         self.mark_outputs(output)
-        self.number_calls()
+        self.number_calls(self.seen)
         return output
 
     def mark_outputs(self, output):
@@ -117,10 +125,10 @@ class Watcher:
             row.is_output = row.node in nodes
             row.is_gate |= row.is_output and row is not self.seen[-1]
 
-    def number_calls(self):
+    def number_calls(self, seen):
         """Tell the calls of one layer apart: "act", "act (call 2)"."""
         times = Counter()
-        for row in self.seen:
+        for row in seen:
             times[row.name] += 1
             row.name += f" (call {times[row.name]})" if times[row.name] > 1 else ""
 
@@ -173,7 +181,9 @@ class Watcher:
             tensors = list(tensors_in(output)) if self.wants_rows() else []
             self.open_calls[-1].outputs.extend(Output(t, t._version, None) for t in tensors)
             # Of each tensor: the rows of what came out inside and is this very tensor, unchanged; None for a layer's.
-            inside = [[o.row for o in call.outputs if o.tensor is t and o.version == t._version] for t in tensors]
+            inside = [
+                [o.row for o in call.outputs if _is_same(o.tensor, t) and o.version == t._version] for t in tensors
+            ]
             own = next(filter(None, inside[0]), None) if len(tensors) == 1 else None
             if own:
                 self._becomes(own, layer, tensors[0])
@@ -203,6 +213,14 @@ class Watcher:
         for _, _, row in call.outputs[-1:] if call.is_leaf else ():
             if row is not None and not row.activation:
                 self.seen.remove(row)
+
+
+def _is_same(tensor, t):
+    """Whether a layer puts out this very tensor; torch wraps it for a full backward hook of the user's."""
+    node = t.grad_fn
+    if tensor.grad_fn is not node and type(node).__name__ == "BackwardHookFunctionBackward":
+        return node.next_functions[t.output_nr][0] is tensor.grad_fn
+    return tensor is t
 
 
 def _has_own_call(layer):

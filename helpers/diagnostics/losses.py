@@ -110,25 +110,26 @@ def that_count(call, weights):
     return call._replace(input=call.input[weights != 0], target=call.target[weights != 0], loss=call.loss[weights != 0])
 
 
-def has_learned(call):
+def has_learned(call, share=0):
     """Whether numbers are met to a tenth of their variance, and classes by more than luck: see more_than_luck."""
     if call.name in CROSS_ENTROPY:
-        return call.input.dim() > 1 and more_than_luck(call.input, call.target)
+        return call.input.dim() > 1 and more_than_luck(call.input, call.target, share)
     if not (pair := numbers(call.input, call.target)):
         return False
     out, wanted = (t.reshape(-1) for t in pair)
     if ((wanted == 0) | (wanted == 1)).all():
         margin = out - (0.5 if out.aminmax() == out.clamp(0, 1).aminmax() else 0)  # probabilities, or logits
-        return more_than_luck(torch.stack([-margin, margin], 1), wanted.long())
+        return more_than_luck(torch.stack([-margin, margin], 1), wanted.long(), share)
     return bool((out - wanted).square().mean() < 0.1 * wanted.var())
 
 
-def more_than_luck(values, classes):
-    """Whether more examples are right than there are of any one class, by three standard deviations."""
+def more_than_luck(values, classes, share=0):
+    """Whether more examples are right than there are of any one class, by three standard deviations, and than a share."""
     classes = classes.argmax(1) if classes.is_floating_point() else classes
     classes, guessed = (t.numpy(force=True).ravel() for t in (classes, values.argmax(1)))
     n, most = len(classes), np.bincount(classes[classes >= 0], minlength=1).max()
-    return bool(n and np.count_nonzero(guessed == classes) > most + 3 * (most * (1 - most / n)) ** 0.5)
+    least = max(most + 3 * (most * (1 - most / n)) ** 0.5, share * n) if n else 0
+    return np.count_nonzero(guessed == classes) > least
 
 
 def read_from_gradient(logits, gradient):

@@ -3,10 +3,26 @@
 import re
 from itertools import pairwise, takewhile
 
+from .judgements import READINGS
+
 # From the start on, or not at all; and up to the end, or not at all.
 EARLY = re.compile("activations grow|gradients explode on|the loss pulls|weight decay pulls|rate is probably too low")
 ALWAYS = re.compile("the loss pulls|rate is probably too low|the learning rate is 0, or")
 NUMBER = re.compile(r"[-+]?\d(?:[\d.,]*\d)?(?:e[-+]?\d+)?%?")
+
+
+def judged(records, were_far):
+    """(step, warnings) of the (step, Diagnosis) given, each judged by what the others tell."""
+    learn, values = set(), {}
+    for row in (row for _, diagnosis in records for row in diagnosis.parameters):
+        is_new = values.setdefault(row.name, (row.mean, row.std)) != (row.mean, row.std)  # it moved between records
+        learn |= {row.name} if is_new or row.grad_std or row.grad_mean or row.grad_nonfinite else set()
+    (step, first), *others = records
+    first = first.look(learn=learn)
+    looks = [(step, first)] + [
+        (step, diagnosis.look(learn=learn, first=first, were_far=were_far)) for step, diagnosis in others
+    ]
+    return [(step, [*look.findings, *look.judge(READINGS)]) for step, look in looks]
 
 
 def over_time(records):
@@ -22,6 +38,8 @@ def over_time(records):
     said = [hits for hits in said.values() if hits[0][0] == first or not EARLY.search(hits[0][1])]
     said = [hits for hits in said if hits[0][0] not in after or "NaN or infinite" not in hits[0][1]]
     said = [hits for hits in said if hits[-1][0] in (last, *whole[-1:]) or not ALWAYS.search(hits[0][1])]
+    # One record just above the limit is no fault.
+    said = [hits for hits in said if len(hits) > 1 or "saturated;" not in hits[0][1] or hits[0][0] in (first, last)]
     steps = [step for step, _ in records]
     is_known = any("rate is probably too high" in hits[0][1] for hits in said)
     merged = [_merged(hits[0][1], hits[-1][1]) + ("" if is_known else _unseen(hits[0], steps)) for hits in said]

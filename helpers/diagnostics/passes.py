@@ -2,16 +2,20 @@
 
 import sys
 from contextlib import suppress
+from dataclasses import dataclass, field
 from functools import partial
 from unittest.mock import patch
 
 import torch
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.overrides import _get_current_function_mode_stack
 from torch.utils.hooks import unserializable_hook
 
-from .hooks import Watcher, tensors_in, without_hooks
+from .frames import calls_of
+from .hooks import Hook, Watcher, tensors_in, without_hooks
 from .judgements import Look, learning
-from .losses import has_learned, read_from_gradient
+from .losses import graph_behind, has_learned, read_from_gradient
 from .rows import LossCall
 from .shared import Shared
 from .statistics import layer_statistics, tensor_statistics
@@ -21,24 +25,45 @@ HIDDEN = suppress(RuntimeError, TypeError)  # many gradients at once (vectorize=
 SCRIPTS = Shared(lambda: patch.object(nn.Module, "__prepare_scriptable__", without_hooks, create=True))
 
 
+@dataclass(eq=False)
+class Forward:
+    """One forward pass with gradients: its rows, and what is known of it at its end.
+
+    mode, found: sentences. logits: (the network's output, the gradient there), once there was a backward pass.
+    """
+
+    seen: list
+    inputs: object = ()
+    mode: list = ()
+    found: list = ()
+    logits: list = field(default_factory=list)
+
+    def let_go(self):
+        """Hooks hang on the nodes of the graph and hold the rows: as long as these hold the nodes, none is ever freed."""
+        for row in self.seen:
+            row.node = None
+
+
 class Pass(Watcher):
-    """Watch until the next step: the last forward pass with gradients, and its backward pass.
+    """Watch until the next step: its forward passes with gradients, and their backward passes.
 
     is_first: what is true of the whole training is looked for, too. trained: the tensors that the step will move.
     """
 
     def __init__(self, network, is_first, trained):
-        self.seen, self.with_gradients = [], []  # the rows of this forward pass; of the last one that went backward
+        self.forwards = []  # the last one is going on
         super().__init__(network, self._see)
         self.is_first, self.trained = is_first, trained
         # Of a root that is a function, or a list of layers, no call is seen.
-        self.sees_root, self.was_called = id(network.root) in network.layers, False
-        self.inputs, self.found, self.logits, self.mode, self.failure = (), [], [], [], None
+        self.sees_root, self.was_called, self.without_gradients = id(network.root) in network.layers, False, False
+        self.failure, self.paused = None, None
 
     def restart(self):
-        if any(row.gradient for row in self.seen):
-            self.with_gradients = self.seen
+        """Another forward pass begins."""
+        if self.forwards and not self.is_first and not any(row.gradient for row in self.seen):
+            self.forwards[-1].let_go()  # an evaluation, perhaps, whose graph takes memory
         super().restart()
+        self.forwards.append(Forward(self.seen))
 
     def attempt(self, do, *args):
         try:
@@ -52,21 +77,61 @@ class Pass(Watcher):
         self.undo.enter_context(SCRIPTS)
         if self.sees_root:  # its forward pass alone is looked at, so that no mode of the loop's own gets between
             self.listen(False)
+        if self.is_first or not self.sees_root:  # it listens outside of the network, too, where others may be called
+            begins, ends = Hook(self, self._another_begins), Hook(self, self._another_ends)
+            self.undo.callback(register_module_forward_pre_hook(begins).remove)
+            self.undo.callback(register_module_forward_hook(ends, always_call=True).remove)
         self._keep_a_gradient()
         return self
 
     def layer_begins(self, layer, args, kwargs):
-        if self.is_open(layer) and not _is_running(layer):  # a KeyboardInterrupt, after which torch calls no hook
-            self.restart()
+        self._notice_an_interrupt(layer)
         if self._is_root(layer):
             self.was_called = True
+            self.without_gradients |= not torch.is_grad_enabled()
+        if not torch.is_grad_enabled():
+            self._pause(layer)
+        if self.paused is not None:
+            return
+        if self._is_root(layer):
             self.listen(_is_counted())
             if _is_counted():
                 self.is_done = False
                 self.restart()
         super().layer_begins(layer, args, kwargs)
 
+    def _notice_an_interrupt(self, layer):
+        """A layer begins. After a KeyboardInterrupt inside another one torch has called no hook."""
+        if self.paused is not None and calls_of(self.paused) <= (layer is self.paused):
+            self._go_on()
+        if self.is_open(layer) and calls_of(layer) < 2:
+            self.restart()
+
+    def _pause(self, layer):
+        """Without gradients nothing is seen, and nothing of ours is in torch's way, which may take a faster one."""
+        if self.paused is None:
+            self.paused, self.was_listening = layer, self.functions in _get_current_function_mode_stack()
+            self.take_off_hooks(but_of=[layer, self.network.root])
+            self.listen(False)
+
+    def _go_on(self):
+        if self.paused is not None:
+            self.paused = None
+            self.put_on_hooks()
+            self.listen(self.was_listening)
+
+    def _another_begins(self, layer, args):
+        self._notice_an_interrupt(layer)
+        if not (torch.is_grad_enabled() or id(layer) in self.network.layers):
+            self._pause(layer)
+
+    def _another_ends(self, layer, args, output):
+        if layer is self.paused and id(layer) not in self.network.layers:
+            self._go_on()
+
     def layer_ends(self, layer, args, kwargs, output):
+        if self.paused is not None:
+            return self._go_on() if layer is self.paused else None
         super().layer_ends(layer, args, kwargs, output)
         if self._is_root(layer):
             self.listen(self.is_first and _is_counted())  # to see the loss in the loop, once
@@ -89,64 +154,72 @@ class Pass(Watcher):
         return frame is not None
 
     def _forward_is_done(self, inputs, output):
-        self.is_done, self.mode = True, Look(self.network, is_step=True).judge([learning.eval_mode])
+        self.is_done, forward = True, self.forwards[-1]
         self.mark_outputs(output)
-        self.inputs = inputs
+        forward.inputs, forward.mode = inputs, Look(self.network, is_step=True).judge([learning.eval_mode])
+        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
+        if logits is not None:
+            with torch._C.DisableTorchFunction():
+                values = logits.detach()
+            self._at_gradient(logits, partial(_keep_logits, forward.logits, values))
         if not self.is_first:
             return
-        self.found, self.logits = [], []
         try:
             ours = self.functions.parameters() | dict(enumerate(self.trained))  # functional_call takes others
             look = Look(self.network, self.functions, tensors=ours, inputs=inputs, output=output)
-            self.found += look.judge([learning.not_among_the_parameters])
+            forward.found = look.judge([learning.not_among_the_parameters])
         except ValueError as error:  # a reentrant checkpoint hides what the output depends on
-            self.found.append(str(error))
-        logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
-        if logits is not None:
-            logits.register_hook(lambda gradient: self._keep_logits(logits, gradient))
-
-    def _keep_logits(self, logits, gradient):
-        with HIDDEN:
-            self.logits.append((logits.detach(), gradient.detach()))
+            forward.found = [str(error)]
 
     def finish(self, scale):
-        """Take the rows of the last forward pass that had a backward pass. One after it, for an accuracy, has none.
+        """The Forward that counts: the last one that had a backward pass. One after it, for an accuracy, has none.
 
         scale: by what a GradScaler has multiplied the loss, and so the gradients.
         """
-        if self.with_gradients and not any(row.gradient for row in self.seen):
-            self.seen = self.with_gradients
-        self.number_calls()
-        for row in [row for row in self.seen if row.gradient] if scale != 1 else ():
+        went_back = [forward for forward in self.forwards if any(row.gradient for row in forward.seen)]
+        forward = (went_back or self.forwards)[-1]
+        self.number_calls(forward.seen)
+        for row in [row for row in forward.seen if row.gradient] if scale != 1 else ():
             scaled = {key: row.gradient[key] / scale for key in ("mean", "std") if row.gradient.get(key)}
             row.gradient = row.gradient | scaled
+        return forward
+
+    def let_go(self):
+        for forward in self.forwards:
+            forward.let_go()
+        self.open_calls = []
 
     def _see(self, seen, tensor):
         seen.readings = layer_statistics(tensor, seen.bounds, seen.unit, False)
         if tensor.requires_grad:
-            tensor.register_hook(partial(self._see_gradient, seen))
+            self._at_gradient(tensor, partial(_see_gradient, seen))
 
-    def _see_gradient(self, seen, gradient):
-        with HIDDEN:
-            seen.gradient = tensor_statistics(gradient, False)
+    def _at_gradient(self, tensor, do):
+        handle = tensor.register_hook(unserializable_hook(do))
+        if tensor.is_leaf:  # a parameter that a layer hands on: it does not end with this step
+            self.undo.callback(handle.remove)
 
-    def losses(self):
-        """Those that were called inside; else the one that the gradient at the output tells of."""
-        return self.functions.losses or [c for pair in self.logits[:1] for c in read_from_gradient(*pair)]
+    def losses(self, forward):
+        """Those that were called with what it put out; else the one that the gradient at the output tells of."""
+        called = list(self.functions.losses)
+        if len(self.forwards) > 1:
+            nodes = {row.node for row in forward.seen} - {None}
+            called = [call for call in called if not nodes.isdisjoint(graph_behind([call.node]))]
+        return called or [call for pair in forward.logits[:1] for call in read_from_gradient(*pair)]
 
-    def has_learned(self):
+    def has_learned(self, forward, share=0):
         """What has_learned() says; of other losses as if they were means of squares, or binary ones.
 
         Their gradients tell the targets: of a mean of squares it is 2 (output - target) / n, of binary cross-entropy
         (sigmoid(output) - target) / n for logits, and (output - target) / (output (1 - output) n) for probabilities.
         """
-        if (calls := self.losses()) or not self.logits:
-            return any(map(has_learned, calls))
-        output, gradient = self.logits[0]
+        if (calls := self.losses(forward)) or not forward.logits:
+            return any(has_learned(call, share) for call in calls)
+        output, gradient = forward.logits[0]
         pull = gradient * gradient.numel()
         for labels in output.sigmoid() - pull, output - pull * output * (1 - output):
             if torch.allclose(labels, labels.round().clamp(0, 1), atol=1e-2):
-                return has_learned(LossCall("", output, labels.round(), *[None] * 3))
+                return has_learned(LossCall("", output, labels.round(), *[None] * 3), share)
         return has_learned(LossCall("", output, output - pull / 2, *[None] * 3))
 
     def _keep_a_gradient(self):
@@ -172,14 +245,14 @@ class Pass(Watcher):
         self.undo.callback(p.register_post_accumulate_grad_hook(after).remove)
 
 
-def _is_running(layer):
-    """Whether a layer that begins is being called already."""
-    calls, frame = 0, sys._getframe(1)
-    while frame:
-        is_call = frame.f_code.co_name in ("_call_impl", "watched")
-        calls += is_call and any(frame.f_locals.get(name) is layer for name in ("self", "layer"))
-        frame = frame.f_back
-    return calls > 1
+def _see_gradient(seen, gradient):
+    with HIDDEN:
+        seen.gradient = tensor_statistics(gradient, False)
+
+
+def _keep_logits(kept, logits, gradient):
+    with HIDDEN:
+        kept.append((logits, gradient.detach()))
 
 
 def _is_counted():

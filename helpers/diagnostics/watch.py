@@ -1,19 +1,20 @@
 """Watch a training: the statistics of its own forward and backward passes, and what its steps really change."""
 
-import sys
 from contextlib import contextmanager
 from functools import partial
 
 import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils._pytree import tree_leaves
 from torch.utils.hooks import unserializable_hook
 
 from .diagnosis import Diagnosis
-from .judgements import LOSS, READINGS, TRAINING, Look, layers, learning, loss, training
+from .frames import loss_scale, steps_already
+from .judgements import FIRST, TRAINING, Look, layers, learning, loss, training
 from .live import Live
 from .networks import Network
-from .over_time import over_time
+from .over_time import judged, over_time
 from .passes import HIDDEN, Pass
 from .pictures import plot_training
 from .rows import layer_rows, parameter_rows
@@ -21,13 +22,16 @@ from .trial import check_optimizer, listed
 
 ELSEWHERE = "the optimizer trains other tensors than the watched model's: if that is not meant, make both anew"
 
+SURE = 0.9  # of the examples are right: from then on units are on or off, and gradients are small, by learning
+
 
 class watch:
     """``with watch(model, optimizer, every=10) as seen:`` around your own training loop.
 
     At every k-th step of the optimizer the statistics (no histograms) of the forward and backward pass that belong
     to it are kept, and by how much each parameter really changed. An update rule of plain tensors calls
-    ``seen.step()`` after each update. Of several forward passes in a step the last one with gradients counts.
+    ``seen.step()`` after each update. Of several forward passes in a step the last one that got gradients counts; of
+    several backward passes through it the last one, for layers, and all together for parameters.
 
     records: a list of (step, Diagnosis), kept whatever happens. warnings: what turned unhealthy, and when.
     plot(): the four pictures by step. live=True draws them in Jupyter while it trains, in a tenth of the time.
@@ -49,14 +53,19 @@ class watch:
         self.before = {}  # id of a parameter -> its values and its gradient before the step
         self.gradients = {}  # id of a parameter -> what backward passes have added to it, in a loop without an optimizer
         self.has_learned = False  # before the first step: what is trained further
-        self.were_far = False  # at the first step: the targets from the output
+        self.far, self.is_far = (
+            [],
+            False,
+        )  # what was said at first of targets far from the output; whether they are still
         self.is_stepping, self.is_closure = False, False  # a closure runs the model inside the step
+        self.is_missed = False  # a step that was to be recorded, but was interrupted
         self.others, self.most_others = 0, 0  # steps of other optimizers since the last own one; between two own ones
 
     def __enter__(self):
         if self.current:
             raise RuntimeError("this watch is on already: make a second one for a loop inside the loop")
         self._read()
+        self.is_stepping, self.is_closure = False, False
         if self.optimizer is not None:
             before = self.optimizer.register_step_pre_hook(self._before_step)
             self.handles = [before, self.optimizer.register_step_post_hook(self._after_step)]
@@ -66,9 +75,7 @@ class watch:
         return self
 
     def __exit__(self, kind, error, traceback):
-        if self.current:
-            self.current.__exit__()
-        self.current = None
+        self._forget()
         for handle in self.handles:
             handle.remove()
         if self.live and self.records:
@@ -80,10 +87,11 @@ class watch:
             self.current.__exit__()
             with self._going_on():
                 self._record()
-            self.current = None
+            self._forget()
         self.most_others, self.others = max(self.most_others, self.others), 0
         self.steps += 1
-        if self.steps % self.every == 0:
+        if self.steps % self.every == 0 or self.is_missed:
+            self.is_missed = False
             with self._going_on():  # a layer may have been replaced by one that cannot be watched
                 self._start()
 
@@ -110,19 +118,14 @@ class watch:
         is_known = self.optimizer is None or ELSEWHERE in self._findings
         look, found = Look(optimizers=listed(self.optimizer), tensors=unmoved), list(self._findings)
         found += [] if is_known else look.judge([learning.not_in_the_optimizer])
-        rows = (row for _, diagnosis in self.records for row in diagnosis.parameters)
-        learn, values = set(), {}
-        for row in rows:  # now and then, or in steps that were not recorded
-            is_new = values.setdefault(row.name, (row.mean, row.std)) != (row.mean, row.std)
-            learn |= {row.name} if is_new or row.grad_std or row.grad_mean or row.grad_nonfinite else set()
-        first = self.records[0][1].look(learn=learn)
-        looks = [(step, diagnosis.look(learn=learn, first=first)) for step, diagnosis in self.records[1:]]
-        looks = [(self.records[0][0], first), *looks]
         if self.others > 2 * self.most_others + 10:
             text = "the optimizer that was given takes no more steps, and another one trains the model"
             found.append(f"from step {self.steps:,} on {text}: give that to a second watch")
         found += training.rate_has_fallen(self.records)
-        return found + over_time([(step, [*look.findings, *look.judge(READINGS)]) for step, look in looks])
+        later = over_time(judged(self.records, bool(self.far)))
+        if self.is_far and not any("standardise" in text for text in later):
+            found += [text for text in self.far if "standardise" in text]
+        return found + later
 
     def plot(self):
         """The four pictures by step: activations, gradients, the weights' grad:data and update:data."""
@@ -145,10 +148,16 @@ class watch:
             leaves = self.network.held_leaves()
             self.before = _values(leaves)
             for p in leaves:  # the loop may clear .grad before it calls step(), or take autograd.grad
-                self.current.undo.callback(
-                    p.register_hook(unserializable_hook(partial(self._add_gradient, id(p)))).remove
-                )
+                hook = unserializable_hook(partial(self._add_gradient, id(p)))
+                self.current.undo.callback(p.register_hook(hook).remove)
         self.current.__enter__()
+
+    def _forget(self):
+        """Keep nothing of the step that was recorded."""
+        if self.current:
+            self.current.__exit__()
+            self.current.let_go()
+        self.current = None
 
     def _add_gradient(self, key, gradient):
         with HIDDEN:
@@ -156,6 +165,9 @@ class watch:
             self.gradients[key] = self.gradients[key] + gradient if key in self.gradients else gradient
 
     def _before_step(self, optimizer, args, kwargs):
+        if self.is_stepping and not steps_already(optimizer):  # the step before this one ended in an error
+            self.is_stepping, self.is_missed = False, self.current is not None
+            self._forget()
         if self.current and not self.is_stepping:
             self.is_closure = any(x is not None for x in (*args[1:], *kwargs.values()))  # args[0] is the optimizer
             parameters = self.network.held_leaves()
@@ -181,44 +193,56 @@ class watch:
 
     def _record(self):
         current = self.current
-        current.finish(_loss_scale())
-        if current.failure and not current.seen:
+        forward = current.finish(loss_scale())
+        seen = forward.seen
+        if current.failure and not seen:
             raise current.failure
         parameters, trained = current.functions.parameters(), self._trained()
         if self.is_new:
-            self._record_once(parameters, trained)
+            self._record_once(forward, parameters, trained)
         self._note_trainable(parameters, trained)
         values, gradients, changes = self._moves(parameters, trained)
-        at_layers = [row.gradient.get("std") for row in current.seen if row.gradient]
+        at_layers = [row.gradient.get("std") for row in seen if row.gradient]
         if self.optimizer is not None and at_layers and all(at_layers) and not any(map(_is_some, gradients)):
             gradients = [None for _ in gradients]  # zero_grad() came between backward() and step()
         uses, optimizers = current.functions.uses, listed(self.optimizer)
         rows = parameter_rows(self.network, uses, parameters, values, gradients, changes, optimizers, None, False)
-        known = dict(adds_up=current.adds_up, were_far=self.were_far, findings=self._findings)
-        look = Look(seen=current.seen, optimizers=optimizers, **known)
+        look = Look(seen=seen, optimizers=optimizers, adds_up=current.adds_up, findings=self._findings)
+        look.were_far, look.without_gradients = bool(self.far), current.without_gradients
         look.parameters = () if ELSEWHERE in self._findings else rows
-        if any("nonfinite" in row.readings for row in current.seen):  # else the model fills the gaps itself
-            look.inputs = current.inputs
-        found = [*current.mode, *look.judge(TRAINING)]
-        if current.seen and current.sees_root and not current.was_called:
+        if any("nonfinite" in row.readings for row in seen):  # else the model fills the gaps itself
+            look.inputs = forward.inputs
+        found = [*forward.mode, *look.judge(TRAINING)]
+        if seen and current.sees_root and not current.was_called:
             text = "layers were called, but never the model itself, so that functions between them are not seen"
             found.append(f"{text}: call the model, or watch the part that is called")
             found += Look(self.network, is_step=True).judge([learning.eval_mode])
-        look.activations, look.gradients = layer_rows(current.seen)
-        known = dict(findings=found, has_learned=self.has_learned, are_beside=layers.are_beside(look))
+        look.activations, look.gradients = layer_rows(seen)
+        changes = any(layers.changes(look))
+        may_be_known = changes or self.far or any((row.saturated or 0) > layers.SATURATED for row in look.activations)
+        has_learned = self.has_learned or (may_be_known and current.has_learned(forward, SURE))
+        self.is_far = bool(self.far and forward.logits and not has_learned)
+        known = dict(findings=found, has_learned=has_learned, are_beside=changes and layers.are_beside(look))
         diagnosis = Diagnosis(look.activations, look.gradients, rows, **known)
         self.records.append((self.steps, diagnosis))
         if self.live:
             self.live.draw_if_cheap()
 
-    def _record_once(self, parameters, trained):
+    def _record_once(self, forward, parameters, trained):
         """What is true of the whole training, said at its first step."""
         self.is_new, current, ours = False, self.current, {id(p) for p in trained}
-        self.has_learned = current.has_learned()
-        look = Look(losses=current.losses(), seen=current.seen, inputs=current.inputs, has_learned=self.has_learned)
+        self.has_learned = current.has_learned(forward)
+        look = Look(self.network, current.functions, current.losses(forward), forward.seen, parameters, forward.inputs)
+        look.has_learned = self.has_learned
+        look.loss = next((call.loss.mean() for call in look.losses if call.loss is not None), None)
+        # Targets that were flattened, such as those of each word, do not count the examples.
+        sizes = [t.shape[:1] for t in tree_leaves(forward.inputs) if isinstance(t, torch.Tensor)]
+        look.targets = next((call.target for call in look.losses if call.target.shape[:1] in sizes), None)
         far = look.judge([loss.targets_out_of_reach])
-        found = [*current.found, *look.judge(LOSS), *(text for text in far if " puts out " in text)]
-        self.were_far = bool(far)
+        found = [*forward.found, *look.judge(FIRST), *(text for text in far if " puts out " in text)]
+        if current.sees_root:  # else calls of the network are not told apart
+            found += look.judge([learning.detached_in_a_loop])
+        self.far = far
         if ours.isdisjoint(map(id, parameters.values())) and any(p.grad is not None for p in trained):
             found.append(ELSEWHERE)
         self._findings += [text for text in found if text not in self._findings]
@@ -274,11 +298,3 @@ def _values(parameters, scale=None):
 def _is_some(gradient):
     """Whether there is one that is not 0."""
     return gradient is not None and (gradient.layout is not torch.strided or bool(gradient.any()))
-
-
-def _loss_scale():
-    """By what the GradScaler that takes this step has multiplied the loss; 1 without one."""
-    frame = sys._getframe(2)
-    while frame and not isinstance(scaler := frame.f_locals.get("self"), torch.amp.GradScaler):
-        frame = frame.f_back
-    return scaler.get_scale() if frame else 1

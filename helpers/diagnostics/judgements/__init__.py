@@ -10,20 +10,7 @@ learning rate 0.1, and others) and on unhealthy ones. Each comment gives both.
 from . import attention, data, layers, learning, loss, rates, structure, training
 from .look import Look
 
-__all__ = ["LOSS", "READINGS", "STEP", "TRAINING", "Look"]
-
-# What watch judges once: it needs the calls of losses alone.
-LOSS = [
-    loss.compares_all_pairs,
-    loss.wants_probabilities,
-    loss.wants_logits,
-    loss.wants_one_class,
-    loss.cosines_as_logits,
-    loss.drops_the_logits,
-    loss.softmax_of_a_relu,
-    loss.wants_signs,
-    loss.far_from_a_guess,
-]
+__all__ = ["FIRST", "READINGS", "STEP", "TRAINING", "Look"]
 
 # What can be judged only while the step is at hand: the network, its output, its loss.
 STEP = [
@@ -63,6 +50,31 @@ STEP = [
     learning.detached_in_a_loop,
     learning.eval_mode,
 ]
+# What of it watch judges once, after a step: the loss is known by its number alone, and parameters have moved.
+FIRST = [
+    loss.not_finite,
+    loss.compares_all_pairs,
+    loss.wants_probabilities,
+    data.mixed_by_a_view,
+    data.mixed_by_softmax,
+    data.examples_taken_for_time,
+    attention.sums_over_queries,
+    attention.one_hot,
+    attention.mask_of_floats,
+    loss.wants_logits,
+    loss.wants_one_class,
+    loss.cosines_as_logits,
+    loss.drops_the_logits,
+    loss.softmax_of_a_relu,
+    loss.wants_signs,
+    learning.drops_nearly_all,
+    loss.far_from_a_guess,
+    data.inputs_unscaled,
+    structure.normalises_few,
+    structure.nothing_between,
+    structure.forgets_at_once,
+    learning.not_used,
+]
 # What watch judges at each step that it records.
 TRAINING = [training.gradients_add_up, training.pulled_far_away, data.nan_in_the_data, training.not_trained]
 # What the rows of a Diagnosis tell.
@@ -80,4 +92,5 @@ READINGS = [
     rates.nothing_moves,
     rates.too_high_or_too_low,
     training.changed_with_depth,
+    training.grows_without_end,
 ]

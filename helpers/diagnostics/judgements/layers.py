@@ -168,7 +168,9 @@ def changes(look):
     # In a larger feature map the same gradient may be spread over more entries: by norm and by std it must have changed.
     change = _change(_norm(gradients[j]), _norm(gradients[i]), place[j] - place[i], MOST_CHANGE["gradients"])
     by_std = _change(gradients[j].std, gradients[i].std, place[j] - place[i], MOST_CHANGE["gradients"])
-    if change and by_std and not (1 / FADED < change < 1 or (change > 1 and may_grow)):
+    # In a training that has come so far gradients are small, and may fade, too.
+    is_no_fault = may_grow if change and change > 1 else look.has_learned and look.first
+    if change and by_std and not (1 / FADED < change < 1 or is_no_fault):
         verb = "explode" if change > 1 else "vanish"
         stds = f"std {gradients[j].std:.2g} at {rows[j].name}, {gradients[i].std:.2g} at {rows[i].name}"
         yield f"gradients {verb} on their way back: {stds}"

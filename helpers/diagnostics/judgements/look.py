@@ -27,7 +27,8 @@ class Look:
     as those of an expert that had no example.
 
     Of a training: first: the Look at its first recorded step. adds_up: whether the gradients of earlier steps are in
-    this one's. were_far: whether the targets were far from the output at first.
+    this one's. were_far: whether the targets were far from the output at first. without_gradients: whether the network
+    was called inside torch.no_grad.
     """
 
     network: object = None
@@ -56,6 +57,7 @@ class Look:
     first: object = None
     adds_up: bool = False
     were_far: bool = False
+    without_gradients: bool = False
 
     def __post_init__(self):
         self.said = {}  # judgement -> its sentences

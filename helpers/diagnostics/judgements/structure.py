@@ -52,7 +52,8 @@ def nothing_between(look):
         between = [n for product in product_b for source in _computed(product) for n in _down_to_product(source)]
         is_turned = any(MOVES.match(type(n).__name__) for n in between)  # one over time, one over channels
         follows = between and between[-1:] == product_a and a.shape[-1] >= b.shape[-1] and not is_turned
-        if follows and _are_used_once(between, look.loss):
+        ends = [look.loss.grad_fn] if look.loss.requires_grad else [call.node for call in look.losses]
+        if follows and _are_used_once(between, ends):
             text = f"{a.name} and {b.name}: two linear layers with nothing between them can do no more than one"
             yield f"{text}; was a nonlinearity meant there?"
             return
@@ -74,6 +75,6 @@ def _computed(node):
     return [n for n in sources if not hasattr(behind_views(n)[-1], "variable")]
 
 
-def _are_used_once(nodes, loss):
-    uses = Counter(source for node in graph_behind([loss.grad_fn]) for source, _ in node.next_functions)
+def _are_used_once(nodes, ends):
+    uses = Counter(source for node in graph_behind(ends) for source, _ in node.next_functions)
     return all(uses[n] == 1 for n in nodes)

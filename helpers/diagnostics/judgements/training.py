@@ -2,9 +2,10 @@
 
 from math import prod
 
-from . import data, layers
+from . import data, layers, rates
 
 ONE_SIDED = 3  # mean / std of the gradient at the output; prices of 1e5 ± 1e4: 10; targets around 0: below 1
+GROWN = 1000  # times as large as at first, or as 1; logits of what has learned: 10 to 60
 LOW = 5e-4  # of its peak: a rate that has fallen; a cosine is there for its last hundredth
 TOO_LONG = "learning rate is probably too high", "weight decay"
 
@@ -36,7 +37,10 @@ def not_trained(look):
     if not look.optimizers:
         return
     has_none = all(p.grad_mean is None and not p.grad_nonfinite for p in look.parameters)
-    if not look.seen:
+    if not look.seen and look.without_gradients:
+        text = "the watched model was called inside torch.no_grad only, so that its layers are not seen"
+        yield text + (": is it the one that the loop trains?" if has_none else "")
+    elif not look.seen:
         text = "the watched model was not called before this step, or inside torch.compile or torch.func"
         yield f"{text}: watch the one that the loop trains (was its cell run again?)"
     elif look.parameters and has_none:
@@ -51,6 +55,18 @@ def changed_with_depth(look):
     if look.is_later(layers.change_with_depth) and not is_explained:
         for text in look.says(layers.changes):
             yield f"{text}; it was not so at first: the steps were probably too long, or weight decay too strong"
+
+
+def grows_without_end(look):
+    """An output that is far larger than at first, where nothing else is said that may be the cause."""
+    is_explained = look.were_far or look.has_said(layers.not_finite, rates.too_high_or_too_low, changed_with_depth)
+    if is_explained or look.has_learned or not (look.first and look.activations and look.first.activations):
+        return
+    first, now = look.first.activations[-1], look.activations[-1]
+    sizes = [max(abs(row.mean or 0), row.std or 0) for row in (first, now)]
+    if first.name == now.name and sizes[1] > GROWN * max(1, sizes[0]):
+        text = f"the output, {now.name}, was {sizes[0]:.1e} in size at first and is {sizes[1]:.1e}"
+        yield f"{text}; does the loss fall without end (is its sign right?), or is the learning rate too high?"
 
 
 def rate_has_fallen(records):
