@@ -101,7 +101,7 @@ class Functions(TorchFunctionMode):
         elif key in calls.MIXING and args and calls.is_mixing(key, output, *args, **kwargs):
             self.mixing.append((self._where()[1].format(func.__name__), args[0].shape, output.shape))
         elif key in ("multiheadattentionforward", "scaleddotproductattention"):
-            mask = calls.argument("attn_mask", 3 if key.startswith("scaled") else 18, args, kwargs)
+            mask = calls.argument("attn_mask", 3 if key.startswith("scaled") else 16, args, kwargs)
             if calls.is_mask_of_floats(mask):
                 self.float_masks.append(self._where()[1].format(func.__name__))
         if key in ("softmax", "dropout", "matmul", "bmm") and args:
@@ -169,10 +169,7 @@ class Functions(TorchFunctionMode):
         stays = key not in calls.RESHAPING
         units = {unit for t, unit, _ in notes if unit is not None and t.shape == output.shape and stays}
         gates = [gate for *_, gate in notes if gate is not None]
-        are_hidden = [
-            unit is not None or gate or (t.requires_grad and t.shape == output.shape) for t, unit, gate in notes
-        ]
-        if key == "mul" and gates and len(notes) > 1 and all(are_hidden):
+        if key == "mul" and gates and len(notes) > 1 and all(_is_hidden(*note, output) for note in notes):
             # It opens and closes what it is multiplied by: it may be saturated.
             for g in gates if any("igmoid" in g.activation for g in gates) else gates[:1]:
                 g.is_gate = True
@@ -223,6 +220,11 @@ class Functions(TorchFunctionMode):
             counts &= calls.argument("weight", 0, args, kwargs) is None and not target.is_floating_point()
         mean = (loss.sum() / target.numel() if reduction == "sum" else loss.mean()) if counts else None
         self.losses.append(LossCall(name, input, target, loss, mean, node, edge))
+
+
+def _is_hidden(t, unit, gate, output):
+    """Whether a factor is no constant, such as a mask."""
+    return unit is not None or gate is not None or (t.requires_grad and t.shape == output.shape)
 
 
 def _base(t):

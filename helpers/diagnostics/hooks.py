@@ -181,9 +181,7 @@ class Watcher:
             tensors = list(tensors_in(output)) if self.wants_rows() else []
             self.open_calls[-1].outputs.extend(Output(t, t._version, None) for t in tensors)
             # Of each tensor: the rows of what came out inside and is this very tensor, unchanged; None for a layer's.
-            inside = [
-                [o.row for o in call.outputs if _is_same(o.tensor, t) and o.version == t._version] for t in tensors
-            ]
+            inside = [[o.row for o in call.outputs if _is_same(o, t)] for t in tensors]
             own = next(filter(None, inside[0]), None) if len(tensors) == 1 else None
             if own:
                 self._becomes(own, layer, tensors[0])
@@ -215,12 +213,12 @@ class Watcher:
                 self.seen.remove(row)
 
 
-def _is_same(tensor, t):
-    """Whether a layer puts out this very tensor; torch wraps it for a full backward hook of the user's."""
-    node = t.grad_fn
-    if tensor.grad_fn is not node and type(node).__name__ == "BackwardHookFunctionBackward":
-        return node.next_functions[t.output_nr][0] is tensor.grad_fn
-    return tensor is t
+def _is_same(output, t):
+    """Whether a layer puts out this very tensor, unchanged; torch wraps it for a full backward hook of the user's."""
+    node, was = t.grad_fn, output.tensor
+    if was.grad_fn is not node and type(node).__name__ == "BackwardHookFunctionBackward":
+        return node.next_functions[t.output_nr][0] is was.grad_fn and output.version == t._version
+    return was is t and output.version == t._version
 
 
 def _has_own_call(layer):

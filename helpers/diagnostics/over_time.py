@@ -19,9 +19,8 @@ def judged(records, were_far):
         learn |= {row.name} if is_new or row.grad_std or row.grad_mean or row.grad_nonfinite else set()
     (step, first), *others = records
     first = first.look(learn=learn)
-    looks = [(step, first)] + [
-        (step, diagnosis.look(learn=learn, first=first, were_far=were_far)) for step, diagnosis in others
-    ]
+    known = dict(learn=learn, first=first, were_far=were_far)
+    looks = [(step, first), *((later, diagnosis.look(**known)) for later, diagnosis in others)]
     return [(step, [*look.findings, *look.judge(READINGS)]) for step, look in looks]
 
 

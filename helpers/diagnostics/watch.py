@@ -53,10 +53,7 @@ class watch:
         self.before = {}  # id of a parameter -> its values and its gradient before the step
         self.gradients = {}  # id of a parameter -> what backward passes have added to it, in a loop without an optimizer
         self.has_learned = False  # before the first step: what is trained further
-        self.far, self.is_far = (
-            [],
-            False,
-        )  # what was said at first of targets far from the output; whether they are still
+        self.far, self.is_far = [], False  # what was said at first of targets far from the output; are they still?
         self.is_stepping, self.is_closure = False, False  # a closure runs the model inside the step
         self.is_missed = False  # a step that was to be recorded, but was interrupted
         self.others, self.most_others = 0, 0  # steps of other optimizers since the last own one; between two own ones
@@ -232,7 +229,9 @@ class watch:
         """What is true of the whole training, said at its first step."""
         self.is_new, current, ours = False, self.current, {id(p) for p in trained}
         self.has_learned = current.has_learned(forward)
-        look = Look(self.network, current.functions, current.losses(forward), forward.seen, parameters, forward.inputs)
+        calls = current.losses(forward)  # of those that have a number for each place some may be masked later
+        calls = [c for c in calls if c.loss is None or c.loss.numel() == 1 or c.loss.shape != c.input.shape]
+        look = Look(self.network, current.functions, calls, forward.seen, parameters, forward.inputs)
         look.has_learned = self.has_learned
         look.loss = next((call.loss.mean() for call in look.losses if call.loss is not None), None)
         # Targets that were flattened, such as those of each word, do not count the examples.

@@ -83,10 +83,10 @@ def not_in_the_optimizer(look):
 
 def frozen_in_vain(look):
     """A name that torch does not know is set in its place, and nothing is frozen."""
-    ids = {id(p) for p in look.trainable.values()}
-    for name, layer in look.network.layers.values() if isinstance(look.network.root, nn.Module) else ():
-        learns = isinstance(layer, nn.Module) and any(id(p) in ids for p in layer.parameters())
-        if learns and {"requires_grad", "require_grad"} & vars(layer).keys():
+    modules = look.network.layers.values() if isinstance(look.network.root, nn.Module) else ()
+    for name, layer in modules:
+        is_set = {"requires_grad", "require_grad"} & vars(layer).keys() if isinstance(layer, nn.Module) else ()
+        if is_set and any(p.requires_grad for p in layer.parameters()):
             yield f"{name}: an attribute requires_grad of a layer freezes nothing: call requires_grad_(False)"
             return
     for name in [name for name, p in look.trainable.items() if vars(p).get("require_grad") is False][:1]:

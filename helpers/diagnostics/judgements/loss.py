@@ -114,17 +114,13 @@ def wants_logits(look):
 
 def wants_one_class(look):
     """Cross-entropy gets several labels an example."""
-    for call in look.losses:
-        if (
-            call.name == "cross_entropy"
-            and call.target.is_floating_point()
-            and call.input.shape[-1] > 1 < call.target.dim()
-        ):
-            low, high = call.target.sum(1).aminmax()
-            if max(abs(low - 1), abs(high - 1)) > 0.01:
-                text = f"cross_entropy gets targets that sum to {low:.3g} to {high:.3g} an example, and not to 1"
-                yield f"{text}: for several labels give F.binary_cross_entropy_with_logits"
-                return
+    calls = [call for call in look.losses if call.name == "cross_entropy" and call.target.is_floating_point()]
+    for call in [call for call in calls if call.target.dim() > 1 and call.input.shape[1] > 1]:
+        low, high = call.target.sum(1).aminmax()
+        if max(abs(low - 1), abs(high - 1)) > 0.01:
+            text = f"cross_entropy gets targets that sum to {low:.3g} to {high:.3g} an example, and not to 1"
+            yield f"{text}: for several labels give F.binary_cross_entropy_with_logits"
+            return
 
 
 def drops_the_logits(look):

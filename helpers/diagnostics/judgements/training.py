@@ -82,4 +82,4 @@ def rate_has_fallen(records):
         yield "the learning rate is 0 in all recorded steps: is scheduler.step() called, or has its schedule ended?"
     elif len(low) > max(1, len(rates) / 3):
         text = f"the learning rate fell from {most:.1e} to {low[0][1]:.1e} by step {low[0][0]:,}"
-        yield f"{text}: is the scheduler stepped per batch in place of per epoch?"
+        yield f"{text}, and little is learned there: is the scheduler stepped per batch in place of per epoch?"
