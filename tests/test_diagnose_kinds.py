@@ -107,6 +107,26 @@ def heads_whose_losses_weigh_less():
     return net, X, X[:, :3], lambda o, y: ((o - y).square().mean(0) * torch.tensor([1, 0.1, 0.001])).sum()
 
 
+def u_net():
+    """The first layer's gradient comes by a skip connection, the deepest one's through all of them."""
+
+    def twice(a, b):
+        return nn.Sequential(nn.Conv2d(a, b, 3, padding=1), nn.ReLU(), nn.Conv2d(b, b, 3, padding=1), nn.ReLU())
+
+    def forward(self, x):
+        a = self.d1(x)
+        b = self.d2(F.max_pool2d(a, 2))
+        c = self.t1(self.d3(F.max_pool2d(b, 2)))
+        d = self.t2(self.u1(torch.cat([c, b], 1)))
+        return self.out(self.u2(torch.cat([d, a], 1)))
+
+    ups = dict(t1=nn.ConvTranspose2d(64, 32, 2, 2), t2=nn.ConvTranspose2d(32, 16, 2, 2), out=nn.Conv2d(16, 4, 1))
+    ups |= dict(u1=twice(64, 32), u2=twice(32, 16))
+    net = Net(forward, d1=twice(3, 16), d2=twice(16, 32), d3=twice(32, 64), **ups)
+    pictures = torch.rand(4, 3, 32, 32)
+    return net, pictures, (4 * pictures.mean(1)).long().clamp(0, 3)
+
+
 def the_larger_of_two():
     """A maximum with what happens to be 0 is no ReLU: its zeros need no gradient."""
     net = Net(
@@ -248,7 +268,7 @@ def masked_moves():
 
 HEALTHY = [
     gains_of_several_heads, relative_positions, gates_that_begin_at_zero, over_time_and_over_channels, implicit_gradient,
-    heads_whose_losses_weigh_less, the_larger_of_two, attention_over_the_nodes, one_seed_for_all, scales_of_a_flow,
+    heads_whose_losses_weigh_less, u_net, the_larger_of_two, attention_over_the_nodes, one_seed_for_all, scales_of_a_flow,
     fixed_point, pixels_before_a_norm, output_layer_declared_first, missing_labels, sentinels, labels_of_minus_one,
     target_network, adaptive_adjacency, sparse_code, masked_moves,
 ]  # fmt: skip
@@ -433,6 +453,7 @@ FAULTS = {
     "a table as a sequence": (table_as_a_sequence, "l (LSTM)", "64 steps of one sequence"),
     "Keras's momentum": (kerass_momentum, "1 (BatchNorm1d): momentum 0.99", "0.01 here"),
     "dropped logits": (lambda: (mlp(nn.Dropout(0.5)), X, Y), "3 (Dropout): drops some of the logits"),
+    "all near 40": (lambda: (mlp(n_out=1), 40 + 6 * X, X[:, :1], nn.MSELoss()), "the inputs are all near 40"),
     "steps of time": (steps_of_time_as_numbers, "the inputs are large"),
     "frozen in vain": (frozen_in_vain, "0: an attribute requires_grad", "requires_grad_(False)"),
     "misspelled": (misspelled, "0.weight: require_grad freezes nothing"),

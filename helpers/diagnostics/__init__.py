@@ -93,9 +93,8 @@ def diagnose(
         logits = next((t for t in tensors_in(output) if t.requires_grad and t.dim() > 1), None)
         with with_remedy("loss", loss, network):
             calls = list(functions.losses)
-            at_layers, at_parameters, (at_logits, *at_calls) = _gradients(
-                loss, seen, parameters.values(), logits, calls
-            )
+            ends = seen, parameters.values(), logits, calls
+            at_layers, at_parameters, (at_logits, *at_calls) = _gradients(loss, *ends)
         for row, gradient in zip(seen, at_layers, strict=True):
             row.gradient = tensor_statistics(gradient, histograms)
         # Update: the step that the optimizer would take.
@@ -103,22 +102,19 @@ def diagnose(
             changes = trial.changes()
             tensors = trial.values, at_parameters, changes
             rows = parameter_rows(network, functions.uses, parameters, *tensors, optimizers, lr, histograms)
-            losses = (
-                list(map(that_count, calls, at_calls))
-                or read_from_gradient(logits, at_logits)
-                or [by_hand(output, targets, loss)]
-            )
+            losses = list(map(that_count, calls, at_calls)) or read_from_gradient(logits, at_logits)
+            losses = losses or [by_hand(output, targets, loss)]
             look = Look(network, functions, losses, seen, parameters, inputs, targets, output, loss_fn, loss)
             look.optimizers, look.is_step = optimizers, lr is not None or bool(optimizers)
             look.has_learned = any(map(has_learned, losses))
             look.activations, look.gradients = layer_rows(seen)
             look.parameters, look.run = rows, run
-            look.are_beside = layers.are_beside(look)
+            vars(look).update(ways := layers.ways(look))
             look.rises = trial.raises(loss, lambda: loss_of(run(inputs))) if rates.steps_are_long(look) else None
         findings = look.judge(STEP)
 
     number, gradients = (None, []) if loss is None else (loss.item(), look.gradients)
-    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, look.has_learned, look.are_beside)
+    return Diagnosis(look.activations, gradients, rows, number, findings, look.rises, look.has_learned, **ways)
 
 
 def _arguments(inputs):

@@ -21,7 +21,8 @@ class Diagnosis:
     findings: those of the warnings that rows do not show, such as a loss without a gradient. rises: where steps
     look too long, whether a few of them, on these examples, raise the loss; None where that was not tried.
     has_learned: whether more examples are right than one class has, or numbers are met to a tenth of their variance.
-    are_beside: whether layers that could be taken for depth are branches, where one puts out more than another.
+    are_beside, is_led_past: of layers of which the last puts out more, or less, than the first: whether they are
+    branches, and whether the first reaches the end by a way past the last (a skip connection).
     """
 
     activations: list[LayerRow]
@@ -32,6 +33,7 @@ class Diagnosis:
     rises: bool | None = None
     has_learned: bool = False
     are_beside: bool = False
+    is_led_past: bool = False
 
     @cached_property
     def warnings(self):

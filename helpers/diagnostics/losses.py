@@ -76,9 +76,9 @@ def leaves(tensors):
     return found
 
 
-def graph_behind(nodes):
-    """Each node of the graph from these on, once, the last ones of a network first."""
-    nodes, done = list(nodes), {None}
+def graph_behind(nodes, without=()):
+    """Each node of the graph from these on, once, the last ones of a network first; ways through some are left out."""
+    nodes, done = list(nodes), {None, *without}
     while nodes:
         if (node := nodes.pop()) not in done:
             done.add(node)

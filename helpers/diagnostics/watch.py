@@ -219,7 +219,7 @@ class watch:
         may_be_known = changes or self.far or any((row.saturated or 0) > layers.SATURATED for row in look.activations)
         has_learned = self.has_learned or (may_be_known and current.has_learned(forward, SURE))
         self.is_far = bool(self.far and forward.logits and not has_learned)
-        known = dict(findings=found, has_learned=has_learned, are_beside=changes and layers.are_beside(look))
+        known = dict(findings=found, has_learned=has_learned, **layers.ways(look))
         diagnosis = Diagnosis(look.activations, look.gradients, rows, **known)
         self.records.append((self.steps, diagnosis))
         if self.live:

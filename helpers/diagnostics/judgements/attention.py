@@ -6,7 +6,9 @@ import torch
 
 from ..hooks import tensors_in
 
-ONE_HOT = 0.8  # the largest weight of a query, in the mean. Healthy: 0.10 to 0.28; 16 keys, scores of std 5: 0.75, 8: 0.85
+ONE_HOT = (
+    0.8  # the largest weight of a query, in the mean. Healthy: 0.10 to 0.28; 16 keys, scores of std 5: 0.75, 8: 0.85
+)
 FEWEST = 8  # keys: of fewer, a mask may leave one
 
 

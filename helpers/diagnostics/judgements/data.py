@@ -12,7 +12,7 @@ from . import layers
 from .look import NORMS, some_of
 
 LARGE = 10  # the std of inputs that nobody has scaled; pixels from 0 to 255: 60 to 80
-AWAY = 20  # times as far from 0 as they differ
+AWAY = 5  # times as far from 0 as they differ; ages: 3
 TIMED = re.compile(r"torch\..*\.(LSTM$|GRU$|RNN$|MultiheadAttention|Transformer)")
 HIDING = re.compile("LSTM|GRU")  # bound what comes out
 HIDDEN = 0.35  # the std of a state that came of large inputs: 0.39 and more; of inputs of std 1, at init: 0.1 to 0.25

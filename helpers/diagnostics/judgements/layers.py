@@ -149,7 +149,9 @@ def changes(look):
     if len(layers) < 3 or look.are_beside:
         return
     names = [rows[k].name for k in layers]
-    is_led_past = any(r.name == f"{name} (call 2)" or name.startswith(f"{r.name}.") for name in names for r in rows)
+    is_led_past = look.is_led_past or any(
+        r.name == f"{name} (call 2)" or name.startswith(f"{r.name}.") for name in names for r in rows
+    )
     place = {k: n * (1e9 if is_led_past else 1) for n, k in enumerate(compared)}  # layers of other roles count as depth
     # Up to the last one that is not exactly 0, where so little arrives that rounding has taken it.
     i, j = layers[0], max((k for k in layers if rows[k].std != 0), default=layers[0])
@@ -176,13 +178,16 @@ def changes(look):
         yield f"gradients {verb} on their way back: {stds}"
 
 
-def are_beside(look):
-    """Whether the layers that seem to change are no depth but branches: no gradient gets from the last to the first."""
+def ways(look):
+    """How the layers that seem to change lie in the graph, for a Diagnosis: its are_beside and is_led_past."""
     if not any(changes(look)):
-        return False
+        return {}
     layers, _ = _compared(look.activations)
-    first, last = (look.seen[layers[place]].node for place in (0, -1))
-    return None not in (first, last) and first not in graph_behind([last])
+    first, last, end = (look.seen[place].node for place in (layers[0], layers[-1], -1))
+    if None in (first, last, end):
+        return {}
+    is_led_past = end is not last and first in graph_behind([end], without=[last])
+    return dict(are_beside=first not in graph_behind([last]), is_led_past=is_led_past)
 
 
 def _compared(rows):

@@ -23,7 +23,7 @@ class Look:
     functions: those that the network called, losses: a LossCall for each loss. seen: a Seen for each row. tensors: the
     parameters by their names. is_step: a step of a training is seen, rather than a network by itself. run: calls the network with other inputs.
 
-    activations to are_beside: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
+    activations to is_led_past: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
     as those of an expert that had no example.
 
     Of a training: first: the Look at its first recorded step. adds_up: whether the gradients of earlier steps are in
@@ -52,6 +52,7 @@ class Look:
     rises: bool | None = None
     has_learned: bool = False
     are_beside: bool = False
+    is_led_past: bool = False
     learn: set = ()
 
     first: object = None
