@@ -443,6 +443,11 @@ def mixed_neighbours():
     return net, torch.randn(64, 32, 8), Y
 
 
+def decoder_of_zeros():
+    parts = dict(t=nn.Transformer(16, 2, 1, 1, 32, 0.0, batch_first=True), o=nn.Linear(16, 16))
+    return Net(lambda self, x: self.o(self.t(x, torch.zeros_like(x))), **parts), SERIES, SERIES.roll(1, 1), nn.MSELoss()
+
+
 CAUSAL = torch.tril(torch.ones(12, 12))
 FAULTS = {
     "half precision": (half_precision, "0.weight: the step makes it NaN", "eps", "float32"),
@@ -453,6 +458,7 @@ FAULTS = {
     "a table as a sequence": (table_as_a_sequence, "l (LSTM)", "64 steps of one sequence"),
     "Keras's momentum": (kerass_momentum, "1 (BatchNorm1d): momentum 0.99", "0.01 here"),
     "dropped logits": (lambda: (mlp(nn.Dropout(0.5)), X, Y), "3 (Dropout): drops some of the logits"),
+    "a decoder of zeros": (decoder_of_zeros, "the same at all 12 places", "shifted by one"),
     "all near 40": (lambda: (mlp(n_out=1), 40 + 6 * X, X[:, :1], nn.MSELoss()), "the inputs are all near 40"),
     "steps of time": (steps_of_time_as_numbers, "the inputs are large"),
     "frozen in vain": (frozen_in_vain, "0: an attribute requires_grad", "requires_grad_(False)"),

@@ -42,6 +42,7 @@ STEP = [
     loss.far_from_a_guess,
     loss.targets_out_of_reach,
     data.same_answer_for_all,
+    data.same_at_all_places,
     data.inputs_unscaled,
     structure.normalises_few,
     structure.nothing_between,

@@ -30,7 +30,7 @@ def sees_the_next(look):
         first, again, changed = (_before_the_last(output, two) for output in outputs)
         if torch.equal(first, again) and (changed - first).abs().max() > 1e-4 * first.abs().max():
             text = "what it puts out at one place changes with the next word, which it is to tell"
-            yield f"{text}: a causal mask is missing (is_causal=True, or a mask of -inf above the diagonal)"
+            yield f"{text}: is a causal mask missing (is_causal=True), or does a norm or a choice reach over all words?"
 
 
 def _are_words(t):

@@ -88,6 +88,17 @@ def same_answer_for_all(look):
         yield f"{text}; look for {one}weights that are all zero, dead units, or an input that forward does not use"
 
 
+def same_at_all_places(look):
+    """Differing examples get one answer at all steps of a sequence, whose targets differ."""
+    wanted = look.targets
+    for t in tensors_in(look.output) if isinstance(wanted, torch.Tensor) and wanted.dim() > 1 else ():
+        fits = t.dim() == 3 and t.shape[:2] == wanted.shape[:2] and t.shape[1] > 1
+        if fits and _differs(t) and not _differs(t.transpose(0, 1)) and _differs(wanted.transpose(0, 1)):
+            text = f"the output is the same at all {t.shape[1]} places of a sequence, and the targets are not"
+            yield f"{text}: does the decoder get zeros, in place of the targets shifted by one?"
+            return
+
+
 def _of_several_examples(values):
     tensors = [t for t in values if isinstance(t, torch.Tensor) and t.layout is torch.strided]
     return [t for t in tensors if t.dim() and len(t) > 1 and t.numel()]
