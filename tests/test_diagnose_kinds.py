@@ -130,7 +130,7 @@ def u_net():
 def the_larger_of_two():
     """A maximum with what happens to be 0 is no ReLU: its zeros need no gradient."""
     net = Net(
-        lambda self, x: self.o(torch.maximum(self.k(x), self.a(x))),
+        lambda self, x: self.o(torch.maximum(self.a(x), self.k(x))),
         k=nn.Linear(16, 32),
         a=nn.Linear(16, 32),
         o=nn.Linear(32, 4),

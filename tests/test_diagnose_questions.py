@@ -44,14 +44,17 @@ def adam(model, lr=1e-3):
     return torch.optim.Adam(model.parameters(), lr)
 
 
+def train(net, optimizer, steps, loss_fn=F.cross_entropy, targets=Y):
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss_fn(net(X), targets).backward()
+        optimizer.step()
+
+
 def learned(*layers):
     """A network that has learned its 64 examples by heart."""
     net = nn.Sequential(*layers)
-    optimizer = adam(net, 1e-2)
-    for _ in range(400):
-        optimizer.zero_grad()
-        F.cross_entropy(net(X), Y).backward()
-        optimizer.step()
+    train(net, adam(net, 1e-2), 400)
     return net
 
 
@@ -120,10 +123,7 @@ def test_watch_sees_the_loss_of_the_loop(loss_fn):
     net = mlp(*[nn.Sigmoid()] * is_sigmoid, outputs=1)
     optimizer, targets = adam(net), (NUMBERS > 0).float()[:, None] if is_sigmoid else NUMBERS
     with watch(net, optimizer, every=2) as seen:
-        for _ in range(4):
-            optimizer.zero_grad()
-            loss_fn(net(X), targets).backward()
-            optimizer.step()
+        train(net, optimizer, 4, loss_fn, targets)
     assert says(seen.warnings, "sigmoid of its own" if is_sigmoid else "compared with all")
 
 
@@ -180,10 +180,7 @@ def test_a_rate_that_is_0_in_every_step():
     optimizer = adam(net)
     torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1, step / 50))
     with watch(net, optimizer, every=5) as seen:
-        for _ in range(20):
-            optimizer.zero_grad()
-            F.cross_entropy(net(X), Y).backward()
-            optimizer.step()
+        train(net, optimizer, 20)
     assert says(seen.warnings, "rate is 0", "scheduler.step()")
 
 
@@ -584,10 +581,7 @@ def test_units_that_are_copies_of_each_other():
     assert says(warnings, "0.weight, 2.weight", "in all units, which stay equal", "at random")
     optimizer = torch.optim.SGD(net.parameters(), 0.1)
     with watch(net, optimizer, every=5) as seen:
-        for _ in range(20):
-            optimizer.zero_grad()
-            F.cross_entropy(net(X), Y).backward()
-            optimizer.step()
+        train(net, optimizer, 20)
     assert says(seen.warnings, "from step 0 on: 0.weight, 2.weight", "stay equal")
     assert (net[0].weight - net[0].weight[:1]).abs().max() < 1e-5
 

@@ -200,12 +200,6 @@ def _is_torchs(layer):
     return layer is not None and layer.__module__.startswith("torch.nn")
 
 
-def _are_alike(t, dim):
-    first, second = t.narrow(dim, 0, 1), t.narrow(dim, 1, 1)
-    differ = 1e-5 * first.abs().max()  # by the roundings of a product
-    return bool(first.any() and all((other - first).abs().max() <= differ for other in (second, t)))
-
-
 def _rates(optimizer, group, lr):
     """lr and growth, for a ParameterRow."""
     rate = group["lr"] if lr is None else lr

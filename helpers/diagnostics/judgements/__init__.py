@@ -51,31 +51,25 @@ STEP = [
     learning.detached_in_a_loop,
     learning.eval_mode,
 ]
-# What of it watch judges once, after a step: the loss is known by its number alone, and parameters have moved.
-FIRST = [
-    loss.not_finite,
-    loss.compares_all_pairs,
-    loss.wants_probabilities,
-    data.mixed_by_a_view,
-    data.mixed_by_softmax,
-    data.examples_taken_for_time,
-    attention.sums_over_queries,
-    attention.one_hot,
-    attention.mask_of_floats,
-    loss.wants_logits,
-    loss.wants_one_class,
-    loss.cosines_as_logits,
-    loss.drops_the_logits,
-    loss.softmax_of_a_relu,
-    loss.wants_signs,
-    learning.drops_nearly_all,
-    loss.far_from_a_guess,
-    data.inputs_unscaled,
-    structure.normalises_few,
-    structure.nothing_between,
-    structure.forgets_at_once,
-    learning.not_used,
-]
+# What of it watch can't judge. It comes after the step: the parameters have moved, and of the output and the targets it
+# knows what the losses got. All else it judges at its first record.
+BEFORE_A_STEP = {
+    data.nan_in_the_data,
+    learning.not_among_the_parameters,
+    learning.no_gradient,
+    learning.gradient_cut_off,
+    learning.no_parameters,
+    learning.not_in_the_optimizer,
+    learning.left_without_requires_grad,
+    learning.frozen_in_vain,
+    attention.sees_the_next,
+    loss.targets_out_of_reach,
+    data.same_answer_for_all,
+    data.same_at_all_places,
+    learning.detached_in_a_loop,
+    learning.eval_mode,
+}
+FIRST = [judgement for judgement in STEP if judgement not in BEFORE_A_STEP]
 # What watch judges at each step that it records.
 TRAINING = [training.gradients_add_up, training.pulled_far_away, data.nan_in_the_data, training.not_trained]
 # What the rows of a Diagnosis tell.

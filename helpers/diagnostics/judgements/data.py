@@ -35,8 +35,8 @@ def mixed_by_a_view(look):
     for name, old, new in look.functions.mixing:
         if old != new and not _is_skewed(old, new) and (sorted(old) == sorted(new) or old[0] != n == new[0]):
             text = f"{name} reads {tuple(old)} as {tuple(new)}, which mixes what they count: use transpose or permute"
-            n, rest = divmod(old[-2], new[-2]) if len(old) == len(new) > 2 else (0, 1)
-            yield text + ("" if rest or n < 2 else f", unless {n} neighbours are to become one")
+            neighbours, rest = divmod(old[-2], new[-2]) if len(old) == len(new) > 2 else (0, 1)
+            yield text + ("" if rest or neighbours < 2 else f", unless {neighbours} neighbours are to become one")
             return
 
 

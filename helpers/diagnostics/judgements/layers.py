@@ -179,15 +179,15 @@ def changes(look):
 
 
 def ways(look):
-    """How the layers that seem to change lie in the graph, for a Diagnosis: its are_beside and is_led_past."""
+    """A Diagnosis's are_beside and is_led_past: how layers that change lie in the graph; {} where none changes."""
     if not any(changes(look)):
         return {}
     layers, _ = _compared(look.activations)
     first, last, end = (look.seen[place].node for place in (layers[0], layers[-1], -1))
-    if None in (first, last, end):
-        return {}
-    is_led_past = end is not last and first in graph_behind([end], without=[last])
-    return dict(are_beside=first not in graph_behind([last]), is_led_past=is_led_past)
+    are_known = None not in (first, last, end)
+    are_beside = are_known and first not in graph_behind([last])
+    is_led_past = are_known and end is not last and first in graph_behind([end], without=[last])
+    return dict(are_beside=are_beside, is_led_past=is_led_past)
 
 
 def _compared(rows):

@@ -8,9 +8,8 @@ from math import prod
 from ..hooks import tensors_in
 
 # How nodes of the graph are called that hand on the same numbers, or some of them.
-SAME = (
-    "UnsafeView View Reshape ReshapeAlias Squeeze Unsqueeze Alias Clone ToCopy Select Slice Index Permute Transpose T"
-)
+SAME = "UnsafeView View Reshape ReshapeAlias Squeeze Unsqueeze Alias Clone ToCopy Select Slice Index"
+SAME += " Permute Transpose T"
 VIEW = re.compile(f"({'|'.join(SAME.split())})Backward")
 TRAINED = 100  # steps
 NORMS = re.compile("(Sync)?BatchNorm|InstanceNorm|GroupNorm")
@@ -21,7 +20,8 @@ class Look:
     """What was seen of one step, as far as it was: ``Look(…).judge([judgements that can do with that])``.
 
     functions: those that the network called, losses: a LossCall for each loss. seen: a Seen for each row. tensors: the
-    parameters by their names. is_step: a step of a training is seen, rather than a network by itself. run: calls the network with other inputs.
+    parameters by their names. is_step: a step of a training is seen, rather than a network by itself. run: calls the
+    network with other inputs.
 
     activations to is_led_past: as in Diagnosis. learn: the names of parameters that have a gradient in other steps, such
     as those of an expert that had no example.
